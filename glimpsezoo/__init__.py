@@ -1,0 +1,61 @@
+"""Glimpse models and one honest way to measure them.
+
+    import glimpsezoo as gz
+
+    model = gz.load("mgnet.digits")
+    trace = gz.rollout(model, images)
+
+Importing this package loads neither torch nor timm nor datasets: every public name below is imported when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from glimpsezoo.hooks import hookimpl
+
+if TYPE_CHECKING:
+    from glimpsezoo.api import create_model, evaluate, list_models, load
+    from glimpsezoo.batched import Batched, select_rows
+    from glimpsezoo.cost import Meter, count_macs
+    from glimpsezoo.errors import GlimpseZooError
+    from glimpsezoo.exits import Confidence, ExitRule, Fixed
+    from glimpsezoo.noise import Noise
+    from glimpsezoo.policies import trivial_centres
+    from glimpsezoo.protocol import GlimpseModel, PaperMacs, State
+    from glimpsezoo.regions import Decision, Regions
+    from glimpsezoo.rollout import Record, Trace, rollout
+    from glimpsezoo.settings import Settings
+    from glimpsezoo.specs import DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Task
+
+_HOME = {
+    "glimpsezoo.api": ("create_model", "evaluate", "list_models", "load"),
+    "glimpsezoo.batched": ("Batched", "select_rows"),
+    "glimpsezoo.cost": ("Meter", "count_macs"),
+    "glimpsezoo.errors": ("GlimpseZooError",),
+    "glimpsezoo.exits": ("Confidence", "ExitRule", "Fixed"),
+    "glimpsezoo.noise": ("Noise",),
+    "glimpsezoo.policies": ("trivial_centres",),
+    "glimpsezoo.protocol": ("GlimpseModel", "PaperMacs", "State"),
+    "glimpsezoo.regions": ("Decision", "Regions"),
+    "glimpsezoo.rollout": ("Record", "Trace", "rollout"),
+    "glimpsezoo.settings": ("Settings",),
+    "glimpsezoo.specs": ("DatasetSpec", "ExitRuleSpec", "ImporterSpec", "ModelSpec", "Task"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [  # noqa: PLE0604 - the names come from one table
+    "hookimpl",
+    *_MODULE_OF,
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'glimpsezoo' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULE_OF])

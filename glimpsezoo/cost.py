@@ -1,0 +1,177 @@
+"""What ran, in MACs: one multiply-accumulate is one MAC, and FLOPs are two times that.
+
+Counting follows the operations that were dispatched (`torch.utils.flop_counter`), so it follows dynamic control flow. A `Meter`
+counts each phase once for each shape of work and multiplies by what each image used: a measurement of 10,000 images costs a handful
+of counted calls, and `tests/test_cost.py` equates its sums with a count of the whole run.
+"""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+
+from glimpsezoo.noise import Noise
+from glimpsezoo.protocol import GlimpseModel, Phase, State
+from glimpsezoo.regions import Decision, Regions
+
+# On some versions of torch the CPU's attention kernel has no formula of its own and would count as nothing.
+_EXTRA_FORMULAS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
+
+# Operations that move or make values and compute none: not arithmetic, so not worth listing as uncounted.
+_MOVES = frozenset(
+    "_to_copy _unsafe_index _unsafe_view alias arange cat clone constant_pad_nd contiguous copy_ detach empty empty_like fill fill_ "
+    "flip full full_like gather index index_put index_put_ index_select lift_fresh linspace masked_fill masked_select new_empty "
+    "new_full new_ones new_zeros nonzero ones ones_like pad repeat repeat_interleave resize_ roll scalar_tensor scatter "
+    "select_backward stack where zero_ zeros zeros_like bincount cumsum argmax sort topk _local_scalar_dense slice_scatter "
+    "empty_strided new_empty_strided reflection_pad2d replication_pad2d is_same_size equal".split()
+)
+
+
+@dataclass(frozen=True)
+class Count:
+    """macs: what was counted. uncounted: names of arithmetic operations that ran and have no formula."""
+
+    macs: int
+    uncounted: frozenset[str]
+
+
+class _Names(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[Any] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.add(func)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _attention_in_the_open():
+    """nn.MultiheadAttention's fused path for evaluation counts as nothing: switch it off while counting."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def count_macs(run: Callable[[], Any]) -> Count:
+    """Run and count.
+
+    >>> x = torch.ones(2, 3)
+    >>> count_macs(lambda: x @ torch.ones(3, 5)).macs
+    30
+    """
+    names = _Names()
+    counter = FlopCounterMode(display=False, custom_mapping=_EXTRA_FORMULAS)
+    with _attention_in_the_open(), torch.no_grad(), names, counter:
+        run()
+    missing = {
+        func.overloadpacket.__name__.rstrip("_")
+        for func in names.seen
+        if func.overloadpacket not in counter.flop_registry and not getattr(func, "is_view", False)
+    }
+    return Count(counter.get_total_flops() // 2, frozenset(missing - {name.rstrip("_") for name in _MOVES}))
+
+
+@dataclass
+class Meter:
+    """Charges every image of a rollout with the MACs of the phases that it went through. Reusable from batch to batch."""
+
+    model: GlimpseModel[Any]
+    uncounted: set[str] = field(default_factory=set)
+    _known: dict[tuple[Any, ...], int] = field(default_factory=dict)
+
+    def start(self, images: Tensor, noise: Noise) -> Int[Tensor, "B"]:
+        one = images.new_zeros(len(images), dtype=torch.long)
+        return self._charge("start", 0, images, one, lambda row: self.model.start(images[row], noise.select(row)))
+
+    def sense(self, step: int, images: Tensor, state: State, regions: Regions) -> Int[Tensor, "B"]:
+        """Regions of one level at one step cost the same: count one of each level, sum over each image's regions."""
+
+        def run(position: Tensor) -> None:
+            row = regions.image[position]
+            region = regions.keep(torch.zeros_like(regions.image, dtype=torch.bool).index_fill(0, position, True)).select(row)
+            self.model.sense(images[row], state.select(row), region)
+
+        each = self._charge("sense", step, images, regions.level, run)
+        return torch.zeros(regions.batch, dtype=torch.long, device=images.device).index_add(0, regions.image, each)
+
+    def fuse(self, step: int, images: Tensor, state: State, decision: Decision, features: Any) -> Int[Tensor, "B"]:
+        def run(row: Tensor) -> None:
+            mine = (decision.regions.image == row).nonzero().squeeze(1)
+            self.model.fuse(state.select(row), decision.select(row), _rows(features, mine))
+
+        return self._charge("fuse", step, images, self.model.work("fuse", state, decision), run)
+
+    def classify(self, step: int, images: Tensor, state: State, decision: Decision) -> Int[Tensor, "B"]:
+        work = self.model.work("classify", state, decision)
+        return self._charge("classify", step, images, work, lambda row: self.model.classify(state.select(row)))
+
+    def locate(self, step: int, images: Tensor, state: State, decision: Decision) -> Int[Tensor, "B"]:
+        work = self.model.work("locate", state, decision)
+        return self._charge("locate", step, images, work, lambda row: self.model.locate(state.select(row)))
+
+    def _charge(self, phase: Phase, step: int, images: Tensor, work: Tensor, run: Callable[[Tensor], Any]) -> Tensor:
+        """For each row of `work`, the MACs of one image (or region) of that work; unknown kinds are run once, alone."""
+        kinds, place = work.unique(return_inverse=True)
+        macs = []
+        for i, kind in enumerate(kinds.tolist()):
+            key = (phase, step, kind, tuple(images.shape[1:]))
+            if key not in self._known:
+                example = (place == i).nonzero()[0]
+                count = count_macs(lambda example=example: run(example))
+                self._known[key] = count.macs
+                self.uncounted |= count.uncounted
+            macs.append(self._known[key])
+        return torch.tensor(macs, dtype=torch.long, device=work.device)[place]
+
+
+def _rows(features: Any, index: Tensor) -> Any:
+    if isinstance(features, Tensor):
+        return features[index]
+    return type(features)(*(_rows(part, index) for part in features))
+
+
+@dataclass
+class MacTable:
+    """The MACs of every image of a batch by phase and step. Columns are steps 1 to T; zero where an image did not go.
+
+    start: [B]. sense, fuse, classify, locate: [B, T]; `locate` of a step runs after it and looks for the next one.
+    """
+
+    start: Int[Tensor, "B"]
+    sense: Int[Tensor, "B T"]
+    fuse: Int[Tensor, "B T"]
+    classify: Int[Tensor, "B T"]
+    locate: Int[Tensor, "B T"]
+
+    @classmethod
+    def empty(cls, batch: int, steps: int, device: torch.device) -> "MacTable":
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.long, device=device)
+
+        return cls(zeros(batch), *(zeros(batch, steps) for _ in range(4)))
+
+    def stopped_at(self, last: Int[Tensor, "B"], *, classify_every_step: bool = False) -> dict[str, Int[Tensor, "B"]]:
+        """MACs by phase of a run whose images stop at step `last` [B]; classify runs at that step, or at each one that a rule reads.
+
+        The cost at a step is no prefix sum where merging belongs to classify: only the classification that ran is counted.
+        """
+        steps = torch.arange(1, self.sense.shape[1] + 1, device=self.sense.device)
+        until, before = steps <= last[:, None], steps < last[:, None]
+        read = until if classify_every_step else steps == last[:, None]
+        return {
+            "start": self.start,
+            "sense": (self.sense * until).sum(1),
+            "fuse": (self.fuse * until).sum(1),
+            "locate": (self.locate * before).sum(1),
+            "classify": (self.classify * read).sum(1),
+        }

@@ -1,0 +1,29 @@
+"""The hooks a plugin may implement. Each takes nothing and returns a list of specs."""
+
+import pluggy
+
+from glimpsezoo.specs import DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec
+
+GROUP = "glimpsezoo"
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+@hookspec
+def register_models() -> list[ModelSpec]:  # type: ignore[empty-body]
+    """Models that users can name."""
+
+
+@hookspec
+def register_datasets() -> list[DatasetSpec]:  # type: ignore[empty-body]
+    """Data sets that users can name."""
+
+
+@hookspec
+def register_exit_rules() -> list[ExitRuleSpec]:  # type: ignore[empty-body]
+    """Rules that end an image's looking early."""
+
+
+@hookspec
+def register_importers() -> list[ImporterSpec]:  # type: ignore[empty-body]
+    """Converters from released checkpoints to cards."""

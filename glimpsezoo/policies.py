@@ -1,0 +1,28 @@
+"""Trivial policies to hold a learned one against: where a model looks when it has learned nothing about where to look."""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from glimpsezoo.noise import Noise
+
+Policy = Literal["learned", "random", "centre", "scan"]
+
+
+def trivial_centres(policy: Policy, noise: Noise, step: int, looks: int) -> Float[Tensor, "B 2"]:
+    """Places (x, y) in [0, 1] x [0, 1] of the range a model can look at, for the decision made after `step`.
+
+    random: uniform, from the images' own noise. centre: the middle. scan: a fixed raster over the smallest square grid with at
+    least `looks` cells, cell centres from left to right and top to bottom; `step` 1 takes the first cell.
+    """
+    batch, device = len(noise.keys), noise.keys.device
+    if policy == "random":
+        return noise.uniform(step, 2)
+    if policy == "centre":
+        return torch.full((batch, 2), 0.5, device=device)
+    side = math.ceil(math.sqrt(looks))
+    row, column = divmod((step - 1) % (side * side), side)
+    return torch.tensor([(column + 0.5) / side, (row + 0.5) / side], device=device).expand(batch, 2)

@@ -1,0 +1,95 @@
+"""The protocol that every model implements: start, then sense - fuse - classify - locate, step after step."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from glimpsezoo.batched import Batched
+from glimpsezoo.noise import Noise
+from glimpsezoo.regions import Decision, Regions
+from glimpsezoo.specs import Task
+
+Phase = Literal["start", "sense", "fuse", "locate", "classify"]
+PHASES: tuple[Phase, ...] = ("start", "sense", "fuse", "locate", "classify")
+Sees = Literal["none", "lowres", "full image"]
+Images = Float[Tensor, "B C H W"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class State(Batched):
+    """What a model knows of the images of a batch. A plugin subclasses it; `select` gathers it.
+
+    noise: the images' own randomness. step: how many looks are fused in (0 after `start`; the driver keeps it).
+    """
+
+    noise: Noise
+    step: int = 0
+
+
+class PaperMacs(NamedTuple):
+    """A cost as a paper counts it: the convention's name and the MACs of one image under it."""
+
+    convention: str
+    value: float
+
+
+S = TypeVar("S", bound=State)
+
+
+class GlimpseModel(nn.Module, ABC, Generic[S]):
+    """A classifier that looks at an image in steps. `rollout` is its only driver.
+
+    Images are [B, C, H, W] in [0, 1]; a model normalises, resizes and crops inside. Every phase is a function of its arguments and
+    the weights: nothing is kept between calls, so a state may be gathered, replayed or dropped at will.
+
+    config: the plugin's validated settings. task: image size, channels, classes.
+    steps: the most looks that the model takes (1 = the first look). sees: what its first look sees of the image.
+    stochastic: whether decisions are drawn from the images' noise.
+    """
+
+    config: Any
+    task: Task
+    steps: int
+    sees: Sees = "full image"
+    policy: str = "learned"
+    stochastic: bool = False
+
+    @abstractmethod
+    def start(self, images: Images, noise: Noise) -> tuple[S, Decision]:
+        """What is computed once (a thumbnail, the levels of a pyramid), and the first look."""
+
+    @abstractmethod
+    def sense(self, images: Images, state: S, regions: Regions) -> Any:
+        """Features of N regions: a tensor, or a NamedTuple of tensors, with leading axis N."""
+
+    @abstractmethod
+    def fuse(self, state: S, decision: Decision, features: Any) -> S:
+        """The state after the looks of `decision` gave `features`."""
+
+    @abstractmethod
+    def classify(self, state: S) -> Float[Tensor, "B classes"]:
+        """Logits from the state alone, so that any step can be the last."""
+
+    def locate(self, state: S) -> Decision | None:
+        """Where to look next; None when no image looks again. An image without a region in the decision is finished."""
+        return None
+
+    def work(self, phase: Phase, state: S, decision: Decision) -> Int[Tensor, "B"]:
+        """A number for each image: images of equal work cost the same in this phase at this step.
+
+        `decision` is the step's own. The default holds where the cost depends on nothing but how many regions the image looks at
+        in this step; a model whose cost depends on more (the shape of its tree) overrides it.
+        """
+        return decision.regions.counts()
+
+    def paper_macs(self, step: int) -> PaperMacs | None:
+        """What the paper's convention prints for a run that stops at `step`; None where the paper prints no cost."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device

@@ -1,0 +1,105 @@
+"""Where a model looks: flat regions of a batch, and the decision that chose them."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from glimpsezoo.batched import Batched, select_rows
+
+Made = Literal["given", "regressed", "sampled", "mode", "top-k", "searched"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regions(Batched):
+    """N regions over a batch of B images, flat: one a image, K in parallel or a variable number fit without padding.
+
+    image: [N] the row of each region's image; rows are ordered by image (never decrease).
+    centre: [N, 2] as (x, y) in [-1, 1], the image's edges at -1 and 1.
+    scale: [N] the region's side as a share of the image's side; 1 is the whole image.
+    level: [N] the pyramid level, or the index of the glimpse network that looks.
+    parent: [N] the ordinal of the parent among all regions of the same image so far (0 is its first look); -1 for none.
+    batch: B.
+    """
+
+    image: Int[Tensor, "N"]
+    centre: Float[Tensor, "N 2"]
+    scale: Float[Tensor, "N"]
+    level: Int[Tensor, "N"]
+    parent: Int[Tensor, "N"]
+    batch: int
+
+    @classmethod
+    def one_each(
+        cls,
+        centre: Float[Tensor, "B 2"],
+        scale: Float[Tensor, "B"] | float,
+        *,
+        level: int = 0,
+        parent: int = -1,
+    ) -> Self:
+        """One region for every image of the batch."""
+        batch, device = len(centre), centre.device
+        if not isinstance(scale, Tensor):
+            scale = centre.new_full((batch,), scale)
+        whole = torch.ones(batch, dtype=torch.long, device=device)
+        image = torch.arange(batch, device=device)
+        return cls(image=image, centre=centre, scale=scale, level=whole * level, parent=whole * parent, batch=batch)
+
+    @classmethod
+    def whole_image(cls, images: Float[Tensor, "B C H W"], *, level: int = 0) -> Self:
+        """The whole image, once for every image: the usual first look."""
+        return cls.one_each(images.new_zeros(len(images), 2), 1.0, level=level)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def counts(self) -> Int[Tensor, "B"]:
+        """How many regions each image has."""
+        return torch.bincount(self.image, minlength=self.batch)
+
+    def select(self, index: Int[Tensor, "n"]) -> Self:
+        position, image = select_rows(self.image, self.batch, index)
+        return replace(self._at(position), image=image, batch=len(index))
+
+    def keep(self, mask: Bool[Tensor, "N"]) -> Self:
+        """Only the regions where `mask` [N] is true; the batch stays."""
+        return self._at(mask.nonzero().squeeze(1))
+
+    def _at(self, position: Tensor) -> Self:
+        return replace(
+            self,
+            image=self.image[position],
+            centre=self.centre[position],
+            scale=self.scale[position],
+            level=self.level[position],
+            parent=self.parent[position],
+        )
+
+    def __post_init__(self) -> None:
+        if self.scale.shape != self.image.shape or self.centre.shape != (len(self.image), 2):
+            raise ValueError(
+                f"expected centre [N, 2] and scale [N] for N = {len(self.image)} regions, "
+                f"got {tuple(self.centre.shape)} and {tuple(self.scale.shape)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision(Batched):
+    """The regions to look at next and how they were chosen. A plugin subclasses it for what its training needs.
+
+    log_prob, entropy: [B] over all of an image's choices, taken or not, in nats; zero where nothing was drawn.
+    """
+
+    regions: Regions
+    made: Made
+    log_prob: Float[Tensor, "B"]
+    entropy: Float[Tensor, "B"]
+
+    @classmethod
+    def certain(cls, regions: Regions, made: Made = "given") -> "Decision":
+        """A decision without chance: log-probability and entropy are zero."""
+        zero = regions.centre.new_zeros(regions.batch)
+        return Decision(regions=regions, made=made, log_prob=zero, entropy=zero)

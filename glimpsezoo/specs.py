@@ -1,0 +1,126 @@
+"""What a plugin registers: plain descriptions that hold import strings, so that listing them loads nothing heavy."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from glimpsezoo.errors import GlimpseZooError
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+def load_string(reference: str) -> Any:
+    """Import `package.module:attribute`.
+
+    >>> load_string("math:sqrt")(9.0)
+    3.0
+    """
+    module, _, attribute = reference.partition(":")
+    if not module or not attribute:
+        raise GlimpseZooError(f"expected an import string 'package.module:attribute', got {reference!r}")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a spec came from: the plugin's entry-point name, its distribution and that one's version."""
+
+    plugin: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What every registered thing has: a name that users type, one sentence, and its provenance (set by the host).
+
+    With `prefix`, the name ends in ':' and the spec answers for every name that begins with it (`timm:resnet18`).
+    """
+
+    name: str
+    description: str
+    prefix: bool = False
+    provenance: Provenance | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(Spec):
+    """A model that users can name.
+
+    `model`: import string of a `GlimpseModel` subclass, built as `model(config, task)`.
+    `config`: import string of the pydantic model that validates its `--set` keys; its module must import neither torch nor timm.
+    `prefix_key`: for a prefix spec, the config key that takes the text behind the prefix.
+    `training_step`: import string of `training_step(model, images, labels, phase) -> {term: loss}`; None if it cannot be trained here.
+    `recipes`: import package that holds the recipe files `MODEL.DATA.toml`.
+    `defaults`: data set name -> config values that differ from the config's own defaults for it.
+    """
+
+    model: str
+    config: str
+    paper: str = ""
+    prefix_key: str = ""
+    training_step: str | None = None
+    recipes: str | None = None
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _EMPTY)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a data set asks of a model.
+
+    image_size: (height, width) in pixels. classes: the names of the classes, in label order.
+    mean, std: per channel, of pixels in [0, 1]; a model normalises inside with them.
+    """
+
+    image_size: tuple[int, int]
+    channels: int
+    classes: tuple[str, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.mean:
+            object.__setattr__(self, "mean", (0.0,) * self.channels)
+            object.__setattr__(self, "std", (1.0,) * self.channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(Spec):
+    """A data set that users can name, with its card.
+
+    `source`: import string of `open(spec, name, split, config, data_dir) -> ImageData`.
+    `config`: import string of the pydantic model that validates `--set data.KEY` (torch-free).
+    `task`: what it asks of a model, or None where only opening it tells (a prefix spec).
+    `splits`: split name -> number of examples; 'train', 'calibration' and 'test' exist for every data set.
+    """
+
+    source: str
+    config: str = "glimpsezoo.settings:NoSettings"
+    task: Task | None = None
+    splits: Mapping[str, int] = field(default_factory=lambda: _EMPTY)
+    licence: str = ""
+    homepage: str = ""
+    transform: str = ""
+    calibration: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitRuleSpec(Spec):
+    """A rule that ends an image's looking early. `rule`: import string of an `ExitRule`, built from its parameters by name."""
+
+    rule: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImporterSpec(Spec):
+    """Turns a foreign checkpoint into a card. The spec's name is the model's name.
+
+    `importer`: import string of `importer(checkpoint: Path, settings: dict) -> (config, task, state_dict, notes)`.
+    """
+
+    importer: str

@@ -17,29 +17,31 @@ if TYPE_CHECKING:
     from glimpsezoo.api import create_model, evaluate, list_models, load
     from glimpsezoo.batched import Batched, select_rows
     from glimpsezoo.cost import Meter, count_macs
-    from glimpsezoo.errors import GlimpseZooError
+    from glimpsezoo.errors import GlimpseZooError, did_you_mean
     from glimpsezoo.exits import Confidence, ExitRule, Fixed
     from glimpsezoo.noise import Noise
     from glimpsezoo.policies import trivial_centres
-    from glimpsezoo.protocol import GlimpseModel, PaperMacs, State
+    from glimpsezoo.protocol import GlimpseModel, PaperMacs, Phase, State
     from glimpsezoo.regions import Decision, Regions
-    from glimpsezoo.rollout import Record, Trace, rollout
+    from glimpsezoo.driver import Record, Trace, rollout
     from glimpsezoo.settings import Settings
     from glimpsezoo.specs import DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Task
+    from glimpsezoo.training import TrainingPhase
 
 _HOME = {
     "glimpsezoo.api": ("create_model", "evaluate", "list_models", "load"),
     "glimpsezoo.batched": ("Batched", "select_rows"),
     "glimpsezoo.cost": ("Meter", "count_macs"),
-    "glimpsezoo.errors": ("GlimpseZooError",),
+    "glimpsezoo.errors": ("GlimpseZooError", "did_you_mean"),
     "glimpsezoo.exits": ("Confidence", "ExitRule", "Fixed"),
     "glimpsezoo.noise": ("Noise",),
     "glimpsezoo.policies": ("trivial_centres",),
-    "glimpsezoo.protocol": ("GlimpseModel", "PaperMacs", "State"),
+    "glimpsezoo.protocol": ("GlimpseModel", "PaperMacs", "Phase", "State"),
     "glimpsezoo.regions": ("Decision", "Regions"),
-    "glimpsezoo.rollout": ("Record", "Trace", "rollout"),
+    "glimpsezoo.driver": ("Record", "Trace", "rollout"),
     "glimpsezoo.settings": ("Settings",),
     "glimpsezoo.specs": ("DatasetSpec", "ExitRuleSpec", "ImporterSpec", "ModelSpec", "Task"),
+    "glimpsezoo.training": ("TrainingPhase",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

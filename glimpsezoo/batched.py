@@ -18,17 +18,23 @@ class Batched:
 
     def select(self, index: Int[Tensor, "n"]) -> Self:
         """The same thing for images `index` [n] of the batch, in that order; repeats allowed."""
-        return dataclasses.replace(self, **{f.name: _select(getattr(self, f.name), index) for f in dataclasses.fields(self)})
+        return dataclasses.replace(self, **{f.name: gather(getattr(self, f.name), index) for f in dataclasses.fields(self)})
 
 
-def _select(value: Any, index: Tensor) -> Any:
+def gather(value: Any, index: Int[Tensor, "n"]) -> Any:
+    """Rows `index` [n] of anything that a field of a `Batched` may be, or of a model's features.
+
+    Raises `TypeError` for lists and dicts, whose tensors would be shared by mistake.
+    """
     if isinstance(value, Batched):
         return value.select(index)
     if isinstance(value, Tensor):
         return value[index] if value.ndim else value
     if isinstance(value, tuple):
-        parts = [_select(part, index) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        parts = [gather(part, index) for part in value]
+        return tuple(parts) if type(value) is tuple else type(value)(*parts)
+    if isinstance(value, list | dict):
+        raise TypeError(f"expected a tensor, a Batched, a tuple of these, or a value that all images share, got a {type(value).__name__}")
     return value
 
 

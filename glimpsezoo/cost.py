@@ -5,7 +5,7 @@ counts each phase once for each shape of work and multiplies by what each image 
 of counted calls, and `tests/test_cost.py` equates its sums with a count of the whole run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +13,12 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
+from glimpsezoo.batched import gather
 from glimpsezoo.noise import Noise
 from glimpsezoo.protocol import GlimpseModel, Phase, State
 from glimpsezoo.regions import Decision, Regions
@@ -23,13 +26,13 @@ from glimpsezoo.regions import Decision, Regions
 # On some versions of torch the CPU's attention kernel has no formula of its own and would count as nothing.
 _EXTRA_FORMULAS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
 
-# Operations that move or make values and compute none: not arithmetic, so not worth listing as uncounted.
-_MOVES = frozenset(
-    "_to_copy _unsafe_index _unsafe_view alias arange cat clone constant_pad_nd contiguous copy_ detach empty empty_like fill fill_ "
-    "flip full full_like gather index index_put index_put_ index_select lift_fresh linspace masked_fill masked_select new_empty "
-    "new_full new_ones new_zeros nonzero ones ones_like pad repeat repeat_interleave resize_ roll scalar_tensor scatter "
-    "select_backward stack where zero_ zeros zeros_like bincount cumsum argmax sort topk _local_scalar_dense slice_scatter "
-    "empty_strided new_empty_strided reflection_pad2d replication_pad2d is_same_size equal".split()
+# Operations that move or make floating-point values and compute none: no arithmetic, so not worth listing as uncounted.
+_MOVES = (
+    "_to_copy _unsafe_index _unsafe_view arange cat clone constant_pad_nd contiguous copy detach embedding empty empty_like "
+    "empty_strided fill flip full full_like gather im2col index index_copy index_put index_select lift_fresh linspace masked_fill "
+    "masked_scatter masked_select new_empty new_empty_strided new_full new_ones new_zeros ones ones_like pad reflection_pad1d "
+    "reflection_pad2d repeat repeat_interleave replication_pad1d replication_pad2d resize roll scalar_tensor scatter select_scatter "
+    "slice_scatter sort stack topk tril triu where zero zeros zeros_like"
 )
 
 
@@ -42,17 +45,21 @@ class Count:
 
 
 class _Names(TorchDispatchMode):
+    """Keeps the operations that gave floating-point values: the bookkeeping of indices and masks is no cost of a model."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.seen: set[Any] = set()
+        self.seen: set[OpOverload] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.add(func)
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex()) for leaf in tree_leaves(result)):
+            self.seen.add(func)
+        return result
 
 
 @contextmanager
-def _attention_in_the_open():
+def _attention_in_the_open() -> Iterator[None]:
     """nn.MultiheadAttention's fused path for evaluation counts as nothing: switch it off while counting."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -73,12 +80,12 @@ def count_macs(run: Callable[[], Any]) -> Count:
     counter = FlopCounterMode(display=False, custom_mapping=_EXTRA_FORMULAS)
     with _attention_in_the_open(), torch.no_grad(), names, counter:
         run()
-    missing = {
-        func.overloadpacket.__name__.rstrip("_")
+    uncounted = {
+        func.overloadpacket.__name__.removesuffix("_")  # add_ is add in place
         for func in names.seen
-        if func.overloadpacket not in counter.flop_registry and not getattr(func, "is_view", False)
+        if func.overloadpacket not in counter.flop_registry and not func.is_view
     }
-    return Count(counter.get_total_flops() // 2, frozenset(missing - {name.rstrip("_") for name in _MOVES}))
+    return Count(counter.get_total_flops() // 2, frozenset(uncounted.difference(_MOVES.split())))
 
 
 @dataclass
@@ -107,7 +114,7 @@ class Meter:
     def fuse(self, step: int, images: Tensor, state: State, decision: Decision, features: Any) -> Int[Tensor, "B"]:
         def run(row: Tensor) -> None:
             mine = (decision.regions.image == row).nonzero().squeeze(1)
-            self.model.fuse(state.select(row), decision.select(row), _rows(features, mine))
+            self.model.fuse(state.select(row), decision.select(row), gather(features, mine))
 
         return self._charge("fuse", step, images, self.model.work("fuse", state, decision), run)
 
@@ -134,17 +141,12 @@ class Meter:
         return torch.tensor(macs, dtype=torch.long, device=work.device)[place]
 
 
-def _rows(features: Any, index: Tensor) -> Any:
-    if isinstance(features, Tensor):
-        return features[index]
-    return type(features)(*(_rows(part, index) for part in features))
-
-
 @dataclass
 class MacTable:
     """The MACs of every image of a batch by phase and step. Columns are steps 1 to T; zero where an image did not go.
 
     start: [B]. sense, fuse, classify, locate: [B, T]; `locate` of a step runs after it and looks for the next one.
+    last_step: [B] the last step that each image took.
     """
 
     start: Int[Tensor, "B"]
@@ -152,26 +154,31 @@ class MacTable:
     fuse: Int[Tensor, "B T"]
     classify: Int[Tensor, "B T"]
     locate: Int[Tensor, "B T"]
+    last_step: Int[Tensor, "B"]
 
     @classmethod
     def empty(cls, batch: int, steps: int, device: torch.device) -> "MacTable":
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.long, device=device)
 
-        return cls(zeros(batch), *(zeros(batch, steps) for _ in range(4)))
+        sense, fuse, classify, locate = (zeros(batch, steps) for _ in range(4))
+        return cls(zeros(batch), sense, fuse, classify, locate, zeros(batch))
 
-    def stopped_at(self, last: Int[Tensor, "B"], *, classify_every_step: bool = False) -> dict[str, Int[Tensor, "B"]]:
-        """MACs by phase of a run whose images stop at step `last` [B]; classify runs at that step, or at each one that a rule reads.
+    def stopped_at(self, step: Int[Tensor, "B"] | int, *, classify_every_step: bool = False) -> dict[Phase, Int[Tensor, "B"]]:
+        """MACs by phase of a run that is stopped at `step` (of each image [B], or of all), by its budget or by a rule.
 
+        An image that finished by itself before is counted to its end, with the `locate` that found nothing more to look at: for the
+        cost of the run as it was, ask for the budget T. Classify runs at the last look, or at each one if a rule reads every step.
         The cost at a step is no prefix sum where merging belongs to classify: only the classification that ran is counted.
         """
         steps = torch.arange(1, self.sense.shape[1] + 1, device=self.sense.device)
-        until, before = steps <= last[:, None], steps < last[:, None]
-        read = until if classify_every_step else steps == last[:, None]
+        stop = torch.as_tensor(step, device=self.sense.device).expand(len(self.start))[:, None]  # [B, 1]
+        taken = steps <= stop  # [B, T]
+        read = taken if classify_every_step else steps == torch.minimum(stop, self.last_step[:, None])
         return {
             "start": self.start,
-            "sense": (self.sense * until).sum(1),
-            "fuse": (self.fuse * until).sum(1),
-            "locate": (self.locate * before).sum(1),
+            "sense": (self.sense * taken).sum(1),
+            "fuse": (self.fuse * taken).sum(1),
+            "locate": (self.locate * (steps < stop)).sum(1),
             "classify": (self.classify * read).sum(1),
         }

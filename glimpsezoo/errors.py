@@ -20,7 +20,8 @@ def did_you_mean(name: str, known: Iterable[str], *, most: int = 3) -> str:
     "did you mean 'mgnet'?"
     """
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=most, cutoff=0.55)
+    folded = {n.lower(): n for n in names}
+    near = [folded[n] for n in difflib.get_close_matches(name.lower(), folded, n=most, cutoff=0.55)]
     if near:
         return f"did you mean {' or '.join(repr(n) for n in near)}?"
     if not names:

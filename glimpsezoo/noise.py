@@ -28,7 +28,9 @@ def _mix(x: Int[Tensor, "*s"]) -> Int[Tensor, "*s"]:
 
 
 def _combine(key: Tensor, value: Tensor | int) -> Tensor:
-    return _mix(_mix(key + _GOLDEN) ^ (value * _GOLDEN))
+    # A tensor's product wraps around by itself; a plain number's is wrapped here.
+    product = value * _GOLDEN if isinstance(value, Tensor) else (value * _GOLDEN + (1 << 63)) % (1 << 64) - (1 << 63)
+    return _mix(_mix(key + _GOLDEN) ^ product)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Noise(Batched):
     @classmethod
     def of(cls, seed: int, ids: Int[Tensor, "B"]) -> Self:
         """The noise of images with these ids [B] under `seed`."""
+        ids = ids.long()  # the arithmetic is that of 64 bits
         return cls(_combine(torch.full_like(ids, seed), ids))
 
     def fork(self, sample: Int[Tensor, "B"] | int) -> Self:
@@ -61,4 +64,4 @@ class Noise(Batched):
         keys = self.keys if image is None else self.keys[image]
         keys = _combine(_combine(keys, step), lane)[:, None]
         bits = _combine(keys, torch.arange(size, device=keys.device))
-        return (_shift(bits, 40).to(torch.float32) + 0.5) / (1 << 24)  # 24 bits, the precision of a float32
+        return (_shift(bits, 41).to(torch.float32) + 0.5) / (1 << 23)  # 23 bits: with the half added, what a float32 holds exactly

@@ -4,12 +4,10 @@ A plugin that fails to import, raises in a hook or misspells one is reported by 
 plugins register is an error naming both, raised when that name is asked for.
 """
 
-import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.metadata import Distribution, EntryPoint, entry_points
-from types import ModuleType
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any, TypeVar
 
 import pluggy
@@ -25,6 +23,7 @@ HOOKS = {
     "register_exit_rules": ExitRuleSpec,
     "register_importers": ImporterSpec,
 }
+_NOUNS: dict[type[Spec], str] = {ModelSpec: "model", DatasetSpec: "data set", ExitRuleSpec: "exit rule", ImporterSpec: "importer"}
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,13 @@ class Registry:
         return lines
 
     def find(self, kind: type[T], name: str) -> T:
-        """The spec that answers for `name`. Raises `GlimpseZooError` for an unknown name or one that two plugins register."""
-        found = [spec for spec in self.all(kind) if spec.name == name and not spec.prefix]
-        found = found or [spec for spec in self.all(kind) if spec.prefix and name.startswith(spec.name) and name != spec.name]
+        """The spec that answers for `name`, of several prefixes the longest.
+
+        Raises `GlimpseZooError` for an unknown name or one that two plugins register.
+        """
+        exact = [spec for spec in self.all(kind) if spec.name == name and not spec.prefix]
+        prefixes = [spec for spec in self.all(kind) if spec.prefix and name.startswith(spec.name) and name != spec.name]
+        found = exact or [spec for spec in prefixes if len(spec.name) == max(len(p.name) for p in prefixes)]
         if len(found) > 1:
             raise GlimpseZooError(self._clash(kind, found[0].name))
         if not found:
@@ -67,17 +70,13 @@ class Registry:
 
     def _clash(self, kind: type[Spec], name: str) -> str:
         who = [str(spec.provenance) for spec in self.all(kind) if spec.name == name]
-        return f"the {_noun(kind)} {name!r} is registered by {' and by '.join(who)}: uninstall one of them"
+        return f"the {_NOUNS[kind]} {name!r} is registered by {' and by '.join(who)}: uninstall one of them"
 
     def _unknown(self, kind: type[Spec], name: str) -> str:
         names = [spec.name + ("NAME" if spec.prefix else "") for spec in self.all(kind)]
-        text = f"expected the name of a {_noun(kind)}, got {name!r}: {did_you_mean(name, names)}"
+        text = f"expected the name of a {_NOUNS[kind]}, got {name!r}: {did_you_mean(name, names)}"
         broken = [plugin.provenance.plugin for plugin in self.plugins if plugin.error]
         return text + (f" (broken: {', '.join(broken)}; see 'glimpsezoo plugins')" if broken else "")
-
-
-def _noun(kind: type[Spec]) -> str:
-    return {ModelSpec: "model", DatasetSpec: "data set", ExitRuleSpec: "exit rule", ImporterSpec: "importer"}[kind]
 
 
 @cache
@@ -88,51 +87,50 @@ def registry() -> Registry:
 
 def load_plugins(points: Iterable[EntryPoint]) -> Registry:
     """Load the built-ins and these entry points one by one."""
-    manager = pluggy.PluginManager(hooks.GROUP)
-    manager.add_hookspecs(hooks)
-    found = Registry([_collect(manager, builtin, Provenance("builtin", "glimpsezoo", version_of(None)))])
-    for point in sorted(points, key=lambda p: p.name):
-        distribution = point.dist.name if point.dist else "?"
-        provenance = Provenance(point.name, distribution, version_of(point.dist))
+    found = Registry([_collect(builtin, Provenance("builtin", "glimpsezoo", version_of(None)))])
+    for point in sorted(points, key=lambda p: (p.name, p.value)):
+        provenance = Provenance(point.name, point.dist.name, version_of(point.dist)) if point.dist else Provenance(point.name, "?", "?")
         try:
-            module = point.load()
-        except Exception as error:  # a plugin may fail in any way: it is named, and the others go on
+            plugin = point.load()
+        except (Exception, SystemExit) as error:  # a plugin may fail in any way: it is named, and the others go on
             found.plugins.append(LoadedPlugin(provenance, error=f"cannot be imported: {one_line(error)}"))
             continue
-        found.plugins.append(_collect(manager, module, provenance))
+        found.plugins.append(_collect(plugin, provenance))
     return found
 
 
 def version_of(distribution: Distribution | None) -> str:
-    if distribution is not None:
-        return distribution.version
-    from importlib.metadata import PackageNotFoundError, version
-
+    """The version of a distribution; None stands for glimpsezoo itself."""
     try:
-        return version("glimpsezoo")
+        return distribution.version if distribution else version("glimpsezoo")
     except PackageNotFoundError:  # run from a source tree that was never installed
         return "unknown"
 
 
-def _collect(manager: pluggy.PluginManager, module: ModuleType | Any, provenance: Provenance) -> LoadedPlugin:
-    """Register one plugin and call each of its hooks by itself."""
-    marked = [name for name, value in inspect.getmembers(module) if getattr(value, f"{hooks.GROUP}_impl", None)]
-    unknown = [name for name in marked if name not in HOOKS]
-    if unknown:
-        return LoadedPlugin(provenance, error=f"has no hook {unknown[0]!r} to implement: {did_you_mean(unknown[0], HOOKS)}")
-    specs: list[Spec] = []
+def _collect(plugin: Any, provenance: Provenance) -> LoadedPlugin:
+    """Call each hook of one plugin (a module or an object) by itself. What fails is named; what works is registered."""
+    manager = pluggy.PluginManager(hooks.GROUP)  # one for each: what a plugin does to it reaches no other
+    manager.add_hookspecs(hooks)
     try:
-        manager.register(module, name=provenance.plugin)
-        for hook, kind in HOOKS.items():
-            for implementation in getattr(manager.hook, hook).get_hookimpls():
-                if implementation.plugin is module:
-                    specs += _checked(hook, kind, implementation.function(), provenance)
-    except Exception as error:  # see load_plugins: isolated and named
-        return LoadedPlugin(provenance, error=one_line(error))
-    return LoadedPlugin(provenance, tuple(specs))
+        manager.register(plugin, name=provenance.plugin)
+    except Exception as error:  # a hook that takes arguments, say
+        return LoadedPlugin(provenance, error=f"cannot be registered: {one_line(error)}")
+    specs: list[Spec] = []
+    errors: list[str] = []
+    for caller in manager.get_hookcallers(plugin) or []:
+        for implementation in caller.get_hookimpls():
+            try:
+                if caller.has_spec():
+                    specs += _checked(caller.name, implementation.function(), provenance)
+                elif not implementation.optionalhook:
+                    errors.append(f"implements {caller.name!r}, which is no hook: {did_you_mean(caller.name, HOOKS)}")
+            except Exception as error:  # as above
+                errors.append(f"{caller.name} failed: {one_line(error)}")
+    return LoadedPlugin(provenance, tuple(specs), "; ".join(errors) or None)
 
 
-def _checked(hook: str, kind: type[Spec], specs: Any, provenance: Provenance) -> list[Spec]:
+def _checked(hook: str, specs: Any, provenance: Provenance) -> list[Spec]:
+    kind = HOOKS[hook]
     if not isinstance(specs, list) or not all(isinstance(spec, kind) for spec in specs):
-        raise GlimpseZooError(f"{hook} returns a list of {kind.__name__}, got {specs!r:.80}")
+        raise GlimpseZooError(f"expected a list of {kind.__name__}, got {specs!r:.80}")
     return [replace(spec, provenance=provenance) for spec in specs]

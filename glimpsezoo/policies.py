@@ -17,12 +17,15 @@ def trivial_centres(policy: Policy, noise: Noise, step: int, looks: int) -> Floa
 
     random: uniform, from the images' own noise. centre: the middle. scan: a fixed raster over the smallest square grid with at
     least `looks` cells, cell centres from left to right and top to bottom; `step` 1 takes the first cell.
+    Raises `ValueError` for 'learned': that is the model's own affair.
     """
     batch, device = len(noise.keys), noise.keys.device
     if policy == "random":
         return noise.uniform(step, 2)
     if policy == "centre":
         return torch.full((batch, 2), 0.5, device=device)
+    if policy != "scan":
+        raise ValueError(f"expected a trivial policy (random, centre or scan), got {policy!r}")
     side = math.ceil(math.sqrt(looks))
     row, column = divmod((step - 1) % (side * side), side)
     return torch.tensor([(column + 0.5) / side, (row + 0.5) / side], device=device).expand(batch, 2)

@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from glimpsezoo.batched import Batched
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.noise import Noise
 from glimpsezoo.regions import Decision, Regions
 from glimpsezoo.specs import Task
@@ -89,6 +90,11 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
     def paper_macs(self, step: int) -> PaperMacs | None:
         """What the paper's convention prints for a run that stops at `step`; None where the paper prints no cost."""
         return None
+
+    @classmethod
+    def pretrained(cls, config: Any, task: Task) -> Self:
+        """A model with weights that its own library publishes (`--checkpoint timm`). Raises `GlimpseZooError` where there are none."""
+        raise GlimpseZooError(f"{cls.__name__} has no published weights of its own: train it, or name a card")
 
     @property
     def device(self) -> torch.device:

@@ -62,28 +62,29 @@ class Regions(Batched):
 
     def select(self, index: Int[Tensor, "n"]) -> Self:
         position, image = select_rows(self.image, self.batch, index)
-        return replace(self._at(position), image=image, batch=len(index))
+        return self._at(position, image, len(index))
 
     def keep(self, mask: Bool[Tensor, "N"]) -> Self:
         """Only the regions where `mask` [N] is true; the batch stays."""
-        return self._at(mask.nonzero().squeeze(1))
+        position = mask.nonzero().squeeze(1)
+        return self._at(position, self.image[position], self.batch)
 
-    def _at(self, position: Tensor) -> Self:
+    def _at(self, position: Int[Tensor, "M"], image: Int[Tensor, "M"], batch: int) -> Self:
         return replace(
             self,
-            image=self.image[position],
+            image=image,
             centre=self.centre[position],
             scale=self.scale[position],
             level=self.level[position],
             parent=self.parent[position],
+            batch=batch,
         )
 
     def __post_init__(self) -> None:
-        if self.scale.shape != self.image.shape or self.centre.shape != (len(self.image), 2):
-            raise ValueError(
-                f"expected centre [N, 2] and scale [N] for N = {len(self.image)} regions, "
-                f"got {tuple(self.centre.shape)} and {tuple(self.scale.shape)}"
-            )
+        shape, count = self.image.shape, len(self.image)
+        if self.centre.shape != (count, 2) or not shape == self.scale.shape == self.level.shape == self.parent.shape:
+            got = {name: tuple(getattr(self, name).shape) for name in ("centre", "scale", "level", "parent")}
+            raise ValueError(f"expected centre [N, 2] and scale, level, parent [N] for N = {count} regions, got {got}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Validated settings: what `--set key=value` reaches. A plugin's config is a frozen pydantic model derived from `Settings`."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from types import NoneType, UnionType
+from typing import Any, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,19 +25,32 @@ class Settings(BaseModel):
             hint = did_you_mean(unknown[0], cls.model_fields)
             raise GlimpseZooError(f"{owner} has no setting {unknown[0]!r}: {hint}")
         try:
-            return cls.model_validate({k: cls._from_text(k, v) for k, v in values.items()})
+            return cls.model_validate({key: cls._from_text(key, value) for key, value in values.items()})
         except ValidationError as error:
             first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"]) or owner
-            raise GlimpseZooError(f"--set {key}={first['input']} for {owner}: {first['msg'].removeprefix('Value error, ')}") from None
+            message = " ".join(first["msg"].removeprefix("Value error, ").split())
+            if not first["loc"]:  # a rule about several settings
+                raise GlimpseZooError(f"settings of {owner}: {message}") from None
+            key = str(first["loc"][0])
+            if isinstance(values.get(key), str):  # as it was typed
+                raise GlimpseZooError(f"--set {key}={values[key]} for {owner}: {message}") from None
+            got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+            raise GlimpseZooError(f"{'.'.join(map(str, first['loc']))} of {owner}: {message}{got}") from None
 
     @classmethod
     def _from_text(cls, key: str, value: Any) -> Any:
+        """Text as pydantic takes it: 'none' where None may stand, and the items of a tuple apart."""
         if not isinstance(value, str):
             return value
-        if "tuple" in str(cls.model_fields[key].annotation):
+        annotation = cls.model_fields[key].annotation
+        allowed = get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,)
+        if NoneType in allowed and value.lower() in {"none", "null"}:
+            return None
+        tuples = [kind for kind in allowed if get_origin(kind) is tuple]
+        others = len(allowed) - len(tuples) - (NoneType in allowed)
+        if tuples and ("," in value or not others):
             return tuple(part.strip() for part in value.split(","))
-        return None if value.lower() in {"none", "null"} and "None" in str(cls.model_fields[key].annotation) else value
+        return value
 
 
 class NoSettings(Settings):

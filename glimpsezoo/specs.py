@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.errors import GlimpseZooError, one_line
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 def load_string(reference: str) -> Any:
-    """Import `package.module:attribute`.
+    """Import `package.module:attribute`. Raises `GlimpseZooError` if it is no such string or nothing can be imported by it.
 
     >>> load_string("math:sqrt")(9.0)
     3.0
@@ -20,7 +20,10 @@ def load_string(reference: str) -> Any:
     module, _, attribute = reference.partition(":")
     if not module or not attribute:
         raise GlimpseZooError(f"expected an import string 'package.module:attribute', got {reference!r}")
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a plugin's module may fail in any way
+        raise GlimpseZooError(f"cannot import {reference!r}, which a plugin names: {one_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class Spec:
     description: str
     prefix: bool = False
     provenance: Provenance | None = None
+
+    def __post_init__(self) -> None:
+        if self.prefix != self.name.endswith(":"):
+            raise GlimpseZooError(f"a prefix spec's name ends in ':' and no other's does, got {self.name!r} with prefix={self.prefix}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +81,7 @@ class Task:
     """What a data set asks of a model.
 
     image_size: (height, width) in pixels. classes: the names of the classes, in label order.
-    mean, std: per channel, of pixels in [0, 1]; a model normalises inside with them.
+    mean, std: per channel, of pixels in [0, 1]; a model normalises inside with them. 0 and 1 unless given.
     """
 
     image_size: tuple[int, int]
@@ -87,6 +94,8 @@ class Task:
         if not self.mean:
             object.__setattr__(self, "mean", (0.0,) * self.channels)
             object.__setattr__(self, "std", (1.0,) * self.channels)
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise GlimpseZooError(f"expected a mean and a std for each of {self.channels} channels, got {self.mean} and {self.std}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,23 @@
 """What the harness asks of a data set: examples in [0, 1] pixels by index, with an id, a group and a label."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.noise import Noise
 from glimpsezoo.specs import Task
+
+OnBadImage = Literal["fail", "skip"]
+
+
+class BadImageError(GlimpseZooError):
+    """An example that cannot be measured: a corrupt image, a missing label, a label out of range. Its text names the row."""
 
 
 class Example(NamedTuple):
@@ -22,19 +30,30 @@ class Example(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Examples of one size, stacked."""
+    """Examples of one size, stacked. skipped: one line for each bad image that was left out."""
 
     images: Float[Tensor, "B C H W"]
     labels: Int[Tensor, "B"]
     ids: Int[Tensor, "B"]
     groups: Int[Tensor, "B"]
+    skipped: tuple[str, ...] = ()
 
 
-def collate(examples: list[Example]) -> Batch:
-    """Stack examples [C, H, W] of one size into a batch."""
-    images = torch.stack([e.image for e in examples])
-    labels, ids, groups = (torch.tensor([getattr(e, name) for e in examples]) for name in ("label", "id", "group"))
-    return Batch(images, labels, ids, groups)
+def collate(examples: Iterable[Example | BadImageError], task: Task, on_bad_image: OnBadImage = "fail") -> Batch:
+    """Stack examples [C, H, W] of the task's size into a batch. A bad one is raised, or left out and named."""
+    good, skipped = [], []
+    for example in examples:
+        if isinstance(example, Example):
+            good.append(example)
+        elif on_bad_image == "skip":
+            skipped.append(str(example))
+        else:
+            raise example
+    images = torch.stack([e.image for e in good]) if good else torch.empty(0, task.channels, *task.image_size)
+    labels, ids, groups = (
+        torch.tensor(column, dtype=torch.long) for column in ([e.label for e in good], [e.id for e in good], [e.group for e in good])
+    )
+    return Batch(images, labels, ids, groups, tuple(skipped))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +80,45 @@ class ImageData(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Example:
-        """The example at `index`, as it is measured."""
+        """The example at `index`, as it is measured. Raises `BadImageError`."""
+
+    def labels(self) -> Int[Tensor, "N"]:
+        """All labels in order, -1 for a bad one. A source that can tell them without decoding images overrides it."""
+        found = [example.label if isinstance(example, Example) else -1 for example in self.examples(0, len(self))]
+        return torch.tensor(found, dtype=torch.long)
+
+    def examples_at(self, places: Sequence[int]) -> Iterator[Example | BadImageError]:
+        """The examples at these places, in this order; a bad one as the `BadImageError` that names it.
+
+        A source that reads files in sequence, or draws many images at once, overrides it.
+        """
+        for index in places:
+            try:
+                yield self[index]
+            except BadImageError as bad:
+                yield bad
+
+    def examples(self, start: int, stop: int) -> Iterator[Example | BadImageError]:
+        """Examples start..stop-1 in order, as `examples_at` gives them."""
+        return self.examples_at(range(start, min(stop, len(self))))
 
     def training_example(self, index: int, epoch: int) -> Example:
-        """The example at `index` as it is trained on in `epoch`: augmented, or placed anew."""
+        """The example at `index` as it is trained on in `epoch`: augmented, or placed anew. Raises `BadImageError`."""
         return self[index]
 
-    def examples(self, start: int, stop: int) -> Iterator[Example]:
-        """Examples start..stop-1 in order. A source that reads files in sequence overrides it to read each once."""
-        return (self[index] for index in range(start, stop))
+    def training_examples(self, places: Sequence[int], epoch: int) -> Iterator[Example]:
+        """The examples at these places as they are trained on in `epoch`. Raises `BadImageError`."""
+        return (self.training_example(index, epoch) for index in places)
+
+    def training_order(self, epoch: int, seed: int) -> Int[Tensor, "N"]:
+        """All places, shuffled by (seed, epoch)."""
+        return Noise.of(seed, torch.arange(len(self))).fork(epoch).keys.argsort(stable=True)
+
+    def labels(self) -> Int[Tensor, "N"]:
+        """All labels, -1 where one is missing. A source that knows them without decoding images overrides it."""
+        found = self.examples(0, len(self))
+        return torch.tensor([example.label if isinstance(example, Example) else -1 for example in found], dtype=torch.long)
+
+    def empty_classes(self) -> tuple[str, ...]:
+        """Classes without an image, where the source knows its labels when it is opened."""
+        return ()

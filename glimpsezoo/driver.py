@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -51,19 +51,17 @@ class Look:
 class Trace:
     """What a rollout did.
 
-    logits: [B, classes] at every image's last look. last_step: [B], 1 = the first look. looks: one entry a step.
+    logits: [B, classes] at every image's last look. last_step: [B], 1 = the first look.
+    steps: T, the budget. looks: one entry a step that any image took, T at most.
     macs: the cost by phase and step if a meter was given. rule_reads: whether an exit rule read every step.
     """
 
     logits: Float[Tensor, "B classes"]
     last_step: Int[Tensor, "B"]
+    steps: int
     looks: tuple[Look, ...]
     macs: MacTable | None = None
     rule_reads: bool = False
-
-    @property
-    def steps(self) -> int:
-        return len(self.looks)
 
     def logits_by_step(self) -> Float[Tensor, "B T classes"]:
         """Logits [B, T, classes] of runs stopped at each step: an image that finished earlier keeps its last ones.
@@ -76,6 +74,7 @@ class Trace:
                 raise GlimpseZooError("logits of every step were not recorded: call rollout with record=Record(every_step=True)")
             whole = columns[-1] if columns else torch.zeros_like(self.logits)
             columns.append(whole.index_put((look.rows,), look.logits))
+        columns += columns[-1:] * (self.steps - len(columns))  # nobody was left to look
         return torch.stack(columns, 1)
 
     def regions_by_step(self) -> Int[Tensor, "B T"]:
@@ -100,9 +99,12 @@ def rollout(
     """Let `model` look at `images` [B, C, H, W] in [0, 1], step after step.
 
     steps: the most looks (the model's own number by default). exit_rule: ends an image's looking early. choose: overrides any
-    decision, as `choose(images, state, decision) -> decision`. noise: the images' randomness (seed 0 and ids 0..B-1 by default).
+    decision, the first one too, as `choose(images, state, decision) -> decision`; the images are those still in the batch.
+    noise: the images' randomness (seed 0 and ids 0..B-1 by default).
     compact: images that exit leave the batch, so that saved MACs are saved time; without it, they are computed on to the end and
     their later looks are not recorded: the same trace, dearer.
+
+    Raises `GlimpseZooError` for a budget out of range, for no images, and for noise of another number of images.
 
     >>> import glimpsezoo as gz
     >>> model = gz.create_model("cnn4", task=gz.Task((28, 28), 1, ("odd", "even")))
@@ -115,6 +117,8 @@ def rollout(
         raise GlimpseZooError(f"expected a budget of 1 to {model.steps} steps for this model, got {steps}")
     if noise is None:
         noise = Noise.of(0, torch.arange(len(images), device=images.device))
+    if not len(images) or len(noise.keys) != len(images):
+        raise GlimpseZooError(f"expected one or more images and noise for each of them, got {len(images)} and {len(noise.keys)}")
     run = _Run(model, budget, exit_rule or Fixed(), choose or _as_decided, record or Record(), compact)
     return run(images, noise)
 
@@ -127,20 +131,33 @@ def _as_decided(images: Tensor, state: State, decision: Decision) -> Decision:
 class _Present(Batched):
     """The images that are in the batch now, and all that belongs to them.
 
-    rows: their places in the original batch. looking: false for images that exited but were not compacted away.
-    logits: of this step, if it was classified. history: the logits of all steps so far, if the exit rule reads them.
+    rows: their places in the original batch. looking: false for images that exited but stay; None while all that are here look,
+    which spares the usual run every mask. logits: of this step, if it was classified. history: the logits of all steps so far, if
+    the exit rule reads them.
     """
 
     rows: Int[Tensor, "b"]
-    looking: Bool[Tensor, "b"]
     images: Float[Tensor, "b C H W"]
     state: State
     decision: Decision
+    looking: Bool[Tensor, "b"] | None = None
     logits: Float[Tensor, "b classes"] | None = None
     history: tuple[Tensor, ...] = ()
 
-    def where(self, mask: Bool[Tensor, "b"]) -> "_Present":
-        return self if mask.all() else self.select(mask.nonzero().squeeze(1))
+    def where(self, mask: Bool[Tensor, "b"]) -> Self:
+        return self.select(mask.nonzero().squeeze(1))
+
+    def lookers(self) -> Self:
+        """Without the images that exited but stayed."""
+        return self if self.looking is None else replace(self.where(self.looking), looking=None)
+
+
+class _Last(NamedTuple):
+    """Images at their last look."""
+
+    rows: Int[Tensor, "b"]
+    logits: Float[Tensor, "b classes"]
+    step: int
 
 
 @dataclass
@@ -154,7 +171,7 @@ class _Run:
     record: Record
     compact: bool
     looks: list[Look] = field(default_factory=list)
-    stopped: list[tuple[Tensor, Tensor, int]] = field(default_factory=list)  # rows, their last logits, their last step
+    stopped: list[_Last] = field(default_factory=list)
     macs: MacTable | None = None
 
     def __call__(self, images: Tensor, noise: Noise) -> Trace:
@@ -164,21 +181,24 @@ class _Run:
             if step == self.budget or self.record.every_step or self.exit_rule.reads:
                 here = self._classify(here)
             self._write_down(here)
+            if step == self.budget:
+                self._stop(here)
+                break
             here = self._exit(here)
-            if not here.looking.any():
+            if here is None:
                 break
             here = self._locate(here)
-            if not here.looking.any():
+            if here is None:
                 break
         return self._trace()
 
     def _start(self, images: Tensor, noise: Noise) -> _Present:
-        rows = torch.arange(len(images), device=images.device)
         state, decision = self.model.start(images, noise)
-        if self.record.meter:
+        if meter := self.record.meter:
             self.macs = MacTable.empty(len(images), self.budget, images.device)
-            self.macs.start[:] = self.record.meter.start(images, noise)
-        return _Present(rows, torch.ones_like(rows, dtype=torch.bool), images, state, self.choose(images, state, decision))
+            self.macs.start[:] = meter.start(images, noise)
+        rows = torch.arange(len(images), device=images.device)
+        return _Present(rows, images, state, self._chosen(images, state, decision))
 
     def _look(self, here: _Present, step: int) -> _Present:
         """Sense the regions and fuse what was seen."""
@@ -196,49 +216,70 @@ class _Run:
             self._charge("classify", step, here, meter.classify(step, here.images, here.state, here.decision))
         return replace(here, logits=logits, history=(*here.history, logits) if self.exit_rule.reads else ())
 
-    def _exit(self, here: _Present) -> _Present:
-        """Stop the images that exit now: all of them at the end of the budget, else those that the rule names."""
-        if here.state.step == self.budget:
-            exits = here.looking
-        elif self.exit_rule.reads:
-            exits = here.looking & self.exit_rule.exits(torch.stack(here.history, 1))
-        else:
+    def _exit(self, here: _Present) -> _Present | None:
+        """Let the images go that the rule names."""
+        if not self.exit_rule.reads:
             return here
-        self._stop(here, exits)
-        here = replace(here, looking=here.looking & ~exits)
-        return here.where(here.looking) if self.compact else here
+        return self._leave(here, self.exit_rule.exits(torch.stack(here.history, 1)), gather=self.compact)
 
-    def _locate(self, here: _Present) -> _Present:
+    def _locate(self, here: _Present) -> _Present | None:
         """Ask where to look next. Images for which nothing is chosen are finished, and leave the batch in any case."""
         decision = self.model.locate(here.state)
         if meter := self.record.meter:
             step = here.state.step
             self._charge("locate", step, here, meter.locate(step, here.images, here.state, here.decision))
         if decision is None:
-            self._stop(here, here.looking)
-            return replace(here, looking=torch.zeros_like(here.looking))
-        decision = self.choose(here.images, here.state, decision)
-        chosen = decision.regions.counts() > 0
-        self._stop(here, here.looking & ~chosen)
-        return replace(here, decision=decision).where(chosen)
+            self._stop(here)
+            return None
+        decision = self._chosen(here.images, here.state, decision)
+        return self._leave(replace(here, decision=decision), decision.regions.counts() == 0, gather=True)
 
-    def _stop(self, here: _Present, mask: Bool[Tensor, "b"]) -> None:
-        """Write down the last logits of the images of `mask`, classifying them now if nobody has."""
-        if mask.any():
-            here = here.where(mask)
+    def _chosen(self, images: Tensor, state: State, decision: Decision) -> Decision:
+        decision = self.choose(images, state, decision)
+        if decision.regions.batch != len(images):
+            raise GlimpseZooError(f"expected a decision for {len(images)} images, got one for {decision.regions.batch}")
+        return decision
+
+    def _leave(self, here: _Present, mask: Bool[Tensor, "b"], *, gather: bool) -> _Present | None:
+        """Stop the images of `mask`. Gives those that look on, without the others if `gather`; None if no image looks on."""
+        leaving = int(mask.sum())  # the one wait for the device, where nobody leaves or all do
+        if leaving == 0:
+            return here
+        if leaving == len(mask):
+            self._stop(here)
+            return None
+        self._stop(here.where(mask))
+        looking = ~mask if here.looking is None else here.looking & ~mask
+        if here.looking is not None and not looking.any():
+            return None
+        if not gather:
+            return replace(here, looking=looking)
+        return here.where(~mask)
+
+    def _stop(self, here: _Present) -> None:
+        """Write down images at their last look, classified now if nobody has."""
+        here = here.lookers()
+        if len(here.rows):
             here = here if here.logits is not None else self._classify(here)
-            self.stopped.append((here.rows, here.logits, here.state.step))  # type: ignore[arg-type]
+            self.stopped.append(_Last(here.rows, here.logits, here.state.step))  # type: ignore[arg-type]  # just classified
 
     def _write_down(self, here: _Present) -> None:
-        here = here.where(here.looking)
+        here = here.lookers()
         self.looks.append(Look(here.rows, here.decision, here.logits, here.state if self.record.states else None))
 
-    def _charge(self, phase: Phase, step: int, here: _Present, macs: Tensor) -> None:
-        getattr(self.macs, phase)[here.rows[here.looking], step - 1] = macs[here.looking]
+    def _charge(self, phase: Phase, step: int, here: _Present, macs: Int[Tensor, "b"]) -> None:
+        rows = here.rows
+        if here.looking is not None:
+            rows, macs = rows[here.looking], macs[here.looking]
+        getattr(self.macs, phase)[rows, step - 1] = macs
 
     def _trace(self) -> Trace:
-        rows = torch.cat([rows for rows, _, _ in self.stopped])
-        logits = torch.cat([logits for _, logits, _ in self.stopped])
-        last = torch.cat([torch.full_like(rows, step) for rows, _, step in self.stopped])
-        order = rows.argsort()
-        return Trace(logits[order], last[order], tuple(self.looks), self.macs, self.exit_rule.reads)
+        rows = torch.cat([stop.rows for stop in self.stopped])
+        logits = torch.cat([stop.logits for stop in self.stopped])
+        last = torch.cat([torch.full_like(stop.rows, stop.step) for stop in self.stopped])
+        if len(self.stopped) > 1:  # else they stand in order
+            order = rows.argsort()
+            logits, last = logits[order], last[order]
+        if self.macs is not None:
+            self.macs.last_step[:] = last
+        return Trace(logits, last, self.budget, tuple(self.looks), self.macs, self.exit_rule.reads)

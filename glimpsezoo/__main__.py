@@ -1,0 +1,6 @@
+"""`python -m glimpsezoo`."""
+
+from glimpsezoo.commands import main
+
+if __name__ == "__main__":
+    main()

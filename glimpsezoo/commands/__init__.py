@@ -1,0 +1,59 @@
+"""The command line. Importing it loads neither torch nor timm nor datasets: each command imports what it needs when it runs."""
+
+import sys
+import traceback
+
+import click
+
+from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.plugins import version_of
+
+
+class _Group(click.Group):
+    """Commands in the order of a user's work; an unknown one names the nearest."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            raise GlimpseZooError(f"expected a command, got {args[0]!r}: {did_you_mean(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version_of(None), prog_name="glimpsezoo")
+def cli() -> None:
+    """A zoo and benchmark harness for glimpse models.
+
+    \b
+    Example:
+      glimpsezoo run mgnet cnn4 --data digits
+    """
+
+
+def _add_commands() -> None:
+    from glimpsezoo.commands import importing, listing, running, training
+
+    for command in (running.run, training.train, listing.list_, listing.show, listing.plugins, importing.import_):
+        cli.add_command(command)
+
+
+_add_commands()
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point. Exit status: 0 done; 1 some units failed; 2 the command or its input is wrong, said in one line; 130 stopped."""
+    debug = "--debug" in (sys.argv[1:] if args is None else args)
+    try:
+        status = cli.main(args=args, prog_name="glimpsezoo", standalone_mode=False)
+    except (GlimpseZooError, click.ClickException) as error:
+        if debug:
+            traceback.print_exc()
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"glimpsezoo: {' '.join(text.split())}", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("glimpsezoo: stopped; the same command goes on from here", err=True)
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)

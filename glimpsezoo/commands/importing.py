@@ -1,0 +1,28 @@
+"""`import`: a released checkpoint becomes a card."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from glimpsezoo.commands import options
+
+
+@click.command("import")
+@click.argument("model")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, metavar="CARD_DIR", help="Where the card goes.")
+@click.option("--data", metavar="NAME", help="The data set it was trained on, for the names of its classes.")
+@options.together(options.settings, options.force, options.debug)
+def import_(model: str, checkpoint: Path, **given: Any) -> None:
+    """Turn a released checkpoint of MODEL into a card. Nothing in the file is executed.
+
+    \b
+    Example:
+      glimpsezoo import mgnet resnet18-4glimpse.ckpt -o cards/mgnet.imagenet100 --data imagenet100
+    """
+    from glimpsezoo.workflows.importing import import_checkpoint
+
+    card = import_checkpoint(model, checkpoint, Path(given["output"]), given["data"], tuple(given["sets"]), force=given["force"])
+    click.echo(f"{card.name} -> {card.folder}")
+    click.echo(f"measure it: glimpsezoo run {card.folder} --data {given['data'] or 'NAME'}")

@@ -1,0 +1,48 @@
+"""`digits`: real handwriting that comes with scikit-learn, so that everything runs without a network."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from glimpsezoo.data.base import DataInfo, ImageData
+from glimpsezoo.data.config import PlacedSettings
+from glimpsezoo.data.fingerprint import fingerprint
+from glimpsezoo.data.placed import Glyphs, PlacedDigits, every
+from glimpsezoo.specs import DatasetSpec
+
+SIDE = 20  # px of an enlarged digit
+PLACES = {"train": 1, "calibration": 5, "test": 5}
+TEST_SHARE, CALIBRATION_SHARE = 3, 10  # a third; a tenth of the rest
+
+
+def open_digits(spec: DatasetSpec, name: str, split: str, config: PlacedSettings, data_dir: Path | None) -> ImageData:
+    """Open a split; `data_dir` is not needed and not read. See the spec for splits and transform."""
+    assert spec.task is not None
+    source = _handwriting()
+    test = every(TEST_SHARE, source.labels, torch.ones_like(source.labels, dtype=torch.bool))
+    calibration = every(CALIBRATION_SHARE, source.labels, ~test)
+    chosen = {"test": test, "calibration": calibration, "train": ~test & ~calibration}[split]
+    glyphs = source.only(chosen)
+    info = DataInfo(
+        name=name,
+        source="sklearn.datasets.load_digits",
+        revision=None,
+        fingerprint=fingerprint(glyphs.digest(), split, spec.transform, config),
+        split=split,
+        transform=spec.transform,
+    )
+    # Enlarged once, when opened. 8 bits, as a stored image would be, so that every machine gives the same pixels.
+    large = F.interpolate(glyphs.pixels[:, None] * (255 / 16), size=(SIDE, SIDE), mode="bilinear")[:, 0]  # [N, 20, 20]
+    enlarged = Glyphs(large.round().to(torch.uint8), glyphs.labels, glyphs.ids)
+    return PlacedDigits(info, spec.task, enlarged, places=PLACES[split], seed=config.seed)
+
+
+def _handwriting() -> Glyphs:
+    """All 1,797 digits, 8 x 8, values 0..16."""
+    from sklearn.datasets import load_digits
+
+    rows, targets = load_digits(return_X_y=True)  # [1797, 64], [1797]
+    pixels = torch.as_tensor(rows).to(torch.uint8).view(-1, 8, 8)  # [1797, 8, 8]
+    labels = torch.as_tensor(targets).long()
+    return Glyphs(pixels, labels, torch.arange(len(labels)))

@@ -1,0 +1,56 @@
+"""A fixed stratified choice of a split's images: `--limit`."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from glimpsezoo.data.base import BadImageError, Example, ImageData
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.noise import Noise
+
+
+def stratified(labels: Int[Tensor, "N"], n: int, seed: int = 0) -> Int[Tensor, "n"]:
+    """The places of `n` of N images, in order, each class in proportion to its size.
+
+    Nested: a smaller choice is part of a larger one. Within a class the order is drawn from `seed`.
+    """
+    shuffled = Noise.of(seed, torch.arange(len(labels))).keys.argsort(stable=True)
+    rank = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        members = shuffled[labels[shuffled] == label]
+        rank[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    return rank.argsort(stable=True)[:n].sort().values
+
+
+class Limited(ImageData):
+    """The images of `data` at the places `index` [n]."""
+
+    def __init__(self, data: ImageData, index: Int[Tensor, "n"]) -> None:
+        self.data, self.index, self.task = data, index.tolist(), data.task
+        self.info = replace(data.info, fingerprint=f"{data.info.fingerprint}-limit{len(index)}")
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.data[self.index[index]]
+
+    def examples(self, start: int, stop: int) -> Iterator[Example | BadImageError]:
+        """One by one: each place of the choice is a span of one."""
+        for place in self.index[start:stop]:
+            yield from self.data.examples(place, place + 1)
+
+    def labels(self) -> Int[Tensor, "n"]:
+        return self.data.labels()[self.index]
+
+
+def limited(data: ImageData, limit: int | None) -> ImageData:
+    """`data`, or a fixed stratified choice of `limit` of its images. Raises `GlimpseZooError` for a limit below 1."""
+    if limit is None:
+        return data
+    if limit < 1:
+        raise GlimpseZooError(f"--limit expects 1 image or more, got {limit}")
+    return data if limit >= len(data) else Limited(data, stratified(data.labels(), limit))

@@ -1,0 +1,108 @@
+"""From names to batches: opening a split, and loading it in order (measuring) or shuffled (training)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from glimpsezoo.data.base import Batch, ImageData, OnBadImage, collate
+from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.specs import DatasetSpec, load_string
+
+SPLITS = ("train", "calibration", "test")
+
+
+def open_data(spec: DatasetSpec, name: str, split: str, settings: Mapping[str, Any], data_dir: Path | None = None) -> ImageData:
+    """Open one split of the data set that `spec` describes.
+
+    name: what the user typed (a prefix spec reads its rest). settings: values for `--set data.KEY`, text or typed.
+    Raises `GlimpseZooError`, one line, for an unknown split or setting and for data that cannot be had.
+    """
+    known = tuple(spec.splits) or SPLITS
+    if split not in known:
+        raise GlimpseZooError(f"expected a split of {name}, got {split!r}: {did_you_mean(split, known)}")
+    config = load_string(spec.config).parse(settings, owner="data")
+    return load_string(spec.source)(spec, name, split, config, data_dir)
+
+
+def batches(
+    data: ImageData, start: int, stop: int, batch_size: int, workers: int = 0, *, on_bad_image: OnBadImage = "fail", align: int = 0
+) -> Iterator[Batch]:
+    """Examples start..stop-1 as they are measured, in order, at most `batch_size` a batch.
+
+    workers: processes that decode; 0 decodes in this one. align: no batch crosses a multiple of it (so that one loader with its
+    workers serves many blocks). on_bad_image: 'fail' raises `BadImageError`; 'skip' leaves the image out of its batch, which may thus be
+    smaller or empty, and names it in `Batch.skipped`.
+    """
+    stop = min(stop, len(data))
+    spans, first = [], start
+    while first < stop:
+        last = min(first + batch_size, stop)
+        if align:
+            last = min(last, (first // align + 1) * align)
+        spans.append((first, last))
+        first = last
+    yield from _load(_Spans(data, spans, on_bad_image), workers)
+
+
+def batches_per_epoch(data: ImageData, batch_size: int) -> int:
+    """How many batches `training_batches` gives: all, but an incomplete one of size 1, which has no batch statistics."""
+    full, rest = divmod(len(data), batch_size)
+    return full + (rest > 1)
+
+
+def training_batches(
+    data: ImageData, epoch: int, seed: int, batch_size: int, workers: int = 0, *, first_batch: int = 0, augment: bool = True
+) -> Iterator[Batch]:
+    """One epoch's batches in an order that is a function of (seed, epoch) alone, from batch `first_batch` on.
+
+    With `augment`, images as `training_example` gives them; else as they are measured. Drops no example but an incomplete batch of size 1.
+    """
+    order = data.training_order(epoch, seed).tolist()
+    total = batches_per_epoch(data, batch_size)
+    rows = [order[k * batch_size : (k + 1) * batch_size] for k in range(first_batch, total)]
+    yield from _load(_Shuffled(data, rows, epoch, augment), workers)
+
+
+@dataclass(frozen=True)
+class _Spans(Dataset[Batch]):
+    """Item k is the batch of examples spans[k][0]..spans[k][1]-1."""
+
+    data: ImageData
+    spans: Sequence[tuple[int, int]]
+    on_bad_image: OnBadImage
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def __getitem__(self, k: int) -> Batch:
+        return collate(list(self.data.examples(*self.spans[k])), self.data.task, self.on_bad_image)
+
+
+@dataclass(frozen=True)
+class _Shuffled(Dataset[Batch]):
+    """Item k is the batch of training examples rows[k]."""
+
+    data: ImageData
+    rows: Sequence[Sequence[int]]
+    epoch: int
+    augment: bool
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, k: int) -> Batch:
+        examples = [self.data.training_example(i, self.epoch) if self.augment else self.data[i] for i in self.rows[k]]
+        return collate(examples, self.data.task)
+
+
+def _same(batch: Any) -> Any:
+    return batch
+
+
+def _load(dataset: Dataset[Batch], workers: int) -> Iterator[Batch]:
+    # Whole batches are the loader's items: a worker reads its rows in sequence. A generator of its own: torch's is left alone.
+    yield from DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_same, generator=torch.Generator())

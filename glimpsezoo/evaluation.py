@@ -1,0 +1,388 @@
+"""Measuring: one function evaluates a model on data under a condition; accuracy, cost and exits come out of the same trace.
+
+    job = Job(model, "mgnet", data)
+    found = evaluate(job, store=UnitStore(folder))
+    accuracy_section(found.rows), flops_section(found.rows, found.measured)
+
+Work is done in units of 1,000 images, each kept by the store as soon as it is whole: stopping loses at most the unit in hand.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from glimpsezoo.conditions import Clean, Condition
+from glimpsezoo.cost import MacTable, Meter
+from glimpsezoo.data.base import Batch, ImageData, OnBadImage
+from glimpsezoo.data.loading import batches
+from glimpsezoo.environment import device_name, package_version
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.exits import ExitRule, Fixed
+from glimpsezoo.noise import Noise
+from glimpsezoo.protocol import PHASES, GlimpseModel
+from glimpsezoo.records import SCHEMA
+from glimpsezoo.driver import Record, Trace, rollout
+from glimpsezoo.specs import Task
+from glimpsezoo.store import Measured, PaperCosts, Rows, Unit, UnitStore, source_hash, unit_id, weights_hash
+
+BLOCK = 1000  # images of a unit
+MAX_BATCH = 256
+_POLL = 0.5  # seconds between looks at units that another process measures
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to measure: `model` on `data` under `condition`, with `exit_rule` and a budget of `steps` (None: the model's own).
+
+    name: the model's, as it stands in results.
+    """
+
+    model: GlimpseModel[Any]
+    name: str
+    data: ImageData
+    condition: Condition = field(default_factory=Clean)
+    exit_rule: ExitRule = field(default_factory=Fixed)
+    steps: int | None = None
+
+    @property
+    def budget(self) -> int:
+        return self.model.steps if self.steps is None else self.steps
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How to measure; of these, only the seed decides the outcome.
+
+    batch_size: 'auto' goes by the size of the images, and halves where the device's memory does not suffice.
+    device: the model is moved there; None leaves it where it is. workers: processes that decode images.
+    on_bad_image: 'fail' raises `BadImageError`; 'skip' leaves the image out and names it. fresh: reuse nothing.
+    """
+
+    batch_size: int | Literal["auto"] = "auto"
+    device: torch.device | None = None
+    workers: int = 0
+    seed: int = 0
+    on_bad_image: OnBadImage = "fail"
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """One unit of a job, images start..stop-1: finished (now, or `reused`), or failed with `error`. id: '' without a store."""
+
+    start: int
+    stop: int
+    id: str
+    unit: Unit | None = None
+    reused: bool = False
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All units of a job. rows: of the finished ones, in the data's order. measured: one entry a finished unit."""
+
+    rows: Rows
+    measured: tuple[Measured, ...]
+    failed: tuple[Block, ...]
+    done: int
+    reused: int
+
+
+def evaluate(
+    job: Job,
+    config: EvaluationConfig | None = None,
+    store: UnitStore | None = None,
+    *,
+    on_images: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Measure all units of a job. on_images: called with the number of images finished so far, after every batch.
+
+    Raises `GlimpseZooError` for what the user can mend; any other error fails its unit only, and stands in `failed`.
+    """
+    blocks = sorted(measure(job, config, store, on_images=on_images), key=lambda block: block.start)
+    finished = [block for block in blocks if block.unit is not None]
+    units = [block.unit for block in finished if block.unit is not None]
+    rows = Rows.concatenate([Rows.empty(job.budget), *(unit.rows for unit in units)])
+    if len(np.unique(rows.id)) != len(rows):
+        raise GlimpseZooError(f"expected every example of {job.data.info.name} to have an id of its own, got the same id twice")
+    reused = sum(block.reused for block in finished)
+    failed = tuple(block for block in blocks if block.unit is None)
+    return Evaluation(rows, tuple(unit.measured for unit in units), failed, len(finished) - reused, reused)
+
+
+def measure(
+    job: Job,
+    config: EvaluationConfig | None = None,
+    store: UnitStore | None = None,
+    *,
+    on_images: Callable[[int], None] | None = None,
+) -> Iterator[Block]:
+    """Yield every unit of a job as soon as it is finished: what is stored is reused, what another process measures is waited for."""
+    config = config or EvaluationConfig()
+    _check(job, config)
+    if config.device is not None:
+        job.model.to(config.device)
+    with _evaluating(job.model):
+        yield from _Measuring(job, config, store, on_images or _ignore).blocks()
+
+
+def unit_ids(job: Job, seed: int = 0) -> list[str]:
+    """The ids of all units of a job: with `UnitStore.has`, what is left to do is known beforehand."""
+    identity = identity_of(job, seed)
+    return [unit_id(identity, start, stop) for start, stop in _spans(len(job.data))]
+
+
+def identity_of(job: Job, seed: int) -> dict[str, Any]:
+    """All that decides the outcome of a job's units, less which images they are: JSON values."""
+    model, kind = job.model, type(job.model)
+    return {
+        "schema": SCHEMA,
+        "core": source_hash(GlimpseModel),
+        "model": {
+            "class": f"{kind.__module__}:{kind.__qualname__}",
+            "config": model.config.model_dump(mode="json"),
+            "task": dataclasses.asdict(model.task),
+            "weights": weights_hash(model.state_dict()),
+            "source": source_hash(kind),
+            "libraries": _libraries(model),
+        },
+        "data": dataclasses.asdict(job.data.info),
+        "condition": {
+            "name": job.condition.name,
+            "parameters": job.condition.parameters,
+            "implementation": [job.condition.implementation, source_hash(type(job.condition))],
+        },
+        "exit_rule": {
+            "name": job.exit_rule.name,
+            "parameters": job.exit_rule.parameters,
+            "source": source_hash(type(job.exit_rule)),
+        },
+        "steps": job.budget,
+        "seed": seed,
+    }
+
+
+def _libraries(model: GlimpseModel[Any]) -> dict[str, str]:
+    """The versions of other packages that parts of the model come from, a backbone's library. torch counts as little as a device."""
+    tops = {type(module).__module__.partition(".")[0] for module in model.modules()}
+    own = {"torch", "glimpsezoo", type(model).__module__.partition(".")[0]}
+    return {name: package_version(name) or "unknown" for name in tops - own}
+
+
+def auto_batch_size(task: Task, device: torch.device) -> int:
+    """A power of two: as many images as hold 4 M values (on an accelerator 64 M), at most 256 and at least 1."""
+    values = task.channels * task.image_size[0] * task.image_size[1]
+    most = (1 << (22 if device.type == "cpu" else 26)) // values
+    return 1 << max(0, min(most, MAX_BATCH).bit_length() - 1)
+
+
+def rows_of(trace: Trace, batch: Batch, steps: int) -> Rows:
+    """The rows of a batch from its trace, recorded with every step and a meter. Raises FloatingPointError if logits are not numbers."""
+    logits = trace.logits_by_step().float()  # [B, looks, C]
+    logits = torch.cat([logits, logits[:, -1:].expand(-1, steps - trace.steps, -1)], 1)  # [B, T, C]: nobody looked later
+    log_p = logits.log_softmax(-1)
+    best, order = log_p.topk(min(5, log_p.shape[-1]), -1)  # [B, T, 5]
+    label = batch.labels[:, None, None].to(order.device)
+    nll = -log_p.gather(2, label.expand(-1, steps, 1)).squeeze(2)  # [B, T]
+    if not nll.isfinite().all():
+        raise FloatingPointError("the model's logits are not finite")
+    regions = torch.zeros_like(order[:, :, 0])
+    regions[:, : trace.steps] = trace.regions_by_step()
+    assert trace.macs is not None
+    by_step, by_phase = _costs(trace.macs, trace.last_step, trace.rule_reads)
+    columns = {
+        "id": batch.ids,
+        "group": batch.groups,
+        "label": batch.labels.int(),
+        "prediction": order[:, :, 0].int(),
+        "confidence": best[:, :, 0].exp(),
+        "nll": nll,
+        "top5": (order == label).any(-1),
+        "macs_by_step": by_step,
+        "regions": regions.int(),
+        "macs": by_phase.sum(1),
+        "macs_by_phase": by_phase,
+        "exit_step": trace.last_step.int(),
+    }
+    return Rows(**{name: column.cpu().numpy() for name, column in columns.items()})
+
+
+def _costs(table: MacTable, last: Int[Tensor, "B"], rule_reads: bool) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B 5"]]:
+    """MACs of runs stopped at each step [B, T], and of what ran by phase [B, 5].
+
+    A run stopped at a step looks for no next place and classifies once. What ran classifies at every step if an exit rule reads it.
+    """
+    steps = torch.arange(1, table.sense.shape[1] + 1, device=last.device)
+    classified = table.classify.gather(1, steps.minimum(last[:, None]) - 1)  # [B, T]: at that step, or at the image's last one
+    looked = (table.sense + table.fuse + table.locate).cumsum(1) - table.locate  # [B, T]
+    by_step = table.start[:, None] + looked + classified
+    # An image that found nowhere to look has searched after its last step: the table holds what ran, so whole rows are summed.
+    classify = table.classify.sum(1) if rule_reads else classified[:, -1]
+    by_phase = {"start": table.start, "sense": table.sense.sum(1), "fuse": table.fuse.sum(1), "locate": table.locate.sum(1)}
+    return by_step, torch.stack([(by_phase | {"classify": classify})[phase] for phase in PHASES], 1)
+
+
+@dataclass
+class _Reader:
+    """Reads blocks of a data set through one loader as long as they follow each other, so that its workers live on."""
+
+    data: ImageData
+    config: EvaluationConfig
+    batch_size: int
+    _next: int = -1
+    _loader: Iterator[Batch] = field(default_factory=lambda: iter(()))
+
+    def block(self, start: int, stop: int) -> Iterator[Batch]:
+        """The batches of images start..stop-1. A block that is given up midway makes the next one begin anew."""
+        if start != self._next:
+            bad = self.config.on_bad_image
+            self._loader = batches(self.data, start, len(self.data), self.batch_size, self.config.workers, on_bad_image=bad, align=BLOCK)
+        self._next = -1
+        yield from islice(self._loader, -(-(stop - start) // self.batch_size))
+        self._next = stop
+
+
+class _Measuring:
+    """One job under way."""
+
+    def __init__(self, job: Job, config: EvaluationConfig, store: UnitStore | None, on_images: Callable[[int], None]) -> None:
+        self.job, self.config, self.store, self.on_images = job, config, store, on_images
+        self.device = job.model.device
+        size = config.batch_size
+        size = auto_batch_size(job.data.task, self.device) if size == "auto" else size
+        self.reader = _Reader(job.data, config, size)
+        self.meter = Meter(job.model)
+        self.identity = identity_of(job, config.seed) if store else {}
+        self.images = 0  # in finished units
+        costs = [job.model.paper_macs(step) for step in range(1, job.budget + 1)]
+        printed = [cost for cost in costs if cost is not None]
+        whole = len(printed) == len(costs)
+        self.paper = PaperCosts(convention=printed[0].convention, by_step=tuple(cost.value for cost in printed)) if whole else None
+
+    def blocks(self) -> Iterator[Block]:
+        waiting = _spans(len(self.job.data))
+        while waiting:
+            busy = []
+            for start, stop in waiting:
+                if block := self._take(start, stop):
+                    self.images += stop - start
+                    self.on_images(self.images)
+                    yield block
+                else:
+                    busy.append((start, stop))
+            if len(busy) == len(waiting):
+                time.sleep(_POLL)
+            waiting = busy
+
+    def _take(self, start: int, stop: int) -> Block | None:
+        """One unit, stored or measured; None while another process measures it."""
+        name = unit_id(self.identity, start, stop) if self.store else ""
+        if unit := self._stored(name):
+            return Block(start, stop, name, unit, reused=True)
+        with self._claim(name) as mine:
+            if not mine:
+                return None
+            if unit := self._stored(name):  # somebody finished it just before it was claimed
+                return Block(start, stop, name, unit, reused=True)
+            try:
+                unit = self._measured(start, stop)
+            except GlimpseZooError:
+                raise
+            except Exception as error:  # a plugin may fail in any way: it fails this unit, and the others go on
+                return Block(start, stop, name, error=error)
+            if self.store:
+                self.store.write(name, unit)
+            return Block(start, stop, name, unit)
+
+    def _stored(self, name: str) -> Unit | None:
+        unit = self.store.read(name) if self.store and not self.config.fresh else None
+        strict = self.config.on_bad_image == "fail"
+        return None if unit and unit.measured.skipped and strict else unit  # measuring it again raises what is bad
+
+    def _claim(self, name: str) -> AbstractContextManager[bool]:
+        return self.store.claim(name) if self.store else nullcontext(True)
+
+    def _measured(self, start: int, stop: int) -> Unit:
+        while True:
+            try:
+                return self._once(start, stop)
+            except torch.OutOfMemoryError:
+                if self.config.batch_size != "auto" or self.reader.batch_size == 1:
+                    raise
+            self.reader = _Reader(self.job.data, self.config, self.reader.batch_size // 2)
+
+    def _once(self, start: int, stop: int) -> Unit:
+        began = time.perf_counter()
+        parts, skipped = [Rows.empty(self.job.budget)], []
+        for batch in self.reader.block(start, stop):
+            skipped += batch.skipped
+            if len(batch.ids):
+                parts.append(self._batch(batch))
+                self.on_images(self.images + sum(map(len, parts)))
+        measured = Measured(
+            device=device_name(self.device),
+            batch_size=self.reader.batch_size,
+            workers=self.config.workers,
+            seconds=time.perf_counter() - began,
+            uncounted=tuple(sorted(self.meter.uncounted)),
+            paper_macs=self.paper,
+            skipped=tuple(skipped),
+        )
+        return Unit(Rows.concatenate(parts), measured)
+
+    def _batch(self, batch: Batch) -> Rows:
+        model, ids = self.job.model, batch.ids.to(self.device)
+        images = self.job.condition.apply(batch.images.to(self.device), batch.labels.to(self.device), ids, model)
+        # no_grad and not inference_mode, in which torch's counter of operations sees other, coarser operations.
+        with torch.no_grad():
+            trace = rollout(
+                model,
+                images,
+                steps=self.job.steps,
+                exit_rule=self.job.exit_rule,
+                noise=Noise.of(self.config.seed, ids),
+                record=Record(every_step=True, meter=self.meter),
+            )
+            return rows_of(trace, batch, self.job.budget)
+
+
+def _spans(images: int) -> list[tuple[int, int]]:
+    return [(start, min(start + BLOCK, images)) for start in range(0, images, BLOCK)]
+
+
+def _ignore(images: int) -> None:
+    pass
+
+
+@contextmanager
+def _evaluating(model: GlimpseModel[Any]) -> Iterator[None]:
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+def _check(job: Job, config: EvaluationConfig) -> None:
+    if config.batch_size != "auto" and config.batch_size < 1:
+        raise GlimpseZooError(f"expected a batch size of at least 1, or 'auto', got {config.batch_size}")
+    if not 1 <= job.budget <= job.model.steps:
+        raise GlimpseZooError(f"expected a budget of 1 to {job.model.steps} steps for {job.name}, got {job.steps}")
+    own, asked = job.model.task, job.data.task
+    if own.classes != asked.classes:
+        raise GlimpseZooError(
+            f"expected data of the model's {len(own.classes)} classes ({', '.join(own.classes[:3])}, ...), "
+            f"got {len(asked.classes)} ({', '.join(asked.classes[:3])}, ...): measure it on data of its own classes"
+        )

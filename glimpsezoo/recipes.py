@@ -1,0 +1,96 @@
+"""Recipes: the small TOML files beside a plugin that say how a model was, or can be, trained."""
+
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.settings import Settings
+from glimpsezoo.specs import ModelSpec
+
+
+class PhaseRecipe(Settings):
+    """One phase of training. Its length is `epochs` or `steps` (one optimiser step each).
+
+    trainable: patterns (`fnmatch`) on parameter names; the rest is held fixed. options: whatever the model's training step reads.
+    milestones: for schedule 'step', the shares of the phase after which the rate is multiplied by `decay`.
+    """
+
+    name: str
+    epochs: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1)
+    optimiser: Literal["sgd", "adam", "adamw"]
+    lr: float = Field(gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "one-cycle", "cosine", "step"] = "constant"
+    milestones: tuple[float, ...] = (0.8, 0.9)
+    decay: float = Field(0.2, gt=0)
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    trainable: tuple[str, ...] = ("*",)
+    augment: bool = True
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"phase {self.name!r} needs either epochs or steps")
+        return self
+
+
+class Recipe(Settings):
+    """A whole training. settings: of the model; data: of the data set; start: a card whose weights the training begins with."""
+
+    seed: int = 0
+    batch_size: int = Field(ge=2)
+    start: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, Any] = Field(default_factory=dict)
+    phase: tuple[PhaseRecipe, ...] = Field(min_length=1)
+
+    @classmethod
+    def from_toml(cls, text: str, *, name: str) -> Self:
+        """Parse; `name` names the file in errors. Raises `GlimpseZooError` for what is no TOML or no recipe."""
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise GlimpseZooError(f"the recipe {name} is no TOML: {error}") from None
+        return cls.parse(values, owner=f"recipe {name}")
+
+    def override(self, values: Mapping[str, Any]) -> Self:
+        """With `--set train.KEY=value`: `seed` and `batch_size` of the recipe, any other key in every phase."""
+        whole = self.model_dump()
+        for key, value in values.items():
+            if key in {"seed", "batch_size"}:
+                whole[key] = value
+            elif key in PhaseRecipe.model_fields:
+                length = {"epochs": "steps", "steps": "epochs"}.get(key)
+                whole["phase"] = tuple({**phase, **({length: None} if length else {}), key: value} for phase in whole["phase"])
+            else:
+                raise GlimpseZooError(f"a recipe has no key {key!r}: {did_you_mean(key, [*PhaseRecipe.model_fields, 'seed', 'batch_size'])}")
+        return type(self).parse(whole, owner="train")
+
+
+def recipe_names(spec: ModelSpec) -> list[str]:
+    """The recipes beside a model's plugin, as `MODEL.DATA[.VARIANT]`; of a prefix spec, those of all its models."""
+    if spec.recipes is None:
+        return []
+    names = sorted(entry.name.removesuffix(".toml") for entry in files(spec.recipes).iterdir() if entry.name.endswith(".toml"))
+    own = _file_name(spec.name) if spec.prefix else f"{spec.name}."
+    return [name for name in names if name.startswith(own)]
+
+
+def find_recipe(spec: ModelSpec, card_name: str) -> Recipe:
+    """The recipe of `MODEL.DATA[.VARIANT]`. Raises `GlimpseZooError` naming those that exist."""
+    known = recipe_names(spec)
+    if _file_name(card_name) not in known:
+        raise GlimpseZooError(f"no recipe trains {card_name!r}: {did_you_mean(_file_name(card_name), known)} (or give one by --recipe FILE)")
+    text = (files(str(spec.recipes)) / f"{_file_name(card_name)}.toml").read_text(encoding="utf-8")
+    return Recipe.from_toml(text, name=card_name)
+
+
+def _file_name(card_name: str) -> str:
+    return card_name.replace(":", "_")  # a colon is no good in a file's name: timm:resnet18 -> timm_resnet18

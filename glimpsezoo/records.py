@@ -1,0 +1,345 @@
+"""What is written down: result.json (schema 1) and comparison.json, as frozen models that refuse what they do not know.
+
+Conventions, the same in every section: an accuracy, a share and a confidence lie in [0, 1]; one multiply-accumulate is one MAC and
+FLOPs are two of them; a cost is that of one image; steps count from 1, the first look; NLL is in nats; times are in the unit that the
+key names. `docs/result.schema.json` is generated from here by `result_schema()`.
+"""
+
+import json
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+SCHEMA = 1
+
+
+class Section(BaseModel):
+    """Base of every record: frozen, without unknown keys, without NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    def to_json(self) -> str:
+        """The text of the file, indented, ending in a newline."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+class Estimate(Section):
+    """A number with its 95 % interval from n images of `groups` independent source images.
+
+    Proportions: Wilson's interval; where one source image appears several times, and for NLL and ECE, a percentile bootstrap over
+    source images.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    groups: int
+
+
+class Units(Section):
+    """How many units of work were measured by this run, and how many were found finished."""
+
+    done: int
+    reused: int
+
+
+class Run(Section):
+    """command: as typed, paths by their base name. status: 'failed' if some units failed (`errors` names them)."""
+
+    id: str
+    command: str
+    started: AwareDatetime
+    finished: AwareDatetime | None
+    seed: int
+    limit: int | None
+    status: Literal["done", "failed", "interrupted"]
+    units: Units
+
+
+class Checkpoint(Section):
+    """Where the weights came from, and the hash of their file."""
+
+    uri: str
+    revision: str | None
+    sha256: str
+
+
+class Model(Section):
+    """parameters: their number. steps: the most looks. sees: what the first look sees of the image. checkpoint: null if untrained."""
+
+    name: str
+    plugin: str
+    plugin_version: str
+    config: dict[str, Any]
+    parameters: int
+    steps: int
+    policy: str
+    sees: Literal["none", "lowres", "full image"]
+    checkpoint: Checkpoint | None
+
+
+class Data(Section):
+    """source, revision, fingerprint and split are null where no data were opened (FLOPs from the declared size alone).
+
+    examples: how many the split has. skipped: how many of them could not be read and were left out. image_size: height, width in
+    pixels. classes: their number.
+    """
+
+    name: str
+    source: str | None
+    revision: str | None
+    fingerprint: str | None
+    split: str | None
+    examples: int
+    skipped: int
+    image_size: tuple[int, int]
+    channels: int
+    classes: int
+
+
+class Environment(Section):
+    """packages: name -> version. commit: of the checkout that ran, '-dirty' behind it if changed; null if installed from a wheel."""
+
+    python: str
+    platform: str
+    cpu: str
+    device: str
+    threads: int
+    packages: dict[str, str]
+    commit: str | None
+
+
+class AccuracyStep(Section):
+    """Runs stopped at `step`. macs: their mean cost. regions_mean: regions that an image looked at in this step, on average.
+
+    An image that finished earlier keeps its last prediction and cost, and looks at no region.
+    """
+
+    step: int
+    top1: Estimate
+    top5: Estimate
+    nll: Estimate
+    ece: Estimate
+    macs: float
+    regions_mean: float
+
+
+class Accuracy(Section):
+    """At every image's last look, then for every step. ece: expected calibration error with 15 equal bins.
+
+    top5 asks for one of the five largest logits, of all of them where there are fewer classes.
+    """
+
+    top1: Estimate
+    top5: Estimate
+    nll: Estimate
+    ece: Estimate
+    steps: tuple[AccuracyStep, ...]
+
+
+class Spread(Section):
+    """MACs of an image, over the images."""
+
+    mean: float
+    p50: float
+    p95: float
+    max: float
+
+
+class PaperCost(Section):
+    """MACs of an image as a paper counts them, under the named convention."""
+
+    convention: str
+    value: float
+
+
+class Phases(Section):
+    """Mean MACs of an image by phase of the protocol."""
+
+    start: float
+    sense: float
+    fuse: float
+    locate: float
+    classify: float
+
+
+class FlopsStep(Section):
+    """Mean MACs of an image of runs stopped at `step`."""
+
+    step: int
+    macs: float
+
+
+class Flops(Section):
+    """What ran, an image. flops_mean = 2 x macs.mean. uncounted: arithmetic operations that ran and count as nothing.
+
+    n: how many images were counted. images: whose, the data set's or noise of its declared size.
+    """
+
+    n: int
+    images: Literal["data", "noise"]
+    macs: Spread
+    flops_mean: float
+    paper_macs: PaperCost | None
+    phases: Phases
+    steps: tuple[FlopsStep, ...]
+    uncounted: tuple[str, ...]
+
+
+class AnytimePoint(Section):
+    """An exit rule at one threshold. exits: the share of images whose last look was step 1, 2, ..."""
+
+    rule: str
+    threshold: float
+    top1: Estimate
+    macs_mean: float
+    steps_mean: float
+    exits: tuple[float, ...]
+
+
+class EqualAccuracy(Section):
+    """macs_ratio: this model's MACs over the baseline's where it reaches the baseline's accuracy; null where it never does."""
+
+    baseline: str
+    macs_ratio: float | None
+
+
+class Anytime(Section):
+    """Accuracy against cost. area: under the curve. calibrated_on: the split that the thresholds come from."""
+
+    curve: tuple[AnytimePoint, ...]
+    area: float
+    calibrated_on: str
+    equal_accuracy: EqualAccuracy | None
+
+
+class Mce(Section):
+    """Mean corruption error relative to a named baseline."""
+
+    value: float
+    baseline: str
+
+
+class Corruptions(Section):
+    """table: corruption -> top-1 accuracy at severities 1 to 5. mean: over all of them. by_step: that mean, for every step."""
+
+    implementation: str
+    preset: str
+    n: int
+    table: dict[str, tuple[Estimate, ...]]
+    mean: Estimate
+    by_step: tuple[Estimate, ...]
+    mce: Mce | None
+
+
+class Attack(Section):
+    """Accuracy under one attack. eps, step_size: in `space` ('pixels' means [0, 1]). eot: samples a gradient is the mean of.
+
+    evaluations: forward passes an image that decide success. target: which prediction is attacked. path: whether the attacked run
+    chooses its looks freely or keeps the clean ones. surrogate: what stands in for hard choices in the gradient.
+    """
+
+    name: str
+    norm: str
+    eps: float
+    space: str
+    steps: int
+    step_size: float
+    restarts: int
+    eot: int
+    evaluations: int
+    target: Literal["final", "any-step", "exit"]
+    path: Literal["free", "frozen"]
+    surrogate: str | None
+    n: int
+    top1: Estimate
+    by_step: tuple[Estimate, ...]
+    macs_mean: float
+    steps_mean: float
+
+
+class Masking(Section):
+    """Whether the attacks can be believed. checks: what was looked at, by name."""
+
+    verdict: Literal["ok", "suspect", "unreliable"]
+    checks: dict[str, Any]
+
+
+class SpeedBatch(Section):
+    """Times of one batch. compacted: whether images that exited left the batch."""
+
+    batch: int
+    median_ms: float
+    iqr_ms: float
+    images_per_s: float
+    compacted: bool
+
+
+class Speed(Section):
+    """peak_memory: in bytes; null where the device cannot tell."""
+
+    device: str
+    threads: int
+    batches: tuple[SpeedBatch, ...]
+    peak_memory: int | None
+
+
+class Failure(Section):
+    """A unit of work that failed: which measure wanted it, which images it was (start, stop), and the error in one line."""
+
+    measure: str
+    unit: str
+    images: tuple[int, int]
+    error: str
+
+
+class Result(Section):
+    """result.json: all that one run measured of one model on one data set. A section that was not asked for is null or empty."""
+
+    schema_version: Literal[1] = Field(SCHEMA, alias="schema")
+    run: Run
+    model: Model
+    data: Data
+    environment: Environment
+    accuracy: Accuracy | None = None
+    flops: Flops | None = None
+    anytime: Anytime | None = None
+    corruptions: Corruptions | None = None
+    attacks: tuple[Attack, ...] = ()
+    masking: Masking | None = None
+    speed: Speed | None = None
+    errors: tuple[Failure, ...] = ()
+
+
+class Pair(Section):
+    """Two models on the same n images, at their last looks. only_a, only_b: images that this one alone gets right.
+
+    difference: accuracy of a less accuracy of b, with a 95 % interval resampled over source images. p: one-sided, for the claim
+    that a is worse than b; 'not significantly worse' is p >= .05.
+    """
+
+    a: str
+    b: str
+    n: int
+    only_a: int
+    only_b: int
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+class Comparison(Section):
+    """comparison.json: every ordered pair of the models of one run."""
+
+    schema_version: Literal[1] = Field(SCHEMA, alias="schema")
+    run: str
+    data: str
+    pairs: tuple[Pair, ...]
+
+
+def result_schema() -> str:
+    """The JSON Schema of result.json, as `docs/result.schema.json` holds it."""
+    schema = Result.model_json_schema(by_alias=True, mode="serialization")
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"

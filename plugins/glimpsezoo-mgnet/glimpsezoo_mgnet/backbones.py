@@ -1,0 +1,91 @@
+"""What turns a glimpse into a feature: any timm model without its head, or the small CNN of the paper's appendix B."""
+
+import timm
+import torch
+import torch.nn.functional as F
+from glimpsezoo import GlimpseZooError, did_you_mean
+from jaxtyping import Float
+from torch import Tensor, nn
+
+SMALL_CNN = "cnn4"
+
+
+class SmallCNN(nn.Module):
+    """Four convolutions with 16, 32, 64 and 128 filters of 5, 5, 3 and 3 pixels, ReLU, global average pooling (appendix B).
+
+    The printed costs (table 4) settle what the text leaves open: the first convolution is unpadded, the others keep the size, and a
+    2 x 2 max-pool follows each of the first three: 3,400,704 MACs at 28 px, 67,887,360 at 112 px. There is no normalisation.
+    """
+
+    width = 128
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 16, 5)
+        self.conv2 = nn.Conv2d(16, 32, 5, padding=2)
+        self.conv3 = nn.Conv2d(32, 64, 3, padding=1)
+        self.conv4 = nn.Conv2d(64, 128, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 128"]:
+        for conv in (self.conv1, self.conv2, self.conv3):
+            x = F.max_pool2d(F.relu(conv(x)), 2)
+        return F.relu(self.conv4(x)).mean((2, 3))
+
+
+def create_backbone(name: str, channels: int, size: tuple[int, int], *, maxpool: bool = True) -> tuple[nn.Module, int]:
+    """An untrained backbone for glimpses of `size` (height, width) pixels, and the width of its feature.
+
+    Takes [B, channels, height, width], gives [B, width]. Raises `GlimpseZooError` for a name that nobody knows, a `maxpool=False` where
+    there is no such pooling, and a size that the backbone cannot take.
+    """
+    backbone = SmallCNN(channels) if name == SMALL_CNN else _from_timm(name, channels, size)
+    if not maxpool:
+        _remove_maxpool(backbone, name)
+    return backbone, _feature_width(backbone, name, channels, size)
+
+
+def _from_timm(name: str, channels: int, size: tuple[int, int]) -> nn.Module:
+    if not timm.is_model(name):
+        raise GlimpseZooError(f"expected a timm model or {SMALL_CNN!r} as backbone, got {name!r}: {did_you_mean(name, known_backbones())}")
+    # Models of one input size (most transformers) are told the glimpse's; the others take any.
+    fixed = timm.get_pretrained_cfg(name).fixed_input_size
+    options = {"img_size": size} if fixed else {}
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:  # timm has no error of its own
+        raise _unfit(name, channels, size, error) from None
+
+
+def known_backbones() -> list[str]:
+    """Every name that `create_backbone` takes, timm's pretrained tags aside."""
+    return [SMALL_CNN, *timm.list_models()]
+
+
+def _remove_maxpool(backbone: nn.Module, name: str) -> None:
+    """Table 3's variant for small images: no pooling after the first convolution."""
+    if not isinstance(dict(backbone.named_children()).get("maxpool"), nn.MaxPool2d):
+        raise GlimpseZooError(f"the backbone {name!r} has no max-pooling in its stem to leave out: use maxpool=true, or a ResNet")
+    backbone.maxpool = nn.Identity()
+
+
+def _feature_width(backbone: nn.Module, name: str, channels: int, size: tuple[int, int]) -> int:
+    """Measured by one pass over zeros, for timm's attributes disagree between families."""
+    training = backbone.training
+    backbone.eval()  # batch statistics stay untouched
+    try:
+        with torch.no_grad():
+            feature = backbone(torch.zeros(1, channels, *size))
+    except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:  # whatever the model raises
+        raise _unfit(name, channels, size, error) from None
+    if not isinstance(feature, Tensor) or feature.ndim != 2:
+        raise GlimpseZooError(f"expected a backbone that gives one feature vector an image, but {name!r} gives none: choose another")
+    backbone.train(training)
+    return feature.shape[1]
+
+
+def _unfit(name: str, channels: int, size: tuple[int, int], error: Exception) -> GlimpseZooError:
+    height, width = size
+    why = " ".join(str(error).split())[:120] or type(error).__name__
+    return GlimpseZooError(
+        f"the backbone {name!r} cannot take glimpses of {channels} x {height} x {width} px ({why}): set a smaller downsample, or another backbone"
+    )

@@ -1,0 +1,80 @@
+"""What the paper's tables count, in MACs of one image (its "FLOP" is one multiply-accumulate).
+
+d = feature width + 3, B = MACs of the backbone's convolutions at the glimpse's size without its head, c = classes, T = glimpses. In
+both conventions the fusion is computed anew over all t features at every step, the locator is counted at every step, the last one too,
+and the glimpse classifier never; biases, activations and the affine grid cost nothing.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from glimpsezoo import count_macs
+from torch import Tensor, nn
+
+
+def paper_macs(backbone: int, d: int, classes: int, glimpses: int) -> int:
+    """Tables 1, 2 and 4: sum over t = 1..T of B + 4 d^2 t + (c + 3) d. Convolutions and linear layers only.
+
+    >>> paper_macs(3_400_704, 131, 10, 3)
+    10619085
+    """
+    return sum(backbone + 4 * d * d * t + (classes + 3) * d for t in range(1, glimpses + 1))
+
+
+def backbone_macs(backbone: nn.Module, channels: int, size: tuple[int, int]) -> int:
+    """B: one image of `size` (height, width) pixels, in MACs."""
+    return count_macs(lambda: _look(backbone, channels, size)).macs
+
+
+@dataclass(frozen=True)
+class Elements:
+    """What table 3 counts beside multiply-accumulates, in elements (numbers in a tensor) of one glimpse.
+
+    norm: outputs of BatchNorm. pooled: inputs of the global average pooling. sampled: outputs of the grid sampling.
+    """
+
+    norm: int
+    pooled: int
+    sampled: int
+
+
+def paper_table3_macs(backbone: int, d: int, classes: int, glimpses: int, elements: Elements) -> int:
+    """Table 3: as `paper_macs`, and the attention's two products (2 t^2 d), 5 operations an element of LayerNorm (t d of them),
+    2 an element of BatchNorm, 1 an element that is pooled, 4 an element that is sampled.
+    """
+    extra = sum(2 * t * t * d + 5 * t * d for t in range(1, glimpses + 1))
+    per_glimpse = 2 * elements.norm + elements.pooled + 4 * elements.sampled
+    return paper_macs(backbone, d, classes, glimpses) + extra + glimpses * per_glimpse
+
+
+def backbone_elements(backbone: nn.Module, channels: int, size: tuple[int, int]) -> Elements:
+    """The elements that one glimpse of `size` (height, width) pixels passes through in a ResNet of timm's."""
+    norm, pooled = 0, 0
+
+    def count_norm(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal norm
+        norm += output.numel()
+
+    def count_pooled(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal pooled
+        pooled += inputs[0].numel()
+
+    hooks = [m.register_forward_hook(count_norm) for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    hooks += [m.register_forward_hook(count_pooled) for m in backbone.modules() if isinstance(m, nn.AdaptiveAvgPool2d)]
+    try:
+        _look(backbone, channels, size)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Elements(norm, pooled, channels * size[0] * size[1])
+
+
+def _look(backbone: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
+    """One pass over zeros, without a trace in the model."""
+    training, parameter = backbone.training, next(backbone.parameters())
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            return backbone(torch.zeros(1, channels, *size, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        backbone.train(training)

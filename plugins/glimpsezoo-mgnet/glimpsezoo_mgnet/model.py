@@ -1,0 +1,169 @@
+"""MGNet: a classifier that looks at an image through a few low-resolution glimpses, each located by what was seen before.
+
+Tan, Dong & Ma, "Multi-Glimpse Network: A Robust and Efficient Classification Architecture based on Recurrent Downsampled Attention",
+BMVC 2021, https://arxiv.org/abs/2111.02018. Equations, by number:
+
+    (1) A = [[a^s, 0, a^x], [0, a^s, a^y]]           a glimpse-region; the first is the whole image (1, 0, 0)
+    (2) x = A (x^g, 1)                               its sampling grid, bilinear, H/M x W/M points
+    (3) H_t = [h'_1 .. h'_t],  h' = [h, a^s, a^x, a^y]
+        E_t = softmax(H W^q (H W^k)^T / sqrt(d)) H W^v W^o,   F_t = ReLU(LayerNorm(E_t)[t])
+    (4) [a^s, a^x, a^y] = Phi(sigma(f_l(F_t)); s);  a^s <- a^s (a_max - a_min) + a_min;  a^xy <- (2 a^xy - 1)(1 - a^s)
+    (5) Phi(x; s) = x, with the gradient times s     in training mode only, so that attacks see true gradients
+    (6), (7), (8) the losses: training.py
+
+Where it departs from the paper, and why:
+- Only row t of E_t is ever used (LayerNorm, W^o and ReLU act row by row), so the state caches keys and values and each step computes
+  that row alone: the same output at 4 d^2 + 2 t d MACs a step. What the paper counts is in costs.py.
+- The paper's H/M is rounded: 224 / (7/3) is 96, where floor division in floating point gives 95.
+- A glimpse is normalised after sampling, not the image before: bilinear weights sum to one, so it is the same at fewer operations.
+- Trivial policies replace the locator's place, with regions of the middle size (a_min + a_max) / 2.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, PaperMacs, Regions, State, Task, trivial_centres
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from glimpsezoo_mgnet.backbones import create_backbone
+from glimpsezoo_mgnet.config import MGNetConfig
+from glimpsezoo_mgnet.costs import backbone_macs, paper_macs
+
+CODE = 3  # a^s, a^x, a^y: the positional code at the end of every h'
+
+
+@dataclass(frozen=True, kw_only=True)
+class MGNetState(State):
+    """What t glimpses told. c: the backbone's feature width; d = c + 3.
+
+    keys, values: [B, t, d], one row a glimpse. feature: h_t [B, c] of the last glimpse. fused: F_t [B, d].
+    """
+
+    keys: Float[Tensor, "B t d"]
+    values: Float[Tensor, "B t d"]
+    feature: Float[Tensor, "B c"]
+    fused: Float[Tensor, "B d"]
+
+
+class MGNet(GlimpseModel[MGNetState]):
+    """Multi-Glimpse Network; "FF-Net", the paper's baseline, is the same with glimpses=1 and downsample=1.
+
+    config: see `MGNetConfig`. task: image size, channels, classes and normalisation. Raises `GlimpseZooError` for an unknown backbone
+    and for glimpses that it cannot take.
+    """
+
+    def __init__(self, config: MGNetConfig, task: Task) -> None:
+        super().__init__()
+        self.config, self.task = config, task
+        self.steps, self.policy, self.stochastic = config.glimpses, config.policy, config.policy == "random"
+        self.sees = "lowres" if config.downsample > 1 else "full image"
+        self.glimpse_size = glimpse_size(task.image_size, config.downsample)
+
+        self.backbone, width = create_backbone(config.backbone, task.channels, self.glimpse_size, maxpool=config.maxpool)
+        d, classes = width + CODE, len(task.classes)
+        self.query, self.key, self.value, self.out = (nn.Linear(d, d, bias=config.biases) for _ in range(4))
+        self.norm = nn.LayerNorm(d)
+        self.locator = nn.Linear(d, CODE, bias=config.biases)
+        self.global_classifier = nn.Linear(d, classes, bias=config.biases)
+        # For training only, but part of the checkpoint; without a loss (alpha = 0) there is none.
+        self.glimpse_classifier = nn.Linear(width, classes, bias=config.biases) if config.alpha > 0 else None
+        self.register_buffer("mean", torch.tensor(task.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(task.std).view(-1, 1, 1), persistent=False)
+        self._backbone_macs: int | None = None
+
+    def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[MGNetState, Decision]:
+        batch, d = len(images), self.norm.normalized_shape[0]
+        nothing = images.new_zeros(batch, 0, d)
+        state = MGNetState(
+            noise=noise,
+            keys=nothing,
+            values=nothing,
+            feature=images.new_zeros(batch, d - CODE),
+            fused=images.new_zeros(batch, d),
+        )
+        return state, Decision.certain(Regions.whole_image(images))
+
+    def sense(self, images: Float[Tensor, "B C H W"], state: MGNetState, regions: Regions) -> Float[Tensor, "N c"]:
+        """h of every region: the backbone's feature of its glimpse."""
+        glimpses = sample_glimpses(images[regions.image], regions, self.glimpse_size)
+        return self.backbone((glimpses - self.mean) / self.std)
+
+    def fuse(self, state: MGNetState, decision: Decision, features: Float[Tensor, "B c"]) -> MGNetState:
+        """Equation 3 for its last row, the earlier keys and values being known."""
+        regions = decision.regions
+        if len(regions) != regions.batch:
+            raise GlimpseZooError(f"MGNet looks at one region an image, got {len(regions)} for {regions.batch} images: give one each")
+        code = torch.cat([regions.scale[:, None], regions.centre], 1).detach()  # [B, 3]: gradients stop here
+        h = torch.cat([features, code], 1)  # [B, d]
+        keys = torch.cat([state.keys, self.key(h)[:, None]], 1)  # [B, t, d]
+        values = torch.cat([state.values, self.value(h)[:, None]], 1)  # [B, t, d]
+        scores = keys @ self.query(h)[:, :, None] / math.sqrt(h.shape[1])  # [B, t, 1]
+        mixed = scores.softmax(1).mT @ values  # [B, 1, t] @ [B, t, d] -> [B, 1, d]
+        fused = F.relu(self.norm(self.out(mixed.squeeze(1))))  # [B, d]
+        return replace(state, keys=keys, values=values, feature=features, fused=fused)
+
+    def classify(self, state: MGNetState) -> Float[Tensor, "B classes"]:
+        return self.global_classifier(state.fused)
+
+    def locate(self, state: MGNetState) -> Decision:
+        """Equation 4; the range of a^x, a^y keeps the region inside the image."""
+        low, high = self.config.scale
+        if self.config.policy == "learned":
+            raw = self.locator(state.fused).sigmoid()  # [B, 3]: s, x, y
+            if self.training:
+                raw = rescale_gradient(raw, self.config.gradient_scale)
+            scale, place, made = raw[:, 0] * (high - low) + low, raw[:, 1:], "regressed"
+        else:
+            place = trivial_centres(self.config.policy, state.noise, state.step, max(1, self.steps - 1)).to(state.fused)
+            scale, made = place.new_full((len(place),), (low + high) / 2), "sampled" if self.stochastic else "given"
+        centre = (2 * place - 1) * (1 - scale[:, None])  # [B, 2]
+        return Decision.certain(Regions.one_each(centre, scale), made)
+
+    def paper_macs(self, step: int) -> PaperMacs:
+        """The convention of tables 1, 2 and 4 for a run of `step` glimpses; it counts the locator under any policy."""
+        if self._backbone_macs is None:
+            self._backbone_macs = backbone_macs(self.backbone, self.task.channels, self.glimpse_size)
+        d = self.norm.normalized_shape[0]
+        return PaperMacs("paper", paper_macs(self._backbone_macs, d, len(self.task.classes), step))
+
+
+def glimpse_size(image_size: tuple[int, int], downsample: float) -> tuple[int, int]:
+    """H/M and W/M to the nearest pixel.
+
+    >>> glimpse_size((224, 224), 7 / 3)
+    (96, 96)
+    """
+    height, width = (max(1, round(side / downsample)) for side in image_size)
+    return height, width
+
+
+def sample_glimpses(images: Float[Tensor, "N C H W"], regions: Regions, size: tuple[int, int]) -> Float[Tensor, "N C h w"]:
+    """Equations 1 and 2: bilinear samples of each image on its region's regular grid of `size` (height, width) points.
+
+    Corners are aligned: the outermost points lie on the region's edge, taken between the centres of the image's outermost pixels.
+    """
+    scale, zero = regions.scale, torch.zeros_like(regions.scale)
+    x, y = regions.centre.unbind(1)
+    transform = torch.stack([scale, zero, x, zero, scale, y], 1).view(-1, 2, 3)  # [N, 6] -> [N, 2, 3]
+    grid = F.affine_grid(transform, [*images.shape[:2], *size], align_corners=True)  # [N, h, w, 2]
+    return F.grid_sample(images, grid, align_corners=True)
+
+
+class _RescaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.factor * gradients[0], None
+
+
+def rescale_gradient(x: Float[Tensor, "*s"], factor: float) -> Float[Tensor, "*s"]:
+    """Equation 5: `x` itself, whose gradient is multiplied by `factor` on the way back."""
+    return _RescaleGradient.apply(x, factor)  # type: ignore[return-value]

@@ -1,0 +1,55 @@
+"""What this plugin registers: MGNet, the small CNN it is compared with, and the importer of the authors' checkpoints."""
+
+from glimpsezoo import ImporterSpec, ModelSpec, hookimpl
+
+PAPER = "https://arxiv.org/abs/2111.02018"
+_DIGITS = {"backbone": "cnn4", "downsample": 4.0, "glimpses": 3}
+_IMAGENET = {"backbone": "resnet18", "downsample": 7 / 3, "glimpses": 4, "alpha": 0.6}
+
+# Section 4.1 (ImageNet100), section 4.2 (Tiny ImageNet) and appendix B (digits). The gradient scale follows the backbone.
+MGNET_DEFAULTS = {
+    "digits": _DIGITS,
+    "mnist": {**_DIGITS, "downsample": 2.0},
+    "tmnist": _DIGITS,
+    "gtmnist": {**_DIGITS, "glimpses": 5},
+    "tiny-imagenet": {"backbone": "resnet18", "maxpool": False, "downsample": 2.0, "glimpses": 3},
+    "imagenet100": _IMAGENET,
+    "imagenet100-cmc": _IMAGENET,
+    "imagenet": _IMAGENET,
+}
+
+
+@hookimpl
+def register_models() -> list[ModelSpec]:
+    return [
+        ModelSpec(
+            name="mgnet",
+            description="Multi-Glimpse Network: a few low-resolution glimpses, each placed by what was seen before.",
+            paper=PAPER,
+            model="glimpsezoo_mgnet.model:MGNet",
+            config="glimpsezoo_mgnet.config:MGNetConfig",
+            training_step="glimpsezoo_mgnet.training:mgnet_step",
+            recipes="glimpsezoo_mgnet.recipes",
+            defaults=MGNET_DEFAULTS,
+        ),
+        ModelSpec(
+            name="cnn4",
+            description="The small four-layer CNN of MGNet's appendix B: one look at the whole image, the feed-forward baseline.",
+            paper=PAPER,
+            model="glimpsezoo_mgnet.cnn4:CNN4",
+            config="glimpsezoo_mgnet.config:CNN4Config",
+            training_step="glimpsezoo_mgnet.training:cnn4_step",
+            recipes="glimpsezoo_mgnet.recipes",
+        ),
+    ]
+
+
+@hookimpl
+def register_importers() -> list[ImporterSpec]:
+    return [
+        ImporterSpec(
+            name="mgnet",
+            description="PyTorch Lightning checkpoints of the authors' code (github.com/siahuat0727/MGNet).",
+            importer="glimpsezoo_mgnet.importer:importer",
+        )
+    ]

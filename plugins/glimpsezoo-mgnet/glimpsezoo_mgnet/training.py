@@ -1,0 +1,43 @@
+"""The losses: of MGNet (equations 6 to 8 and appendix B) and of the plain small CNN."""
+
+import torch
+import torch.nn.functional as F
+from glimpsezoo import Record, TrainingPhase, rollout
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from glimpsezoo_mgnet.cnn4 import CNN4
+from glimpsezoo_mgnet.model import MGNet
+
+
+def mgnet_step(
+    model: MGNet, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], phase: TrainingPhase
+) -> dict[str, Float[Tensor, ""]]:
+    """Equation 6 as its two weighted terms, and appendix B's penalty on the size of the glimpse-regions.
+
+    global: (1 - alpha) times the mean over the glimpses of the cross entropy of F_t (equation 7). glimpse: alpha times that of h_t
+    (equation 8). size: `size_penalty` times ||a^s - a_min||, the mean over the regions that the locator chose. Terms that are zero by
+    the settings are left out.
+    """
+    config = model.config
+    looks = rollout(model, images, noise=phase.noise, record=Record(every_step=True, states=True)).looks
+    losses = {"global": (1 - config.alpha) * _mean_cross_entropy([look.logits for look in looks], labels)}
+    if model.glimpse_classifier is not None:
+        logits = [model.glimpse_classifier(look.state.feature) for look in looks]
+        losses["glimpse"] = config.alpha * _mean_cross_entropy(logits, labels)
+    if config.size_penalty > 0 and config.policy == "learned" and len(looks) > 1:
+        size = torch.cat([look.decision.regions.scale for look in looks[1:]])  # [B (T - 1)]
+        losses["size"] = config.size_penalty * (size - config.scale[0]).abs().mean()  # the norm of one number is its size
+    return losses
+
+
+def cnn4_step(
+    model: CNN4, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], phase: TrainingPhase
+) -> dict[str, Float[Tensor, ""]]:
+    """Cross entropy."""
+    return {"cross_entropy": F.cross_entropy(rollout(model, images, noise=phase.noise).logits, labels)}
+
+
+def _mean_cross_entropy(logits: list[Tensor], labels: Int[Tensor, "B"]) -> Float[Tensor, ""]:
+    """Over images and glimpses: `logits` holds [B, classes] for each of T glimpses."""
+    return torch.stack([F.cross_entropy(each, labels) for each in logits]).mean()

@@ -1,0 +1,326 @@
+"""Image Classification Through Top-Down Image Pyramid Traversal (under review as a conference paper at ICLR 2020).
+
+One step is one pyramid level. Step 1 looks at the whole image at the base resolution; step k looks, at level k of the pyramid, at
+the cells that the location module chose in the nodes of level k - 1. The nodes form the parse tree of appendix A.1. Implemented:
+- the modules of appendix A.2 with the layers of tables 1 to 5 (architectures.py);
+- the location module's Bernoulli draw over a 3 x 3 grid of cells that overlap by 50 %, eq. 8a its probability;
+- eq. 7, V'_n = V_n (+) agg(loc({V'_m})): features of a node merged with those of its attended cells, from the leaves up.
+Training (eqs. 1 to 6 and 11 to 15) is in training.py.
+
+Where the paper leaves something open:
+- a cell's side is half its node's and its offset 0, 1/4 or 1/2 of it: one level deeper that is base x base pixels at a multiple of
+  base / 2, so that cells are cropped from the image of the next level pixel by pixel;
+- a node without attended cells keeps V_n: neither aggregation nor merging runs for it. An image that chooses no cell is finished;
+- the slope of leaky ReLU is .2, the default of the library whose vocabulary (SAME, VALID) the tables use;
+- images are normalised by the mean and deviation of the data; of any size, they are resized to base x 2^(K - 1) by exact area, and
+  the coarser levels are 2 x 2 means of that.
+Departure: the gradient stop between feature extraction and location is part of the learning rule, so it stands in training.py.
+"""
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Literal, NamedTuple, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glimpsezoo import Batched, Decision, GlimpseModel, Noise, PaperMacs, Phase, Regions, State, Task, select_rows
+from glimpsezoo_pyramid.architectures import CELLS, GRID, IMAGENET_M1, IMAGENET_M2, M1, M2, M3, Architecture, levels_for
+from glimpsezoo_pyramid.config import PyramidConfig
+from glimpsezoo_pyramid.modules import SLOPE, Normalise, feature_layers, initialise, resize_area
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flat(Batched):
+    """Rows that belong to the images of a batch: `image` [N] says to which and never decreases; other tensors are [N, ...]."""
+
+    image: Int[Tensor, "N"]
+    batch: int
+
+    def select(self, index: Int[Tensor, "n"]) -> Self:
+        position, image = select_rows(self.image, self.batch, index)
+        return replace(self._at(position), image=image, batch=len(index))
+
+    def append(self, other: Self) -> Self:
+        """The rows of both, each image's own first and then those of `other`."""
+        order = torch.cat([self.image, other.image]).argsort(stable=True)
+        both = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in self._rows()}
+        return replace(self, **both)._at(order)
+
+    def counts(self) -> Int[Tensor, "B"]:
+        """How many rows each image has."""
+        return torch.bincount(self.image, minlength=self.batch)
+
+    def first(self) -> Int[Tensor, "B"]:
+        """The row at which each image begins."""
+        counts = self.counts()
+        return counts.cumsum(0) - counts
+
+    def _rows(self) -> list[str]:
+        return [f.name for f in fields(self) if f.name != "batch"]
+
+    def _at(self, position: Tensor) -> Self:
+        return replace(self, **{name: getattr(self, name)[position] for name in self._rows()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree(Flat):
+    """All attended locations, the nodes of the parse tree, in the order of looking: what eq. 7 needs.
+
+    level: [N], 0 = the whole image. parent: [N] the parent's ordinal among the nodes of its image, -1 for the root.
+    cell: [N] the place in the parent's grid, 0 to 8 in reading order (0 for the root). vector: [N, f], V_n.
+    """
+
+    level: Int[Tensor, "N"]
+    parent: Int[Tensor, "N"]
+    cell: Int[Tensor, "N"]
+    vector: Float[Tensor, "N f"]
+
+    def parent_row(self) -> Int[Tensor, "N"]:
+        """The row of every node's parent (meaningless for roots)."""
+        return self.first()[self.image] + self.parent
+
+    def has_children(self) -> Bool[Tensor, "N"]:
+        """Which nodes have attended cells."""
+        return torch.bincount(self.parent_row()[self.level > 0], minlength=len(self.image)) > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frontier(Flat):
+    """The nodes of the deepest level: what choosing the next locations needs.
+
+    ordinal: [P] the node's place among the nodes of its image. path: [P] its number in the complete tree of 9 cells a node (root 0),
+    the same in any batch. centre: [P, 2] and scale: [P] as in `Regions`. map: [P, f, h, h], the last feature map.
+    """
+
+    ordinal: Int[Tensor, "P"]
+    path: Int[Tensor, "P"]
+    centre: Float[Tensor, "P 2"]
+    scale: Float[Tensor, "P"]
+    map: Float[Tensor, "P f h h"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells(Flat):
+    """The grids of candidate locations of the frontier's nodes. probability: [P, 9] of each cell; taken: [P, 9], those attended."""
+
+    probability: Float[Tensor, "P 9"]
+    taken: Bool[Tensor, "P 9"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellDecision(Decision):
+    """A decision with all the cells that it chose from, taken or not."""
+
+    cells: Cells
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidState(State):
+    """pyramid: the image at base x 2^k pixels for k = 0, 1, ..., each [B, C, s, s]. tree and frontier: what was attended."""
+
+    pyramid: tuple[Tensor, ...]
+    tree: Tree
+    frontier: Frontier
+
+
+class Features(NamedTuple):
+    """Of N regions: V, [N, f], and the last feature map, [N, f, h, h]."""
+
+    vector: Tensor
+    map: Tensor
+
+
+class Pyramid(GlimpseModel[PyramidState]):
+    """The pyramid traversal over one of the architectures of tables 1 to 5, which subclasses name."""
+
+    architecture: ClassVar[Architecture]
+    sees = "lowres"
+
+    def __init__(self, config: PyramidConfig, task: Task) -> None:
+        super().__init__()
+        self.config, self.task, self.policy = config, task, config.policy
+        self.steps = config.levels or levels_for(task.image_size, self.architecture.base)
+        drawn = config.policy == "random" or (config.policy == "learned" and config.decide == "sample")
+        self.stochastic = drawn and self.steps > 1
+        f, side = self.architecture.width, self.architecture.map_side(self.architecture.base)
+        self.normalise = Normalise(task)
+        self.features = feature_layers(self.architecture, task.channels)
+        self.location = nn.Conv2d(f, CELLS, side)
+        self.aggregation = nn.Sequential(nn.Conv2d(f, f, GRID), nn.LeakyReLU(SLOPE))
+        self.merging = nn.Sequential(nn.Linear(2 * f, f), nn.LeakyReLU(SLOPE))
+        self.classification = nn.Linear(f, len(task.classes))
+        initialise(self)
+
+    def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[PyramidState, Decision]:
+        side = self.architecture.base * 2 ** (self.steps - 1)
+        levels = [resize_area(self.normalise(images), (side, side))]
+        while len(levels) < self.steps:
+            levels.insert(0, F.avg_pool2d(levels[0], 2))
+        whole = Regions.whole_image(images)
+        none = whole.image[:0]
+        h, f = self.architecture.map_side(self.architecture.base), self.architecture.width
+        tree = Tree(image=none, batch=len(images), level=none, parent=none, cell=none, vector=images.new_zeros(0, f))
+        frontier = Frontier(
+            image=none, batch=len(images), ordinal=none, path=none,
+            centre=whole.centre[:0], scale=whole.scale[:0], map=images.new_zeros(0, f, h, h),
+        )  # fmt: skip
+        state = PyramidState(noise=noise, pyramid=tuple(levels), tree=tree, frontier=frontier)
+        return state, Decision.certain(whole)
+
+    def sense(self, images: Float[Tensor, "B C H W"], state: PyramidState, regions: Regions) -> Features:
+        """Crops of base x base pixels from the pyramid level that comes next."""
+        base, level = self.architecture.base, state.pyramid[state.step]  # [B, C, s, s]
+        size = level.shape[-1]
+        corner = ((regions.centre + 1 - regions.scale[:, None]) / 2 * size).round().long().clamp(0, size - base)
+        column, row = (corner[:, :, None] + torch.arange(base, device=corner.device)).unbind(1)  # each [N, base]
+        crops = level[regions.image[:, None, None], :, row[:, :, None], column[:, None, :]]  # [N, base, base, C]
+        maps = self.features(crops.movedim(3, 1))  # [N, f, h, h]
+        return Features(maps.mean((2, 3)), maps)
+
+    def fuse(self, state: PyramidState, decision: Decision, features: Features) -> PyramidState:
+        """The tree with the new nodes, which are the frontier from now on."""
+        regions, tree = decision.regions, state.tree
+        own = {"image": regions.image, "batch": regions.batch}
+        cell, path = _place(state, regions)
+        counts = regions.counts()
+        among_new = torch.arange(len(regions), device=counts.device) - (counts.cumsum(0) - counts)[regions.image]
+        ordinal = tree.counts()[regions.image] + among_new
+        nodes = Tree(**own, level=torch.full_like(cell, state.step), parent=regions.parent, cell=cell, vector=features.vector)
+        frontier = Frontier(**own, ordinal=ordinal, path=path, centre=regions.centre, scale=regions.scale, map=features.map)
+        return replace(state, tree=tree.append(nodes), frontier=frontier)
+
+    def classify(self, state: PyramidState) -> Float[Tensor, "B classes"]:
+        """Eq. 7 from the deepest level up, then the classification module on the roots."""
+        tree = state.tree
+        vector, parent_row, has_children = tree.vector, tree.parent_row(), tree.has_children()
+        for level in reversed(range(state.step - 1)):
+            children = (tree.level == level + 1).nonzero().squeeze(1)
+            parents = (has_children & (tree.level == level)).nonzero().squeeze(1)
+            slot = torch.searchsorted(parents, parent_row[children])
+            grid = vector.new_zeros(len(parents), CELLS, vector.shape[1])  # cells that nobody attended stay zero vectors
+            grid = grid.index_put((slot, tree.cell[children]), vector[children])
+            grid = grid.transpose(1, 2).unflatten(2, (GRID, GRID))  # [p, 9, f] -> [p, f, 3, 3]
+            fine = self.aggregation(grid).flatten(1)  # [p, f, 1, 1] -> [p, f]
+            merged = self.merging(torch.cat([vector[parents], fine], 1))
+            vector = vector.index_copy(0, parents, merged)
+        return self.classification(vector[tree.level == 0])
+
+    def locate(self, state: PyramidState) -> CellDecision | None:
+        if state.step >= self.steps:
+            return None
+        if self.config.policy != "learned":
+            return self._trivial(state)
+        logits = self.cell_logits(state)
+        if self.config.decide == "sample":
+            return self.draw(state, logits)
+        probability = logits.sigmoid()
+        return self._take(state, probability, probability >= 0.5, "mode")
+
+    def cell_logits(self, state: PyramidState) -> Float[Tensor, "P 9"]:
+        """The location module's logits for the cells of every node of the frontier.
+
+        In float32 under mixed precision too: training makes a decision twice, and both must draw the same cells.
+        """
+        with torch.autocast(state.frontier.map.device.type, enabled=False):
+            return self.location(state.frontier.map.float()).flatten(1)  # [P, 9, 1, 1] -> [P, 9]
+
+    def draw(self, state: PyramidState, logits: Float[Tensor, "P 9"]) -> CellDecision:
+        """Draw every cell with the probability of its logit (eq. 8a), from the images' own noise."""
+        frontier, probability = state.frontier, logits.sigmoid()
+        taken = state.noise.uniform(state.step, CELLS, image=frontier.image, lane=frontier.path) < probability
+        log_prob = -F.binary_cross_entropy_with_logits(logits, taken.to(logits), reduction="none")
+        entropy = F.binary_cross_entropy_with_logits(logits, probability, reduction="none")
+        decision = self._take(state, probability, taken, "sampled")
+        zero = decision.log_prob
+        return replace(
+            decision,
+            log_prob=zero.index_add(0, frontier.image, log_prob.sum(1).to(zero)),
+            entropy=zero.index_add(0, frontier.image, entropy.sum(1).to(zero)),
+        )
+
+    def _trivial(self, state: PyramidState) -> CellDecision:
+        """Cells that nothing was learned about: see `PyramidConfig`."""
+        nodes = state.frontier.scale.new_zeros(len(state.frontier.image), CELLS)
+        if self.config.policy == "random":
+            return self.draw(state, nodes + math.log(self.config.cells / (CELLS - self.config.cells)))
+        cell = CELLS // 2 if self.config.policy == "centre" else (state.step - 1) % CELLS
+        nodes[:, cell] = 1
+        return self._take(state, nodes, nodes > 0, "given")
+
+    def _take(self, state: PyramidState, probability: Tensor, taken: Tensor, made: Literal["sampled", "mode", "given"]) -> CellDecision:
+        """The cells `taken` [P, 9] of the frontier's nodes as regions, one level deeper."""
+        frontier = state.frontier
+        node, cell = taken.nonzero().unbind(1)  # in order of nodes, so in order of images
+        offset = torch.stack([cell % GRID, cell // GRID], 1) - 1  # (x, y), each -1, 0 or 1
+        scale = frontier.scale[node] / 2
+        regions = Regions(
+            image=frontier.image[node], centre=frontier.centre[node] + offset * scale[:, None], scale=scale,
+            level=torch.full_like(node, state.step), parent=frontier.ordinal[node], batch=frontier.batch,
+        )  # fmt: skip
+        zero = frontier.scale.new_zeros(frontier.batch)
+        cells = Cells(image=frontier.image, batch=frontier.batch, probability=probability, taken=taken)
+        return CellDecision(regions=regions, made=made, log_prob=zero, entropy=zero, cells=cells)
+
+    def work(self, phase: Phase, state: PyramidState, decision: Decision) -> Int[Tensor, "B"]:
+        """Classifying costs by the nodes that have attended cells; locating by the nodes of the level, which are the step's regions."""
+        if phase != "classify":
+            return super().work(phase, state, decision)
+        merging = state.tree.image[state.tree.has_children()]
+        return torch.bincount(merging, minlength=state.tree.batch)
+
+    def paper_macs(self, step: int) -> PaperMacs | None:
+        """Exact for one level. Deeper, the paper counts the cells that were attended, as the measured cost does; so None."""
+        macs = self.architecture.module_macs(self.task.channels, len(self.task.classes))
+        return PaperMacs("convolutions and linear layers", macs.features + macs.classification) if step == 1 else None
+
+
+def _place(state: PyramidState, regions: Regions) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
+    """Each new region's cell in its parent's grid and its path number.
+
+    Read from the geometry, so that a decision may come from anywhere. Raises `ValueError` if a parent is no node of the frontier.
+    """
+    frontier, image = state.frontier, regions.image
+    if state.step == 0:
+        return torch.zeros_like(image), torch.zeros_like(image)
+    counts = frontier.counts()
+    among_frontier = regions.parent - (state.tree.counts() - counts)[image]
+    if ((among_frontier < 0) | (among_frontier >= counts[image])).any():
+        raise ValueError("expected regions whose parents were looked at one step before, got another parent: name it by its ordinal")
+    node = frontier.first()[image] + among_frontier
+    offset = (regions.centre - frontier.centre[node]) / frontier.scale[node, None] * 2  # (x, y), each -1, 0 or 1
+    column, row = (offset.round().long().clamp(-1, 1) + 1).unbind(1)
+    cell = row * GRID + column
+    return cell, frontier.path[node] * CELLS + cell + 1
+
+
+class PyramidM1(Pyramid):
+    """M1 of table 3: one convolution, base resolution 14."""
+
+    architecture = M1
+
+
+class PyramidM2(Pyramid):
+    """M2 of table 2: two convolutions, base resolution 14."""
+
+    architecture = M2
+
+
+class PyramidM3(Pyramid):
+    """M3 of table 1: three convolutions, base resolution 14."""
+
+    architecture = M3
+
+
+class PyramidImageNetM1(Pyramid):
+    """M1 of table 5: three convolutions, base resolution 32."""
+
+    architecture = IMAGENET_M1
+
+
+class PyramidImageNetM2(Pyramid):
+    """M2 of table 4: four convolutions, base resolution 32."""
+
+    architecture = IMAGENET_M2

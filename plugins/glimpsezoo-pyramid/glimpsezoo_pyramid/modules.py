@@ -1,0 +1,72 @@
+"""What the pyramid models and their fully convolutional baselines share: layers, initial weights, normalisation, resizing."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from glimpsezoo import Task
+from glimpsezoo_pyramid.architectures import Architecture, Pool
+
+SLOPE = 0.2  # of leaky ReLU; the paper does not print it
+
+
+def feature_layers(architecture: Architecture, channels: int) -> nn.Sequential:
+    """The feature extraction module up to its last feature map, for images with `channels` channels."""
+    layers: list[nn.Module] = []
+    for layer in architecture.layers:
+        if isinstance(layer, Pool):
+            layers.append(nn.MaxPool2d(layer.size, stride=2))
+        else:
+            layers += [nn.Conv2d(channels, layer.out, 3, padding=1), nn.LeakyReLU(SLOPE)]
+            channels = layer.out
+    return nn.Sequential(*layers)
+
+
+def initialise(model: nn.Module) -> None:
+    """Xavier (uniform) weights and zero biases, as in appendix A.5.2."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class Normalise(nn.Module):
+    """Pixels in [0, 1] to zero mean and unit deviation of the data, channel by channel. Holds no weights: the task tells."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(task.mean)[:, None, None], persistent=False)
+        self.register_buffer("deviation", torch.tensor(task.std)[:, None, None], persistent=False)
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return (images - self.mean) / self.deviation
+
+
+def resize_area(images: Float[Tensor, "B C H W"], size: tuple[int, int]) -> Float[Tensor, "B C h w"]:
+    """Images at `size` (height, width): every pixel is the mean of the original over the area that it covers, fractions included.
+
+    Exact for any two sizes (torch's "area" rounds to whole pixels), so that resizing twice is resizing once.
+
+    >>> resize_area(torch.tensor([[[[0.0, 3.0, 6.0]]]]), (1, 2))
+    tensor([[[[1., 5.]]]])
+    """
+    return _shrink_last(_shrink_last(images, size[1]).transpose(2, 3), size[0]).transpose(2, 3)
+
+
+def _shrink_last(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C H w"]:
+    """`resize_area` along the last axis. Gathers and adds: the few pixels that each new pixel covers, times how much it does."""
+    old = images.shape[-1]
+    if old == size:
+        return images
+    start = torch.arange(size, device=images.device, dtype=torch.float64) * (old / size)
+    stop = start + old / size
+    reach = old // size + 2  # no new pixel touches more old ones
+    pixel = start.floor()[:, None] + torch.arange(reach, device=images.device)  # [w, reach]
+    covered = (torch.minimum(pixel + 1, stop[:, None]) - torch.maximum(pixel, start[:, None])).clamp(min=0)
+    weight = (covered * (size / old)).to(images.dtype)
+    parts = images[..., pixel.long().clamp(max=old - 1)]  # [B, C, H, w, reach]
+    return (parts * weight).sum(-1)

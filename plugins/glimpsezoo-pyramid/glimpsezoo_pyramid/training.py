@@ -1,0 +1,117 @@
+"""The learning rules of the pyramid paper: equations 1 to 6, with 8a and 11 to 15.
+
+A rule is ascended in the paper; here its negative is descended, term by term, for a batch of N images with M samples each:
+- cross_entropy: -log p(y | l, x), the first term of eq. 1;
+- reinforce: -lambda_f (log p(y | l, x) - b) log p(l | x), whose gradient is the second term of eq. 1 (its value means nothing);
+- cost: -R_t (eqs. 2 and 14), and diversity: -R_r (eqs. 3 and 15).
+Each is a mean over the N x M samples. Rule 5 is rule 4 with the levels that the phase allows; rule 6 is the sum of rule 5 for every
+number of levels, weighted by lambda_z. The first z levels of a run are a run of z levels, so one rollout serves all of them.
+
+The gradient stops between feature extraction and location (appendix A.5.2): the last three terms train the location module alone,
+which the first does not reach. So their weights are a matter of that module's own optimiser: with Adam, multiplying all three by s is
+the same as dividing epsilon by s. The paper's lambda_f = 1e-6 with epsilon 1e-8 is lambda_f = 1 with epsilon .01: gradients below
+that are damped, larger ones are normalised. `lambda_t` and `lambda_r` count only relative to lambda_f and to epsilon.
+
+Where the paper leaves something open: b starts at the log likelihood of a guess; c_r is the rate at which c_t is spread evenly.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from glimpsezoo import Decision, GlimpseZooError, Record, State, Trace, TrainingPhase, rollout
+from glimpsezoo_pyramid.config import LearningRule
+from glimpsezoo_pyramid.model import CellDecision, Pyramid, PyramidState
+
+MOMENTUM = 0.9  # of the moving baseline, eq. 12
+Terms = dict[str, Float[Tensor, ""]]
+Choices = list[tuple[Int[Tensor, "b"], CellDecision]]  # one entry a level: the rows of the batch that chose, and what
+
+
+def training_step(model: Pyramid, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], phase: TrainingPhase) -> Terms:
+    """Learning rule 4, 5 or 6, as the phase's options say (`LearningRule`).
+
+    A trivial policy, or a single level, leaves the cross entropy alone. Raises `GlimpseZooError` for options that are no rule.
+    """
+    rule = LearningRule.parse(phase.options, owner=f"phase {phase.name!r}")
+    levels = model.steps if rule.levels is None else rule.levels
+    weights = rule.weights(levels)
+    if len(weights) != levels or levels > model.steps:
+        raise GlimpseZooError(
+            f"phase {phase.name!r} expects a model of {levels} levels and as many level_weights, got {model.steps} and {len(weights)}"
+        )
+    samples = rule.samples if levels > 1 else 1
+    repeats = torch.arange(len(images), device=images.device).repeat_interleave(samples)  # [N M]
+    noise = phase.noise.select(repeats).fork(torch.arange(samples, device=images.device).repeat(len(images)))
+    record = Record(every_step=rule.level_weights is not None, states=levels > 1)
+    trace = rollout(model, images[repeats], steps=levels, choose=_drawing(model), noise=noise, record=record)
+    by_step = trace.logits_by_step() if record.every_step else None  # [N M, levels, classes]
+    choices = choices_of(model, trace) if model.config.policy == "learned" else []
+    total: Terms = {}
+    for allowed, weight in enumerate(weights, start=1):
+        if weight > 0:
+            logits = trace.logits if by_step is None else by_step[:, allowed - 1]
+            log_likelihood = -F.cross_entropy(logits, labels[repeats], reduction="none")  # [N M]
+            terms = {"cross_entropy": -log_likelihood.mean()}
+            if choices and allowed > 1:
+                guess = -math.log(logits.shape[1])
+                baseline = moving_baseline(phase, f"baseline of {allowed} levels", log_likelihood.detach().mean(), guess)
+                advantage = log_likelihood.detach() - (baseline if rule.baseline else 0.0)
+                terms |= location_terms(rule, choices[: allowed - 1], advantage, rule.targets(allowed, levels))
+            for name, value in terms.items():
+                total[name] = total.get(name, 0) + weight * value
+    return total
+
+
+def choices_of(model: Pyramid, trace: Trace) -> Choices:
+    """Every choice of a trace with recorded states, made again with the gradient of the location module and of nothing before it.
+
+    The draw is a function of the state and its noise, so the cells are the same. Images that chose no cell left the batch with that
+    choice; here it counts as any other.
+    """
+    choices: Choices = []
+    for look in trace.looks[: trace.steps - 1]:
+        assert isinstance(look.state, PyramidState)
+        frontier = replace(look.state.frontier, map=look.state.frontier.map.detach())
+        state = replace(look.state, frontier=frontier)
+        choices.append((look.rows, model.draw(state, model.cell_logits(state))))
+    return choices
+
+
+def location_terms(rule: LearningRule, choices: Choices, advantage: Float[Tensor, "B"], targets: tuple[float, float]) -> Terms:
+    """The three terms that train the location module. advantage: log p(y | l, x) - b of every image [B]. targets: (c_t, c_r)."""
+    c_t, c_r = targets
+    log_prob = expected = torch.zeros_like(advantage)  # log p(l | x), eq. 8a; p_t, eq. 14: each [B]
+    for rows, decision in choices:
+        log_prob = log_prob.index_add(0, rows, decision.log_prob)
+        expected = expected.index_add(0, rows[decision.cells.image], decision.cells.probability.sum(1))
+    by_cell = torch.cat([decision.cells.probability for _, decision in choices]).mean(0)  # p_k, eq. 15: [9]
+    return {
+        "reinforce": -rule.lambda_f * (advantage * log_prob).mean(),
+        "cost": rule.lambda_t / 2 * (expected.mean() - c_t).square(),
+        "diversity": rule.lambda_r / 2 * (by_cell - c_r).square().mean(),
+    }
+
+
+def moving_baseline(phase: TrainingPhase, name: str, mean: Float[Tensor, ""], first: float) -> Float[Tensor, ""]:
+    """Eq. 12's b as the batches before left it; the phase's memory keeps it brought up to date with this batch's `mean`."""
+    before = phase.memory.get(name, torch.full_like(mean, first))
+    phase.memory[name] = MOMENTUM * before + (1 - MOMENTUM) * mean
+    return before
+
+
+def _drawing(model: Pyramid) -> Callable[[Tensor, State, Decision], Decision]:
+    """Draws the cells of a model that is set to `decide=mode`, too: its mode has no gradient."""
+
+    def choose(images: Tensor, state: State, decision: Decision) -> Decision:
+        if decision.made != "mode":
+            return decision
+        assert isinstance(state, PyramidState)
+        return model.draw(state, model.cell_logits(state))
+
+    return choose

@@ -1,0 +1,1 @@
+"""On Learning Where To Look (Ranzato, 2014) for glimpsezoo."""

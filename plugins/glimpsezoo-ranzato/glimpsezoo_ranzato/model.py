@@ -1,0 +1,206 @@
+"""Ranzato, "On Learning Where To Look" (2014): a cheap look at the whole image, then glimpses at learned places.
+
+Step 1 is the low-resolution network N0 on the down-sampled image; step n + 1 adds the paper's n-th glimpse.
+
+    N0          h^L = max(0, W_1^L X_low + b_1^L),  o^L = W_2^L h^L + b_2^L                     (1)
+    classes     y = softmax(o^L + 1/n sum_{j<=n} o^{H_j}); softmax(o^L) before any glimpse     (2, 5, 6)
+    location n  l^{p_n} = sigmoid(W_1^{p_n} h^L + W_2^{p_n} (o^L + sum_{j<n} o^{H_j}) + b^{p_n})  (3, 8)
+    glimpse n   h^{H_n} = max(0, W_1^{H_n} X(l^{p_n}) + b_1^{H_n}),  o^{H_n} = W_2^{H_n} h^{H_n} + b_2^{H_n}  (4, 7)
+
+Locations are (x, y) in [0, 1] x [0, 1] of the image. A patch is cropped at whole pixels: its corner is the one nearest to what the
+location asks for, so a region, which reports the location itself, is true to half a pixel. Of several scales, all share one centre;
+the region's scale is that of the widest. Down-sampling averages areas.
+
+Where this departs from the paper, or decides what the paper leaves open:
+- Equation 8's sum runs, as printed, to the glimpse whose location it predicts: that is circular. Here it runs to the glimpses taken.
+- Pixels outside the image are 0, as around the digits of jittered MNIST. Pixels are normalised by the task's mean and standard
+  deviation after cropping (the paper says nothing of either).
+- A side that does not divide (28 px to 10 px) is averaged over bins of whole pixels that overlap (torch's adaptive pooling).
+- With `parallel`, every location reads (h^L, o^L) alone, so all glimpses could run at once. They run one by one all the same: each
+  costs the same either way, and any of them can then be the last.
+- Trivial policies look where the finest patch lies inside the image.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, PaperMacs, Regions, State, Task, trivial_centres
+from glimpsezoo_ranzato.config import RanzatoConfig
+
+Made = Literal["given", "regressed", "sampled", "searched"]
+
+
+class Features(NamedTuple):
+    """Hidden units and outputs (h and o of equations 1, 4 and 7) of one network."""
+
+    hidden: Float[Tensor, "N hidden"]
+    logits: Float[Tensor, "N classes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlimpseState(State):
+    """hidden, low: h^L and o^L of N0. glimpsed: the sum of o^{H_j} over the glimpses taken. locations: theirs, in [0, 1]."""
+
+    hidden: Float[Tensor, "B hidden"]
+    low: Float[Tensor, "B classes"]
+    glimpsed: Float[Tensor, "B classes"]
+    locations: Float[Tensor, "B n 2"]
+
+
+class OneHidden(nn.Module):
+    """A network with one hidden layer of rectified units (equations 1, 4 and 7). macs: of one input, as the paper counts."""
+
+    def __init__(self, inputs: int, hidden: int, classes: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, hidden)
+        self.second = nn.Linear(hidden, classes)
+        self.macs = inputs * hidden + hidden * classes
+
+    def forward(self, x: Float[Tensor, "N inputs"]) -> Features:
+        hidden = self.first(x).relu()
+        return Features(hidden, self.second(hidden))
+
+
+class Pixels(nn.Module):
+    """Pixels in [0, 1] as a network takes them: normalised by the task's statistics, then flattened. It has no weights."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(task.mean)[:, None, None], persistent=False)  # [C, 1, 1]
+        self.register_buffer("std", torch.tensor(task.std)[:, None, None], persistent=False)
+
+    def forward(self, pixels: Float[Tensor, "N *scales C h w"]) -> Float[Tensor, "N inputs"]:
+        return ((pixels - self.mean) / self.std).flatten(1)  # [N, scales * C * h * w]
+
+
+def down_sampled(images: Float[Tensor, "B C H W"], side: int) -> Float[Tensor, "B C {side} {side}"]:
+    """Images brought to `side` x `side` px by averaging areas."""
+    return F.adaptive_avg_pool2d(images, side)
+
+
+def crop(
+    images: Float[Tensor, "B C H W"], image: Int[Tensor, "N"], centre: Float[Tensor, "N 2"], side: int
+) -> Float[Tensor, "N C {side} {side}"]:
+    """Patches of `side` px around `centre` [N, 2] (x, y in [-1, 1]) of the images `image` [N], at the nearest whole pixels; 0 outside."""
+    height, width = images.shape[2:]
+    margin = (side + 1) // 2  # a patch centred on an edge reaches this far out
+    padded = F.pad(images, [margin] * 4)
+    size = centre.new_tensor([width, height])
+    corner = ((centre.detach() + 1) / 2 * size - side / 2 + 0.5).floor().long() + margin  # [N, 2] as (x, y) in `padded`
+    pixel = torch.arange(side, device=images.device)
+    columns = (corner[:, 0, None] + pixel)[:, None, :]  # [N, 1, side]
+    rows = (corner[:, 1, None] + pixel)[:, :, None]  # [N, side, 1]
+    return padded[image[:, None, None], :, rows, columns].movedim(-1, 1)  # [N, side, side, C] -> [N, C, side, side]
+
+
+def glimpse(
+    images: Float[Tensor, "B C H W"], image: Int[Tensor, "N"], centre: Float[Tensor, "N 2"], patch: int, scales: int
+) -> Float[Tensor, "N {scales} C {patch} {patch}"]:
+    """One patch a scale around `centre`: the first at full resolution, each further one of twice the side, down-sampled to `patch` px."""
+    widest = crop(images, image, centre, patch << (scales - 1))
+    views = []
+    for scale in range(scales):
+        side = patch << scale
+        edge = (widest.shape[-1] - side) // 2
+        views.append(F.avg_pool2d(widest[:, :, edge : edge + side, edge : edge + side], 1 << scale))
+    return torch.stack(views, 1)
+
+
+class Ranzato(GlimpseModel[GlimpseState]):
+    """The glimpse model of equations 1 to 8. Sees the down-sampled image first; steps = glimpses + 1.
+
+    Raises `GlimpseZooError` if the images are smaller than the low-resolution image or a patch.
+    """
+
+    sees = "lowres"
+
+    def __init__(self, config: RanzatoConfig, task: Task) -> None:
+        super().__init__()
+        self.config, self.task = config, task
+        self.steps, self.policy = config.glimpses + 1, config.policy
+        self.stochastic = config.policy == "random"
+        height, width = task.image_size
+        for key, side in (("low_size", config.low_size), ("patch", config.patch)):
+            if side > min(height, width):
+                raise GlimpseZooError(f"ranzato: expected {key} to fit into images of {height} x {width} px, got {side}: set it smaller")
+        classes = len(task.classes)
+        views = task.channels * config.patch**2 * config.scales  # pixels that a glimpse network takes
+        networks = [OneHidden(views, config.hidden, classes) for _ in range(1 if config.shared else config.glimpses)]
+        self.pixels = Pixels(task)
+        self.low = OneHidden(task.channels * config.low_size**2, config.hidden, classes)
+        self.glimpses = nn.ModuleList(networks)
+        # [W_1^p W_2^p] side by side, for [h^L; logits so far]
+        self.locators = nn.ModuleList(nn.Linear(config.hidden + classes, 2) for _ in range(config.glimpses))
+        self._macs_of_glimpse = networks[0].macs + (2 * (config.hidden + classes) if config.policy == "learned" else 0)
+
+    def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[GlimpseState, Decision]:
+        batch, classes = len(images), len(self.task.classes)
+        state = GlimpseState(
+            noise=noise,
+            hidden=images.new_zeros(batch, self.config.hidden),
+            low=images.new_zeros(batch, classes),
+            glimpsed=images.new_zeros(batch, classes),
+            locations=images.new_zeros(batch, 0, 2),
+        )
+        return state, Decision.certain(Regions.whole_image(images))
+
+    def sense(self, images: Float[Tensor, "B C H W"], state: GlimpseState, regions: Regions) -> Features:
+        if state.step == 0:
+            return self.low(self.pixels(down_sampled(images, self.config.low_size)[regions.image]))
+        views = glimpse(images, regions.image, regions.centre, self.config.patch, self.config.scales)
+        return self.glimpses[0 if self.config.shared else state.step - 1](self.pixels(views))
+
+    def fuse(self, state: GlimpseState, decision: Decision, features: Features) -> GlimpseState:
+        if state.step == 0:
+            return replace(state, hidden=features.hidden, low=features.logits)
+        location = (decision.regions.centre + 1) / 2
+        locations = torch.cat([state.locations, location[:, None]], 1)  # [B, n, 2]
+        return replace(state, glimpsed=state.glimpsed + features.logits, locations=locations)
+
+    def classify(self, state: GlimpseState) -> Float[Tensor, "B classes"]:
+        """Equations 2, 5 and 6; their softmax is the harness's."""
+        taken = state.step - 1
+        return state.low + state.glimpsed / max(taken, 1)
+
+    def locate(self, state: GlimpseState) -> Decision:
+        if self.policy != "learned":
+            return self.looks_at(self._trivial(state), "sampled" if self.stochastic else "given", state)
+        logits = state.low if self.config.parallel else state.low + state.glimpsed
+        evidence = torch.cat([state.hidden, logits], 1)  # [B, hidden + classes]
+        location = self.locators[state.step - 1](evidence).to(state.glimpsed.dtype).sigmoid()  # half precision is too coarse for pixels
+        return self.looks_at(location, "regressed", state)
+
+    def looks_at(self, location: Float[Tensor, "B 2"], made: Made, state: GlimpseState) -> Decision:
+        """The decision to take the next glimpse at `location`, (x, y) in [0, 1]."""
+        return Decision.certain(self.regions_at(location, torch.arange(len(location), device=location.device), state), made)
+
+    def regions_at(self, location: Float[Tensor, "N 2"], image: Int[Tensor, "N"], state: GlimpseState) -> Regions:
+        """Regions of the next glimpse network at `location` [N, 2] in [0, 1], of the images `image` [N] of a batch in this state."""
+        side = self.config.patch << (self.config.scales - 1)
+        whole = torch.ones_like(image)
+        return Regions(
+            image=image,
+            centre=2 * location - 1,
+            scale=location.new_full((len(image),), side / self.task.image_size[1]),
+            level=whole * state.step,
+            parent=-whole,
+            batch=len(state.low),
+        )
+
+    def _trivial(self, state: GlimpseState) -> Float[Tensor, "B 2"]:
+        inside = trivial_centres(self.config.policy, state.noise, state.step, self.config.glimpses)
+        height, width = self.task.image_size
+        margin = self.config.patch / 2 / inside.new_tensor([width, height])
+        return margin + (1 - 2 * margin) * inside
+
+    def paper_macs(self, step: int) -> PaperMacs:
+        """Section 4.1: linear layers without biases. Crops and resizing are free, and the last step predicts no location."""
+        return PaperMacs("paper", self.low.macs + (step - 1) * self._macs_of_glimpse)

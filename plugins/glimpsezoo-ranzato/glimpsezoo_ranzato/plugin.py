@@ -1,0 +1,46 @@
+"""What this plugin registers: the glimpse model and the two baselines of its paper."""
+
+from glimpsezoo import ModelSpec, hookimpl
+
+PAPER = "On Learning Where To Look (Ranzato, 2014)"
+RECIPES = "glimpsezoo_ranzato.recipes"
+
+# Table 3: 28 px images, one glimpse of one scale. Digits: the paper's sizes scaled from 48 px to a canvas of 64 px.
+DEFAULTS = {
+    "mnist": {"glimpses": 1, "low_size": 10, "patch": 10, "scales": 1},
+    "digits": {"low_size": 16, "patch": 16},
+}
+
+
+@hookimpl
+def register_models() -> list[ModelSpec]:
+    return [
+        ModelSpec(
+            name="ranzato",
+            description="A low-resolution look, then fully connected glimpse networks at learned places.",
+            paper=PAPER,
+            model="glimpsezoo_ranzato.model:Ranzato",
+            config="glimpsezoo_ranzato.config:RanzatoConfig",
+            training_step="glimpsezoo_ranzato.training:training_step",
+            recipes=RECIPES,
+            defaults=DEFAULTS,
+        ),
+        ModelSpec(
+            name="ranzato-fc",
+            description="The paper's fully connected baseline, on the whole or the down-sampled image.",
+            paper=PAPER,
+            model="glimpsezoo_ranzato.baselines:FullyConnected",
+            config="glimpsezoo_ranzato.config:FullyConnectedConfig",
+            training_step="glimpsezoo_ranzato.baselines:training_step",
+            recipes=RECIPES,
+        ),
+        ModelSpec(
+            name="ranzato-conv",
+            description="The paper's convolutional baseline: two valid 5 x 5 convolutions with max-pooling.",
+            paper=PAPER,
+            model="glimpsezoo_ranzato.baselines:Convolutional",
+            config="glimpsezoo_ranzato.config:ConvolutionalConfig",
+            training_step="glimpsezoo_ranzato.baselines:training_step",
+            recipes=RECIPES,
+        ),
+    ]

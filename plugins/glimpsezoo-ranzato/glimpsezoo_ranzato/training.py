@@ -1,0 +1,172 @@
+"""How the glimpse model learns: Ranzato (2014), section 2.2, equations 9 to 18.
+
+Where to look is a latent variable z. Each step first searches it (E step), in a 3 x 3 grid N(l) around the predicted location l, then
+takes one gradient step on the weights with z held fixed (M step). For glimpse k:
+
+    L(z, y)  = E_k(X(z), y) + lambda/2 ||l - z||^2 + D(z)  [+ E_0(X_low, y) if k = 1]       (9, 17)
+    D(z)     = gamma sum_{j<k} exp(-||z - l^{p_j}||^2 / (2 sigma^2))                        (18)
+    z*       = argmin over z in N(l) of L(z, y*)                                            (11, 12)
+    z-       = argmin over z in N(l) of min over y other than y* of L(z, y)                 (15)
+    loss     = [E_0(X_low, y*) if k = 1] + E_k(X(z*), y*) + E_k(X(z-), y*)
+               + lambda/2 ||l - z*||^2 + D(z*)                                              (13, 14, 16, 17)
+
+E_0 and E_k are cross-entropies in nats (10) of the classes after no and after k glimpses. Stages are greedy (2.2.1): a recipe's phase
+names the glimpse that it trains and lets only that glimpse's network and locator (with N0 in the first) change.
+
+A phase's options: `glimpse` (k; default: the last) and `search` (default true; false looks where the model predicts: fine-tuning, 2.2.2).
+
+What the paper leaves open, and what is done here:
+- The grid is kept inside [0, 1] x [0, 1]: a sigmoid reaches nothing else.
+- Equation 18 depends on z alone, which the M step holds fixed: it steers the search, and its value in the loss has no gradient.
+- Fine-tuning is the limit of infinite lambda, where z* and z- are the prediction: one E_k at that place is left.
+- Without a learned policy there is nothing to search: the loss is E_0 + E_k at the given place (table 3, "fixed at the center").
+- With shared weights (table 2) N1 cannot be fixed while N2 is trained: the later stage trains the one network through both its uses.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from glimpsezoo import Decision, GlimpseZooError, Record, State, TrainingPhase, rollout
+from glimpsezoo_ranzato.model import GlimpseState, Ranzato
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched(Decision):
+    """A look at z*, with what the loss needs beside it. Locations in [0, 1].
+
+    predicted: l^{p_k}, with its gradient. best: z*, where the regions are. offending: z-. diversity: equation 18 at z*.
+    """
+
+    predicted: Float[Tensor, "B 2"]
+    best: Float[Tensor, "B 2"]
+    offending: Float[Tensor, "B 2"]
+    diversity: Float[Tensor, "B"]
+
+
+def training_step(
+    model: Ranzato, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], phase: TrainingPhase
+) -> dict[str, Float[Tensor, ""]]:
+    """The loss of one greedy stage, term by term, as means over the batch in nats (locations: squared units of [0, 1]).
+
+    Raises `GlimpseZooError` for phase options that it does not know.
+    """
+    glimpse, search = stage_of(model, phase.options)
+    searched = search and model.policy == "learned"
+
+    def choose(images: Tensor, state: State, decision: Decision) -> Decision:
+        """Other glimpses look where the model predicts; the one in training, at the best place around."""
+        if not searched or state.step != glimpse:
+            return decision
+        assert isinstance(state, GlimpseState)
+        return search_around(model, images, labels, state, decision)
+
+    trace = rollout(model, images, steps=glimpse + 1, choose=choose, noise=phase.noise, record=Record(every_step=True, states=True))
+    terms = {"glimpse": F.cross_entropy(trace.logits, labels)}
+    if glimpse == 1:
+        terms["low"] = F.cross_entropy(trace.logits_by_step()[:, 0], labels)
+    before, decision = trace.looks[glimpse - 1].state, trace.looks[glimpse].decision
+    if isinstance(before, GlimpseState) and isinstance(decision, Searched):
+        terms |= _search_terms(model, images, labels, before, decision)
+    return terms
+
+
+def stage_of(model: Ranzato, options: Mapping[str, Any]) -> tuple[int, bool]:
+    """The glimpse k that a phase trains, and whether it searches. Raises `GlimpseZooError`."""
+    values = {"glimpse": model.config.glimpses, "search": True, **options}
+    glimpse, search = values.pop("glimpse"), values.pop("search")
+    if values:
+        raise GlimpseZooError(f"expected the phase options glimpse and search, got {next(iter(values))!r}: correct the recipe")
+    if type(glimpse) is not int or not 1 <= glimpse <= model.config.glimpses:
+        raise GlimpseZooError(f"expected the phase option glimpse to be 1 to {model.config.glimpses}, got {glimpse!r}: correct the recipe")
+    if type(search) is not bool:
+        raise GlimpseZooError(f"expected the phase option search to be true or false, got {search!r}: correct the recipe")
+    return glimpse, search
+
+
+def search_around(
+    model: Ranzato, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], state: GlimpseState, decision: Decision
+) -> Searched:
+    """The E step (equations 12 and 15): the best and the most offending place in the grid around what `decision` predicts."""
+    predicted = (decision.regions.centre + 1) / 2
+    with torch.no_grad():
+        places = grid_around(predicted, model)
+        losses = losses_at(model, images, state, predicted, places)
+        correct = F.one_hot(labels, losses.shape[2]).bool()[:, None]  # [B, 1, classes]
+        best = _pick(places, losses.masked_fill(~correct, torch.inf))
+        offending = _pick(places, losses.masked_fill(correct, torch.inf))
+        looks = model.looks_at(best, "searched", state)
+    return Searched(
+        regions=looks.regions,
+        made=looks.made,
+        log_prob=looks.log_prob,
+        entropy=looks.entropy,
+        predicted=predicted,
+        best=best,
+        offending=offending,
+        diversity=crowding(model, best[:, None], state)[:, 0],
+    )
+
+
+def grid_around(location: Float[Tensor, "B 2"], model: Ranzato) -> Float[Tensor, "B 9 2"]:
+    """N(l) of equation 12: 3 x 3 places `search_pixels` apart around locations in [0, 1]; the fifth is the location itself."""
+    height, width = model.task.image_size
+    offsets = torch.cartesian_prod(*[torch.arange(-1, 2, device=location.device)] * 2)  # [9, 2]
+    spacing = model.config.search_pixels / location.new_tensor([width, height])
+    return (location[:, None] + offsets * spacing).clamp(0, 1)
+
+
+def losses_at(
+    model: Ranzato, images: Float[Tensor, "B C H W"], state: GlimpseState, predicted: Float[Tensor, "B 2"], places: Float[Tensor, "B P 2"]
+) -> Float[Tensor, "B P classes"]:
+    """L(z, y) of this module's head for every place and every class, in nats."""
+    distance = (predicted[:, None] - places).square().sum(2)  # [B, P]
+    of_place = model.config.location_weight / 2 * distance + crowding(model, places, state)
+    losses = of_place[:, :, None] - logits_at(model, images, state, places).log_softmax(2)
+    if state.step == 1:
+        losses = losses - state.low.log_softmax(1)[:, None]
+    return losses
+
+
+def logits_at(
+    model: Ranzato, images: Float[Tensor, "B C H W"], state: GlimpseState, places: Float[Tensor, "B P 2"]
+) -> Float[Tensor, "B P classes"]:
+    """Logits after the next glimpse, had it looked at each of `places`: the state is gathered with repeats, the images are not."""
+    batch, count, _ = places.shape
+    image = torch.arange(batch, device=places.device).repeat_interleave(count)  # [B * P]
+    flat = places.flatten(0, 1)  # [B * P, 2]
+    repeated = state.select(image)
+    features = model.sense(images, state, model.regions_at(flat, image, state))
+    after = model.fuse(repeated, model.looks_at(flat, "searched", repeated), features)
+    return model.classify(replace(after, step=state.step + 1)).unflatten(0, (batch, count))
+
+
+def crowding(model: Ranzato, places: Float[Tensor, "B P 2"], state: GlimpseState) -> Float[Tensor, "B P"]:
+    """Equation 18: the penalty for places near to the glimpses already taken."""
+    distance = (places[:, :, None] - state.locations[:, None]).square().sum(3)  # [B, P, n]
+    return model.config.diversity_weight * (-distance / (2 * model.config.diversity_variance)).exp().sum(2)
+
+
+def _pick(places: Float[Tensor, "B P 2"], losses: Float[Tensor, "B P classes"]) -> Float[Tensor, "B 2"]:
+    """The place of each image's smallest loss."""
+    index = losses.amin(2).argmin(1)  # [B]
+    return places[torch.arange(len(places), device=places.device), index]
+
+
+def _search_terms(
+    model: Ranzato, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], before: GlimpseState, decision: Searched
+) -> dict[str, Float[Tensor, ""]]:
+    """The terms of equations 16 to 18 beside E_k(X(z*), y*). before: the state from which the location was predicted."""
+    distance = (decision.predicted - decision.best).square().sum(1)
+    terms = {"location": model.config.location_weight / 2 * distance.mean()}
+    if model.config.contrast_weight:
+        logits = logits_at(model, images, before, decision.offending[:, None])[:, 0]
+        terms["offending"] = model.config.contrast_weight * F.cross_entropy(logits, labels)
+    if model.config.diversity_weight and before.step > 1:
+        terms["diversity"] = decision.diversity.mean()
+    return terms

@@ -1,0 +1,69 @@
+"""Recipes: what they refuse, and how `--set train.KEY` changes them."""
+
+import pytest
+
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.plugins import registry
+from glimpsezoo.recipes import Recipe, find_recipe, recipe_names
+from glimpsezoo.specs import ModelSpec, load_string
+
+TEXT = """
+batch_size = 8
+[settings]
+glimpses = 2
+[[phase]]
+name = "joint"
+epochs = 3
+optimiser = "sgd"
+lr = 0.1
+"""
+
+
+def test_a_recipe_has_the_defaults_of_its_phases():
+    recipe = Recipe.from_toml(TEXT, name="x")
+    assert (recipe.seed, recipe.phase[0].momentum, recipe.phase[0].schedule) == (0, 0.9, "constant")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("epochs = 3", "needs either epochs or steps"),
+        ('optimiser = "sgd"', "optimiser"),
+        ("batch_size = 8", "batch_size"),
+    ],
+)
+def test_a_missing_key_is_named(change: str, message: str):
+    with pytest.raises(GlimpseZooError, match=message):
+        Recipe.from_toml(TEXT.replace(change, ""), name="x")
+
+
+def test_what_is_no_toml_is_said_so_in_one_line():
+    with pytest.raises(GlimpseZooError, match="is no TOML") as caught:
+        Recipe.from_toml("batch_size =", name="x")
+    assert "\n" not in str(caught.value)
+
+
+def test_override_reaches_the_recipe_and_every_phase():
+    recipe = Recipe.from_toml(TEXT, name="x").override({"batch_size": "4", "steps": "7", "lr": "0.5"})
+    assert (recipe.batch_size, recipe.phase[0].steps, recipe.phase[0].epochs, recipe.phase[0].lr) == (4, 7, None, 0.5)
+
+
+def test_an_unknown_key_names_the_nearest():
+    with pytest.raises(GlimpseZooError, match="did you mean 'epochs'"):
+        Recipe.from_toml(TEXT, name="x").override({"epoch": "1"})
+
+
+def test_a_model_without_that_recipe_names_those_it_has():
+    with pytest.raises(GlimpseZooError, match=r"no recipe trains 'mgnet.digit': did you mean 'mgnet.digits'"):
+        find_recipe(registry().find(ModelSpec, "mgnet"), "mgnet.digit")
+
+
+@pytest.mark.parametrize("spec", registry().all(ModelSpec), ids=lambda spec: spec.name)
+def test_every_recipe_of_every_plugin_fits_its_model(spec: ModelSpec):
+    """Each parses, and its settings are ones that the model's own config accepts."""
+    schema = load_string(spec.config)
+    for name in recipe_names(spec):
+        settings = find_recipe(spec, name).settings
+        if spec.prefix:
+            settings = {spec.prefix_key: "resnet18", **settings}
+        schema.parse(settings, owner=name)

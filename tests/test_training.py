@@ -1,0 +1,170 @@
+"""Training: it learns, it resumes exactly wherever it was stopped, and it holds fixed what a phase does not train."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from toys import TASK, Peek, toy
+from torch.nn import functional as F
+
+from glimpsezoo.data.base import DataInfo, Example, ImageData
+from glimpsezoo.driver import rollout
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.recipes import Recipe
+from glimpsezoo.settings import Settings
+from glimpsezoo.training import CHECKPOINT, LOG, Progress, TrainingJob, train
+
+
+class Blobs(ImageData):
+    """30 images whose class is where the bright blob is; placed anew in every epoch."""
+
+    info = DataInfo(name="blobs", source="made up", revision=None, fingerprint="1", split="train", transform="")
+    task = TASK
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, index: int) -> Example:
+        return self.training_example(index, 0)
+
+    def training_example(self, index: int, epoch: int) -> Example:
+        image = 0.1 * torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(100 * epoch + index))
+        label = index % 3
+        image[:, :, 5 * label : 5 * label + 5] += 0.8
+        return Example(image, label, index, index)
+
+
+def cross_entropy(model, images, labels, phase):
+    # The noise makes the loss depend on phase.noise and on torch's generator, which must both be resumed.
+    jitter = 0.1 * phase.noise.uniform(0, 1).mean() + 0.01 * torch.rand(())
+    phase.memory["seen"] = phase.memory.get("seen", torch.zeros(())) + len(images)
+    return {"ce": F.cross_entropy(rollout(model, images, noise=phase.noise).logits, labels) * (1 + jitter)}
+
+
+RECIPE = """
+batch_size = 8
+seed = 3
+[[phase]]
+name = "first"
+epochs = 2
+optimiser = "adam"
+lr = 0.01
+schedule = "one-cycle"
+[[phase]]
+name = "second"
+steps = 5
+optimiser = "sgd"
+lr = 0.05
+trainable = ["head.*"]
+"""
+
+
+class ToySettings(Settings):
+    steps: int = 2
+
+
+def job(folder: Path, recipe: str = RECIPE, **given) -> TrainingJob:
+    folder.mkdir(exist_ok=True)
+    model = toy(Peek, steps=2)
+    model.config = ToySettings()
+    data = Blobs()
+    recipe_ = Recipe.from_toml(recipe, name="toy")
+    return TrainingJob(model=model, training_step=cross_entropy, recipe=recipe_, train=data, calibration=data, folder=folder, **given)
+
+
+def finish(work: TrainingJob) -> dict[str, torch.Tensor]:
+    for _ in train(work):
+        pass
+    return work.model.state_dict()
+
+
+def test_it_learns_and_logs_a_line_an_epoch(tmp_path: Path):
+    work = job(tmp_path, RECIPE.replace("epochs = 2", "epochs = 20"))
+    lines = list(train(work))
+    assert lines[-1].losses["ce"] < 0.5 * lines[0].losses["ce"]
+    assert lines[-1].done == lines[-1].total == 20 * 4 + 5
+    log = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [line["epoch"] for line in log if line["phase"] == "first"] == list(range(1, 21))
+    assert log[-1]["calibration_top1"] == lines[-1].calibration
+    assert lines[-1].calibration is not None
+    assert lines[-1].calibration > 0.8
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 6, 8, 9, 12])
+def test_stopped_anywhere_it_ends_with_the_same_weights(tmp_path: Path, stop_after: int):
+    whole = finish(job(tmp_path / "whole"))
+
+    steps = train(job(tmp_path / "cut", checkpoint_seconds=1e9))
+    for _ in range(stop_after):
+        next(steps)
+    steps.close()  # what Ctrl-C does
+    resumed = job(tmp_path / "cut")
+    first = next(iter_ := train(resumed))
+    assert first.done == stop_after + 1
+    for _ in iter_:
+        pass
+    for name, value in resumed.model.state_dict().items():
+        assert torch.equal(value, whole[name]), name
+    log = (tmp_path / "cut" / LOG).read_text()
+    assert log == (tmp_path / "whole" / LOG).read_text()
+
+
+def test_a_kill_loses_only_what_follows_the_last_checkpoint(tmp_path: Path):
+    """Log lines of steps behind the checkpoint are written anew, not twice."""
+    whole = finish(job(tmp_path / "whole"))
+    steps = train(job(tmp_path / "killed", checkpoint_seconds=0))
+    for _ in range(3):
+        next(steps)
+    saved = (tmp_path / "killed" / CHECKPOINT).read_bytes()
+    for _ in range(4):
+        next(steps)
+    steps.close()
+    (tmp_path / "killed" / CHECKPOINT).write_bytes(saved)  # as if the process had died there
+    resumed = finish(job(tmp_path / "killed"))
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    assert (tmp_path / "killed" / LOG).read_text() == (tmp_path / "whole" / LOG).read_text()
+
+
+def test_a_phase_trains_only_what_it_names(tmp_path: Path):
+    work = job(tmp_path)
+    steps = train(work)
+    for _ in range(8):
+        next(steps)
+    before = {name: value.clone() for name, value in work.model.state_dict().items()}
+    for _ in steps:
+        pass
+    after = work.model.state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_memory_is_kept_over_a_stop(tmp_path: Path):
+    steps = train(job(tmp_path))
+    next(steps)
+    steps.close()
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["memory"]["seen"] == 8
+
+
+def test_another_job_s_checkpoint_is_refused(tmp_path: Path):
+    next(steps := train(job(tmp_path)))
+    steps.close()
+    with pytest.raises(GlimpseZooError, match="checkpoint of another training"):
+        next(train(job(tmp_path, RECIPE.replace("lr = 0.05", "lr = 0.06"))))
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path):
+    work = job(tmp_path, RECIPE.replace("lr = 0.01", "lr = 1e30"))
+    with pytest.raises(GlimpseZooError, match="not finite in step"):
+        for _ in train(work):
+            pass
+
+
+def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path):
+    with pytest.raises(GlimpseZooError, match="trains nothing"):
+        finish(job(tmp_path, RECIPE.replace("head.*", "tail.*")))
+
+
+def test_progress_counts_over_all_phases(tmp_path: Path):
+    lines: list[Progress] = list(train(job(tmp_path)))
+    assert [line.done for line in lines] == list(range(1, 2 * 4 + 5 + 1))

@@ -1,3 +1,31 @@
-import sys; sys.path[:0]=["/tmp"]
+"""What every test of the repository gets, the core's and the plugins' alike.
+
+Tensor signatures are checked (jaxtyping with beartype) in the core and the plugins, except where only benchmarks run: checking costs
+time. Nothing reaches the network or the user's folders, and torch takes no more threads than its share.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import beartype.typing
+import pytest
 from jaxtyping import install_import_hook
-HOOK = install_import_hook(["glimpsezoo", "glimpsezoo_mgnet", "glimpsezoo_timm", "glimpsezoo_pyramid", "glimpsezoo_ranzato"], "shapes.checked")
+
+ROOT = Path(__file__).parent
+HOME = tempfile.mkdtemp(prefix="glimpsezoo-tests-")
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+os.environ |= {"GLIMPSEZOO_HOME": HOME, "HF_HOME": HOME, "TORCH_HOME": HOME, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+
+# jaxtyping decorates methods one by one, where beartype cannot know what Self is: it is left unchecked.
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, hint_overrides=beartype.FrozenDict({beartype.typing.Self: object})))"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    folders = [Path(config.invocation_params.dir, argument.partition("::")[0]) for argument in config.args]
+    if not all(folder.resolve().is_relative_to(ROOT / "benchmarks") for folder in folders):
+        plugins = [package.name for package in ROOT.glob("plugins/*/glimpsezoo_*")]
+        install_import_hook(["glimpsezoo", *plugins], CHECKER)

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from glimpsezoo.api import create_model, evaluate, list_models, load
     from glimpsezoo.batched import Batched, select_rows
     from glimpsezoo.cost import Meter, count_macs
+    from glimpsezoo.driver import Record, Trace, rollout
     from glimpsezoo.errors import GlimpseZooError, did_you_mean
     from glimpsezoo.exits import Confidence, ExitRule, Fixed
     from glimpsezoo.noise import Noise
     from glimpsezoo.policies import trivial_centres
     from glimpsezoo.protocol import GlimpseModel, PaperMacs, Phase, State
     from glimpsezoo.regions import Decision, Regions
-    from glimpsezoo.driver import Record, Trace, rollout
     from glimpsezoo.settings import Settings
     from glimpsezoo.specs import DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Task
     from glimpsezoo.training import TrainingPhase

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,8 @@ from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.plugins import registry
 from glimpsezoo.specs import ModelSpec, Task
 
-CONFIG, WEIGHTS, RESULT, README = "config.json", "model.safetensors", "result.json", "README.md"
+CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
+RESULT, ROWS = "result.json", "rows.parquet"  # the evidence
 
 
 class Weights(BaseModel):
@@ -41,11 +43,19 @@ class CardTask(BaseModel):
         return Task(**self.model_dump())
 
 
+class CardData(BaseModel):
+    """The data set that a card was trained on: its name, and what was `--set data.KEY`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    settings: dict[str, Any] = {}
+
+
 class CardConfig(BaseModel):
     """config.json.
 
     name: MODEL.DATA[.VARIANT]. model, plugin: what builds it, and the distribution that has it. config: the model's settings.
-    data: the data set's name and settings. hub: a Hub repository that holds the weights, or None. trained: how, in the trainer's words.
+    hub: a Hub repository that holds the weights, or None. trained: how, in the trainer's words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +65,7 @@ class CardConfig(BaseModel):
     plugin: str
     config: dict[str, Any]
     task: CardTask
-    data: dict[str, Any]
+    data: CardData
     weights: Weights | None
     hub: str | None = None
     license: str = "apache-2.0"
@@ -78,13 +88,15 @@ class Card:
         """Read a card's config. Raises `GlimpseZooError` for a folder that is none, or whose config.json is not as it should be."""
         path = folder / CONFIG
         if not path.is_file():
-            raise GlimpseZooError(f"expected a card (a folder with {CONFIG}), got {folder.name!r} without one")
+            raise GlimpseZooError(f"expected a card (a folder with {CONFIG}), got {str(folder)!r} without one")
         try:
             config = CardConfig.model_validate_json(path.read_bytes())
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise GlimpseZooError(f"the {CONFIG} of card {folder.name!r} is not valid: {where}: {first['msg']}") from None
+            wrong = f"{where}: {first['msg']}" if where else first["msg"]
+            name = folder.resolve().name
+            raise GlimpseZooError(f"expected the {CONFIG} of a card in {name!r}, got a file that is none ({wrong}): get the card again") from None
         return cls(folder, config)
 
     def weights(self) -> dict[str, Any]:
@@ -95,45 +107,62 @@ class Card:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        declared = self.config.weights
+        declared, hub = self.config.weights, self.config.hub
+        if declared is None and hub is None:
+            raise GlimpseZooError(
+                f"card {self.name!r} has neither weights nor a Hub repository: train it, or measure it untrained by --checkpoint none"
+            )
         if declared is None:
             raise GlimpseZooError(
-                f"card {self.name!r} has neither weights nor a Hub repository: train it, or measure untrained by --checkpoint none"
+                f"the weights of card {self.name!r} are not in its folder, but in the Hub repository {hub!r}: "
+                f"get them ('hf download {hub} --local-dir {self.folder}')"
             )
         path = self.folder / declared.file
         if not path.is_file():
-            raise GlimpseZooError(f"card {self.name!r} names weights {declared.file!r} that are not in its folder: get the whole card again")
+            raise GlimpseZooError(
+                f"card {self.name!r} names weights {declared.file!r} that are not in its folder: get the card again"
+            )
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != declared.sha256:
-            cut = f" ({len(content)} bytes of {declared.bytes})" if len(content) != declared.bytes else ""
+            cut = f", {len(content)} bytes of {declared.bytes}" if len(content) != declared.bytes else ""
             raise GlimpseZooError(
-                f"the weights of card {self.name!r} are not the ones its {CONFIG} names: the sha256 differs{cut}; get the card again"
+                f"the weights of card {self.name!r} are not those that its {CONFIG} names (another sha256{cut}): get the card again"
             )
         try:
             return load(content)
         except SafetensorError as error:
-            raise GlimpseZooError(f"the weights of card {self.name!r} are no safetensors file: {one_line(error)}") from None
+            raise GlimpseZooError(
+                f"the weights of card {self.name!r} are no whole safetensors file ({one_line(error)}): get the card again"
+            ) from None
 
     def load_into(self, model: Any, *, changed: Mapping[str, Any]) -> None:
         """Load the weights into `model`, tensor by tensor the same names and shapes.
 
         changed: settings that differ from the card's, to be named when the tensors do not fit. Raises `GlimpseZooError`.
         """
-        tensors, own = self.weights(), model.state_dict()
-        problems = [f"{name} is missing" for name in own if name not in tensors]
-        problems += [f"{name} is not in the model" for name in tensors if name not in own]
-        problems += [
-            f"{name} is {list(tensors[name].shape)}, the model's is {list(own[name].shape)}"
-            for name in own
-            if name in tensors and tensors[name].shape != own[name].shape
-        ]
+        tensors = self.weights()
+        problems = misfits(tensors, model.state_dict())
         if problems and changed:
             keys = ", ".join(f"{key}={value}" for key, value in changed.items())
             raise GlimpseZooError(f"--set {keys} contradicts the trained card {self.name!r} ({problems[0]}): drop it, or --checkpoint none")
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise GlimpseZooError(f"the weights of card {self.name!r} do not fit its model: tensor {problems[0]}{more}")
+            raise GlimpseZooError(
+                f"the weights of card {self.name!r} do not fit its model: {problems[0]}{more}; get the card and {self.config.plugin} of one version"
+            )
         model.load_state_dict(tensors)
+
+
+def misfits(tensors: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """What keeps `tensors` from being loaded into a model whose state is `own`: tensors missing, extra or of another shape."""
+    missing = [f"tensor {name} is missing" for name in own if name not in tensors]
+    extra = [f"tensor {name} is not in the model" for name in tensors if name not in own]
+    shapes = [
+        f"tensor {name} is {list(tensors[name].shape)}, the model's is {list(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    return missing + extra + shapes
 
 
 def card_folders() -> list[Path]:
@@ -159,34 +188,44 @@ def user_folder() -> Path:
     return Path(os.environ.get("GLIMPSEZOO_HOME") or Path.home() / ".glimpsezoo")
 
 
-def all_cards() -> Iterator[Card]:
-    """Every card that can be named, the first of a name winning."""
-    seen: set[str] = set()
+def card_paths() -> dict[str, Path]:
+    """The folder of every card that can be named, by the folder's name; the first of a name wins."""
+    found: dict[str, Path] = {}
     for place in card_folders():
         for folder in sorted(place.iterdir()):
-            if (folder / CONFIG).is_file() and folder.name not in seen:
-                seen.add(folder.name)
-                yield Card.read(folder)
+            if (folder / CONFIG).is_file():
+                found.setdefault(folder.name, folder)
+    return found
 
 
 def find_card(name: str) -> Card | None:
-    """The card of that name, or at that path; None if there is none."""
-    path = Path(name)
-    if (path / CONFIG).is_file():
-        return Card.read(path)
-    for place in card_folders():
-        if (place / name / CONFIG).is_file():
-            return Card.read(place / name)
-    return None
+    """The card at that path, or of that name; None if there is none. Raises `GlimpseZooError` for one that cannot be read."""
+    folder = Path(name) if (Path(name) / CONFIG).is_file() else card_paths().get(file_name(name))
+    return Card.read(folder) if folder else None
+
+
+def file_name(name: str) -> str:
+    """A model's or card's name as that of a file or folder.
+
+    >>> file_name("timm:resnet18.digits")
+    'timm_resnet18.digits'
+    """
+    return name.replace(":", "_").replace("/", "_")
 
 
 def write_card(folder: Path, config: CardConfig, model: Any) -> Card:
-    """Write weights and config.json; the config, which makes a folder a card, comes last and whole."""
+    """Write weights and config.json; the config, which makes a folder a card, comes last and whole.
+
+    What an earlier card left as its evidence goes: it is none for these weights.
+    """
     from safetensors.torch import save
 
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    # Copies: safetensors takes no two tensors that share memory.
+    content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()})
     weights = Weights(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
     folder.mkdir(parents=True, exist_ok=True)
+    for old in (CONFIG, RESULT, ROWS):
+        (folder / old).unlink(missing_ok=True)
     write_whole(folder / WEIGHTS, content)
     config = config.model_copy(update={"weights": weights})
     write_whole(folder / CONFIG, (json.dumps(config.model_dump(mode="json"), indent=2) + "\n").encode())
@@ -195,6 +234,9 @@ def write_card(folder: Path, config: CardConfig, model: Any) -> Card:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file atomically: readers see the old content or the new, never a part."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

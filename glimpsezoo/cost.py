@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from glimpsezoo.batched import gather
 from glimpsezoo.noise import Noise
@@ -24,7 +24,9 @@ from glimpsezoo.protocol import GlimpseModel, Phase, State
 from glimpsezoo.regions import Decision, Regions
 
 # On some versions of torch the CPU's attention kernel has no formula of its own and would count as nothing.
-_EXTRA_FORMULAS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
+_EXTRA_FORMULAS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
+}
 
 # Operations that move or make floating-point values and compute none: no arithmetic, so not worth listing as uncounted.
 _MOVES = (

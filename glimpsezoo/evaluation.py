@@ -9,7 +9,7 @@ Work is done in units of 1,000 images, each kept by the store as soon as it is w
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,16 +21,16 @@ from jaxtyping import Int
 from torch import Tensor
 
 from glimpsezoo.conditions import Clean, Condition
-from glimpsezoo.cost import MacTable, Meter
+from glimpsezoo.cost import Meter
 from glimpsezoo.data.base import Batch, ImageData, OnBadImage
 from glimpsezoo.data.loading import batches
+from glimpsezoo.driver import Record, Trace, rollout
 from glimpsezoo.environment import device_name, package_version
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.exits import ExitRule, Fixed
 from glimpsezoo.noise import Noise
-from glimpsezoo.protocol import PHASES, GlimpseModel
+from glimpsezoo.protocol import PHASES, GlimpseModel, Phase
 from glimpsezoo.records import SCHEMA
-from glimpsezoo.driver import Record, Trace, rollout
 from glimpsezoo.specs import Task
 from glimpsezoo.store import Measured, PaperCosts, Rows, Unit, UnitStore, source_hash, unit_id, weights_hash
 
@@ -186,50 +186,36 @@ def auto_batch_size(task: Task, device: torch.device) -> int:
     return 1 << max(0, min(most, MAX_BATCH).bit_length() - 1)
 
 
-def rows_of(trace: Trace, batch: Batch, steps: int) -> Rows:
+def rows_of(trace: Trace, batch: Batch) -> Rows:
     """The rows of a batch from its trace, recorded with every step and a meter. Raises FloatingPointError if logits are not numbers."""
-    logits = trace.logits_by_step().float()  # [B, looks, C]
-    logits = torch.cat([logits, logits[:, -1:].expand(-1, steps - trace.steps, -1)], 1)  # [B, T, C]: nobody looked later
-    log_p = logits.log_softmax(-1)
+    log_p = trace.logits_by_step().float().log_softmax(-1)  # [B, T, C]
     best, order = log_p.topk(min(5, log_p.shape[-1]), -1)  # [B, T, 5]
-    label = batch.labels[:, None, None].to(order.device)
-    nll = -log_p.gather(2, label.expand(-1, steps, 1)).squeeze(2)  # [B, T]
+    label = batch.labels[:, None, None].to(order.device)  # [B, 1, 1]
+    nll = -log_p.gather(2, label.expand(-1, trace.steps, 1)).squeeze(2)  # [B, T]
     if not nll.isfinite().all():
         raise FloatingPointError("the model's logits are not finite")
-    regions = torch.zeros_like(order[:, :, 0])
-    regions[:, : trace.steps] = trace.regions_by_step()
     assert trace.macs is not None
-    by_step, by_phase = _costs(trace.macs, trace.last_step, trace.rule_reads)
+    stopped = [_by_phase(trace.macs.stopped_at(step)).sum(1) for step in range(1, trace.steps + 1)]
+    ran = _by_phase(trace.macs.stopped_at(trace.steps, classify_every_step=trace.rule_reads))
     columns = {
         "id": batch.ids,
         "group": batch.groups,
-        "label": batch.labels.int(),
-        "prediction": order[:, :, 0].int(),
+        "label": batch.labels,
+        "prediction": order[:, :, 0],
         "confidence": best[:, :, 0].exp(),
         "nll": nll,
         "top5": (order == label).any(-1),
-        "macs_by_step": by_step,
-        "regions": regions.int(),
-        "macs": by_phase.sum(1),
-        "macs_by_phase": by_phase,
-        "exit_step": trace.last_step.int(),
+        "macs_by_step": torch.stack(stopped, 1),
+        "regions": trace.regions_by_step(),
+        "macs": ran.sum(1),
+        "macs_by_phase": ran,
+        "exit_step": trace.last_step,
     }
     return Rows(**{name: column.cpu().numpy() for name, column in columns.items()})
 
 
-def _costs(table: MacTable, last: Int[Tensor, "B"], rule_reads: bool) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B 5"]]:
-    """MACs of runs stopped at each step [B, T], and of what ran by phase [B, 5].
-
-    A run stopped at a step looks for no next place and classifies once. What ran classifies at every step if an exit rule reads it.
-    """
-    steps = torch.arange(1, table.sense.shape[1] + 1, device=last.device)
-    classified = table.classify.gather(1, steps.minimum(last[:, None]) - 1)  # [B, T]: at that step, or at the image's last one
-    looked = (table.sense + table.fuse + table.locate).cumsum(1) - table.locate  # [B, T]
-    by_step = table.start[:, None] + looked + classified
-    # An image that found nowhere to look has searched after its last step: the table holds what ran, so whole rows are summed.
-    classify = table.classify.sum(1) if rule_reads else classified[:, -1]
-    by_phase = {"start": table.start, "sense": table.sense.sum(1), "fuse": table.fuse.sum(1), "locate": table.locate.sum(1)}
-    return by_step, torch.stack([(by_phase | {"classify": classify})[phase] for phase in PHASES], 1)
+def _by_phase(macs: Mapping[Phase, Int[Tensor, "B"]]) -> Int[Tensor, "B 5"]:
+    return torch.stack([macs[phase] for phase in PHASES], 1)
 
 
 @dataclass
@@ -353,7 +339,7 @@ class _Measuring:
                 noise=Noise.of(self.config.seed, ids),
                 record=Record(every_step=True, meter=self.meter),
             )
-            return rows_of(trace, batch, self.job.budget)
+            return rows_of(trace, batch)
 
 
 def _spans(images: int) -> list[tuple[int, int]]:

@@ -82,7 +82,7 @@ class Registry:
 @cache
 def registry() -> Registry:
     """The registry of this process: built-ins, then every installed plugin in order of name."""
-    return load_plugins(entry_points(group=hooks.GROUP))
+    return load_plugins(list(entry_points(group=hooks.GROUP)))
 
 
 def load_plugins(points: Iterable[EntryPoint]) -> Registry:

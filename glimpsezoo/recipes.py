@@ -70,7 +70,9 @@ class Recipe(Settings):
                 length = {"epochs": "steps", "steps": "epochs"}.get(key)
                 whole["phase"] = tuple({**phase, **({length: None} if length else {}), key: value} for phase in whole["phase"])
             else:
-                raise GlimpseZooError(f"a recipe has no key {key!r}: {did_you_mean(key, [*PhaseRecipe.model_fields, 'seed', 'batch_size'])}")
+                raise GlimpseZooError(
+                    f"a recipe has no key {key!r}: {did_you_mean(key, [*PhaseRecipe.model_fields, 'seed', 'batch_size'])}"
+                )
         return type(self).parse(whole, owner="train")
 
 
@@ -87,7 +89,9 @@ def find_recipe(spec: ModelSpec, card_name: str) -> Recipe:
     """The recipe of `MODEL.DATA[.VARIANT]`. Raises `GlimpseZooError` naming those that exist."""
     known = recipe_names(spec)
     if _file_name(card_name) not in known:
-        raise GlimpseZooError(f"no recipe trains {card_name!r}: {did_you_mean(_file_name(card_name), known)} (or give one by --recipe FILE)")
+        raise GlimpseZooError(
+            f"no recipe trains {card_name!r}: {did_you_mean(_file_name(card_name), known)} (or give one by --recipe FILE)"
+        )
     text = (files(str(spec.recipes)) / f"{_file_name(card_name)}.toml").read_text(encoding="utf-8")
     return Recipe.from_toml(text, name=card_name)
 

@@ -16,7 +16,9 @@ SCHEMA = 1
 class Section(BaseModel):
     """Base of every record: frozen, without unknown keys, without NaN or infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True, json_schema_serialization_defaults_required=True
+    )
 
     def to_json(self) -> str:
         """The text of the file, indented, ending in a newline."""

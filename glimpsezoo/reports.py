@@ -1,16 +1,16 @@
 """What people read: the table of a run, its comparisons, and a card's README.md, all made from results."""
 
 import json
+import shlex
 from collections.abc import Sequence
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from glimpsezoo.cards import README, RESULT, Card, write_whole
+from glimpsezoo.cards import README, RESULT, ROWS, Card, write_whole
 from glimpsezoo.records import Comparison, Estimate, Pair, Result
-
-ROWS = "rows.parquet"
 
 
 def macs_text(macs: float) -> str:
@@ -44,11 +44,11 @@ def print_results(results: Sequence[Result], console: Console) -> None:
     table.add_column("model", style="cyan", overflow="fold", max_width=30)
     headings = ["step", *(["top-1 %", "95 % interval", "top-5 %", "NLL", "ECE %"] if accurate else []), "MACs/image"]
     if counted:
-        headings.append("the paper's count")
+        headings.append("paper's MACs")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
-        for index, cells in enumerate(_step_cells(result, accurate=accurate, counted=counted)):
+        for index, cells in enumerate(_step_cells(result, accurate=accurate, counted=counted) or [["failed"]]):
             table.add_row("" if index else display_name(result), *cells)
     console.print(table)
     console.print(Text(_footnote(results[0]), style="dim"))
@@ -109,7 +109,7 @@ def pair_text(pair: Pair, macs_a: float | None, macs_b: float | None) -> str:
         f"{pair.a} against {pair.b}: {100 * pair.difference:+.2f} points ({100 * pair.low:+.2f} to {100 * pair.high:+.2f}), "
         f"{verdict} (one-sided {p})"
     )
-    return text + (f", at {macs_a / macs_b:.3f} of its MACs" if macs_a and macs_b else "")
+    return text + (f", at {macs_a / macs_b:.3g} times its MACs" if macs_a and macs_b else "")
 
 
 def comparison_json(results: Sequence[Result], comparison: Comparison | None) -> str:
@@ -121,21 +121,29 @@ def comparison_json(results: Sequence[Result], comparison: Comparison | None) ->
     return json.dumps(content, indent=2)
 
 
-def write_card_readme(card: Card, result: Result | None = None) -> None:
-    """(Re)write a card's README.md from its config and its evidence, result.json if there is one."""
+def evidence(card: Card) -> Result | None:
+    """The card's result.json; None if there is none that was measured with these very weights."""
     path = card.folder / RESULT
-    if result is None and path.is_file():
-        result = Result.model_validate_json(path.read_bytes())
-    write_whole(card.folder / README, card_text(card, result).encode())
+    try:
+        result = Result.model_validate_json(path.read_bytes()) if path.is_file() else None
+    except ValidationError:
+        return None
+    used = result.model.checkpoint if result else None
+    return result if used and card.config.weights and used.sha256 == card.config.weights.sha256 else None
+
+
+def write_card_readme(card: Card) -> None:
+    """(Re)write a card's README.md from its config and its evidence."""
+    write_whole(card.folder / README, card_text(card, evidence(card)).encode())
 
 
 def card_text(card: Card, result: Result | None) -> str:
     """The README.md of a card: the Hub's metadata, what it is, its numbers, how it was made, its limits."""
     config = card.config
     lines = ["---", *_metadata(card, result), "---", "", f"# {config.name}", ""]
-    lines += [f"`{config.model}` (plugin `{config.plugin}`) for `{config.data['name']}`, as a card of glimpsezoo.", ""]
-    lines += ["```", f"pip install {config.plugin}", f"glimpsezoo run {config.name} --data {config.data['name']}", "```", ""]
-    lines += _numbers(result) if result else ["Not measured yet: `glimpsezoo run CARD --update-card`.", ""]
+    lines += [f"`{config.model}` (plugin `{config.plugin}`) for `{config.data.name}`, as a card of glimpsezoo.", ""]
+    lines += ["```", f"pip install {config.plugin}", _run_command(card), "```", ""]
+    lines += _numbers(result) if result else [f"Not measured yet: `{_run_command(card)} --update-card`.", ""]
     lines += ["## How it was made", "", *_made(card), ""]
     lines += ["## Settings", "", "| setting | value |", "| --- | --- |"]
     lines += [f"| {key} | {_cell(value)} |" for key, value in config.config.items()]
@@ -143,11 +151,17 @@ def card_text(card: Card, result: Result | None) -> str:
     return "\n".join(lines)
 
 
+def _run_command(card: Card) -> str:
+    data = card.config.data
+    sets = [word for key, value in data.settings.items() for word in ("--set", f"data.{key}={value}")]
+    return shlex.join(["glimpsezoo", "run", card.name, "--data", data.name, *sets])
+
+
 def _metadata(card: Card, result: Result | None) -> list[str]:
     """Model-card metadata of the Hub (YAML)."""
     config = card.config
     lines = [f"license: {config.license}", "library_name: glimpsezoo", "pipeline_tag: image-classification"]
-    lines += ["tags:", "- glimpsezoo", f"- {json.dumps(config.model)}", "datasets:", f"- {json.dumps(config.data['name'])}"]
+    lines += ["tags:", "- glimpsezoo", f"- {json.dumps(config.model)}", "datasets:", f"- {json.dumps(config.data.name)}"]
     lines += ["metrics:", "- accuracy"]
     if result and result.accuracy:
         lines += ["model-index:", f"- name: {json.dumps(config.name)}", "  results:", "  - task:", "      type: image-classification"]
@@ -161,7 +175,15 @@ def _numbers(result: Result) -> list[str]:
     if result.accuracy:
         lines += ["| step | top-1 % | 95 % interval | top-5 % | NLL | ECE % | MACs an image |", "| --- " * 7 + "|"]
         for s in result.accuracy.steps:
-            cells = [str(s.step), percent(s.top1), interval(s.top1), percent(s.top5), f"{s.nll.value:.3f}", percent(s.ece), macs_text(s.macs)]
+            cells = [
+                str(s.step),
+                percent(s.top1),
+                interval(s.top1),
+                percent(s.top5),
+                f"{s.nll.value:.3f}",
+                percent(s.ece),
+                macs_text(s.macs),
+            ]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
     if result.flops and result.flops.paper_macs:
@@ -171,15 +193,20 @@ def _numbers(result: Result) -> list[str]:
         lines += [f"Ran and not counted as MACs: {', '.join(result.flops.uncounted) or 'nothing'}.", ""]
     lines += [_footnote(result), "", "Measured by", "", "```", result.run.command, "```", ""]
     env = result.environment
-    return [*lines, f"on {env.platform}, {env.device}, torch {env.packages.get('torch', '?')}. The rows, one an image, are in `{ROWS}`.", ""]
+    return [
+        *lines,
+        f"on {env.platform}, {env.device}, torch {env.packages.get('torch', '?')}. The rows, one an image, are in `{ROWS}`.",
+        "",
+    ]
 
 
 def _made(card: Card) -> list[str]:
     trained = card.config.trained
-    if "imported_from" in trained:
-        return [f"Imported from `{trained['imported_from']}` by", "", "```", str(trained["command"]), "```"]
     if not trained:
         return ["Nobody wrote down how."]
+    if "imported_from" in trained:
+        notes = [f"- {note}" for note in trained.get("notes", ())]
+        return [f"Imported from `{trained['imported_from']}` by", "", "```", str(trained["command"]), "```", *([""] if notes else []), *notes]
     return [
         "Trained by",
         "",
@@ -187,16 +214,16 @@ def _made(card: Card) -> list[str]:
         str(trained["command"]),
         "```",
         "",
-        f"in {trained['minutes']} minutes ({trained['machine']}, torch {trained['torch']}); the curve is in `training.jsonl`, the recipe in "
-        "`config.json`. No choice was made on the test split.",
+        f"in {trained['minutes']} minutes ({trained['machine']}, torch {trained['torch']}); the curve is in `training.jsonl`, "
+        "the recipe in `config.json`. No choice was made on the test split.",
     ]
 
 
 def _limits(card: Card) -> list[str]:
     height, width = card.config.task.image_size
     return [
-        f"It tells {len(card.config.task.classes)} classes apart on images like those of `{card.config.data['name']}` ({height} x {width} px); "
-        "nothing is known of others. It is a research model, not tested for any use that matters to anyone's safety."
+        f"It tells {len(card.config.task.classes)} classes apart on images like those of `{card.config.data.name}` "
+        f"({height} x {width} px); nothing is known of others. It is a research model, not tested for any use that matters to anyone's safety."
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from glimpsezoo.cards import Card, all_cards, find_card
+from glimpsezoo.cards import Card, card_paths, find_card
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.plugins import registry
 from glimpsezoo.protocol import GlimpseModel
@@ -25,32 +25,35 @@ class Assignments:
     shared: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, texts: Iterable[str], models: Iterable[str]) -> "Assignments":
-        """Sort `key=value` texts by whom they address; `models` are the model arguments of the command.
+    def parse(cls, texts: Iterable[str], models: Iterable[str], *, scopes: Iterable[str] = ("data",)) -> "Assignments":
+        """Sort `key=value` texts by whom they address: one of `models`, one of `scopes` ('data', 'train'), or else every model.
 
         >>> Assignments.parse(["glimpses=4", "data.size=28", "mgnet.alpha=0.5"], ["mgnet"]).scoped
         {'mgnet': {'alpha': '0.5'}}
         """
         found = cls()
-        scopes = {"data": found.data, "train": found.train}
+        taken = {scope: {"data": found.data, "train": found.train}[scope] for scope in scopes}
         names = sorted(models, key=len, reverse=True)
         for text in texts:
             key, equals, value = text.partition("=")
             if not equals or not key:
-                raise GlimpseZooError(f"--set expects key=value, got {text!r}")
-            owner = next((name for name in (*names, *scopes) if key.startswith(f"{name}.")), None)
+                raise GlimpseZooError(f"--set expects key=value, got {text!r}: try 'glimpsezoo show MODEL' for the keys")
+            owner = next((name for name in (*names, *taken) if key.startswith(f"{name}.")), None)
             if owner is None:
                 found.shared[key] = value
-            elif owner in scopes:
-                scopes[owner][key.removeprefix(f"{owner}.")] = value
+            elif owner in taken:
+                taken[owner][key.removeprefix(f"{owner}.")] = value
             else:
                 found.scoped.setdefault(owner, {})[key.removeprefix(f"{owner}.")] = value
         return found
 
-    def of_model(self, name: str, declared: Iterable[str]) -> dict[str, Any]:
-        """What reaches one model: the shared keys that it declares, and its own."""
+    def of_model(self, names: Iterable[str], declared: Iterable[str]) -> dict[str, Any]:
+        """What reaches one model, under any of its names: the shared keys that it declares, and its own."""
         known = set(declared)
-        return {key: value for key, value in self.shared.items() if key in known} | self.scoped.get(name, {})
+        found = {key: value for key, value in self.shared.items() if key in known}
+        for name in names:
+            found |= self.scoped.get(name, {})
+        return found
 
     def check_all_declared(self, declared: Mapping[str, Iterable[str]]) -> None:
         """Raise `GlimpseZooError` for a shared key that no model declares. declared: model name -> its keys."""
@@ -58,7 +61,9 @@ class Assignments:
         for key in self.shared:
             if key not in known:
                 who = " or ".join(declared)
-                raise GlimpseZooError(f"--set {key}: {who} has no such setting: {did_you_mean(key, known)} (data.KEY reaches the data)")
+                raise GlimpseZooError(
+                    f"--set {key} expects a setting of {who}, or data.KEY for the data: {did_you_mean(key.rpartition('.')[2], known)}"
+                )
 
 
 @dataclass(frozen=True)
@@ -82,64 +87,78 @@ def choose_model(name: str, data: str, sets: Assignments, checkpoint: str | None
 
     checkpoint: None takes the card; 'none' and 'timm' take none; anything else is a card's name or path. Raises `GlimpseZooError`.
     """
-    card = find_card(name)
-    spec = _spec_of(name, card)
-    model_name = card.config.model if card else name
-    if checkpoint in {"none", "timm"}:
-        stored = card.config.config if card else {}
-        card = None
-    else:
-        if checkpoint is not None:
-            card = find_card(checkpoint)
-            if card is None:
-                raise GlimpseZooError(f"--checkpoint expects 'none', 'timm' or a card, got {checkpoint!r}: {_nearest(checkpoint)}")
-            if card.config.model != model_name:
-                raise GlimpseZooError(f"--checkpoint {checkpoint} is a card of {card.config.model!r}, not of {model_name!r}")
-        elif card is None:
-            card = find_card(f"{name}.{data}")
-            if card is None:
-                raise GlimpseZooError(_no_card(name, data))
-        stored = card.config.config
-    values = {**(stored or spec.defaults.get(data, {}))}
+    named = find_card(name)
+    spec, model = spec_of(name, named), model_name(name, named)
+    card = _trained(name, model, data, named, checkpoint)
+    source = card or named
+    values = dict(source.config.config if source else spec.defaults.get(data, {}))
     if spec.prefix:
-        values[spec.prefix_key] = model_name.removeprefix(spec.name)
+        values[spec.prefix_key] = model.removeprefix(spec.name)
     schema: type[Settings] = load_string(spec.config)
-    changes = sets.of_model(name, schema.model_fields)
+    changes = sets.of_model([model, name], schema.model_fields)
     settings = schema.parse({**values, **changes}, owner=name)
-    before = schema.parse(values, owner=name).model_dump() if card else {}
-    changed = {key: value for key, value in changes.items() if card and before[key] != settings.model_dump()[key]}
+    changed = {}
+    if card:
+        before, after = schema.parse(values, owner=name).model_dump(), settings.model_dump()
+        changed = {key: value for key, value in changes.items() if before[key] != after[key]}
     return ModelChoice(name, spec, card, settings, changed)
+
+
+def argument_names(arguments: Iterable[str]) -> list[str]:
+    """What `--set NAME.KEY` may call the models of a command: each argument, and the model of each card among them."""
+    return [name for argument in arguments for name in (argument, model_name(argument, find_card(argument)))]
+
+
+def model_name(name: str, card: Card | None) -> str:
+    """The model behind a model argument: the card's, or the argument itself."""
+    return card.config.model if card else name
+
+
+def _trained(name: str, model: str, data: str, named: Card | None, checkpoint: str | None) -> Card | None:
+    """The card whose weights are taken; None for untrained ones and those of timm. named: the card that the argument names."""
+    if checkpoint in {"none", "timm"}:
+        return None
+    if checkpoint is None:
+        card = named or find_card(f"{name}.{data}")
+        if card is None:
+            raise GlimpseZooError(_no_card(name, data))
+        return card
+    card = find_card(checkpoint)
+    if card is None:
+        raise GlimpseZooError(f"--checkpoint expects 'none', 'timm' or a card, got {checkpoint!r}: {did_you_mean(checkpoint, card_paths())}")
+    if card.config.model != model:
+        raise GlimpseZooError(f"--checkpoint expects a card of {model!r}, got {checkpoint!r}, which is one of {card.config.model!r}")
+    return card
 
 
 def declared_settings(name: str) -> list[str]:
     """The `--set` keys of a model argument."""
-    return list(load_string(_spec_of(name, find_card(name)).config).model_fields)
+    return list(load_string(spec_of(name, find_card(name)).config).model_fields)
 
 
-def _spec_of(name: str, card: Card | None) -> ModelSpec:
+def spec_of(name: str, card: Card | None) -> ModelSpec:
+    """The spec of a model argument that names `card`, or none. Raises `GlimpseZooError` for a model that no plugin has."""
+    plugins = registry()
+    specs = plugins.all(ModelSpec)
+    wanted = model_name(name, card)
+    if any(wanted == spec.name or (spec.prefix and wanted.startswith(spec.name)) for spec in specs):
+        return plugins.find(ModelSpec, wanted)
     if card is None:
-        known = [spec.name for spec in registry().all(ModelSpec) if not spec.prefix]
-        if "." in name and not any(spec.prefix and name.startswith(spec.name) for spec in registry().all(ModelSpec)):
-            raise GlimpseZooError(f"expected a model or a card, got {name!r}: {_nearest(name, known)}")
-        return registry().find(ModelSpec, name)
-    try:
-        return registry().find(ModelSpec, card.config.model)
-    except GlimpseZooError:
-        raise GlimpseZooError(
-            f"card {card.name!r} needs the model {card.config.model!r}, which no installed plugin has: pip install {card.config.plugin}"
-        ) from None
-
-
-def _nearest(name: str, known: Iterable[str] = ()) -> str:
-    return did_you_mean(name, [*known, *(card.name for card in all_cards())])
+        known = [spec.name + ("NAME" if spec.prefix else "") for spec in specs]
+        broken = [plugin.provenance.plugin for plugin in plugins.plugins if plugin.error]
+        why = f" (broken: {', '.join(broken)}; see 'glimpsezoo plugins')" if broken else ""
+        raise GlimpseZooError(f"expected a model or a card, got {name!r}: {did_you_mean(name, [*known, *card_paths()])}{why}")
+    broken = [plugin.error for plugin in plugins.plugins if plugin.error and plugin.provenance.distribution == card.config.plugin]
+    remedy = f"its plugin {card.config.plugin} is broken: {broken[0]}" if broken else f"pip install {card.config.plugin}"
+    raise GlimpseZooError(f"card {card.name!r} needs the model {card.config.model!r}, which no installed plugin has: {remedy}")
 
 
 def _no_card(name: str, data: str) -> str:
-    others = [card.name for card in all_cards() if card.config.model == name]
-    have = f"; it has {', '.join(others)}" if others else ""
+    others = [card for card in card_paths() if card.startswith(f"{name}.")]
+    have = f" (it has {', '.join(others)})" if others else ""
     return (
-        f"no trained card of {name!r} for {data!r}{have}: train one ('glimpsezoo train {name} --data {data}'), "
-        "import one ('glimpsezoo import'), name one by --checkpoint, or measure it untrained with --checkpoint none"
+        f"expected a trained card of {name!r} for {data!r}, got none{have}: train one ('glimpsezoo train {name} --data {data}'), "
+        "import one ('glimpsezoo import'), name one by --checkpoint, or measure it untrained (--checkpoint none)"
     )
 
 
@@ -164,10 +183,12 @@ def _agreed(card: Card, task: Task) -> Task:
     """The card's task at the data's image size, if they ask for the same channels and classes."""
     own = card.config.task.task()
     if own.channels != task.channels:
-        raise GlimpseZooError(f"card {card.name!r} takes images of {own.channels} channel(s), the data have {task.channels}")
+        raise GlimpseZooError(
+            f"card {card.name!r} takes images of {own.channels} channel(s), got data of {task.channels}: measure it on data like {card.config.data.name}"
+        )
     if own.classes != task.classes:
         raise GlimpseZooError(
-            f"card {card.name!r} tells {len(own.classes)} classes apart ({_some(own.classes)}), the data have {len(task.classes)} "
+            f"card {card.name!r} tells {len(own.classes)} classes apart ({_some(own.classes)}), got data of {len(task.classes)} "
             f"({_some(task.classes)}): measure it on data of its own classes"
         )
     return replace(own, image_size=task.image_size)

@@ -61,11 +61,11 @@ class Groups:
         np.add.at(total, self.index, columns)
         return total
 
-    def resampled_sums(self, columns: Float[ndarray, "n m"], seed: int = SEED) -> Float[ndarray, "R m"]:
+    def resampled_sums(self, columns: Float[ndarray, "n m"], seed: int = SEED) -> Float[ndarray, "R m+1"]:
         """Column sums of `RESAMPLES` samples of G groups drawn with replacement; the last column of the answer counts the images."""
         sums = self.sums(np.column_stack([columns, np.ones(len(columns))]))
 
-        def weights(draw: np.random.Generator, resamples: int) -> Float[ndarray, "r G"]:
+        def weights(draw: np.random.Generator, resamples: int) -> Int[ndarray, "r G"]:
             # Multinomial weights as counts of uniform draws: several times as quick as numpy's own multinomial.
             drawn = draw.integers(self.count, size=(resamples, self.count)) + np.arange(resamples)[:, None] * self.count
             return np.bincount(drawn.ravel(), minlength=resamples * self.count).reshape(resamples, self.count)
@@ -77,7 +77,7 @@ class Groups:
         sums = self.sums(values[:, None].astype(float))
         sums = sums[sums[:, 0] != 0]
 
-        def signs(draw: np.random.Generator, resamples: int) -> Float[ndarray, "r G"]:
+        def signs(draw: np.random.Generator, resamples: int) -> Int[ndarray, "r G"]:
             return draw.integers(2, size=(resamples, len(sums))) * 2 - 1
 
         return _weighted_sums(signs, sums, seed)[:, 0]

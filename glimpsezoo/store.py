@@ -205,7 +205,7 @@ def write_rows(path: Path, unit: Unit) -> None:
 def read_rows(path: Path) -> Unit | None:
     """What `write_rows` wrote; None if the file is missing, cut, damaged or of another layout."""
     try:
-        table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
+        table = pq.read_table(path, page_checksum_verification=True)
         measured = Measured.model_validate_json(table.schema.metadata[_METADATA])
         return Unit(Rows.from_table(table), measured)
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):  # whatever is wrong with it, it is measured again
@@ -223,7 +223,7 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
     whole = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         whole.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        whole.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        whole.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return whole.hexdigest()
 
 

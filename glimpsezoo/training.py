@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from glimpsezoo.data.base import Batch, ImageData
 from glimpsezoo.data.loading import batches, batches_per_epoch, training_batches
+from glimpsezoo.driver import rollout
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.noise import Noise
 from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.recipes import PhaseRecipe, Recipe
-from glimpsezoo.driver import rollout
 
 TrainingStep = Callable[[GlimpseModel[Any], Tensor, Tensor, "TrainingPhase"], dict[str, Tensor]]
 CHECKPOINT, LOG = "checkpoint.pt", "training.jsonl"
@@ -169,7 +169,8 @@ class _TrainingRun:
             self.restored = {}
 
     def _step(self, phase: PhaseRecipe, batch: Batch, epoch: int, total: int) -> None:
-        assert self.optimiser is not None and self.schedule is not None
+        assert self.optimiser is not None
+        assert self.schedule is not None
         seed = _mixed(self.recipe.seed, self.phase, self.step)
         torch.manual_seed(seed)
         device = self.job.device

@@ -136,7 +136,7 @@ def test_a_phase_trains_only_what_it_names(tmp_path: Path):
         pass
     after = work.model.state_dict()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
-    assert changed == {"head.weight", "head.bias"}
+    assert changed == {name for name in after if name.startswith("head.")} != set()
 
 
 def test_memory_is_kept_over_a_stop(tmp_path: Path):

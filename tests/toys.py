@@ -23,7 +23,9 @@ TASK = Task(image_size=(16, 16), channels=1, classes=("a", "b", "c"))
 
 
 def batch_of_images(count: int, seed: int = 0) -> Tensor:
-    return torch.rand(count, 1, 16, 16, generator=torch.Generator().manual_seed(seed))
+    """Images [count, 1, 16, 16] of coarse blocks, which differ enough for their rollouts to differ."""
+    blocks = torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(blocks, scale_factor=4)
 
 
 def crops(images: Tensor, regions: Regions, side: int) -> Tensor:
@@ -58,7 +60,7 @@ class Peek(Counted):
         self.see = nn.Conv2d(1, 6, 3)  # 8 x 8 crops to 6 x 6 maps
         self.fuse_in = nn.Linear(6 * 36, 24)
         self.fuse_memory = nn.Linear(24, 24)
-        self.head = nn.Linear(24, len(TASK.classes))
+        self.head = nn.Linear(24, len(TASK.classes), bias=False)
         self.where = nn.Linear(24, 2)
 
     def start(self, images: Tensor, noise: Noise) -> tuple[PeekState, Decision]:
@@ -76,7 +78,7 @@ class Peek(Counted):
 
     def classify(self, state: PeekState) -> Tensor:
         self.asked["classify"] += len(state.memory)
-        return 6 * self.head(state.memory)
+        return 10 * self.head(state.memory)
 
     def locate(self, state: PeekState) -> Decision:
         self.asked["locate"] += len(state.memory)
@@ -134,7 +136,7 @@ class Tree(Counted):
         self.squeeze = nn.ModuleList([nn.Linear(8 + 4 * level, 8) for level in range(steps)])
         self.odds = nn.Linear(8, 4)
         self.merge = nn.Linear(16, 8)
-        self.head = nn.Linear(8, len(TASK.classes))
+        self.head = nn.Linear(8, len(TASK.classes), bias=False)
 
     def start(self, images: Tensor, noise: Noise) -> tuple[TreeState, TreeDecision]:
         self.asked["start"] += len(images)
@@ -167,20 +169,21 @@ class Tree(Counted):
         parent, value = state.parents(), state.feature
         for level in range(int(state.level.max()) - 1, -1, -1):
             child = (state.level == level + 1).nonzero().squeeze(1)
-            mean = torch.zeros_like(value).index_reduce(0, parent[child], value[child], "mean", include_self=False)
+            below = torch.zeros_like(value).index_add(0, parent[child], value[child])
             merging = parent[child].unique()
-            value = value.index_copy(0, merging, torch.tanh(self.merge(torch.cat([value, mean], 1)[merging])))
-        return 12 * self.head(value[state.level == 0])
+            value = value.index_copy(0, merging, torch.tanh(self.merge(torch.cat([value, below], 1)[merging])))
+        return 20 * self.head(value[state.level == 0])
 
     def locate(self, state: TreeState) -> TreeDecision:
         self.asked["locate"] += state.batch
         tip = (state.level == state.step - 1).nonzero().squeeze(1)  # the nodes of the last look
         image, number = state.image[tip], state.number[tip]
-        probability = torch.sigmoid(3 * self.odds(state.feature[tip]) - 0.5)  # [N, 4]
+        probability = torch.sigmoid(3 * self.odds(state.feature[tip]) - 1)  # [N, 4]
         taken = state.noise.uniform(state.step, 4, image=image, lane=number) < probability
         log_prob = torch.where(taken, probability, 1 - probability).log().sum(1)
         node, child = taken.nonzero(as_tuple=True)
-        first = state.image.bincount(minlength=state.batch).cumsum(0) - state.image.bincount(minlength=state.batch)
+        nodes = state.image.bincount(minlength=state.batch)
+        first = nodes.cumsum(0) - nodes  # [B] the row of each image's root
         half = 0.5 ** (state.step - 1)
         corner = torch.stack([child % 2, child // 2], 1) - 0.5
         regions = Regions(

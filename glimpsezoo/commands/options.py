@@ -53,5 +53,7 @@ def pick_device(name: str) -> Any:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except Exception as error:  # torch raises many kinds for devices that are not there
-        raise GlimpseZooError(f"--device expects one that this machine has (cpu, cuda, mps), got {name!r}: {one_line(error):.120}") from None
+        raise GlimpseZooError(
+            f"--device expects one that this machine has (cpu, cuda, mps), got {name!r}: {one_line(error):.120}"
+        ) from None
     return device

@@ -23,7 +23,9 @@ from glimpsezoo.commands import options
     options.settings,
     click.option("--checkpoint", metavar="CARD", help="A card; 'none' measures untrained; 'timm' takes timm's own weights."),
     click.option("--measure", default="accuracy,flops", show_default=True, metavar="LIST", help="What to measure."),
-    click.option("--on-bad-image", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="What an unreadable image does."),
+    click.option(
+        "--on-bad-image", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="What an unreadable image does."
+    ),
     options.output,
     options.force,
     options.fresh,

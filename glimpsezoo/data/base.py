@@ -82,11 +82,6 @@ class ImageData(ABC):
     def __getitem__(self, index: int) -> Example:
         """The example at `index`, as it is measured. Raises `BadImageError`."""
 
-    def labels(self) -> Int[Tensor, "N"]:
-        """All labels in order, -1 for a bad one. A source that can tell them without decoding images overrides it."""
-        found = [example.label if isinstance(example, Example) else -1 for example in self.examples(0, len(self))]
-        return torch.tensor(found, dtype=torch.long)
-
     def examples_at(self, places: Sequence[int]) -> Iterator[Example | BadImageError]:
         """The examples at these places, in this order; a bad one as the `BadImageError` that names it.
 

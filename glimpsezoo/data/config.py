@@ -1,11 +1,103 @@
 """What `--set data.KEY=value` reaches. Torch-free: a command line is checked before anything heavy is loaded."""
 
-from pydantic import Field
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
 
 from glimpsezoo.settings import Settings
+from glimpsezoo.specs import DatasetSpec, Task, load_string
+
+
+class SizedSettings(Settings):
+    """Data whose images come in the size that is asked for."""
+
+    size: int | None = Field(None, ge=8, description="side of an image in pixels; None is the data set's own")
 
 
 class PlacedSettings(Settings):
     """Digits placed on a canvas."""
 
     seed: int = Field(0, description="seed of placements, noise and textures")
+
+
+class MnistSettings(Settings):
+    """MNIST as it is."""
+
+    streaming: bool = Field(False, description="read the Hub's files without keeping a copy")
+
+
+class PlacedMnistSettings(MnistSettings, PlacedSettings):
+    """MNIST digits on a canvas."""
+
+    places: int | None = Field(None, ge=1, description="placements of each calibration and test digit; None is the data set's own number")
+
+
+class RescaledMnistSettings(PlacedMnistSettings, SizedSettings):
+    """MNIST digits on a canvas of 56 px, rescaled by area."""
+
+    @field_validator("size")
+    @classmethod
+    def _halved(cls, size: int | None) -> int | None:
+        if size not in (None, 14, 28, 56):
+            raise ValueError(f"expected 14, 28 or 56, got {size}")
+        return size
+
+
+class AugmentedSettings(SizedSettings):
+    """Natural images: how big they are, and how training varies them."""
+
+    seed: int = Field(0, description="seed of the training augmentation")
+    crop_area: float = Field(0.08, gt=0, le=1, description="least share of the image that a training crop covers")
+    crop_aspect: float = Field(4 / 3, ge=1, description="largest ratio of a training crop's sides")
+    interpolation: Literal["bilinear", "random"] = Field(
+        "bilinear", description="how a training crop is resized; random: nearest, bilinear, bicubic or area"
+    )
+    colours: Literal["autoaugment", "distort", "keep"] = Field(
+        "autoaugment", description="AutoAugment's ImageNet policy; random brightness, contrast and saturation; or none"
+    )
+
+    @property
+    def augmentation(self) -> set[str]:
+        """The keys that change training images alone."""
+        return {"seed", "crop_area", "crop_aspect", "interpolation", "colours"}
+
+
+class CataloguedImageSettings(AugmentedSettings):
+    """A set of natural images that the catalogue knows."""
+
+    streaming: bool = Field(False, description="read the Hub's files, or those of --data-dir, without keeping a copy")
+
+
+class FolderSettings(AugmentedSettings):
+    """Any folder of class folders."""
+
+    channels: Literal[1, 3] = Field(3, description="1 for grey, 3 for colour")
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _number(cls, channels: Any) -> Any:
+        return int(channels) if isinstance(channels, str) and channels.isdigit() else channels
+
+
+class HubSettings(FolderSettings):
+    """Any image-classification set of the Hub."""
+
+    streaming: bool = Field(False, description="read the Hub's files without keeping a copy")
+    subset: str | None = Field(None, description="the Hub's name of the configuration, where there are several")
+    image: str | None = Field(None, description="the column that holds the image; None finds it")
+    label: str | None = Field(None, description="the column that holds the label; None finds it")
+    train: str | None = Field(None, description="the Hub's split to train and calibrate on; None finds it")
+    test: str | None = Field(None, description="the Hub's split to measure; None finds it")
+
+
+def task_of(spec: DatasetSpec, settings: Mapping[str, Any]) -> Task | None:
+    """What the data set asks of a model under these settings, without opening it; None where only opening it tells.
+
+    Raises `GlimpseZooError` for settings that the data set does not have.
+    """
+    config = load_string(spec.config).parse(settings, owner="data")
+    if spec.task is None or not isinstance(config, SizedSettings) or config.size is None:
+        return spec.task
+    return replace(spec.task, image_size=(config.size, config.size))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from glimpsezoo.data.base import DataInfo, ImageData
 from glimpsezoo.data.config import PlacedSettings
 from glimpsezoo.data.fingerprint import fingerprint
-from glimpsezoo.data.placed import Glyphs, PlacedDigits, every
+from glimpsezoo.data.placed import Glyphs, PlacedDigits, Placing, every
 from glimpsezoo.specs import DatasetSpec
 
 SIDE = 20  # px of an enlarged digit
@@ -35,7 +35,7 @@ def open_digits(spec: DatasetSpec, name: str, split: str, config: PlacedSettings
     # Enlarged once, when opened. 8 bits, as a stored image would be, so that every machine gives the same pixels.
     large = F.interpolate(glyphs.pixels[:, None] * (255 / 16), size=(SIDE, SIDE), mode="bilinear")[:, 0]  # [N, 20, 20]
     enlarged = Glyphs(large.round().to(torch.uint8), glyphs.labels, glyphs.ids)
-    return PlacedDigits(info, spec.task, enlarged, places=PLACES[split], seed=config.seed)
+    return PlacedDigits(info, spec.task, enlarged, Placing(canvas=spec.task.image_size[0], places=PLACES[split], seed=config.seed))
 
 
 def _handwriting() -> Glyphs:

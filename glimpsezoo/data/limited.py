@@ -1,6 +1,6 @@
 """A fixed stratified choice of a split's images: `--limit`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -38,10 +38,8 @@ class Limited(ImageData):
     def __getitem__(self, index: int) -> Example:
         return self.data[self.index[index]]
 
-    def examples(self, start: int, stop: int) -> Iterator[Example | BadImageError]:
-        """One by one: each place of the choice is a span of one."""
-        for place in self.index[start:stop]:
-            yield from self.data.examples(place, place + 1)
+    def examples_at(self, places: Sequence[int]) -> Iterator[Example | BadImageError]:
+        return self.data.examples_at([self.index[place] for place in places])
 
     def labels(self) -> Int[Tensor, "n"]:
         return self.data.labels()[self.index]

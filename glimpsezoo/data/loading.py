@@ -15,17 +15,34 @@ from glimpsezoo.specs import DatasetSpec, load_string
 SPLITS = ("train", "calibration", "test")
 
 
-def open_data(spec: DatasetSpec, name: str, split: str, settings: Mapping[str, Any], data_dir: Path | None = None) -> ImageData:
+def open_data(
+    spec: DatasetSpec,
+    name: str,
+    split: str,
+    settings: Mapping[str, Any],
+    data_dir: Path | None = None,
+    *,
+    on_bad_image: OnBadImage = "fail",
+) -> ImageData:
     """Open one split of the data set that `spec` describes.
 
     name: what the user typed (a prefix spec reads its rest). settings: values for `--set data.KEY`, text or typed.
-    Raises `GlimpseZooError`, one line, for an unknown split or setting and for data that cannot be had.
+    Raises `GlimpseZooError`, one line, for an unknown split or setting, for data that cannot be had and, unless bad images are
+    skipped, for a class without an image.
     """
     known = tuple(spec.splits) or SPLITS
     if split not in known:
         raise GlimpseZooError(f"expected a split of {name}, got {split!r}: {did_you_mean(split, known)}")
     config = load_string(spec.config).parse(settings, owner="data")
-    return load_string(spec.source)(spec, name, split, config, data_dir)
+    data: ImageData = load_string(spec.source)(spec, name, split, config, data_dir)
+    empty = data.empty_classes() if on_bad_image == "fail" else ()
+    if empty:
+        names = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        raise GlimpseZooError(
+            f"expected images of every class in the {split} split of {name}, got none of {len(empty)} ({names}): "
+            "complete the data, or go on without them by --on-bad-image skip"
+        )
+    return data
 
 
 def batches(
@@ -79,7 +96,7 @@ class _Spans(Dataset[Batch]):
         return len(self.spans)
 
     def __getitem__(self, k: int) -> Batch:
-        return collate(list(self.data.examples(*self.spans[k])), self.data.task, self.on_bad_image)
+        return collate(self.data.examples(*self.spans[k]), self.data.task, self.on_bad_image)
 
 
 @dataclass(frozen=True)
@@ -95,7 +112,8 @@ class _Shuffled(Dataset[Batch]):
         return len(self.rows)
 
     def __getitem__(self, k: int) -> Batch:
-        examples = [self.data.training_example(i, self.epoch) if self.augment else self.data[i] for i in self.rows[k]]
+        places = self.rows[k]
+        examples = self.data.training_examples(places, self.epoch) if self.augment else self.data.examples_at(places)
         return collate(examples, self.data.task)
 
 

@@ -1,31 +1,46 @@
-"""Small grey digits on a larger canvas: every placement is a function of (seed, split, digit, placement)."""
+"""Small grey digits on a larger canvas: placements, noise and textures are a function of (seed, split, digit, placement)."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Int, UInt8
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from glimpsezoo.data.base import DataInfo, Example, ImageData
+from glimpsezoo.data.base import BadImageError, DataInfo, Example, ImageData
+from glimpsezoo.data.texture import SIDE, grass
 from glimpsezoo.noise import Noise
 from glimpsezoo.specs import Task
 
 SPLIT_NUMBERS = {"train": 0, "calibration": 1, "test": 2}
-PLACE = 0  # the lanes of an image's noise: where it stands
+PLACE, NOISE, TEXTURE = 0, 1, 2  # lanes of an image's noise
+DEVIATION = 0.3  # of the Gaussian noise, with black at 0 and white at 1 (MGNet, appendix B)
+CORRUPTED = 0.1  # share of pixels that salt and pepper hit, half of them white (pyramid, section 5.1)
+CHUNK = 64  # images drawn at once: bounds memory, whatever the batch
+
+Treatment = Literal["none", "gaussian", "salt-and-pepper", "texture"]
 
 
 @dataclass(frozen=True)
 class Glyphs:
-    """Digits of one split. pixels: [N, h, w] in 0..255. labels: [N]. ids: [N], each digit's number in its source."""
+    """Digits of one split. pixels: [N, h, w] in 0..255. labels: [N]. ids: [N], each digit's number in its source.
+
+    bad: place in 0..N-1 -> what is wrong with this digit.
+    """
 
     pixels: UInt8[Tensor, "N h w"]
     labels: Int[Tensor, "N"]
     ids: Int[Tensor, "N"]
+    bad: Mapping[int, str] = field(default_factory=dict)
 
     def only(self, chosen: Bool[Tensor, "N"]) -> "Glyphs":
-        return Glyphs(self.pixels[chosen], self.labels[chosen], self.ids[chosen])
+        """The digits where `chosen` [N] is true."""
+        place = chosen.nonzero().squeeze(1).tolist()
+        bad = {new: self.bad[old] for new, old in enumerate(place) if old in self.bad}
+        return Glyphs(self.pixels[chosen], self.labels[chosen], self.ids[chosen], bad)
 
     def digest(self) -> str:
         """Hash of the content."""
@@ -44,61 +59,123 @@ def every(n: int, labels: Int[Tensor, "N"], candidates: Bool[Tensor, "N"]) -> Bo
     return chosen
 
 
-class PlacedDigits(ImageData):
-    """Each digit at `places` places of a canvas of zeros; in training, at a new one each epoch.
+@dataclass(frozen=True, kw_only=True)
+class Placing:
+    """How digits become images.
 
-    The `places` examples of a digit share its `group`, and lie side by side in the split's order.
+    canvas: its side in px. places: examples that are made of each digit. fixed: whether training keeps to those places, instead of
+    drawing new ones each epoch. treatment: what is done to the canvas. size: side in px to which it is rescaled by area.
     """
 
-    def __init__(self, info: DataInfo, task: Task, glyphs: Glyphs, *, places: int, seed: int) -> None:
-        self.info, self.task, self.places, self.seed = info, task, places, seed
-        self.glyphs = glyphs
-        self._offsets = torch.stack([self.offsets(placement) for placement in range(places)], dim=1)  # [N, places, 2]
-        self._epoch: tuple[int, Tensor] = (-1, self._offsets[:, 0])
+    canvas: int
+    places: int = 1
+    fixed: bool = False
+    treatment: Treatment = "none"
+    size: int | None = None
+    seed: int = 0
 
-    def offsets(self, placement: int) -> Int[Tensor, "N 2"]:
-        """The top left corners (y, x) of all digits in one placement; uniform over the places that hold a whole digit."""
-        height, width = self.task.image_size
-        _, h, w = self.glyphs.pixels.shape
-        noise = Noise.of(self.seed, self.glyphs.ids).fork(placement)
-        free = torch.tensor([height - h + 1, width - w + 1])
-        return (noise.uniform(SPLIT_NUMBERS[self.info.split], 2, lane=PLACE) * free).long()
+
+class PlacedDigits(ImageData):
+    """Each digit at one or more places of a canvas of zeros.
+
+    The examples of a digit share its `group`, and lie side by side in the split's order.
+    """
+
+    def __init__(self, info: DataInfo, task: Task, glyphs: Glyphs, placing: Placing) -> None:
+        self.info, self.task, self.glyphs, self.placing = info, task, glyphs, placing
 
     def __len__(self) -> int:
-        return len(self.glyphs.labels) * self.places
+        return len(self.glyphs.labels) * self.placing.places
 
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        digit, placement = divmod(index, self.places)
-        return self._placed(digit, self._offsets[digit, placement], int(self.glyphs.ids[digit]) * self.places + placement)
+        example = next(self.examples_at([index]))
+        if isinstance(example, BadImageError):
+            raise example
+        return example
 
-    def examples(self, start: int, stop: int) -> Iterator[Example]:
-        """A block at once, which is several times as quick as one by one."""
-        index = torch.arange(start, min(stop, len(self)))
-        digit, placement = index // self.places, index % self.places
-        canvas = torch.zeros(len(index), *self.task.image_size)
-        _, h, w = self.glyphs.pixels.shape
-        corner = self._offsets[digit, placement]  # [n, 2]
-        rows = (corner[:, 0, None] + torch.arange(h))[:, :, None]  # [n, h, 1]
-        columns = (corner[:, 1, None] + torch.arange(w))[:, None, :]  # [n, 1, w]
-        canvas[torch.arange(len(index))[:, None, None], rows, columns] = self.glyphs.pixels[digit] / 255
-        ids = (self.glyphs.ids[digit] * self.places + placement).tolist()
-        for image, label, id_, group in zip(
-            canvas[:, None], self.glyphs.labels[digit].tolist(), ids, self.glyphs.ids[digit].tolist(), strict=True
-        ):
-            yield Example(image, label, id_, group)
+    def examples_at(self, places: Sequence[int]) -> Iterator[Example | BadImageError]:
+        index = torch.tensor(list(places), dtype=torch.long)
+        return self._drawn(index, index % self.placing.places)
 
     def training_example(self, index: int, epoch: int) -> Example:
-        """The digit of `index` at a place that no measured placement and no other epoch shares (but by chance)."""
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, self.offsets(self.places + epoch))
-        digit = index // self.places
-        return self._placed(digit, self._epoch[1][digit], int(self.glyphs.ids[digit]) * self.places + index % self.places)
+        return next(self.training_examples([index], epoch))
 
-    def _placed(self, digit: int, corner: Tensor, id_: int) -> Example:
-        glyph = self.glyphs.pixels[digit]
-        y, x = corner.tolist()
-        image = torch.zeros(1, *self.task.image_size)
-        image[0, y : y + glyph.shape[0], x : x + glyph.shape[1]] = glyph / 255
-        return Example(image, int(self.glyphs.labels[digit]), id_, int(self.glyphs.ids[digit]))
+    def training_examples(self, places: Sequence[int], epoch: int) -> Iterator[Example]:
+        """The digits at places that no measured example and no other epoch shares (but by chance), unless placements are fixed."""
+        index = torch.tensor(list(places), dtype=torch.long)
+        fresh = 0 if self.placing.fixed else (epoch + 1) * self.placing.places
+        for example in self._drawn(index, fresh + index % self.placing.places):
+            if isinstance(example, BadImageError):
+                raise example
+            yield example
+
+    def labels(self) -> Int[Tensor, "N"]:
+        return self.glyphs.labels.repeat_interleave(self.placing.places)
+
+    def empty_classes(self) -> tuple[str, ...]:
+        present = set(self.glyphs.labels.tolist())
+        return tuple(name for label, name in enumerate(self.task.classes) if label not in present)
+
+    def _drawn(self, index: Int[Tensor, "n"], placement: Int[Tensor, "n"]) -> Iterator[Example | BadImageError]:
+        places = self.placing.places
+        for chunk, placed in zip(index.split(CHUNK), placement.split(CHUNK), strict=True):
+            digit = chunk // places
+            images = self.draw(digit, placed)
+            groups = self.glyphs.ids[digit]
+            ids = groups * places + chunk % places
+            rows = zip(images, self.glyphs.labels[digit].tolist(), ids.tolist(), groups.tolist(), digit.tolist(), strict=True)
+            for image, label, id_, group, source in rows:
+                wrong = self.glyphs.bad.get(source)
+                yield BadImageError(wrong) if wrong else Example(image, label, id_, group)
+
+    def draw(self, digit: Int[Tensor, "n"], placement: Int[Tensor, "n"]) -> Float[Tensor, "n 1 H W"]:
+        """Images [n, 1, H, W] in [0, 1] of these digits in these placements."""
+        side, size = self.placing.canvas, self.placing.size
+        noise = Noise.of(self.placing.seed, self.glyphs.ids[digit]).fork(placement)
+        split = SPLIT_NUMBERS[self.info.split]
+        images = _pasted(self.glyphs.pixels[digit], side, noise.uniform(split, 2, lane=PLACE))  # [n, S, S]
+        if self.placing.treatment == "gaussian":
+            images = _with_gaussian(images, noise.uniform(split, side * side, lane=NOISE))
+        elif self.placing.treatment == "salt-and-pepper":
+            images = _with_salt_and_pepper(images, noise.uniform(split, side * side, lane=NOISE))
+        elif self.placing.treatment == "texture":
+            images = _over_grass(images, self.placing.seed, noise.uniform(split, 2, lane=TEXTURE))
+        images = images[:, None]  # [n, 1, S, S]
+        return images if size in (None, side) else F.avg_pool2d(images, side // size)
+
+
+def _pasted(glyphs: UInt8[Tensor, "n h w"], side: int, draws: Float[Tensor, "n 2"]) -> Float[Tensor, "n S S"]:
+    """Glyphs on black canvases of `side` px; every place that holds a whole glyph is equally likely."""
+    n, h, w = glyphs.shape
+    corner = (draws * torch.tensor([side - h + 1, side - w + 1])).long()  # [n, 2]: (y, x) of the top left
+    rows = (corner[:, 0, None] + torch.arange(h))[:, :, None]  # [n, h, 1]
+    columns = (corner[:, 1, None] + torch.arange(w))[:, None, :]  # [n, 1, w]
+    canvas = torch.zeros(n, side, side)
+    canvas[torch.arange(n)[:, None, None], rows, columns] = glyphs / 255
+    return canvas
+
+
+def _with_gaussian(images: Float[Tensor, "n S S"], draws: Float[Tensor, "n pixels"]) -> Float[Tensor, "n S S"]:
+    """Add zero-mean Gaussian noise, and clip to [0, 1]. Through the inverse of the normal distribution: one draw a pixel."""
+    noise = torch.special.ndtri(draws.double()).float() * DEVIATION
+    return (images + noise.view_as(images)).clamp(0, 1)
+
+
+def _with_salt_and_pepper(images: Float[Tensor, "n S S"], draws: Float[Tensor, "n pixels"]) -> Float[Tensor, "n S S"]:
+    """Replace exactly a tenth of the pixels of every image, half of them by white, half by black."""
+    hit = round(CORRUPTED * draws.shape[1])
+    chosen = draws.argsort(dim=1, stable=True)[:, :hit]  # [n, hit]
+    flat = images.flatten(1).scatter(1, chosen[:, : hit // 2], 1.0)
+    return flat.scatter(1, chosen[:, hit // 2 :], 0.0).view_as(images)
+
+
+def _over_grass(images: Float[Tensor, "n S S"], seed: int, draws: Float[Tensor, "n 2"]) -> Float[Tensor, "n S S"]:
+    """Put the digits, as opaque as they are bright, over random cuts of one field of grass."""
+    side = images.shape[-1]
+    corner = (draws * SIDE).long()  # [n, 2]; the field repeats at its edges
+    rows = ((corner[:, 0, None] + torch.arange(side)) % SIDE)[:, :, None]  # [n, S, 1]
+    columns = ((corner[:, 1, None] + torch.arange(side)) % SIDE)[:, None, :]  # [n, 1, S]
+    background = grass(seed)[rows, columns] / 255
+    return images + (1 - images) * background

@@ -56,5 +56,7 @@ def _named_classes(task: Task, data: str) -> Task:
     if declared is None:
         return task
     if len(declared.classes) != len(task.classes):
-        raise GlimpseZooError(f"the checkpoint tells {len(task.classes)} classes apart, {data} has {len(declared.classes)}: give its own --data")
+        raise GlimpseZooError(
+            f"the checkpoint tells {len(task.classes)} classes apart, {data} has {len(declared.classes)}: give its own --data"
+        )
     return replace(task, classes=declared.classes)

@@ -5,31 +5,42 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from glimpsezoo.cards import RESULT, write_whole
+from glimpsezoo.cards import RESULT, ROWS, file_name, write_whole
 from glimpsezoo.data.base import ImageData
+from glimpsezoo.data.config import task_of
 from glimpsezoo.data.limited import limited
-from glimpsezoo.data.loading import open_data
+from glimpsezoo.data.loading import SPLITS, open_data
 from glimpsezoo.driver import rollout
-from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
+from glimpsezoo.environment import environment_section
+from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.evaluation import Evaluation, EvaluationConfig, Job, evaluate, unit_ids
 from glimpsezoo.protocol import GlimpseModel
-from glimpsezoo.records import Checkpoint, Comparison, Data, Failure, Model, Result, Run, Units
-from glimpsezoo.reports import ROWS, write_card_readme
-from glimpsezoo.resolve import Assignments, ModelChoice, build_model, choose_model, data_folder, data_spec, declared_settings
-from glimpsezoo.sections import accuracy_section, compare, environment_section, flops_of, flops_section
-from glimpsezoo.settings import Settings
-from glimpsezoo.specs import DatasetSpec, Task, load_string
-from glimpsezoo.store import Unit, UnitStore, write_rows
-from glimpsezoo.workflows.training import command_line
+from glimpsezoo.records import Checkpoint, Comparison, Result, Run, Units
+from glimpsezoo.reports import write_card_readme
+from glimpsezoo.resolve import Assignments, ModelChoice, argument_names, build_model, choose_model, data_folder, data_spec, declared_settings
+from glimpsezoo.sections import (
+    accuracy_section,
+    compare,
+    data_section,
+    declared_data_section,
+    failures,
+    flops_of,
+    flops_section,
+    model_section,
+)
+from glimpsezoo.specs import DatasetSpec, Task
+from glimpsezoo.store import Unit, UnitStore, weights_hash, write_rows
+from glimpsezoo.workflows.output import command_line, writable
 
 MEASURES = ("accuracy", "flops")
 COMPARISON = "comparison.json"
+STORE = Path("runs", ".units")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +48,12 @@ class RunRequest:
     """What a user asks to be measured; the fields are the options of `glimpsezoo run`."""
 
     models: tuple[str, ...]
-    data: str = "digits"
+    data: str
+    device: torch.device
     data_dir: str | None = None
     split: str = "test"
     limit: int | None = None
     batch_size: str = "auto"
-    device: torch.device = torch.device("cpu")
     seed: int = 0
     workers: int = 0
     sets: tuple[str, ...] = ()
@@ -63,12 +74,8 @@ class RunRequest:
 
     @property
     def config(self) -> EvaluationConfig:
-        """Raises `GlimpseZooError` for a batch size that is none."""
-        size = self.batch_size
-        if size != "auto" and not (size.isdecimal() and int(size) > 0):
-            raise GlimpseZooError(f"--batch-size expects a number of images from 1, or 'auto', got {size!r}")
         return EvaluationConfig(
-            batch_size="auto" if size == "auto" else int(size),
+            batch_size="auto" if self.batch_size == "auto" else int(self.batch_size),
             device=self.device,
             workers=self.workers,
             seed=self.seed,
@@ -90,13 +97,13 @@ class Outcome:
 class RunWork:
     """A run that is ready: `measure` each model, then `finish`.
 
-    choices, models: in the order of the command. data: None where only declared sizes are needed.
+    names, choices, models: in the order of the command. data: None where only declared sizes are needed.
     """
 
     request: RunRequest
+    names: list[str]
     choices: list[ModelChoice]
     models: list[GlimpseModel[Any]]
-    described: DatasetSpec
     task: Task
     data: ImageData | None
     folder: Path
@@ -105,17 +112,13 @@ class RunWork:
     results: list[Result] = field(default_factory=list)
 
     @property
-    def names(self) -> list[str]:
-        return [choice.card.name if choice.card else choice.full_name for choice in self.choices]
-
-    @property
     def images(self) -> int:
         """How many each model is measured on."""
         return len(self.data) if self.data is not None else 1
 
     @property
     def store(self) -> UnitStore:
-        return UnitStore(Path("runs", ".units"))
+        return UnitStore(STORE)
 
     def job(self, index: int) -> Job:
         assert self.data is not None
@@ -128,38 +131,35 @@ class RunWork:
             return f"{what}: on images of noise, as {self.request.data} declares them"
         seconds, reused = 0.0, 0
         for index, model in enumerate(self.models):
-            ids = [] if self.request.fresh else unit_ids(self.job(index), self.request.seed)
-            finished = sum(self.store.has(unit) for unit in ids)
+            ids = unit_ids(self.job(index), self.request.seed)
+            finished = 0 if self.request.fresh else sum(self.store.has(unit) for unit in ids)
             reused += finished
-            share = 1 - finished / len(ids) if ids else 1.0
-            seconds += share * self.images * seconds_an_image(model, self.task, self.request.device)
+            if finished < len(ids):
+                left = self.images * (1 - finished / len(ids))
+                seconds += left * seconds_an_image(model, self.task, self.request.device)
         text = f"{what} on {self.request.data} {self.request.split}: {self.images:,} images a model, about {max(1, round(seconds))} s"
-        return text + (f" ({reused} blocks are measured already)" if reused else "")
+        return text + (f" ({blocks(reused)} measured already)" if reused else "")
 
     def measure(self, index: int, on_images: Callable[[int], None]) -> None:
         """Measure one model and write its result. on_images: called with the number of images finished so far."""
-        model, errors = self.models[index].to(self.request.device), ()
-        accuracy = flops = None
-        units = Units(done=0, reused=0)
+        model, choice = self.models[index].to(self.request.device), self.choices[index]
+        accuracy, flops, units, errors = None, None, Units(done=0, reused=0), ()
         if self.data is None:
-            flops = flops_of(model, self.task, self.request.seed)
+            flops, data = flops_of(model, config=self.request.config), declared_data_section(self.request.data, self.task)
         else:
             found = evaluate(self.job(index), self.request.config, self.store, on_images=on_images)
             self.evaluations.append(found)
-            units = Units(done=found.done, reused=found.reused)
-            errors = tuple(
-                Failure(measure="accuracy", unit=block.id, images=(block.start, block.stop), error=one_line(block.error))
-                for block in found.failed
-                if block.error
-            )
+            units, errors = Units(done=found.done, reused=found.reused), failures("accuracy", found.failed)
+            data = data_section(self.data, skipped=sum(len(measured.skipped) for measured in found.measured))
             if len(found.rows):
                 accuracy = accuracy_section(found.rows) if "accuracy" in self.request.measures else None
                 flops = flops_section(found.rows, found.measured) if "flops" in self.request.measures else None
+        assert choice.spec.provenance is not None
         result = Result(
             run=self._run(units, failed=bool(errors)),
-            model=self._model(index),
-            data=self._data(),
-            environment=environment_section(self.request.device, list(model_distributions(self.choices))),
+            model=model_section(model, self.names[index], choice.spec.provenance, self._checkpoint(index)),
+            data=data,
+            environment=environment_section(self.request.device),
             accuracy=accuracy,
             flops=flops,
             errors=errors,
@@ -168,19 +168,21 @@ class RunWork:
         self._write(index, result)
 
     def _write(self, index: int, result: Result) -> None:
-        folder = self.folder / file_name(self.names[index])
-        folder.mkdir(parents=True, exist_ok=True)
-        places = [folder]
+        """Write the result and its rows, and into the card too where that was asked for and nothing failed."""
+        places = [self.folder / file_name(self.names[index])]
         card = self.choices[index].card
-        if self.request.update_card and card:
+        if self.request.update_card and card and not result.errors:
             places.append(card.folder)
         for place in places:
-            if self.data is not None:
+            place.mkdir(exist_ok=True)
+            if self.data is not None and len(self.evaluations[-1].rows):
                 found = self.evaluations[-1]
                 write_rows(place / ROWS, Unit(found.rows, found.measured[0]))
+            else:
+                (place / ROWS).unlink(missing_ok=True)
             write_whole(place / RESULT, result.to_json().encode())
-        if self.request.update_card and card:
-            write_card_readme(card, result)
+        if card and card.folder in places:
+            write_card_readme(card)
 
     def finish(self) -> Outcome:
         """Compare the models, and write comparison.json."""
@@ -189,10 +191,16 @@ class RunWork:
             rows = {name: found.rows for name, found in zip(self.names, self.evaluations, strict=True)}
             comparison = Comparison(run=self.request.id, data=self.request.data, pairs=compare(rows))
             write_whole(self.folder / COMPARISON, comparison.to_json().encode())
+        return Outcome(tuple(self.results), comparison, f"{self._done()}; results in {self.folder}")
+
+    def _done(self) -> str:
+        """How much was measured, how much reused, and what failed."""
+        if self.data is None:
+            return "counted"
         done, reused = (sum(getattr(result.run.units, what) for result in self.results) for what in ("done", "reused"))
-        failed = sum(len(result.errors) for result in self.results)
-        text = f"{done} blocks measured, {reused} reused" + (f", {failed} FAILED (see errors in result.json)" if failed else "")
-        return Outcome(tuple(self.results), comparison, f"{text if self.data is not None else 'counted'}; results in {self.folder}")
+        errors = [failure.error for result in self.results for failure in result.errors]
+        failed = f", {blocks(len(errors))} FAILED ({errors[0]}; all errors are in result.json)" if errors else ""
+        return f"{blocks(done)} measured, {reused} reused{failed}"
 
     def _run(self, units: Units, *, failed: bool) -> Run:
         return Run(
@@ -206,102 +214,100 @@ class RunWork:
             units=units,
         )
 
-    def _model(self, index: int) -> Model:
-        choice, model = self.choices[index], self.models[index]
-        card, provenance = choice.card, choice.spec.provenance
-        checkpoint = None
-        if card and card.config.weights:
-            checkpoint = Checkpoint(uri=card.name, revision=None, sha256=card.config.weights.sha256)
-        elif self.request.checkpoint == "timm":
-            checkpoint = Checkpoint(uri=choice.full_name, revision=None, sha256="")
-        return Model(
-            name=self.names[index],
-            plugin=provenance.distribution if provenance else "?",
-            plugin_version=provenance.version if provenance else "?",
-            config=choice.settings.model_dump(mode="json"),
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            steps=model.steps,
-            policy=model.policy,
-            sees=model.sees,
-            checkpoint=checkpoint,
-        )
-
-    def _data(self) -> Data:
-        info = asdict(self.data.info) if self.data is not None else {}
-        return Data(
-            name=self.request.data,
-            source=info.get("source"),
-            revision=info.get("revision"),
-            fingerprint=info.get("fingerprint"),
-            split=info.get("split"),
-            examples=self.images if self.data is not None else 0,
-            skipped=sum(len(measured.skipped) for measured in self.evaluations[-1].measured) if self.evaluations else 0,
-            image_size=self.task.image_size,
-            channels=self.task.channels,
-            classes=len(self.task.classes),
-        )
+    def _checkpoint(self, index: int) -> Checkpoint | None:
+        choice = self.choices[index]
+        if choice.card and choice.card.config.weights:
+            return Checkpoint(uri=choice.card.name, revision=None, sha256=choice.card.config.weights.sha256)
+        if self.request.checkpoint == "timm":
+            return Checkpoint(uri=choice.full_name, revision=None, sha256=weights_hash(self.models[index].state_dict()))
+        return None
 
 
 def prepare(request: RunRequest) -> RunWork:
     """Resolve and check everything that a run needs before anything is measured or written. Raises `GlimpseZooError`."""
+    described = data_spec(request.data)
+    _check(request, described)
+    sets = Assignments.parse(request.sets, argument_names(request.models))
+    sets.check_all_declared({name: declared_settings(name) for name in request.models})
+    choices = [choose_model(name, request.data, sets, request.checkpoint) for name in request.models]
+    names = _names(choices)
+    if request.update_card and not all(choice.card for choice in choices):
+        raise GlimpseZooError("--update-card expects trained cards, got a model without one: name a card, or leave it out")
+    data = _open(request, described, sets) if "accuracy" in request.measures or request.checkpoint != "none" else None
+    task = data.task if data is not None else declared_task(described, request.data, sets)
+    models = [build_model(choice, task, checkpoint=request.checkpoint, seed=request.seed) for choice in choices]
+    if data is not None:
+        writable(STORE)
+    return RunWork(request, names, choices, models, task, data, _output(request))
+
+
+def _check(request: RunRequest, described: DatasetSpec) -> None:
+    """What needs no model and no data to be seen wrong."""
     for measure in request.measures:
         if measure not in MEASURES:
             raise GlimpseZooError(f"--measure expects any of {', '.join(MEASURES)}, got {measure!r}: {did_you_mean(measure, MEASURES)}")
+    splits = tuple(described.splits) or SPLITS
+    if request.split not in splits:
+        raise GlimpseZooError(f"--split expects one of {', '.join(splits)}, got {request.split!r}: {did_you_mean(request.split, splits)}")
+    if request.limit is not None and request.limit < 1:
+        raise GlimpseZooError(f"--limit expects a number of images from 1, got {request.limit}: leave it out to measure all")
+    size = request.batch_size
+    if size != "auto" and not (size.isdecimal() and int(size) > 0):
+        raise GlimpseZooError(f"--batch-size expects a number of images from 1, or 'auto', got {size!r}: it changes no result")
     if not request.models:
         raise GlimpseZooError("expected a model to measure, got none: try 'glimpsezoo run mgnet', or 'glimpsezoo list models'")
     if len(set(request.models)) < len(request.models):
-        raise GlimpseZooError(f"expected each model once, got {' '.join(request.models)}")
-    described, _ = data_spec(request.data), request.config
-    sets = Assignments.parse(request.sets, request.models)
-    sets.check_all_declared({name: declared_settings(name) for name in request.models})
-    choices = [choose_model(name, request.data, sets, request.checkpoint) for name in request.models]
-    needs_data = "accuracy" in request.measures or request.checkpoint != "none"
-    data = _open(request, described, sets) if needs_data else None
-    task = data.task if data is not None else declared_task(described, request.data, sets)
-    models = [build_model(choice, task, checkpoint=request.checkpoint, seed=request.seed) for choice in choices]
-    return RunWork(request, choices, models, described, task, data, _output(request))
+        raise GlimpseZooError(f"expected each model once, got {' '.join(request.models)}: name each once")
+
+
+def _names(choices: list[ModelChoice]) -> list[str]:
+    """What each is called in results: the card's or the model's name, or the end of the argument where two have the same name."""
+    names = [choice.card.name if choice.card else choice.full_name for choice in choices]
+    names = ["/".join(Path(c.name).parts[-2:]) if names.count(name) > 1 else name for c, name in zip(choices, names, strict=True)]
+    cards = [choice.card.folder.resolve() for choice in choices if choice.card]
+    if len(set(names)) < len(names) or len(set(cards)) < len(cards):
+        raise GlimpseZooError(f"expected each model once, got {' '.join(c.name for c in choices)}: two of them are the same")
+    return names
 
 
 def _open(request: RunRequest, described: DatasetSpec, sets: Assignments) -> ImageData:
-    if request.limit is not None and request.limit < 1:
-        raise GlimpseZooError(f"--limit expects 1 image or more, got {request.limit}")
-    data = open_data(described, request.data, request.split, sets.data, data_folder(request.data_dir))
-    return limited(data, request.limit)
+    folder, bad = data_folder(request.data_dir), request.on_bad_image
+    return limited(open_data(described, request.data, request.split, sets.data, folder, on_bad_image=bad), request.limit)
 
 
 def declared_task(described: DatasetSpec, name: str, sets: Assignments) -> Task:
     """The task that a data set declares without being opened. Raises `GlimpseZooError` where only opening it tells."""
-    schema: type[Settings] = load_string(described.config)
-    schema.parse(sets.data, owner="data")
-    if described.task is None:
+    task = task_of(described, sets.data)
+    if task is None:
         raise GlimpseZooError(f"{name} does not declare its image size and classes: measure it with its data (--measure accuracy,flops)")
-    return described.task
+    return task
 
 
 def _output(request: RunRequest) -> Path:
-    """Make the folder for the results. Refuses one that holds another run, unless told to overwrite it."""
-    folder = request.output or Path("runs", request.id)
-    for path in folder.glob(f"*/{RESULT}") if folder.is_dir() else ():
-        other = json.loads(path.read_bytes()).get("run", {}).get("id")
-        if other != request.id and not request.force:
-            raise GlimpseZooError(f"{folder} holds the results of another run: choose another --output, or --force to overwrite them")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise GlimpseZooError(f"cannot write to the output folder {folder}: {error.strerror}") from None
+    """Make the folder for the results. Refuses one that holds another run, which --force clears away."""
+    folder = request.output or STORE.parent / request.id
+    others = [path for path in folder.glob(f"*/{RESULT}") if _run_id(path) != request.id] if folder.is_dir() else []
+    if others and not request.force:
+        raise GlimpseZooError(f"expected a folder of this run, got {str(folder)!r} with another's results: choose another --output, or --force")
+    writable(folder)
+    for path in others:
+        path.unlink()
+        path.with_name(ROWS).unlink(missing_ok=True)
+        (folder / COMPARISON).unlink(missing_ok=True)
     return folder
 
 
-def file_name(name: str) -> str:
-    """A model's name as a folder's."""
-    return name.replace(":", "_").replace("/", "_")
+def _run_id(path: Path) -> str | None:
+    """The id of the run that wrote a result; None for a file that is no result."""
+    try:
+        return json.loads(path.read_bytes())["run"]["id"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
-def model_distributions(choices: list[ModelChoice]) -> dict[str, None]:
-    """The distributions of these models' plugins, in order."""
-    return dict.fromkeys(choice.spec.provenance.distribution for choice in choices if choice.spec.provenance)
+def blocks(count: int) -> str:
+    """A number of units, in words."""
+    return f"{count} block{'' if count == 1 else 's'}"
 
 
 @torch.no_grad()
@@ -313,4 +319,3 @@ def seconds_an_image(model: GlimpseModel[Any], task: Task, device: torch.device,
     began = time.perf_counter()
     rollout(model, images)
     return (time.perf_counter() - began) / batch
-

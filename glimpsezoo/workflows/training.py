@@ -1,8 +1,6 @@
 """From a model's name to a trained card in a folder."""
 
 import platform
-import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,52 +8,64 @@ from typing import Any
 
 import torch
 
-from glimpsezoo.cards import CONFIG, Card, CardConfig, CardTask, find_card, write_card
+from glimpsezoo.cards import CONFIG, Card, CardConfig, CardData, CardTask, file_name, find_card, write_card
 from glimpsezoo.data.loading import open_data
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.plugins import registry
 from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.recipes import Recipe, find_recipe, recipe_names
 from glimpsezoo.reports import write_card_readme
-from glimpsezoo.resolve import Assignments, data_folder, data_spec
+from glimpsezoo.resolve import Assignments, data_folder, data_spec, spec_of
 from glimpsezoo.settings import Settings
-from glimpsezoo.specs import ModelSpec, load_string
+from glimpsezoo.specs import DatasetSpec, ModelSpec, load_string
 from glimpsezoo.training import CHECKPOINT, LOG, Progress, TrainingJob, train
+from glimpsezoo.workflows.output import command_line, writable
+
+DEFAULT_DATA = "digits"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRequest:
-    """What a user asks to be trained. model: MODEL, or a recipe's whole name MODEL.DATA.VARIANT."""
+    """What a user asks to be trained. model: MODEL, or a recipe's whole name MODEL.DATA[.VARIANT], which is to agree with `data`."""
 
     model: str
-    data: str
+    data: str | None
+    device: torch.device
     data_dir: str | None = None
     sets: tuple[str, ...] = ()
     recipe_file: str | None = None
     seed: int | None = None
-    device: torch.device = torch.device("cpu")
     workers: int = 0
     output: Path | None = None
     force: bool = False
     fresh: bool = False
 
 
+@dataclass(frozen=True)
+class Named:
+    """What is trained on what, by name. card: MODEL.DATA[.VARIANT]. model: of a prefix spec with its rest, `timm:resnet18`."""
+
+    spec: ModelSpec
+    card: str
+    model: str
+    data: str
+
+
 @dataclass
 class TrainingWork:
     """A training that is ready to run: take its `steps`, then `finish` it."""
 
-    name: str
-    spec: ModelSpec
+    named: Named
     job: TrainingJob
     settings: Settings
-    data: dict[str, Any]
+    data: CardData
     seconds: float = 0.0
 
     @property
     def summary(self) -> str:
         phases = ", ".join(f"{p.name} ({p.epochs} epochs)" if p.epochs else f"{p.name} ({p.steps} steps)" for p in self.job.recipe.phase)
         resumed = "; goes on from its checkpoint" if (self.job.folder / CHECKPOINT).exists() else ""
-        return f"{len(self.job.train)} training images, batches of {self.job.recipe.batch_size}: {phases}{resumed}"
+        return f"{self.named.card}: {len(self.job.train):,} training images, batches of {self.job.recipe.batch_size}: {phases}{resumed}"
 
     def steps(self) -> Iterator[Progress]:
         """Train to the end, yielding progress after every optimiser step."""
@@ -65,11 +75,12 @@ class TrainingWork:
 
     def finish(self) -> Card:
         """Write the card and remove the checkpoint."""
-        job, recipe = self.job, self.job.recipe
+        job, recipe, provenance = self.job, self.job.recipe, self.named.spec.provenance
+        assert provenance is not None
         config = CardConfig(
-            name=self.name,
-            model=self.spec.name if not self.spec.prefix else self.name.rpartition("." + self.data["name"])[0],
-            plugin=self.spec.provenance.distribution if self.spec.provenance else "?",
+            name=self.named.card,
+            model=self.named.model,
+            plugin=provenance.distribution,
             config=self.settings.model_dump(mode="json"),
             task=CardTask.model_validate(vars(job.model.task)),
             data=self.data,
@@ -90,20 +101,22 @@ class TrainingWork:
 
 def start_training(request: TrainingRequest) -> TrainingWork:
     """Resolve everything, and check that the output folder can be used, before the first step. Raises `GlimpseZooError`."""
-    spec, name, data_name = _named(request)
+    named = _named(request)
+    spec = named.spec
     if spec.training_step is None:
-        raise GlimpseZooError(f"{request.model} cannot be trained here: its plugin registers no training step")
-    sets = Assignments.parse(request.sets, [request.model, spec.name])
+        raise GlimpseZooError(f"{named.model} cannot be trained here, for its plugin registers no training step: import a card instead")
     schema: type[Settings] = load_string(spec.config)
-    sets.check_all_declared({request.model: schema.model_fields})
-    recipe = _recipe(request, spec, name).override(sets.train | ({"seed": str(request.seed)} if request.seed is not None else {}))
-    own = sets.of_model(request.model, schema.model_fields) | sets.of_model(spec.name, schema.model_fields)
-    prefix = {spec.prefix_key: name.removeprefix(spec.name).removesuffix(f".{data_name}")} if spec.prefix else {}
-    settings = schema.parse({**spec.defaults.get(data_name, {}), **recipe.settings, **prefix, **own}, owner=request.model)
+    names = [request.model, named.model]
+    sets = Assignments.parse(request.sets, names, scopes=("data", "train"))
+    sets.check_all_declared({named.model: schema.model_fields})
+    recipe = _recipe(request, named).override(sets.train | ({"seed": str(request.seed)} if request.seed is not None else {}))
+    prefix = {spec.prefix_key: named.model.removeprefix(spec.name)} if spec.prefix else {}
+    own = sets.of_model(names, schema.model_fields)
+    settings = schema.parse({**spec.defaults.get(named.data, {}), **recipe.settings, **prefix, **own}, owner=named.model)
 
-    described, folder = data_spec(data_name), data_folder(request.data_dir)
-    data_settings = {**recipe.data, **sets.data}
-    training_data, calibration = (open_data(described, data_name, split, data_settings, folder) for split in ("train", "calibration"))
+    described, folder = data_spec(named.data), data_folder(request.data_dir)
+    data = CardData(name=named.data, settings={**recipe.data, **sets.data})
+    training_data, calibration = (open_data(described, named.data, split, data.settings, folder) for split in ("train", "calibration"))
     torch.manual_seed(recipe.seed)
     kind: type[GlimpseModel[Any]] = load_string(spec.model)
     model = kind(settings, training_data.task)
@@ -115,29 +128,42 @@ def start_training(request: TrainingRequest) -> TrainingWork:
         recipe=recipe,
         train=training_data,
         calibration=calibration,
-        folder=_prepare(request, name),
+        folder=_prepare(request, named.card),
         device=request.device,
         workers=request.workers,
     )
-    return TrainingWork(name, spec, job, settings, {"name": data_name, "settings": data_settings})
+    return TrainingWork(named, job, settings, data)
 
 
-def _named(request: TrainingRequest) -> tuple[ModelSpec, str, str]:
-    """The model's spec, the card's name and the data set's name."""
+def _named(request: TrainingRequest) -> Named:
+    """Who is meant by MODEL with --data, or by a recipe's whole name."""
     for spec in registry().all(ModelSpec):
-        if request.model in recipe_names(spec):
-            return spec, request.model, request.model.removeprefix(f"{spec.name}.").split(".")[0]
-    spec = registry().find(ModelSpec, request.model)
-    return spec, f"{request.model}.{request.data}", request.data
+        if file_name(request.model) in recipe_names(spec):
+            model, data = _split(request.model, spec)
+            if request.data not in {None, data}:
+                raise GlimpseZooError(f"expected --data {data}, which the recipe {request.model!r} is for, got {request.data!r}: leave it out")
+            return Named(spec, request.model, model, data)
+    spec, data = spec_of(request.model, None), request.data or DEFAULT_DATA
+    return Named(spec, f"{request.model}.{data}", request.model, data)
 
 
-def _recipe(request: TrainingRequest, spec: ModelSpec, name: str) -> Recipe:
+def _split(recipe: str, spec: ModelSpec) -> tuple[str, str]:
+    """The model and the data set in MODEL.DATA[.VARIANT]. timm's names may have dots themselves: the data set's name tells."""
+    if not spec.prefix:
+        return spec.name, recipe.removeprefix(f"{spec.name}.").split(".")[0]
+    parts, known = recipe.split("."), {data.name for data in registry().all(DatasetSpec)}
+    place = next(place for place, part in enumerate(parts) if part in known)
+    return spec.name + ".".join(parts[:place])[len(spec.name) :], parts[place]
+
+
+def _recipe(request: TrainingRequest, named: Named) -> Recipe:
     if request.recipe_file is None:
-        return find_recipe(spec, name)
+        return find_recipe(named.spec, named.card)
     path = Path(request.recipe_file)
-    if not path.is_file():
-        raise GlimpseZooError(f"--recipe expects a TOML file, got {request.recipe_file!r}, which is none")
-    return Recipe.from_toml(path.read_text(encoding="utf-8"), name=path.name)
+    try:
+        return Recipe.from_toml(path.read_text(encoding="utf-8"), name=path.name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise GlimpseZooError(f"--recipe expects a TOML file, got {request.recipe_file!r}: {one_line(error)}") from None
 
 
 def _start_from(name: str, model: GlimpseModel[Any]) -> None:
@@ -148,25 +174,16 @@ def _start_from(name: str, model: GlimpseModel[Any]) -> None:
 
 
 def _prepare(request: TrainingRequest, name: str) -> Path:
-    """Make the output folder; refuse one that holds a finished card, unless told to overwrite it."""
-    folder = request.output or Path("runs", "train", name.replace(":", "_").replace("/", "_"))
-    if (folder / CONFIG).exists():
-        if not (request.force or request.fresh):
-            raise GlimpseZooError(f"{folder} holds a finished card: choose another --output, or --force to train it again")
-        (folder / CONFIG).unlink()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise GlimpseZooError(f"cannot write to the output folder {folder}: {error.strerror}") from None
+    """Make the output folder; refuse one that holds a finished card, unless told to train it again."""
+    folder = request.output or Path("runs", "train", file_name(name))
+    again = request.force or request.fresh
+    if (folder / CONFIG).exists() and not again:
+        raise GlimpseZooError(
+            f"expected an output folder without a card, got {str(folder)!r} with one: choose another --output, or --force to train it again"
+        )
+    writable(folder)
+    (folder / CONFIG).unlink(missing_ok=True)
     if request.fresh:
         for left in (CHECKPOINT, LOG):
             (folder / left).unlink(missing_ok=True)
     return folder
-
-
-def command_line() -> str:
-    """The command as a user would repeat it, paths by their base names."""
-    words = [Path(word).name if "/" in word and Path(word).exists() else word for word in sys.argv[1:]]
-    return shlex.join(["glimpsezoo", *words])

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, PaperMacs, Regions, State, Task, TrainingPhase, rollout
 from glimpsezoo_pyramid.architectures import IMAGENET_M1, IMAGENET_M2, M1, M2, M3, Architecture
 from glimpsezoo_pyramid.config import BaselineConfig, BaselineOptions
-from glimpsezoo_pyramid.modules import SLOPE, Normalise, feature_layers, initialise, resize_area
+from glimpsezoo_pyramid.modules import SLOPE, Normalise, channels_last, feature_layers, initialise, resize_area
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Baseline(GlimpseModel[BaselineState]):
     def sense(self, images: Float[Tensor, "B C H W"], state: BaselineState, regions: Regions) -> Float[Tensor, "N f"]:
         height, width = images.shape[2:]
         images = resize_area(self.normalise(images), self.input_size((height, width)))
-        return self.features(images).mean((2, 3))[regions.image]
+        return self.features(channels_last(images)).mean((2, 3))[regions.image]
 
     def fuse(self, state: BaselineState, decision: Decision, features: Float[Tensor, "N f"]) -> BaselineState:
         return replace(state, vector=features)

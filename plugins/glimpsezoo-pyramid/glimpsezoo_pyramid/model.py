@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from glimpsezoo import Batched, Decision, GlimpseModel, Noise, PaperMacs, Phase, Regions, State, Task, select_rows
 from glimpsezoo_pyramid.architectures import CELLS, GRID, IMAGENET_M1, IMAGENET_M2, M1, M2, M3, Architecture, levels_for
 from glimpsezoo_pyramid.config import PyramidConfig
-from glimpsezoo_pyramid.modules import SLOPE, Normalise, feature_layers, initialise, resize_area
+from glimpsezoo_pyramid.modules import SLOPE, Normalise, channels_last, feature_layers, initialise, resize_area
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,13 +171,13 @@ class Pyramid(GlimpseModel[PyramidState]):
         return state, Decision.certain(whole)
 
     def sense(self, images: Float[Tensor, "B C H W"], state: PyramidState, regions: Regions) -> Features:
-        """Crops of base x base pixels from the pyramid level that comes next."""
+        """Crops of base x base pixels from the pyramid level that comes next, at multiples of base / 2."""
         base, level = self.architecture.base, state.pyramid[state.step]  # [B, C, s, s]
-        size = level.shape[-1]
-        corner = ((regions.centre + 1 - regions.scale[:, None]) / 2 * size).round().long().clamp(0, size - base)
-        column, row = (corner[:, :, None] + torch.arange(base, device=corner.device)).unbind(1)  # each [N, base]
-        crops = level[regions.image[:, None, None], :, row[:, :, None], column[:, None, :]]  # [N, base, base, C]
-        maps = self.features(crops.movedim(3, 1))  # [N, f, h, h]
+        windows = level.unfold(2, base, base // 2).unfold(3, base, base // 2)  # [B, C, w, w, base, base], a view
+        corner = (regions.centre + 1 - regions.scale[:, None]) / 2 * level.shape[-1]  # [N, 2], (x, y) in pixels
+        column, row = (corner / (base // 2)).round().long().clamp(0, windows.shape[2] - 1).unbind(1)
+        crops = windows[regions.image, :, row, column]  # [N, C, base, base]
+        maps = self.features(channels_last(crops))  # [N, f, h, h]
         return Features(maps.mean((2, 3)), maps)
 
     def fuse(self, state: PyramidState, decision: Decision, features: Features) -> PyramidState:

@@ -31,6 +31,14 @@ def initialise(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def channels_last(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """The same images with channels innermost in memory, where max-pooling on a CPU is several times quicker.
+
+    A clone, as a single channel satisfies `contiguous` in either order and the layers after it follow the strides.
+    """
+    return images.clone(memory_format=torch.channels_last)
+
+
 class Normalise(nn.Module):
     """Pixels in [0, 1] to zero mean and unit deviation of the data, channel by channel. Holds no weights: the task tells."""
 
@@ -68,5 +76,9 @@ def _shrink_last(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "
     pixel = start.floor()[:, None] + torch.arange(reach, device=images.device)  # [w, reach]
     covered = (torch.minimum(pixel + 1, stop[:, None]) - torch.maximum(pixel, start[:, None])).clamp(min=0)
     weight = (covered * (size / old)).to(images.dtype)
-    parts = images[..., pixel.long().clamp(max=old - 1)]  # [B, C, H, w, reach]
-    return (parts * weight).sum(-1)
+    pixel = pixel.long().clamp(max=old - 1)
+    # One of the covered pixels after the other: [B, C, H, w] each, never all [B, C, H, w, reach] at once.
+    result = images.new_zeros(*images.shape[:3], size)
+    for covered_pixel, its_weight in zip(pixel.T, weight.T, strict=True):
+        result = result + images.index_select(3, covered_pixel) * its_weight
+    return result

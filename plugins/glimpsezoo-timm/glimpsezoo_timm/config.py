@@ -1,7 +1,8 @@
 """The settings of a timm model: what `--set key=value` reaches."""
 
-from glimpsezoo import Settings
 from pydantic import Field
+
+from glimpsezoo import Settings
 
 
 class TimmConfig(Settings):

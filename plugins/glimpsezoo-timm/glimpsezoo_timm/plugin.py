@@ -16,6 +16,5 @@ def register_models() -> list[ModelSpec]:
             config="glimpsezoo_timm.config:TimmConfig",
             training_step="glimpsezoo_timm.model:training_step",
             recipes="glimpsezoo_timm.recipes",
-            defaults={"tiny-imagenet": {"maxpool": False}},
         )
     ]

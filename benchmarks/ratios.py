@@ -1,0 +1,28 @@
+"""Prints the ratios of medians of a pytest-benchmark JSON file: python benchmarks/ratios.py out.json"""
+
+import json
+import sys
+from pathlib import Path
+
+# (what, the slower or plain one, what it is held against): names of benchmarks; their ratio is what is compared.
+RATIOS = [
+    ("harness / bare loop, mgnet", "test_harness[mgnet]", "test_bare_loop[mgnet]"),
+    ("harness / bare loop, cnn4", "test_harness[cnn4]", "test_bare_loop[cnn4]"),
+    ("counted / uncounted, mgnet", "test_cost_counting[mgnet-counted]", "test_cost_counting[mgnet-uncounted]"),
+    ("counted / uncounted, cnn4", "test_cost_counting[cnn4-counted]", "test_cost_counting[cnn4-uncounted]"),
+    ("compacted / in the batch, exit at 90 %", "test_confidence_exit[compacted]", "test_confidence_exit[in-the-batch]"),
+    ("mgnet / cnn4, batch 1", "test_model[mgnet-1]", "test_model[cnn4-1]"),
+    ("mgnet / cnn4, batch 64", "test_model[mgnet-64]", "test_model[cnn4-64]"),
+]
+
+
+def main(path: str) -> None:
+    medians = {b["name"]: b["stats"]["median"] for b in json.loads(Path(path).read_text())["benchmarks"]}
+    print("| time of | ratio | ms | against ms |\n| --- | --- | --- | --- |")
+    for what, a, b in RATIOS:
+        if a in medians and b in medians:
+            print(f"| {what} | {medians[a] / medians[b]:.2f} | {1e3 * medians[a]:.1f} | {1e3 * medians[b]:.1f} |")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

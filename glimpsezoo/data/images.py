@@ -1,0 +1,156 @@
+"""Natural images: decoded, brought to the task's size, and varied for training."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from glimpsezoo.data.augment import Augmentation
+from glimpsezoo.data.base import BadImageError, DataInfo, Example, ImageData
+from glimpsezoo.data.rows import ParquetRows, Row, Rows
+from glimpsezoo.errors import one_line
+from glimpsezoo.noise import Noise
+from glimpsezoo.specs import Task
+
+MODES = {1: "L", 3: "RGB"}
+
+
+def decode(row: Row, channels: int) -> Image.Image:
+    """The image of a row, in grey or RGB. Raises `BadImageError` naming the row, if it cannot be decoded to its last line."""
+    if not row.image:
+        raise BadImageError(f"{row.where}: expected an image, got none")
+    try:
+        return Image.open(io.BytesIO(row.image)).convert(MODES[channels])
+    except Exception as error:  # Pillow's decoders raise anything from OSError to struct.error
+        raise BadImageError(f"{row.where}: expected an image, got one that cannot be decoded ({one_line(error)})") from None
+
+
+def to_tensor(image: Image.Image) -> Float[Tensor, "C H W"]:
+    """Pixels in [0, 1]."""
+    pixels = torch.from_numpy(np.array(image))  # [H, W] or [H, W, C], 8 bits
+    pixels = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)  # [C, H, W]
+    return pixels.contiguous().float().div_(255)
+
+
+def fitted(image: Image.Image, size: tuple[int, int], crop: float) -> Image.Image:
+    """The centre of an image at `size` (height, width): it covers the share `crop` of the image along the side that is the tighter fit.
+
+    Resized so that the image just covers size / crop, then cropped: with a square of 224 px and crop 224 / 256, the shorter side
+    becomes 256. An image that has its size already is left as it is where crop is 1.
+    """
+    height, width = size
+    scale = max(height / image.height, width / image.width) / crop
+    grown = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+    if grown != image.size:
+        image = image.resize(grown, Image.Resampling.BILINEAR)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image if image.size == (width, height) else image.crop((left, top, left + width, top + height))
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How stored labels become numbers. count: how many classes. numbers: of those that are stored as names."""
+
+    count: int
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def of(self, stored: Any) -> int:
+        """The label; -1 if it is missing (the Hub's convention too), or any other number outside 0..count-1 if it is wrong."""
+        if isinstance(stored, str):
+            return self.numbers.get(stored, self.count)
+        if stored is None:
+            return -1
+        return stored if isinstance(stored, int) else self.count
+
+    def checked(self, row: Row) -> int:
+        """The row's label. Raises `BadImageError` if it is missing or out of range."""
+        label = self.of(row.label)
+        if 0 <= label < self.count:
+            return label
+        wrong = "a missing label" if label == -1 else f"{row.label!r}"
+        raise BadImageError(f"{row.where}: expected a label in 0..{self.count - 1}, got {wrong}")
+
+
+@dataclass(frozen=True)
+class ImageRows:
+    """Which rows a split has. chosen: [N] their numbers in the source, ascending. crop: see `fitted`.
+
+    label_numbers: their labels, where the source tells them before images are read.
+    """
+
+    rows: Rows
+    chosen: np.ndarray
+    labels: Labels
+    crop: float
+    label_numbers: Int[Tensor, "N"] | None = None
+
+
+class NaturalImages(ImageData):
+    """Images of any size and format, decoded when they are asked for."""
+
+    def __init__(self, info: DataInfo, task: Task, source: ImageRows, augmentation: Augmentation | None = None) -> None:
+        self.info, self.task, self.source, self.augmentation = info, task, source, augmentation
+
+    def __len__(self) -> int:
+        return len(self.source.chosen)
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        example = next(self.examples_at([index]))
+        if isinstance(example, BadImageError):
+            raise example
+        return example
+
+    def examples_at(self, places: Sequence[int]) -> Iterator[Example | BadImageError]:
+        numbers = [int(self.source.chosen[place]) for place in places]
+        for number, row in zip(numbers, self.source.rows.at(numbers), strict=True):
+            try:
+                image = fitted(decode(row, self.task.channels), self.task.image_size, self.source.crop)
+                yield Example(to_tensor(image), self.source.labels.checked(row), number, number)
+            except BadImageError as bad:
+                yield BadImageError(f"{self.info.name}, {self.info.split} split: {bad}")
+
+    def training_example(self, index: int, epoch: int) -> Example:
+        return next(self.training_examples([index], epoch))
+
+    def training_examples(self, places: Sequence[int], epoch: int) -> Iterator[Example]:
+        """Augmented images: each a function of (seed, split, row, epoch)."""
+        if self.augmentation is None:
+            yield from (self[place] for place in places)
+            return
+        numbers = [int(self.source.chosen[place]) for place in places]
+        for number, row in zip(numbers, self.source.rows.at(numbers), strict=True):
+            try:
+                image = self.augmentation(decode(row, self.task.channels), (self.info.split, number, epoch))
+                yield Example(to_tensor(image), self.source.labels.checked(row), number, number)
+            except BadImageError as bad:
+                raise BadImageError(f"{self.info.name}, {self.info.split} split: {bad}") from None
+
+    def training_order(self, epoch: int, seed: int) -> Int[Tensor, "N"]:
+        """All places, shuffled by (seed, epoch); those of a stream by windows of rows, and within each."""
+        order = super().training_order(epoch, seed)
+        if not isinstance(self.source.rows, ParquetRows):
+            return order
+        ends = torch.tensor([window.stop for window in self.source.rows.windows()])
+        window = torch.bucketize(torch.from_numpy(self.source.chosen), ends, right=True)  # [N]: of each place
+        turn = Noise.of(seed, torch.arange(len(ends))).fork(epoch).keys.argsort(stable=True).argsort()  # [windows]
+        return order[turn[window[order]].argsort(stable=True)]
+
+    def labels(self) -> Int[Tensor, "N"]:
+        if self.source.label_numbers is not None:
+            return self.source.label_numbers
+        column = self.source.rows.label_column()
+        return torch.tensor([self.source.labels.of(column[number]) for number in self.source.chosen], dtype=torch.long)
+
+    def empty_classes(self) -> tuple[str, ...]:
+        if self.source.label_numbers is None:
+            return ()
+        present = set(self.source.label_numbers.tolist())
+        return tuple(name for label, name in enumerate(self.task.classes) if label not in present)

@@ -1,0 +1,85 @@
+"""MNIST, and the sets that the papers make of it by placing its digits on a canvas."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from glimpsezoo.data import hub
+from glimpsezoo.data.base import BadImageError, DataInfo, ImageData
+from glimpsezoo.data.config import MnistSettings, PlacedMnistSettings, SizedSettings
+from glimpsezoo.data.fingerprint import fingerprint
+from glimpsezoo.data.images import Labels, decode
+from glimpsezoo.data.placed import Glyphs, PlacedDigits, Placing, Treatment
+from glimpsezoo.data.rows import Rows
+from glimpsezoo.specs import DatasetSpec
+
+REQUEST = hub.Request("ylecun/mnist", folders=("mnist",))
+SIDE = 28  # px of a digit
+VALIDATION = 5000  # the first digits of the train split
+
+
+@dataclass(frozen=True, kw_only=True)
+class MnistSet:
+    """A set made of MNIST. canvas: its side in px. places: examples of each digit, by split. fixed: see `Placing`."""
+
+    canvas: int
+    treatment: Treatment = "none"
+    places: Mapping[str, int]
+    fixed: bool = False
+
+
+_ONE = {"train": 1, "calibration": 1, "test": 1}
+MNIST_SETS: Mapping[str, MnistSet] = {
+    "mnist": MnistSet(canvas=28, places=_ONE, fixed=True),
+    "tmnist": MnistSet(canvas=112, places=_ONE),
+    "gtmnist": MnistSet(canvas=112, places=_ONE, treatment="gaussian"),
+    "jittered-mnist": MnistSet(canvas=48, places={"train": 10, "calibration": 3, "test": 3}, fixed=True),
+    "plain-mnist": MnistSet(canvas=56, places=_ONE),
+    "textured-mnist": MnistSet(canvas=56, places=_ONE, treatment="texture"),
+    "noisy-mnist": MnistSet(canvas=56, places=_ONE, treatment="salt-and-pepper"),
+}
+
+
+def open_mnist(spec: DatasetSpec, name: str, split: str, config: MnistSettings, data_dir: Path | None) -> ImageData:
+    """Open a split of a set in `MNIST_SETS`, from `ylecun/mnist` or from a copy of its Parquet files at or below `data_dir`."""
+    assert spec.task is not None
+    found = hub.find(REQUEST, data_dir)
+    columns = hub.find_columns(found.features(), "image", "label")
+    rows = hub.open_rows(found, "test" if split == "test" else "train", columns, streaming=config.streaming, shuffled=False)
+    part = {"test": range(len(rows)), "calibration": range(VALIDATION), "train": range(VALIDATION, len(rows))}[split]
+    known, task = MNIST_SETS[spec.name], spec.task
+    placing = Placing(canvas=known.canvas, places=known.places[split], fixed=known.fixed, treatment=known.treatment)
+    if isinstance(config, PlacedMnistSettings):
+        measured = config.places if config.places and split != "train" else placing.places
+        placing = replace(placing, seed=config.seed, places=measured)
+    if isinstance(config, SizedSettings) and config.size is not None:
+        placing, task = replace(placing, size=config.size), replace(task, image_size=(config.size, config.size))
+    info = DataInfo(
+        name=name,
+        source=f"hf:{REQUEST.repository}",
+        revision=found.revision,
+        fingerprint=fingerprint(rows.digest(), split, f"{spec.transform} {placing}", config, ignore=("streaming", "places", "size")),
+        split=split,
+        transform=spec.transform,
+    )
+    return PlacedDigits(info, task, read_glyphs(rows, part, f"{name}, {split} split"), placing)
+
+
+def read_glyphs(rows: Rows, part: range, where: str) -> Glyphs:
+    """Decode all digits of a part of MNIST: some 8 MB for its test split. `where` names them in errors."""
+    labels, bad = Labels(10), {}
+    pixels = np.zeros((len(part), SIDE, SIDE), dtype=np.uint8)
+    numbers = np.full(len(part), -1)
+    for place, row in enumerate(rows.at(part)):
+        try:
+            numbers[place] = labels.checked(row)
+            image = decode(row, 1)
+            if image.size != (SIDE, SIDE):
+                raise BadImageError(f"{row.where}: expected a digit of {SIDE} x {SIDE} px, got {image.width} x {image.height}")
+            pixels[place] = np.array(image)
+        except BadImageError as wrong:
+            bad[place] = f"{where}: {wrong}"
+    return Glyphs(torch.from_numpy(pixels), torch.from_numpy(numbers), torch.arange(part.start, part.stop), bad)

@@ -1,0 +1,189 @@
+"""Released checkpoints: a file in their naming gives the outputs of a reference written from torch's own modules."""
+
+import io
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from glimpsezoo import GlimpseZooError, Record, rollout
+from glimpsezoo_mgnet.backbones import SmallCNN
+from glimpsezoo_mgnet.importer import importer
+from glimpsezoo_mgnet.model import MGNet
+from torch import Tensor, nn
+
+
+class Released(nn.Module):
+    """The published model, by its published names and nothing of this plugin but the four convolutions of the small CNN."""
+
+    def __init__(self, backbone: nn.Module, width: int, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.feat_fusion = nn.ModuleDict({"mha": nn.MultiheadAttention(width + 3, 1), "norm": nn.LayerNorm(width + 3)})
+        self.loc_network = nn.ModuleDict({"fc": nn.Linear(width + 3, 3)})
+        self.global_fc = nn.ModuleDict({"fc": nn.Linear(width + 3, classes)})
+        self.glimpse_fc = nn.ModuleDict({"fc": nn.Linear(width, classes)})
+        for name, tensor in self.state_dict().items():  # no bias, gain or statistic may hide behind its zero or one
+            if tensor.is_floating_point() and tensor.ndim == 1:
+                noise = torch.rand_like(tensor)
+                tensor.add_(noise if "running_var" in name else noise - 0.5)
+        self.eval()
+
+    def forward(self, images: Tensor, glimpses: int, side: int) -> tuple[Tensor, Tensor]:
+        """Normalised images [B, C, H, W] -> logits [B, T, classes], affine parameters (s, x, y) [B, T, 3]; fusion anew at every step."""
+        parameters = torch.tensor([1.0, 0.0, 0.0]).expand(len(images), 3)
+        history, logits, places = [], [], []
+        for _ in range(glimpses):
+            s, x, y = parameters.unbind(1)
+            zero = torch.zeros_like(s)
+            theta = torch.stack([torch.stack([s, zero, x], 1), torch.stack([zero, s, y], 1)], 1)
+            grid = F.affine_grid(theta, [len(images), images.shape[1], side, side], align_corners=True)
+            h = self.backbone(F.grid_sample(images, grid, align_corners=True))
+            places.append(parameters)
+            history.append(torch.cat([h, parameters], 1))
+            sequence = torch.stack(history)  # [t, B, d]
+            attended, _ = self.feat_fusion["mha"](sequence, sequence, sequence, need_weights=False)
+            fused = F.relu(self.feat_fusion["norm"](attended)[-1])
+            logits.append(self.global_fc["fc"](fused))
+            raw = torch.sigmoid(self.loc_network["fc"](fused))
+            scale = raw[:, :1] * 0.3 + 0.2
+            parameters = torch.cat([scale, 2 * (raw[:, 1:] - 0.5) * (1 - scale)], 1)
+        return torch.stack(logits, 1), torch.stack(places, 1)
+
+
+def resnet18(classes: int = 7) -> Released:
+    backbone = torchvision.models.resnet18(weights=None)
+    backbone.fc = nn.Identity()  # type: ignore[assignment]
+    return Released(backbone, 512, classes)
+
+
+HYPER_PARAMETERS = {"model": "resnet18", "n_iter": 4, "scale": 2.33, "scale_min": 0.2, "scale_max": 0.5, "s": 0.02, "alpha": 0.6, "num_class": 7}
+
+
+def save(path: Path, tensors: dict[str, Tensor], hyper_parameters: Any) -> Path:
+    """As PyTorch Lightning writes it."""
+    content = {"epoch": 3, "state_dict": tensors, "hyper_parameters": hyper_parameters, "pytorch-lightning_version": "1.1.0"}
+    torch.save(content, path)
+    return path
+
+
+def released_tensors(model: Released) -> dict[str, Tensor]:
+    return {f"model.{name}": tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def run_imported(path: Path, images: Tensor) -> tuple[Tensor, Tensor, MGNet]:
+    config, task, tensors, _ = importer(path, {})
+    model = MGNet(config, task).eval()
+    model.load_state_dict(tensors)
+    with torch.no_grad():
+        trace = rollout(model, images, record=Record(every_step=True))
+    places = [torch.cat([look.decision.regions.scale[:, None], look.decision.regions.centre], 1) for look in trace.looks]
+    return trace.logits_by_step(), torch.stack(places, 1), model
+
+
+def test_an_imported_resnet_gives_the_references_outputs_at_every_step(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    reference = resnet18()
+    images = torch.rand(2, 3, 224, 224)
+    logits, places, model = run_imported(save(tmp_path / "a.ckpt", released_tensors(reference), Namespace(**HYPER_PARAMETERS)), images)
+    normalised = torchvision.transforms.functional.normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected, expected_places = reference(normalised, 4, 96)
+    assert model.config.glimpses == 4
+    assert model.glimpse_size == (96, 96)
+    assert (expected[:, 0] - expected[:, 3]).abs().max() > 0.01  # the steps differ, so that equality says something
+    torch.testing.assert_close(places, expected_places, atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+    h = torch.rand(2, 512)
+    torch.testing.assert_close(model.glimpse_classifier(h), reference.glimpse_fc["fc"](h))  # type: ignore[misc]
+
+
+def test_an_imported_small_cnn_gives_the_references_outputs_at_every_step(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    reference = Released(SmallCNN(1), 128, 10)
+    hyper_parameters = Namespace(**{**HYPER_PARAMETERS, "model": "vanilla", "n_iter": 3, "scale": 4.0})
+    images = torch.rand(3, 1, 112, 112)
+    logits, places, model = run_imported(save(tmp_path / "a.ckpt", released_tensors(reference), hyper_parameters), images)
+    with torch.no_grad():
+        expected, expected_places = reference((images - 0.1307) / 0.3081, 3, 28)
+    assert model.config.backbone == "cnn4"
+    torch.testing.assert_close(places, expected_places, atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+
+
+def test_what_the_file_says_and_does_not_say(tmp_path: Path) -> None:
+    tensors = {name: t for name, t in released_tensors(resnet18()).items() if "glimpse_fc" not in name}
+    tensors["accs.0.correct"] = torch.zeros(1)  # Lightning's own: not the model's
+    said = Namespace(model="resnet18", n_iter=2, scale=2.33)
+    path = save(tmp_path / "a.ckpt", tensors, said)
+    config, task, _, notes = importer(path, {"glimpses": "3", "policy": "random"})
+    assert (config.glimpses, config.policy, config.biases, config.alpha) == (3, "random", True, 0.0)
+    assert (task.channels, len(task.classes)) == (3, 7)
+    assert any("glimpse classifier" in note for note in notes)
+    assert any("gradient_scale" in note for note in notes)
+
+
+def corrupt(change: str, tensors: dict[str, Tensor], said: dict[str, Any]) -> None:
+    if change == "missing attention":
+        del tensors["model.feat_fusion.mha.in_proj_weight"]
+    elif change == "missing backbone":
+        del tensors["model.backbone.layer1.0.conv1.weight"]
+    elif change == "no classifier":
+        del tensors["model.global_fc.fc.weight"]
+    elif change == "shape":
+        tensors["model.loc_network.fc.weight"] = torch.zeros(6, 515)
+    elif change == "extra":
+        tensors["model.backbone.layer9.weight"] = torch.zeros(1)
+    elif change == "exploration":
+        said["trans_method"] = "naive"
+    else:
+        said["model"] = change
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ("missing attention", "lacks the tensor 'model.feat_fusion.mha.in_proj_weight'"),
+        ("missing backbone", "lacks the tensor 'model.backbone.layer1.0.conv1.weight'"),
+        ("no classifier", "'model.global_fc.fc.weight'"),
+        ("shape", r"of shape \(3, 515\), got \(6, 515\)"),
+        ("extra", "'model.backbone.layer9.weight'"),
+        ("exploration", "trans_method"),
+        ("resnet19", "'resnet18'"),
+        ("resnet34", "check the backbone|lacks the tensor"),
+    ],
+)
+def test_unfit_checkpoints_are_refused_in_one_line(tmp_path: Path, change: str, part: str) -> None:
+    tensors, said = released_tensors(resnet18()), dict(HYPER_PARAMETERS)
+    corrupt(change, tensors, said)
+    with pytest.raises(GlimpseZooError, match=part) as caught:
+        importer(save(tmp_path / "a.ckpt", tensors, Namespace(**said)), {})
+    assert "\n" not in str(caught.value)
+
+
+class Innocent:
+    """Any class that nobody allowed."""
+
+
+def files_that_are_none() -> dict[str, bytes]:
+    whole = io.BytesIO()
+    torch.save({"state_dict": {"model.x": torch.zeros(1000)}}, whole)
+    code, bare, numbers = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    torch.save({"state_dict": {}, "hyper_parameters": Innocent()}, code)
+    torch.save({"weight": torch.zeros(2)}, bare)
+    torch.save({"state_dict": {"epoch": 3}}, numbers)
+    text = b"not a checkpoint at all"
+    return {"text": text, "empty": b"", "truncated": whole.getvalue()[:700], "code": code.getvalue(), "bare": bare.getvalue(), "numbers": numbers.getvalue()}
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "truncated", "code", "bare", "numbers"])
+def test_files_that_are_no_lightning_checkpoint_are_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "some.ckpt"
+    path.write_bytes(files_that_are_none()[kind])
+    with pytest.raises(GlimpseZooError, match=r"expected a PyTorch Lightning checkpoint .*some\.ckpt") as caught:
+        importer(path, {})
+    assert "\n" not in str(caught.value)
+    assert ("Innocent" in str(caught.value)) == (kind == "code")

@@ -1,0 +1,101 @@
+"""Imports point down the layers, plugins import only what the core exports, and nothing heavy is loaded before it is needed."""
+
+import ast
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from importlinter import cli
+
+import glimpsezoo
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "torchvision", "timm", "datasets", "sklearn", "pyarrow")
+PLUGIN_FILES = sorted(ROOT.glob("plugins/*/glimpsezoo_*/**/*.py"))
+
+
+def test_imports_point_down(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    status = cli.lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)
+    assert status == cli.EXIT_STATUS_SUCCESS, capsys.readouterr().out
+
+
+def test_every_module_has_a_layer() -> None:
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    layered = {name.strip() for layer in contract["layers"] for name in layer.replace("|", ":").split(":")}
+    modules = {f"glimpsezoo.{module.name}" for module in pkgutil.iter_modules(glimpsezoo.__path__)}
+    assert modules - {"glimpsezoo.__main__"} == layered
+
+
+@pytest.mark.parametrize("name", glimpsezoo.__all__)
+def test_every_exported_name_is_there_and_shadows_no_module(name: str) -> None:
+    value = getattr(glimpsezoo, name)
+    assert f"glimpsezoo.{name}" not in sys.modules
+    assert name in dir(glimpsezoo)
+    assert value is getattr(importlib.import_module(value.__module__), name, value)
+
+
+def test_type_checkers_see_the_names_that_are_exported() -> None:
+    tree = ast.parse(Path(glimpsezoo.__file__).read_text())
+    guarded = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {(node.module, name.name) for node in guarded.body if isinstance(node, ast.ImportFrom) for name in node.names}
+    assert seen == {(module, name) for module, names in glimpsezoo._HOME.items() for name in names}
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'glimpsezoo' has no attribute 'nothing'"):
+        _ = glimpsezoo.nothing
+
+
+@pytest.mark.parametrize("path", PLUGIN_FILES, ids=lambda path: str(path.relative_to(ROOT / "plugins")))
+def test_plugins_import_only_what_the_core_exports(path: Path) -> None:
+    assert not [f"{name} in line {line}" for name, line in imports(path) if not exported(name)]
+
+
+def imports(path: Path) -> list[tuple[str, int]]:
+    """Everything of the core that a file imports, by its dotted name."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return [(name, line) for name, line in found if name.partition(".")[0] == "glimpsezoo"]
+
+
+def exported(name: str) -> bool:
+    return name == "glimpsezoo" or name.removeprefix("glimpsezoo.") in glimpsezoo.__all__
+
+
+LIGHT = {
+    "the package": "import glimpsezoo",
+    "the registry": "from glimpsezoo.plugins import registry; assert len(registry().plugins) > 1; assert not [p.error for p in registry().plugins]",
+    "help": "from glimpsezoo.commands import main; main(['--help'])",
+    "the version": "from glimpsezoo.commands import main; main(['--version'])",
+    "help of run": "from glimpsezoo.commands import main; main(['run', '--help'])",
+    "help of train": "from glimpsezoo.commands import main; main(['train', '--help'])",
+    "list": "from glimpsezoo.commands import main; main(['list'])",
+    "list models": "from glimpsezoo.commands import main; main(['list', 'models', 'mgnet*'])",
+    "plugins": "from glimpsezoo.commands import main; main(['plugins'])",
+}
+
+
+@pytest.mark.parametrize("code", LIGHT.values(), ids=LIGHT)
+def test_nothing_heavy_is_loaded_before_it_is_needed(code: str) -> None:
+    script = f"""
+import sys
+try:
+    {code}
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = [name for name in {HEAVY} if name in sys.modules]
+assert not heavy, heavy
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,196 @@
+"""result.json: its keys are the documented ones, its JSON Schema is committed and true, and nothing unknown or unwritable gets in."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from glimpsezoo.records import Comparison, Estimate, Pair, Result, result_schema
+
+SCHEMA_FILE = Path(__file__).parents[1] / "docs" / "result.schema.json"
+WRITE_SCHEMA = (
+    "python -c \"import glimpsezoo.records as r, pathlib; pathlib.Path('docs/result.schema.json').write_text(r.result_schema())\""
+)
+
+ESTIMATE = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100, "groups": 20}
+CLASSIFIED = {"top1": ESTIMATE, "top5": ESTIMATE, "nll": ESTIMATE, "ece": ESTIMATE}
+RESULT: dict[str, Any] = {
+    "schema": 1,
+    "run": {
+        "id": "abc",
+        "command": "glimpsezoo run mgnet",
+        "started": "2025-01-01T00:00:00Z",
+        "finished": None,
+        "seed": 0,
+        "limit": None,
+        "status": "done",
+        "units": {"done": 1, "reused": 0},
+    },
+    "model": {
+        "name": "mgnet",
+        "plugin": "glimpsezoo-mgnet",
+        "plugin_version": "0.1.0",
+        "config": {"glimpses": 3},
+        "parameters": 10,
+        "steps": 3,
+        "policy": "learned",
+        "sees": "full image",
+        "checkpoint": {"uri": "mgnet.digits", "revision": None, "sha256": "00"},
+    },
+    "data": {
+        "name": "digits",
+        "source": "sklearn",
+        "revision": None,
+        "fingerprint": "00",
+        "split": "test",
+        "examples": 100,
+        "skipped": 0,
+        "image_size": [64, 64],
+        "channels": 1,
+        "classes": 10,
+    },
+    "environment": {
+        "python": "3.11",
+        "platform": "Linux",
+        "cpu": "x",
+        "device": "cpu",
+        "threads": 2,
+        "packages": {"torch": "2"},
+        "commit": None,
+    },
+    "accuracy": {**CLASSIFIED, "steps": [{"step": 1, **CLASSIFIED, "macs": 5.0, "regions_mean": 1.0}]},
+    "flops": {
+        "n": 100,
+        "images": "data",
+        "macs": {"mean": 5.0, "p50": 5.0, "p95": 5.0, "max": 5.0},
+        "flops_mean": 10.0,
+        "paper_macs": {"convention": "paper", "value": 6.0},
+        "phases": {"start": 0.0, "sense": 5.0, "fuse": 0.0, "locate": 0.0, "classify": 0.0},
+        "steps": [{"step": 1, "macs": 5.0}],
+        "uncounted": ["grid_sampler_2d"],
+    },
+    "anytime": {
+        "curve": [{"rule": "confidence", "threshold": 0.9, "top1": ESTIMATE, "macs_mean": 4.0, "steps_mean": 1.5, "exits": [0.5, 0.5]}],
+        "area": 0.5,
+        "calibrated_on": "calibration",
+        "equal_accuracy": {"baseline": "cnn4", "macs_ratio": 0.3},
+    },
+    "corruptions": {
+        "implementation": "x",
+        "preset": "full",
+        "n": 500,
+        "table": {"fog": [ESTIMATE] * 5},
+        "mean": ESTIMATE,
+        "by_step": [ESTIMATE],
+        "mce": {"value": 0.9, "baseline": "cnn4"},
+    },
+    "attacks": [
+        {
+            "name": "pgd",
+            "norm": "linf",
+            "eps": 0.1,
+            "space": "pixels",
+            "steps": 10,
+            "step_size": 0.01,
+            "restarts": 1,
+            "eot": 1,
+            "evaluations": 1,
+            "target": "final",
+            "path": "free",
+            "surrogate": None,
+            "n": 500,
+            "top1": ESTIMATE,
+            "by_step": [ESTIMATE],
+            "macs_mean": 5.0,
+            "steps_mean": 1.0,
+        }
+    ],
+    "masking": {"verdict": "ok", "checks": {"huge_eps": 0.0}},
+    "speed": {
+        "device": "cpu",
+        "threads": 2,
+        "batches": [{"batch": 1, "median_ms": 1.0, "iqr_ms": 0.1, "images_per_s": 1000.0, "compacted": True}],
+        "peak_memory": None,
+    },
+    "errors": [{"measure": "accuracy", "unit": "ab", "images": [0, 1000], "error": "broke"}],
+}
+
+
+def test_every_documented_key_survives_a_round_trip() -> None:
+    result = Result.model_validate_json(json.dumps(RESULT))
+    assert json.loads(result.to_json()) == RESULT
+    assert Result.model_validate_json(result.to_json()) == result
+
+
+def test_sections_not_asked_for_are_null_or_empty() -> None:
+    bare = {key: RESULT[key] for key in ("schema", "run", "model", "data", "environment")}
+    written = json.loads(Result.model_validate(bare).to_json())
+    assert {key: value for key, value in written.items() if key not in bare} == {
+        "accuracy": None,
+        "flops": None,
+        "anytime": None,
+        "corruptions": None,
+        "attacks": [],
+        "masking": None,
+        "speed": None,
+        "errors": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("schema",), 2),
+        (("extra",), 1),
+        (("run", "status"), "fine"),
+        (("accuracy", "top2"), 0.5),
+        (("model", "sees"), "half"),
+        (("run",), None),
+    ],
+)
+def test_what_the_schema_does_not_know_is_refused(where: tuple[str, ...], value: Any) -> None:
+    changed = json.loads(json.dumps(RESULT))
+    place = changed
+    for key in where[:-1]:
+        place = place[key]
+    place[where[-1]] = value
+    with pytest.raises(ValidationError):
+        Result.model_validate(changed)
+
+
+def test_numbers_that_json_cannot_hold_are_refused() -> None:
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValidationError):
+            Estimate(value=value, low=0, high=1, n=1, groups=1)
+
+
+def test_a_result_cannot_be_changed() -> None:
+    result = Result.model_validate(RESULT)
+    with pytest.raises(ValidationError):
+        result.run.seed = 3  # type: ignore[misc]
+
+
+def test_comparison_holds_every_pair_under_its_keys() -> None:
+    pair = Pair(a="x", b="y", n=10, only_a=1, only_b=2, difference=-0.1, low=-0.3, high=0.1, p=0.5)
+    written = json.loads(Comparison(run="abc", data="digits", pairs=(pair,)).to_json())
+    assert written["schema"] == 1
+    assert written["pairs"] == [
+        {"a": "x", "b": "y", "n": 10, "only_a": 1, "only_b": 2, "difference": -0.1, "low": -0.3, "high": 0.1, "p": 0.5}
+    ]
+
+
+def test_the_committed_schema_is_the_generated_one() -> None:
+    assert json.loads(SCHEMA_FILE.read_text()) == json.loads(result_schema()), f"docs/result.schema.json is out of date: {WRITE_SCHEMA}"
+
+
+def test_the_schema_demands_the_top_level_keys() -> None:
+    assert set(json.loads(result_schema())["required"]) == set(RESULT)
+
+
+def test_records_load_no_torch() -> None:
+    code = "import sys, glimpsezoo.records; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0

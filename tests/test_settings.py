@@ -1,0 +1,136 @@
+"""Settings: text from the command line becomes values, and what is wrong is one line that names the key."""
+
+from typing import Literal
+
+import pytest
+from pydantic import Field, model_validator
+
+from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
+from glimpsezoo.settings import NoSettings, Settings
+
+
+class Example(Settings):
+    glimpses: int = Field(4, ge=1)
+    alpha: float = 0.5
+    biases: bool = True
+    policy: Literal["learned", "random"] = "learned"
+    scale: tuple[float, float] = (0.2, 0.5)
+    names: tuple[str, ...] = ()
+    crop: tuple[int, int] | None = None
+    size: tuple[int, int] | int = 8
+    depth: int | None = 3
+    none: str = "x"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Example":
+        if self.scale[0] > self.scale[1]:
+            raise ValueError("expected the smaller scale first")
+        return self
+
+
+class Needy(Settings):
+    backbone: str
+
+
+def parse(**values: object) -> Example:
+    return Example.parse(values, owner="mgnet")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("glimpses", "2", 2),
+        ("alpha", "1e-3", 0.001),
+        ("biases", "false", False),
+        ("biases", "1", True),
+        ("policy", "random", "random"),
+        ("scale", "0.1, 0.4", (0.1, 0.4)),
+        ("scale", [0.1, 0.4], (0.1, 0.4)),
+        ("names", "a", ("a",)),
+        ("names", "a,b", ("a", "b")),
+        ("crop", "none", None),
+        ("crop", "3,4", (3, 4)),
+        ("size", "16", 16),
+        ("size", "16,24", (16, 24)),
+        ("depth", "None", None),
+        ("depth", "7", 7),
+        ("none", "none", "none"),
+        ("depth", None, None),
+    ],
+)
+def test_text_becomes_the_value_that_the_key_takes(key: str, text: object, value: object) -> None:
+    got = getattr(parse(**{key: text}), key)
+    assert got == value
+    assert type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"glimpse": "2"}, "mgnet has no setting 'glimpse': did you mean 'glimpses'?"),
+        ({"glimpses": "two"}, "--set glimpses=two for mgnet: Input should be a valid integer, unable to parse string as an integer"),
+        ({"glimpses": "0"}, "--set glimpses=0 for mgnet: Input should be greater than or equal to 1"),
+        ({"glimpses": "2.5"}, "--set glimpses=2.5 for mgnet: Input should be a valid integer, unable to parse string as an integer"),
+        ({"policy": "rnd"}, "--set policy=rnd for mgnet: Input should be 'learned' or 'random'"),
+        ({"scale": "0.1,x"}, "--set scale=0.1,x for mgnet: Input should be a valid number, unable to parse string as a number"),
+        ({"scale": "0.1"}, "--set scale=0.1 for mgnet: Field required"),
+        ({"scale": "0.5,0.1"}, "settings of mgnet: expected the smaller scale first"),
+        ({"biases": "maybe"}, "--set biases=maybe for mgnet: Input should be a valid boolean, unable to interpret input"),
+    ],
+)
+def test_what_is_wrong_is_one_line(values: dict[str, object], message: str) -> None:
+    with pytest.raises(GlimpseZooError) as caught:
+        parse(**values)
+    assert str(caught.value) == message
+
+
+def test_a_value_from_a_file_is_shown_as_it_stands_there() -> None:
+    with pytest.raises(GlimpseZooError) as caught:
+        parse(scale=[0.1, "x"])
+    assert str(caught.value) == "scale.1 of mgnet: Input should be a valid number, unable to parse string as a number, got 'x'"
+
+
+def test_a_setting_without_default_must_be_given() -> None:
+    assert Needy.parse({"backbone": "cnn4"}, owner="x").backbone == "cnn4"
+    with pytest.raises(GlimpseZooError, match="backbone of x: Field required"):
+        Needy.parse({}, owner="x")
+
+
+def test_settings_are_frozen_and_defaults_are_checked() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        parse().glimpses = 3  # type: ignore[misc]
+
+    class Wrong(Settings):
+        glimpses: int = Field(0, ge=1)
+
+    with pytest.raises(GlimpseZooError, match="glimpses of x: Input should be greater than or equal to 1, got 0"):
+        Wrong.parse({}, owner="x")
+
+
+def test_what_has_no_settings_says_so() -> None:
+    with pytest.raises(GlimpseZooError, match="data has no setting 'size': none is known"):
+        NoSettings.parse({"size": 3}, owner="data")
+
+
+# The clause that names the nearest, and folded texts
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "clause"),
+    [
+        ("mgnt", ["mgnet", "cnn4"], "did you mean 'mgnet'?"),
+        ("MGNET", ["mgnet", "cnn4"], "did you mean 'mgnet'?"),
+        ("mgnet", ["MGNet"], "did you mean 'MGNet'?"),
+        ("scan", ["scans", "scant", "x"], "did you mean 'scant' or 'scans'?"),
+        ("zzz", ["b", "a", "a"], "known: a, b"),
+        ("zzz", [], "none is known"),
+        ("zzz", [f"name{i:02}" for i in range(20)], "known: " + ", ".join(f"name{i:02}" for i in range(12)) + ", ..."),
+    ],
+)
+def test_the_nearest_names_are_named(name: str, known: list[str], clause: str) -> None:
+    assert did_you_mean(name, known) == clause
+
+
+def test_any_error_fits_on_one_line() -> None:
+    assert one_line(ValueError("a\n  b")) == "a b"
+    assert one_line(KeyError()) == "KeyError"

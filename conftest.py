@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import beartype.typing
+import beartype.typing  # noqa: F401 - CHECKER names it
 import pytest
 from jaxtyping import install_import_hook
 
@@ -21,7 +21,10 @@ os.environ |= {"GLIMPSEZOO_HOME": HOME, "HF_HOME": HOME, "TORCH_HOME": HOME, "HF
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 # jaxtyping decorates methods one by one, where beartype cannot know what Self is: it is left unchecked.
-CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, hint_overrides=beartype.FrozenDict({beartype.typing.Self: object})))"
+CHECKER = (
+    "beartype.beartype(conf=beartype.BeartypeConf("
+    "is_pep484_tower=True, hint_overrides=beartype.FrozenDict({beartype.typing.Self: object})))"
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

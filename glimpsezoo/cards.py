@@ -96,7 +96,9 @@ class Card:
             where = ".".join(str(part) for part in first["loc"])
             wrong = f"{where}: {first['msg']}" if where else first["msg"]
             name = folder.resolve().name
-            raise GlimpseZooError(f"expected the {CONFIG} of a card in {name!r}, got a file that is none ({wrong}): get the card again") from None
+            raise GlimpseZooError(
+                f"expected the {CONFIG} of a card in {name!r}, got a file that is none ({wrong}): get the card again"
+            ) from None
         return cls(folder, config)
 
     def weights(self) -> dict[str, Any]:
@@ -119,9 +121,7 @@ class Card:
             )
         path = self.folder / declared.file
         if not path.is_file():
-            raise GlimpseZooError(
-                f"card {self.name!r} names weights {declared.file!r} that are not in its folder: get the card again"
-            )
+            raise GlimpseZooError(f"card {self.name!r} names weights {declared.file!r} that are not in its folder: get the card again")
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != declared.sha256:
             cut = f", {len(content)} bytes of {declared.bytes}" if len(content) != declared.bytes else ""
@@ -147,9 +147,8 @@ class Card:
             raise GlimpseZooError(f"--set {keys} contradicts the trained card {self.name!r} ({problems[0]}): drop it, or --checkpoint none")
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise GlimpseZooError(
-                f"the weights of card {self.name!r} do not fit its model: {problems[0]}{more}; get the card and {self.config.plugin} of one version"
-            )
+            remedy = f"get the card and {self.config.plugin} of one version"
+            raise GlimpseZooError(f"the weights of card {self.name!r} do not fit its model: {problems[0]}{more}; {remedy}")
         model.load_state_dict(tensors)
 
 

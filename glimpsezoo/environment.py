@@ -18,6 +18,7 @@ def environment_section(device: torch.device) -> Environment:
     """The environment that measures on `device`. packages: those above and every installed plugin."""
     plugins = {point.dist.name for point in entry_points(group="glimpsezoo") if point.dist}
     versions = {name: package_version(name) for name in (*PACKAGES, *sorted(plugins))}
+    versions["torch"] = torch.__version__  # which says what it was built for, too
     return Environment(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",

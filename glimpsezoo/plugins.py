@@ -74,7 +74,8 @@ class Registry:
 
     def _unknown(self, kind: type[Spec], name: str) -> str:
         names = [spec.name + ("NAME" if spec.prefix else "") for spec in self.all(kind)]
-        text = f"expected the name of a {_NOUNS[kind]}, got {name!r}: {did_you_mean(name, names)}"
+        noun = _NOUNS[kind]
+        text = f"expected the name of {'an' if noun[0] in 'aeiou' else 'a'} {noun}, got {name!r}: {did_you_mean(name, names)}"
         broken = [plugin.provenance.plugin for plugin in self.plugins if plugin.error]
         return text + (f" (broken: {', '.join(broken)}; see 'glimpsezoo plugins')" if broken else "")
 

@@ -299,7 +299,7 @@ class Failure(Section):
 class Result(Section):
     """result.json: all that one run measured of one model on one data set. A section that was not asked for is null or empty."""
 
-    schema_version: Literal[1] = Field(SCHEMA, alias="schema")
+    schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
     run: Run
     model: Model
     data: Data
@@ -335,7 +335,7 @@ class Pair(Section):
 class Comparison(Section):
     """comparison.json: every ordered pair of the models of one run."""
 
-    schema_version: Literal[1] = Field(SCHEMA, alias="schema")
+    schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
     run: str
     data: str
     pairs: tuple[Pair, ...]

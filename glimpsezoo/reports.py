@@ -51,7 +51,7 @@ def print_results(results: Sequence[Result], console: Console) -> None:
         for index, cells in enumerate(_step_cells(result, accurate=accurate, counted=counted) or [["failed"]]):
             table.add_row("" if index else display_name(result), *cells)
     console.print(table)
-    console.print(Text(_footnote(results[0]), style="dim"))
+    console.print(Text(_footnote(next((result for result in results if result.accuracy), results[0])), style="dim"))
 
 
 def _step_cells(result: Result, *, accurate: bool, counted: bool) -> list[list[str]]:
@@ -186,6 +186,8 @@ def _numbers(result: Result) -> list[str]:
             ]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
+    elif result.flops:
+        lines += [f"It takes {macs_text(result.flops.macs.mean)} MACs an image.", ""]
     if result.flops and result.flops.paper_macs:
         paper = result.flops.paper_macs
         lines += [f"The paper's convention (`{paper.convention}`) counts {macs_text(paper.value)} MACs for all steps.", ""]
@@ -206,7 +208,15 @@ def _made(card: Card) -> list[str]:
         return ["Nobody wrote down how."]
     if "imported_from" in trained:
         notes = [f"- {note}" for note in trained.get("notes", ())]
-        return [f"Imported from `{trained['imported_from']}` by", "", "```", str(trained["command"]), "```", *([""] if notes else []), *notes]
+        return [
+            f"Imported from `{trained['imported_from']}` by",
+            "",
+            "```",
+            str(trained["command"]),
+            "```",
+            *([""] if notes else []),
+            *notes,
+        ]
     return [
         "Trained by",
         "",
@@ -223,7 +233,8 @@ def _limits(card: Card) -> list[str]:
     height, width = card.config.task.image_size
     return [
         f"It tells {len(card.config.task.classes)} classes apart on images like those of `{card.config.data.name}` "
-        f"({height} x {width} px); nothing is known of others. It is a research model, not tested for any use that matters to anyone's safety."
+        f"({height} x {width} px); nothing is known of others. It is a research model, not tested for any use that matters to "
+        "anyone's safety."
     ]
 
 

@@ -125,7 +125,9 @@ def _trained(name: str, model: str, data: str, named: Card | None, checkpoint: s
         return card
     card = find_card(checkpoint)
     if card is None:
-        raise GlimpseZooError(f"--checkpoint expects 'none', 'timm' or a card, got {checkpoint!r}: {did_you_mean(checkpoint, card_paths())}")
+        raise GlimpseZooError(
+            f"--checkpoint expects 'none', 'timm' or a card, got {checkpoint!r}: {did_you_mean(checkpoint, card_paths())}"
+        )
     if card.config.model != model:
         raise GlimpseZooError(f"--checkpoint expects a card of {model!r}, got {checkpoint!r}, which is one of {card.config.model!r}")
     return card
@@ -184,7 +186,8 @@ def _agreed(card: Card, task: Task) -> Task:
     own = card.config.task.task()
     if own.channels != task.channels:
         raise GlimpseZooError(
-            f"card {card.name!r} takes images of {own.channels} channel(s), got data of {task.channels}: measure it on data like {card.config.data.name}"
+            f"card {card.name!r} takes images of {own.channels} channel(s), got data of {task.channels}: "
+            f"measure it on data like {card.config.data.name}"
         )
     if own.classes != task.classes:
         raise GlimpseZooError(

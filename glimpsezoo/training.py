@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,11 +78,12 @@ class Progress:
     calibration: float | None = None
 
 
-def train(job: TrainingJob) -> Iterator[Progress]:
+def train(job: TrainingJob) -> Generator[Progress]:
     """Train, yielding progress after every step; the model holds the final weights when the iterator ends.
 
-    Starts from the folder's checkpoint if there is one of the same job. Stopping it at any step (an exception, closing the iterator)
-    writes a checkpoint first. Raises `GlimpseZooError` if the folder holds a checkpoint of another job, or a loss is not finite.
+    Starts from the folder's checkpoint if there is one of the same job. Stopping it between two steps (closing the iterator) writes a
+    checkpoint first. What stops it within a step leaves the last checkpoint as it is: a step half taken cannot be gone on from.
+    Raises `GlimpseZooError` if the folder holds a checkpoint of another job, or a loss is not finite.
     """
     run = _TrainingRun(job)
     run.restore()
@@ -90,7 +91,8 @@ def train(job: TrainingJob) -> Iterator[Progress]:
         for index in range(run.phase, len(job.recipe.phase)):
             yield from run.train_phase(index)
     finally:
-        run.save()
+        if run.whole:
+            run.save()
 
 
 def job_digest(job: TrainingJob) -> str:
@@ -113,6 +115,7 @@ class _TrainingRun:
         if job.device.type == "cuda":
             self.model.to(memory_format=torch.channels_last)
         self.phase, self.step = 0, 0  # the phase under way and its next step
+        self.whole = True  # false within a step
         self.optimiser: torch.optim.Optimizer | None = None
         self.schedule: torch.optim.lr_scheduler.LRScheduler | None = None
         self.memory: dict[str, Tensor] = {}
@@ -169,6 +172,7 @@ class _TrainingRun:
             self.restored = {}
 
     def _step(self, phase: PhaseRecipe, batch: Batch, epoch: int, total: int) -> None:
+        self.whole = False
         assert self.optimiser is not None
         assert self.schedule is not None
         seed = _mixed(self.recipe.seed, self.phase, self.step)
@@ -200,6 +204,7 @@ class _TrainingRun:
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value.item()
         self.step += 1
+        self.whole = True
 
     def _hold_fixed(self, phase: PhaseRecipe) -> None:
         """Training mode, but modules without a trainable parameter of their own keep their statistics (BatchNorm) too."""
@@ -260,17 +265,33 @@ class _TrainingRun:
         self.saved = time.monotonic()
 
     def restore(self) -> None:
-        path = self.job.folder / CHECKPOINT
-        if not path.exists():
+        state, log = checkpoint_of(self.job), self.job.folder / LOG
+        if state is None:
+            log.unlink(missing_ok=True)  # of a training that is finished, or died before its first checkpoint
             return
-        state = torch.load(path, map_location=self.job.device, weights_only=True)
-        if state["job"] != job_digest(self.job):
-            raise GlimpseZooError(f"{path.parent.name} holds the checkpoint of another training: choose another --output, or --fresh")
         self.model.load_state_dict(state["model"])
         self.phase, self.step, self.memory, self.sums = state["phase"], state["step"], state["memory"], state["sums"]
         self.seconds = state["seconds"]
         self.restored = {key: state[key] for key in ("optimiser", "schedule") if key in state}
-        _forget_later_lines(self.job.folder / LOG, self.phase, self.step)
+        _forget_later_lines(log, self.phase, self.step)
+
+
+def checkpoint_of(job: TrainingJob) -> dict[str, Any] | None:
+    """What a stopped training of this job left in its folder; None if nothing.
+
+    Raises `GlimpseZooError` for a checkpoint that is damaged, and for one of another job.
+    """
+    path = job.folder / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location=job.device, weights_only=True)
+        digest = state["job"]
+    except Exception as error:  # a damaged file makes torch.load raise anything
+        raise GlimpseZooError(f"expected a checkpoint in {path.parent.name}, got one that cannot be read: start anew by --fresh") from error
+    if digest != job_digest(job):
+        raise GlimpseZooError(f"{path.parent.name} holds the checkpoint of another training: choose another --output, or --fresh")
+    return state
 
 
 def _forget_later_lines(log: Path, phase: int, step: int) -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from toys import Counted, Peek, Tree, batch_of_images, toy
 from torch import nn
 from torch.nn import functional as F
+from toys import Counted, Peek, Tree, batch_of_images, toy
 
 import glimpsezoo.cost
 from glimpsezoo.cost import MacTable, Meter, count_macs
@@ -13,8 +13,8 @@ from glimpsezoo.exits import Confidence
 from glimpsezoo.noise import Noise
 from glimpsezoo.protocol import PHASES
 
-IMAGES = batch_of_images(40)
-NOISE = Noise.of(7, torch.arange(40))
+IMAGES = batch_of_images(24)
+NOISE = Noise.of(7, torch.arange(24))
 RULES = {Peek: Confidence(0.75), Tree: Confidence(0.95)}
 
 
@@ -257,7 +257,7 @@ def test_a_second_batch_of_the_same_work_is_counted_without_running_anything(mod
         assert not calls
         assert model.asked["start"] == len(IMAGES)
         assert whole_sum(second) == whole_sum(first)
-        rollout(model, batch_of_images(40).repeat(1, 1, 2, 2), noise=NOISE, record=Record(meter=meter))
+        rollout(model, batch_of_images(24).repeat(1, 1, 2, 2), noise=NOISE, record=Record(meter=meter))
         assert calls, "images of another size are other work"
 
 

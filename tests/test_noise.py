@@ -111,9 +111,7 @@ STREAMS = {
     "steps": lambda: torch.stack([Noise.of(0, IDS).uniform(step, 1)[:, 0] for step in range(8)], 1),
     "lanes": lambda: torch.stack([Noise.of(0, IDS).uniform(1, 1, lane=lane)[:, 0] for lane in range(8)], 1),
     "sizes": lambda: Noise.of(0, IDS).uniform(1, 8),
-    "forks": lambda: torch.stack(
-        [Noise.of(0, IDS).uniform(1, 1)[:, 0], *(Noise.of(0, IDS).fork(k).uniform(1, 1)[:, 0] for k in range(7))], 1
-    ),
+    "forks": lambda: torch.cat([Noise.of(0, IDS).uniform(1, 1), *(Noise.of(0, IDS).fork(k).uniform(1, 1) for k in range(7))], 1),
     "forks of forks": lambda: torch.stack([Noise.of(0, IDS).fork(k).fork(j).uniform(1, 1)[:, 0] for k in range(3) for j in range(3)], 1),
     "one image": lambda: Noise.of(0, torch.tensor([0])).uniform(1, 80_000).view(-1, 4),
     "one image's steps": lambda: torch.cat([Noise.of(0, torch.tensor([0])).uniform(step, 4) for step in range(1500)]),

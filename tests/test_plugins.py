@@ -239,7 +239,7 @@ def test_a_prefix_that_two_plugins_register_clashes(folder: Folder) -> None:
         folder.install(name, f"@hookimpl\ndef register_models():\n    return [{model('t:', prefix=True)}]\n")
     found = folder.load()
     assert len(found.clashes()) == 1
-    with pytest.raises(GlimpseZooError, match="'t:' is registered by glimpsezoo-a 1.0 and by glimpsezoo-b 1.0"):
+    with pytest.raises(GlimpseZooError, match=r"'t:' is registered by glimpsezoo-a 1.0 and by glimpsezoo-b 1.0"):
         found.find(ModelSpec, "t:resnet18")
 
 

@@ -96,8 +96,9 @@ def test_calibration_error_is_that_of_a_plain_loop() -> None:
         assert calibration_error(found.confidence[:, t], found.hits[:, t]) == pytest.approx(
             naive_ece(found.confidence[:, t], found.hits[:, t])
         )
-    edges = np.array([1 / 15, 1.0, 1.0])
-    assert calibration_error(edges, np.array([True, True, False])) == pytest.approx((14 / 15 + 1) / 3)
+    # 2/15 belongs to the bin that it closes, with 1.5/15; 1 belongs to the last one.
+    assert calibration_error(np.array([2 / 15, 1.5 / 15]), np.array([True, False])) == pytest.approx((13 / 15 - 1.5 / 15) / 2)
+    assert calibration_error(np.array([1.0, 14.5 / 15]), np.array([False, True])) == pytest.approx((1 - 0.5 / 15) / 2)
     # Two bins of opposite error do not cancel.
     assert calibration_error(np.array([0.5, 0.9]), np.array([True, False])) == pytest.approx(0.7)
 
@@ -123,6 +124,14 @@ def test_classification_estimates_every_step_with_scipys_intervals(groups: np.nd
         alone = proportion(found.hits[:, t], groups)
         assert (step.top1.low, step.top1.high) == pytest.approx((alone.low, alone.high), abs=1e-9)
         assert {e.groups for e in step} == {len(members)}
+
+
+def test_the_interval_of_a_calibration_error_holds_it() -> None:
+    confidence = np.repeat([[0.5], [0.9]], N // 2, 0)
+    hits = np.concatenate([np.arange(N // 2) % 2 == 0, np.arange(N // 2) % 10 > 0])[:, None]
+    (step,) = classification(Scores(hits, hits, confidence, confidence), SINGLE)
+    assert step.ece.value == pytest.approx(0, abs=1e-12)  # every resample has more
+    assert step.ece.low <= step.ece.value < step.ece.high
 
 
 def naive_ece_fast(confidence: np.ndarray, hits: np.ndarray) -> float:

@@ -5,8 +5,10 @@ import traceback
 
 import click
 
-from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
 from glimpsezoo.plugins import version_of
+
+_FORESEEN = (GlimpseZooError, click.ClickException)
 
 
 class _Group(click.Group):
@@ -21,15 +23,18 @@ class _Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(version_of(None), prog_name="glimpsezoo")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """A zoo and benchmark harness for glimpse models.
 
     \b
     Example:
       glimpsezoo run mgnet cnn4 --data digits
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def _add_commands() -> None:
@@ -43,17 +48,31 @@ _add_commands()
 
 
 def main(args: list[str] | None = None) -> None:
-    """Entry point. Exit status: 0 done; 1 some units failed; 2 the command or its input is wrong, said in one line; 130 stopped."""
+    """Entry point. Exit status: 0 done; 1 some units failed; 2 the command or its input is wrong, said in one line; 130 stopped.
+
+    What nobody foresaw is one line with exit status 1, too: --debug shows its traceback.
+    """
     debug = "--debug" in (sys.argv[1:] if args is None else args)
     try:
         status = cli.main(args=args, prog_name="glimpsezoo", standalone_mode=False)
-    except (GlimpseZooError, click.ClickException) as error:
-        if debug:
-            traceback.print_exc()
-        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        click.echo(f"glimpsezoo: {' '.join(text.split())}", err=True)
-        sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         click.echo("glimpsezoo: stopped; the same command goes on from here", err=True)
         sys.exit(130)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"glimpsezoo: {_line(error)}", err=True)
+        sys.exit(2 if isinstance(error, _FORESEEN) else 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _line(error: Exception) -> str:
+    """The one line for an error that ends a command."""
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "glimpsezoo"
+        return f"{' '.join(error.format_message().split()).rstrip('.')}: see '{command} --help'"
+    if isinstance(error, click.ClickException):
+        return " ".join(error.format_message().split())
+    if isinstance(error, GlimpseZooError):
+        return one_line(error)
+    return f"unexpected {type(error).__name__} ({one_line(error):.200}): the same command with --debug shows where"

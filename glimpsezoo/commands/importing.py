@@ -1,5 +1,6 @@
 """`import`: a released checkpoint becomes a card."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -25,4 +26,4 @@ def import_(model: str, checkpoint: Path, **given: Any) -> None:
 
     card = import_checkpoint(model, checkpoint, Path(given["output"]), given["data"], tuple(given["sets"]), force=given["force"])
     click.echo(f"{card.name} -> {card.folder}")
-    click.echo(f"measure it: glimpsezoo run {card.folder} --data {given['data'] or 'NAME'}")
+    click.echo(f"measure it: glimpsezoo run {shlex.quote(str(card.folder))} --data {given['data'] or 'NAME'}")

@@ -2,17 +2,20 @@
 
 import fnmatch
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.table import Table
 from rich.text import Text
 
-from glimpsezoo.cards import Card, all_cards, find_card
+from glimpsezoo.cards import Card, card_paths, find_card
 from glimpsezoo.commands import options
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.plugins import registry
 from glimpsezoo.recipes import recipe_names
+from glimpsezoo.reports import evidence, interval, macs_text, percent
 from glimpsezoo.specs import DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Spec, load_string
 
 KINDS: dict[str, type[Spec]] = {"models": ModelSpec, "data": DatasetSpec, "exit-rules": ExitRuleSpec, "importers": ImporterSpec}
@@ -25,7 +28,9 @@ ALL_KINDS = ("models", "cards", "data", "recipes", "exit-rules", "importers")
 @options.as_json
 @options.debug
 def list_(kind: str | None, pattern: str, as_json: bool, debug: bool) -> None:
-    """List models, cards, data, recipes, exit-rules or importers; wildcards allowed.
+    """List models, cards, data, recipes, exit-rules or importers.
+
+    PATTERN has wildcards: *, ?, [abc].
 
     \b
     Examples:
@@ -35,13 +40,17 @@ def list_(kind: str | None, pattern: str, as_json: bool, debug: bool) -> None:
     """
     if kind is not None and kind not in ALL_KINDS:
         raise GlimpseZooError(f"expected one of {', '.join(ALL_KINDS)}, got {kind!r}: {did_you_mean(kind, ALL_KINDS)}")
-    found = {k: [row for row in _rows(k) if fnmatch.fnmatchcase(row["name"], pattern)] for k in ([kind] if kind else ALL_KINDS)}
+    every = {k: _rows(k) for k in ([kind] if kind else ALL_KINDS)}
+    found = {k: [row for row in rows if fnmatch.fnmatchcase(row["name"], pattern)] for k, rows in every.items()}
+    if pattern != "*" and not any(found.values()):
+        known = [row["name"] for rows in every.values() for row in rows]
+        raise GlimpseZooError(f"expected a pattern that something matches, got {pattern!r}: {did_you_mean(pattern, known)}")
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     console = options.stdout()
     if not any(found.values()):
-        raise GlimpseZooError(f"nothing matches {pattern!r}: {did_you_mean(pattern, [r['name'] for k in found for r in _rows(k)])}")
+        options.say(f"no {kind} yet" + (": train one ('glimpsezoo train mgnet --data digits')" if kind == "cards" else ""))
     for name, rows in found.items():
         if rows:
             table = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
@@ -56,7 +65,7 @@ def list_(kind: str | None, pattern: str, as_json: bool, debug: bool) -> None:
 
 def _rows(kind: str) -> list[dict[str, str]]:
     if kind == "cards":
-        return [{"name": c.name, "description": _trained_on(c), "from": c.config.plugin} for c in all_cards()]
+        return [_card_row(name, folder) for name, folder in card_paths().items()]
     if kind == "recipes":
         models = registry().all(ModelSpec)
         return [{"name": n, "description": f"trains {spec.name}", "from": _from(spec)} for spec in models for n in recipe_names(spec)]
@@ -68,9 +77,15 @@ def _from(spec: Spec) -> str:
     return spec.provenance.distribution if spec.provenance else ""
 
 
-def _trained_on(card: Card) -> str:
-    size = f", {card.config.weights.bytes / 1e6:.2f} MB" if card.config.weights else ", weights on the Hub"
-    return f"{card.config.model} trained on {card.config.data['name']}{size}"
+def _card_row(name: str, folder: Path) -> dict[str, str]:
+    """A broken card is one row, not the end of the list."""
+    try:
+        config = Card.read(folder).config
+    except GlimpseZooError as error:
+        return {"name": name, "description": f"BROKEN: {error}", "from": ""}
+    hub = f"weights on the Hub ({config.hub})" if config.hub else "no weights"
+    weights = f"{config.weights.bytes / 1e6:.2f} MB" if config.weights else hub
+    return {"name": name, "description": f"{config.model} trained on {config.data.name}, {weights}", "from": config.plugin}
 
 
 @click.command()
@@ -86,48 +101,82 @@ def show(name: str, as_json: bool, debug: bool) -> None:
       glimpsezoo show digits
       glimpsezoo show mgnet.digits
     """
-    facts = _facts(name)
+    card = find_card(name)
+    facts = _facts(name) if card is None else card.config.model_dump(mode="json")
     if as_json:
         click.echo(json.dumps(facts, indent=2, default=str))
         return
     console = options.stdout()
-    for key, value in facts.items():
-        if key == "settings":
-            console.print(_settings_table(value))
-        elif isinstance(value, dict):
-            console.print(Text(f"{key}: " + ", ".join(f"{k}={v}" for k, v in value.items())))
-        elif value not in (None, "", ()):
-            console.print(Text(f"{key}: {value}"))
+    settings = facts.pop("settings", [])
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in (facts if card is None else _card_facts(card)).items():
+        if value not in ("", {}):
+            table.add_row(key, Text(str(value) if not isinstance(value, dict) else _lines(value)))
+    console.print(table)
+    if settings:
+        console.print()
+        console.print(_settings_table(settings))
+
+
+def _lines(values: Mapping[str, Any]) -> str:
+    """A line for every key, with nested settings as `--set` takes them."""
+    return "\n".join(f"{key}: {_assignments(value) if isinstance(value, dict) else value}" for key, value in values.items())
+
+
+def _assignments(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}" for key, value in settings.items())
+
+
+def _card_facts(card: Card) -> dict[str, Any]:
+    """A card as people read it; its whole config.json is what --json prints."""
+    config, result = card.config, evidence(card)
+    measured = "not measured yet"
+    if result and result.accuracy:
+        top1 = result.accuracy.top1
+        measured = f"{percent(top1)} % ({interval(top1)}) on {result.data.name} {result.data.split}"
+    return {
+        "card": config.name,
+        "folder": card.folder,
+        "model": f"{config.model} ({config.plugin})",
+        "settings": _assignments(config.config),
+        "data": f"{config.data.name} {_assignments(config.data.settings)}".rstrip(),
+        "classes": len(config.task.classes),
+        "top-1": measured,
+        "MACs": f"{macs_text(result.flops.macs.mean)} an image" if result and result.flops else "",
+        "sha256": config.weights.sha256 if config.weights else "",
+        "made by": config.trained.get("command", ""),
+    }
 
 
 def _facts(name: str) -> dict[str, Any]:
-    card = find_card(name)
-    if card:
-        return card.config.model_dump(mode="json")
     specs: list[Spec] = [*registry().all(ModelSpec), *registry().all(DatasetSpec)]
     kind = next((type(s) for s in specs if s.name == name or (s.prefix and name.startswith(s.name))), None)
     if kind is None:
-        known = [s.name for s in specs] + [c.name for c in all_cards()]
+        known = [*(s.name for s in specs), *card_paths()]
         raise GlimpseZooError(f"expected a model, a data set or a card, got {name!r}: {did_you_mean(name, known)}")
-    return _model_facts(registry().find(ModelSpec, name)) if kind is ModelSpec else _data_facts(registry().find(DatasetSpec, name))
+    if kind is ModelSpec:
+        return _model_facts(name, registry().find(ModelSpec, name))
+    return _data_facts(name, registry().find(DatasetSpec, name))
 
 
-def _model_facts(spec: ModelSpec) -> dict[str, Any]:
+def _model_facts(name: str, spec: ModelSpec) -> dict[str, Any]:
     return {
-        "model": spec.name,
+        "model": name,
         "description": spec.description,
         "paper": spec.paper,
         "from": str(spec.provenance),
         "recipes": ", ".join(recipe_names(spec)),
         "defaults": {data: dict(values) for data, values in spec.defaults.items()},
-        "settings": _settings(spec.config),
+        **_settings(spec.config),
     }
 
 
-def _data_facts(spec: DatasetSpec) -> dict[str, Any]:
+def _data_facts(name: str, spec: DatasetSpec) -> dict[str, Any]:
     task = spec.task
     return {
-        "data": spec.name,
+        "data": name,
         "description": spec.description,
         "from": str(spec.provenance),
         "licence": spec.licence,
@@ -137,18 +186,37 @@ def _data_facts(spec: DatasetSpec) -> dict[str, Any]:
         "splits": dict(spec.splits),
         "transform": spec.transform,
         "calibration": spec.calibration,
-        "settings": _settings(spec.config),
+        **_settings(spec.config),
     }
 
 
-def _settings(config: str) -> list[dict[str, Any]]:
+def _settings(config: str) -> dict[str, Any]:
+    """The settings, and what their author says about them all where a setting does not speak for itself."""
     schema = load_string(config).model_json_schema()
-    described = []
-    for key, value in schema.get("properties", {}).items():
-        kind = value.get("type") or " or ".join(str(option.get("type", "?")) for option in value.get("anyOf", []))
-        kind = "|".join(map(str, value["enum"])) if "enum" in value else kind
-        described.append({"key": key, "type": kind, "default": value.get("default"), "meaning": value.get("description", "")})
-    return described
+    required = schema.get("required", [])
+    settings = [
+        {
+            "key": key,
+            "type": _type(value),
+            "default": value.get("default"),
+            "required": key in required,
+            "meaning": value.get("description", ""),
+        }
+        for key, value in schema.get("properties", {}).items()
+    ]
+    about = "" if all(setting["meaning"] for setting in settings) else " ".join(schema.get("description", "").split())
+    return {"about the settings": about, "settings": settings}
+
+
+def _type(value: dict[str, Any]) -> str:
+    """A JSON Schema's type as a user thinks of it; the items of an array are separated by commas."""
+    if "enum" in value:
+        return "|".join(map(str, value["enum"]))
+    if "anyOf" in value:
+        return " or ".join(_type(option) for option in value["anyOf"]).replace("null", "none")
+    if "prefixItems" in value:
+        return ",".join(_type(item) for item in value["prefixItems"])
+    return str(value.get("type", "?"))
 
 
 def _settings_table(settings: list[dict[str, Any]]) -> Table:
@@ -156,7 +224,8 @@ def _settings_table(settings: list[dict[str, Any]]) -> Table:
     for heading in ("--set", "type", "default", "meaning"):
         table.add_column(heading, style="cyan" if heading == "--set" else "", no_wrap=heading == "--set")
     for row in settings:
-        table.add_row(row["key"], Text(str(row["type"])), Text(str(row["default"])), Text(row["meaning"]))
+        default = "required" if row["required"] else str(row["default"])
+        table.add_row(row["key"], Text(str(row["type"])), Text(default), Text(row["meaning"]))
     return table
 
 
@@ -164,7 +233,7 @@ def _settings_table(settings: list[dict[str, Any]]) -> Table:
 @options.as_json
 @options.debug
 def plugins(as_json: bool, debug: bool) -> None:
-    """Show the installed plugins, what each registers, and what is wrong with one.
+    """Show the installed plugins, and what is wrong with one.
 
     \b
     Example:

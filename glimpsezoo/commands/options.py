@@ -11,19 +11,25 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 stderr = Console(stderr=True, highlight=False)
 
 
+def say(text: str) -> None:
+    """A line on standard error, as it is: long ones are not broken, and brackets are no markup."""
+    stderr.print(text, markup=False, soft_wrap=True)
+
+
 def stdout() -> Console:
     """Where results go. A pipe gets 100 columns, so that tables read the same in a file."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=100)
 
 
+SEED = click.IntRange(0, 2**32 - 1)
 data = click.option("--data", default="digits", show_default=True, metavar="NAME", help="Data set ('glimpsezoo list data').")
 data_dir = click.option("--data-dir", metavar="DIR", help="Read the data from this folder, laid out as on the Hub.")
 settings = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting: KEY, MODEL.KEY or data.KEY.")
-device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto.")
-seed = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Decides every random number.")
-workers = click.option("--workers", default=0, show_default=True, type=click.IntRange(0), help="Processes that decode images.")
-output = click.option("-o", "--output", metavar="DIR", help="Where the results go.")
+device = click.option("--device", default="auto", show_default=True, metavar="NAME", help="cpu, cuda, mps, or auto.")
+seed = click.option("--seed", default=0, show_default=True, type=SEED, metavar="N", help="Decides every random number.")
+workers = click.option("--workers", default=0, show_default=True, type=click.IntRange(0), metavar="N", help="Processes that decode images.")
+output = click.option("-o", "--output", metavar="DIR", help="Where the results go.  [default: a folder of its own in runs/]")
 force = click.option("--force", is_flag=True, help="Overwrite what --output holds.")
 fresh = click.option("--fresh", is_flag=True, help="Start anew: reuse nothing that an earlier run finished.")
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")

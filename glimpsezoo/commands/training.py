@@ -1,5 +1,7 @@
 """`train`: from a recipe to a card."""
 
+import shlex
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +13,31 @@ from glimpsezoo.commands import options
 
 @click.command()
 @click.argument("model")
-@options.together(options.data, options.data_dir, options.settings)
+@click.option("--data", metavar="NAME", help="Data set ('glimpsezoo list data').  [default: digits, or what a recipe's name says]")
+@options.data_dir
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting: KEY, MODEL.KEY, data.KEY or train.KEY.")
 @click.option("--recipe", metavar="FILE", help="A recipe of your own instead of the plugin's.")
 @options.together(
     options.device,
-    click.option("--seed", default=None, type=click.IntRange(0), help="Instead of the recipe's."),
+    click.option("--seed", type=options.SEED, metavar="N", help="Instead of the recipe's."),
     options.workers,
-    options.output,
-    options.force,
-    options.fresh,
+    click.option("-o", "--output", metavar="DIR", help="Where the card goes.  [default: runs/train/MODEL.DATA]"),
+    click.option("--force", is_flag=True, help="Train again where --output holds a finished card."),
+    click.option("--fresh", is_flag=True, help="Start anew: forget the checkpoint of a training that was stopped."),
     options.as_json,
     options.debug,
 )
 def train(model: str, **given: Any) -> None:
-    """Train MODEL on --data by its plugin's recipe and write a card that 'run' accepts.
+    """Train MODEL on --data, and write a card that 'run' accepts.
 
-    Stopped at any time, the same command goes on from its checkpoint and ends with the same weights. MODEL may name a variant:
-    MODEL.DATA.VARIANT. '--set train.epochs=3' changes the recipe.
+    It follows the recipe of the model's plugin ('glimpsezoo list recipes'), which MODEL may name as a whole: MODEL.DATA.VARIANT.
+    '--set train.KEY=VALUE' changes the recipe. Stopped at any time, the same command goes on from its last checkpoint and ends with
+    the same weights.
 
     \b
     Examples:
       glimpsezoo train mgnet --data digits
-      glimpsezoo train mgnet --data digits --set glimpses=4 -o my_card
+      glimpsezoo train mgnet --data digits --set glimpses=4 --set train.epochs=20 -o my_card
     """
     from glimpsezoo.workflows.training import TrainingRequest, start_training
 
@@ -50,12 +55,13 @@ def train(model: str, **given: Any) -> None:
         fresh=given["fresh"],
     )
     run = start_training(request)
-    options.stderr.print(f"[bold]{run.name}[/]: {run.summary}")
+    options.say(run.summary)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[losses]}"), console=options.stderr) as bar:
+    # Closed at once when the command is stopped: that saves the checkpoint.
+    with closing(run.steps()) as lines, Progress(*columns, TextColumn("{task.fields[losses]}"), console=options.stderr) as bar:
         task = bar.add_task("starting", total=None, losses="")
         calibration = ""
-        for line in run.steps():
+        for line in lines:
             if line.calibration is not None:
                 calibration = f" calibration {100 * line.calibration:.1f} %"
             losses = " ".join(f"{name} {value:.3f}" for name, value in line.losses.items())
@@ -67,4 +73,4 @@ def train(model: str, **given: Any) -> None:
         click.echo(card.config.model_dump_json(indent=2))
         return
     click.echo(f"{card.name} -> {card.folder}")
-    click.echo(f"measure it: glimpsezoo run {card.folder} --data {given['data']}")
+    click.echo(f"measure it: glimpsezoo run {shlex.quote(str(card.folder))} --data {shlex.quote(card.config.data.name)}")

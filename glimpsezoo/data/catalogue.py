@@ -13,7 +13,7 @@ DIGITS = DatasetSpec(
     description="Handwritten digits of scikit-learn, 20 px, each at a random place of a 64 x 64 canvas (embedded: no network).",
     source="glimpsezoo.data.digits:open_digits",
     config=f"{_CONFIG}:PlacedSettings",
-    task=Task(image_size=(64, 64), channels=1, classes=TEN_DIGITS),
+    task=Task(image_size=(64, 64), channels=1, classes=TEN_DIGITS, mean=(0.03,), std=(0.13,)),  # of the training split
     splits={"train": 1084, "calibration": 585, "test": 2980},
     licence="CC BY 4.0 (UCI, Optical Recognition of Handwritten Digits; Alpaydin & Kaynak, 1998)",
     homepage="https://scikit-learn.org/stable/modules/generated/sklearn.datasets.load_digits.html",
@@ -173,7 +173,7 @@ FOLDER = DatasetSpec(
     config=f"{_CONFIG}:FolderSettings",
     licence="the images' own",
     transform=_OPEN,
-    calibration="every tenth training image of each class; where there is no test folder, every fifth image of each class is the test split",
+    calibration="every tenth training image of each class; where there is no test folder, every fifth of each class is the test split",
 )
 
 DATASETS: tuple[DatasetSpec, ...] = (DIGITS, *MNIST_FAMILY[:3], JITTERED_MNIST, *MNIST_FAMILY[3:], *NATURAL, HUB, FOLDER)

@@ -8,6 +8,8 @@ from glimpsezoo.data.fingerprint import file_digest
 from glimpsezoo.data.rows import ParquetRows, Rows, TableRows
 from glimpsezoo.errors import GlimpseZooError, one_line
 
+VALIDATION_NAMES = ("validation", "valid", "val", "dev")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -94,7 +96,8 @@ def open_rows(found: Found, split: str, columns: tuple[str, str], *, streaming: 
     """
     import datasets
 
-    files = split_files(found, split)
+    split = source_split(found, split)
+    files = found.files[split]
     if not found.parquet:
         if streaming:
             raise GlimpseZooError(f"expected Parquet files to stream, got {Path(files[0]).name}: set data.streaming=false")
@@ -110,11 +113,15 @@ def open_rows(found: Found, split: str, columns: tuple[str, str], *, streaming: 
     return ParquetRows(files, *columns)
 
 
-def split_files(found: Found, split: str) -> tuple[str, ...]:
-    """The files of a split of the source. Raises `GlimpseZooError` naming the splits that are there."""
-    if split not in found.files:
-        raise GlimpseZooError(f"expected files of the split {split!r}, got those of {', '.join(found.files)}: complete the data set's copy")
-    return found.files[split]
+def source_split(found: Found, split: str) -> str:
+    """The name that the source has for a split: `datasets` may call 'valid' 'validation'. Raises `GlimpseZooError` where it has none."""
+    names = VALIDATION_NAMES if split in VALIDATION_NAMES else (split,)
+    for name in (split, *names):
+        if name in found.files:
+            return name
+    raise GlimpseZooError(
+        f"expected files of the split {split!r}, got those of {', '.join(found.files)}: complete the copy of the data set"
+    )
 
 
 def find_columns(features: Any, image: str | None, label: str | None) -> tuple[str, str]:
@@ -171,8 +178,10 @@ def _downloaded_before(request: Request) -> Path | None:
 def _downloaded(file: str) -> str:
     """The local copy of a file of the Hub, fetched if it is not there yet."""
     from huggingface_hub import HfFileSystem, hf_hub_download
+    from huggingface_hub.hf_file_system import HfFileSystemResolvedRepositoryPath
 
     place = HfFileSystem().resolve_path(file)
+    assert isinstance(place, HfFileSystemResolvedRepositoryPath)
     return hf_hub_download(place.repo_id, place.path_in_repo, repo_type="dataset", revision=place.revision)
 
 

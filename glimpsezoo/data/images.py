@@ -33,9 +33,9 @@ def decode(row: Row, channels: int) -> Image.Image:
 
 def to_tensor(image: Image.Image) -> Float[Tensor, "C H W"]:
     """Pixels in [0, 1]."""
-    pixels = torch.from_numpy(np.array(image))  # [H, W] or [H, W, C], 8 bits
-    pixels = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)  # [C, H, W]
-    return pixels.contiguous().float().div_(255)
+    pixels = np.asarray(image)  # [H, W] or [H, W, C], 8 bits
+    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # [C, H, W]
+    return torch.from_numpy(np.divide(pixels, np.float32(255), dtype=np.float32, order="C"))
 
 
 def fitted(image: Image.Image, size: tuple[int, int], crop: float) -> Image.Image:
@@ -55,18 +55,22 @@ def fitted(image: Image.Image, size: tuple[int, int], crop: float) -> Image.Imag
 
 @dataclass(frozen=True)
 class Labels:
-    """How stored labels become numbers. count: how many classes. numbers: of those that are stored as names."""
+    """How stored labels become numbers. count: how many classes. names: the numbers of labels that are stored as names."""
 
     count: int
-    numbers: dict[str, int] = field(default_factory=dict)
+    names: dict[str, int] = field(default_factory=dict)
 
     def of(self, stored: Any) -> int:
         """The label; -1 if it is missing (the Hub's convention too), or any other number outside 0..count-1 if it is wrong."""
         if isinstance(stored, str):
-            return self.numbers.get(stored, self.count)
+            return self.names.get(stored, self.count)
         if stored is None:
             return -1
         return stored if isinstance(stored, int) else self.count
+
+    def numbers_of(self, rows: Rows) -> np.ndarray:
+        """All labels of a source [n]; a missing or wrong one as `of` has it."""
+        return np.array([self.of(stored) for stored in rows.label_column()], dtype=np.int64)
 
     def checked(self, row: Row) -> int:
         """The row's label. Raises `BadImageError` if it is missing or out of range."""
@@ -81,14 +85,14 @@ class Labels:
 class ImageRows:
     """Which rows a split has. chosen: [N] their numbers in the source, ascending. crop: see `fitted`.
 
-    label_numbers: their labels, where the source tells them before images are read.
+    numbers: the labels of all rows of the source, where it tells them before images are read.
     """
 
     rows: Rows
     chosen: np.ndarray
     labels: Labels
     crop: float
-    label_numbers: Int[Tensor, "N"] | None = None
+    numbers: np.ndarray | None = None
 
 
 class NaturalImages(ImageData):
@@ -144,13 +148,12 @@ class NaturalImages(ImageData):
         return order[turn[window[order]].argsort(stable=True)]
 
     def labels(self) -> Int[Tensor, "N"]:
-        if self.source.label_numbers is not None:
-            return self.source.label_numbers
-        column = self.source.rows.label_column()
-        return torch.tensor([self.source.labels.of(column[number]) for number in self.source.chosen], dtype=torch.long)
+        numbers = self.source.labels.numbers_of(self.source.rows) if self.source.numbers is None else self.source.numbers
+        return torch.from_numpy(numbers[self.source.chosen])
 
     def empty_classes(self) -> tuple[str, ...]:
-        if self.source.label_numbers is None:
+        """Classes without an image in the source; that one has none in a part of it is no fault of the data."""
+        if self.source.numbers is None:
             return ()
-        present = set(self.source.label_numbers.tolist())
+        present = set(self.source.numbers.tolist())
         return tuple(name for label, name in enumerate(self.task.classes) if label not in present)

@@ -43,6 +43,14 @@ class Rows(ABC):
         """Hash of the content."""
 
 
+class _Piece(NamedTuple):
+    """Consecutive rows of a file from row `start` on: Arrow arrays of encoded images and of labels."""
+
+    start: int
+    images: Any
+    labels: Any
+
+
 class ParquetRows(Rows):
     """Rows of Parquet files, read piece by piece, so that memory does not grow with their number.
 
@@ -68,9 +76,8 @@ class ParquetRows(Rows):
 
     def at(self, rows: Iterable[int]) -> Iterator[Row]:
         for row in rows:
-            start, piece = self._piece_with(row)
-            image, label = (piece.column(name)[row - start].as_py() for name in (self.image, self.label))
-            yield Row(image["bytes"] if isinstance(image, dict) else image, label, self._where(row))
+            start, images, labels = self._piece_with(row)
+            yield Row(images[row - start].as_py(), labels[row - start].as_py(), self._where(row))
 
     def windows(self) -> list[range]:
         """The rows in spans that can be read in any order within, one span after the other."""
@@ -88,25 +95,27 @@ class ParquetRows(Rows):
         file = bisect_right(self._file_starts, row) - 1
         return f"row {row - self._file_starts[file]} of {os.path.basename(self.files[file])}"
 
-    def _piece_with(self, row: int) -> tuple[int, Any]:
-        """The record batch that holds `row`, and its first row."""
+    def _piece_with(self, row: int) -> _Piece:
+        """The piece that holds `row`."""
         if os.getpid() != self._process:  # a forked worker: an open file's position is shared with its parent
             self._forget()
-        for start, piece in self._pieces:
-            if start <= row < start + len(piece):
-                return start, piece
+        for piece in self._pieces:
+            if piece.start <= row < piece.start + len(piece.labels):
+                return piece
         group = bisect_right(self._starts, row) - 1
         reached, reader = self._readers.pop(group, (row + 1, None))
         if reader is None or reached > row:
             reached, reader = self._starts[group], self._read(group)
-        for piece in reader:
-            start, reached = reached, reached + len(piece)
-            self._pieces.append((start, piece))
+        for records in reader:
+            images = records.column(self.image)
+            piece = _Piece(reached, images.field("bytes") if images.type.num_fields else images, records.column(self.label))
+            reached += len(records)
+            self._pieces.append(piece)
             if row < reached:
                 self._readers[group] = (reached, reader)
                 while len(self._readers) > self.kept:
                     self._readers.pop(next(iter(self._readers)))
-                return start, piece
+                return piece
         raise IndexError(row)
 
     def _read(self, group: int) -> Iterator[Any]:
@@ -120,7 +129,7 @@ class ParquetRows(Rows):
         self._process = os.getpid()
         self._open: dict[int, Any] = {}
         self._readers: dict[int, tuple[int, Any]] = {}  # group -> how far it was read, and its reader
-        self._pieces: deque[tuple[int, Any]] = deque(maxlen=self.kept)
+        self._pieces: deque[_Piece] = deque(maxlen=self.kept)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}, "_readers": {}, "_pieces": deque(maxlen=self.kept)}

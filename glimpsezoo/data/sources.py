@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from glimpsezoo.data import hub
 from glimpsezoo.data.augment import Augmentation
@@ -109,14 +108,14 @@ def open_catalogued(spec: DatasetSpec, name: str, split: str, config: Catalogued
     rows = hub.open_rows(found, known.test if split == "test" else "train", columns, streaming=config.streaming, shuffled=split == "train")
     labels = Labels(len(spec.task.classes))
     # A stream's labels are read ahead only where they decide which rows a split has.
-    numbers = None if config.streaming and not known.by_label else _numbers(rows, labels)
+    numbers = None if config.streaming and not known.by_label else labels.numbers_of(rows)
     candidates = np.arange(len(rows))
     if known.first_classes is not None:
         assert numbers is not None
         candidates = ((numbers >= 0) & (numbers < known.first_classes)).nonzero()[0]
     chosen = candidates if split == "test" else known.division.rows(candidates, split, numbers)
     opening = _Opening(name, split, config, f"hf:{known.request.repository}", found.revision)
-    return _opened(opening, spec.task, ImageRows(rows, chosen, labels, known.crop, _of(numbers, chosen)))
+    return _opened(opening, spec.task, ImageRows(rows, chosen, labels, known.crop, numbers))
 
 
 def open_hub(spec: DatasetSpec, name: str, split: str, config: HubSettings, data_dir: Path | None) -> ImageData:
@@ -132,12 +131,12 @@ def open_hub(spec: DatasetSpec, name: str, split: str, config: HubSettings, data
     labels = Labels(len(classes))
     if not classes:  # a plain column: the classes are what occurs in it
         classes, labels = _occurring([hub.open_rows(found, s, columns, streaming=config.streaming, shuffled=False) for s in {train, test}])
-    numbers = None if config.streaming else _numbers(rows, labels)
+    numbers = None if config.streaming else labels.numbers_of(rows)
     chosen = np.arange(len(rows))
     if split != "test" or train == test:
         chosen = Division(held_out=FIFTH if train == test else None, every=TENTH).rows(chosen, split)
     opening = _Opening(name, split, config, f"hf:{repository}", found.revision)
-    return _opened(opening, _task(config, classes), ImageRows(rows, chosen, labels, CROP, _of(numbers, chosen)))
+    return _opened(opening, _task(config, classes), ImageRows(rows, chosen, labels, CROP, numbers))
 
 
 def open_folder(spec: DatasetSpec, name: str, split: str, config: FolderSettings, data_dir: Path | None) -> ImageData:
@@ -164,7 +163,7 @@ def open_folder(spec: DatasetSpec, name: str, split: str, config: FolderSettings
         chosen = division.rows(chosen, split, numbers)
     rows = FolderRows(root, [file for of_class in files for file in of_class], numbers.tolist())
     opening = _Opening(name, split, config, f"folder:{path.name}")
-    return _opened(opening, _task(config, classes), ImageRows(rows, chosen, Labels(len(classes)), CROP, _of(numbers, chosen)))
+    return _opened(opening, _task(config, classes), ImageRows(rows, chosen, Labels(len(classes)), CROP, numbers))
 
 
 def _opened(opening: _Opening, task: Task, source: ImageRows) -> NaturalImages:
@@ -196,15 +195,6 @@ def _task(config: FolderSettings, classes: tuple[str, ...]) -> Task:
     if config.channels == 1:
         return Task(image_size=(side, side), channels=1, classes=classes)
     return Task(image_size=(side, side), channels=3, classes=classes, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-
-
-def _numbers(rows: Rows, labels: Labels) -> np.ndarray:
-    """All labels of a source as numbers [n]; what is missing or wrong as `Labels.of` has it."""
-    return np.array([labels.of(stored) for stored in rows.label_column()], dtype=np.int64)
-
-
-def _of(numbers: np.ndarray | None, chosen: np.ndarray) -> torch.Tensor | None:
-    return None if numbers is None else torch.from_numpy(numbers[chosen])
 
 
 def _first(names: tuple[str, ...], among: Any) -> str | None:

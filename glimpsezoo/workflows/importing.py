@@ -3,13 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-from glimpsezoo.cards import CONFIG, Card, CardConfig, CardTask, write_card
+from glimpsezoo.cards import CONFIG, Card, CardConfig, CardData, CardTask, misfits, write_card
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.plugins import registry
 from glimpsezoo.reports import write_card_readme
 from glimpsezoo.resolve import Assignments, data_spec
 from glimpsezoo.specs import ImporterSpec, ModelSpec, Task, load_string
-from glimpsezoo.workflows.training import command_line
+from glimpsezoo.workflows.output import command_line, unwritable
 
 
 def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | None, sets: tuple[str, ...], *, force: bool = False) -> Card:
@@ -20,33 +20,41 @@ def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | No
     spec = registry().find(ModelSpec, model)
     convert = load_string(registry().find(ImporterSpec, model).importer)
     if not checkpoint.is_file():
-        raise GlimpseZooError(f"expected a checkpoint file, got {str(checkpoint)!r}, which is none")
+        raise GlimpseZooError(f"expected a checkpoint file, got {str(checkpoint)!r}, which is none: give the path of a released checkpoint")
     if (folder / CONFIG).exists() and not force:
-        raise GlimpseZooError(f"{folder} holds a card: choose another --output, or --force to overwrite it")
-    given = Assignments.parse(sets, [model])
+        raise GlimpseZooError(
+            f"expected an output folder without a card, got {str(folder)!r} with one: choose another --output, or --force"
+        )
+    given = Assignments.parse(sets, [model], scopes=())
     schema = load_string(spec.config)
     given.check_all_declared({model: schema.model_fields})
-    settings, task, tensors, notes = convert(checkpoint, given.of_model(model, schema.model_fields))
+    settings, task, tensors, notes = convert(checkpoint, given.of_model([model], schema.model_fields))
     if data:
         task = _named_classes(task, data)
     built = load_string(spec.model)(settings, task)
+    problems = misfits(tensors, built.state_dict())
+    if problems:
+        raise GlimpseZooError(
+            f"expected a checkpoint that fits {model}, got {checkpoint.name!r}, in which {problems[0]}: check its settings"
+        )
     built.load_state_dict(tensors)
+    assert spec.provenance is not None
     config = CardConfig(
-        name=folder.name,
+        name=folder.resolve().name,
         model=model,
-        plugin=spec.provenance.distribution if spec.provenance else "?",
+        plugin=spec.provenance.distribution,
         config=settings.model_dump(mode="json"),
         task=CardTask.model_validate(vars(task)),
-        data={"name": data or "unknown"},
+        data=CardData(name=data or "unknown"),
         weights=None,
         license="unknown",
         trained={"imported_from": checkpoint.name, "command": command_line(), "notes": notes},
     )
     try:
         card = write_card(folder, config, built)
+        write_card_readme(card)
     except OSError as error:
-        raise GlimpseZooError(f"cannot write to the output folder {folder}: {error.strerror}") from None
-    write_card_readme(card)
+        raise unwritable(folder, error) from None
     return card
 
 
@@ -57,6 +65,6 @@ def _named_classes(task: Task, data: str) -> Task:
         return task
     if len(declared.classes) != len(task.classes):
         raise GlimpseZooError(
-            f"the checkpoint tells {len(task.classes)} classes apart, {data} has {len(declared.classes)}: give its own --data"
+            f"the checkpoint tells {len(task.classes)} classes apart, got --data {data} with {len(declared.classes)}: name its own data"
         )
     return replace(task, classes=declared.classes)

@@ -8,14 +8,13 @@ from pathlib import Path
 from glimpsezoo.errors import GlimpseZooError, one_line
 
 
-def writable(folder: Path) -> Path:
-    """Make the folder, and see that files can be written there. Raises `GlimpseZooError`."""
+def check_writable(folder: Path) -> None:
+    """See that a folder can be made, or written if it is there; nothing is left behind. Raises `GlimpseZooError`."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise unwritable(folder, error) from None
-    return folder
 
 
 def unwritable(folder: Path, error: OSError) -> GlimpseZooError:

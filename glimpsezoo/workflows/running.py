@@ -23,7 +23,16 @@ from glimpsezoo.evaluation import Evaluation, EvaluationConfig, Job, evaluate, u
 from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.records import Checkpoint, Comparison, Result, Run, Units
 from glimpsezoo.reports import write_card_readme
-from glimpsezoo.resolve import Assignments, ModelChoice, argument_names, build_model, choose_model, data_folder, data_spec, declared_settings
+from glimpsezoo.resolve import (
+    Assignments,
+    ModelChoice,
+    argument_names,
+    build_model,
+    choose_model,
+    data_folder,
+    data_spec,
+    declared_settings,
+)
 from glimpsezoo.sections import (
     accuracy_section,
     compare,
@@ -36,7 +45,7 @@ from glimpsezoo.sections import (
 )
 from glimpsezoo.specs import DatasetSpec, Task
 from glimpsezoo.store import Unit, UnitStore, weights_hash, write_rows
-from glimpsezoo.workflows.output import command_line, writable
+from glimpsezoo.workflows.output import check_writable, command_line
 
 MEASURES = ("accuracy", "flops")
 COMPARISON = "comparison.json"
@@ -174,7 +183,7 @@ class RunWork:
         if self.request.update_card and card and not result.errors:
             places.append(card.folder)
         for place in places:
-            place.mkdir(exist_ok=True)
+            place.mkdir(parents=True, exist_ok=True)
             if self.data is not None and len(self.evaluations[-1].rows):
                 found = self.evaluations[-1]
                 write_rows(place / ROWS, Unit(found.rows, found.measured[0]))
@@ -237,7 +246,7 @@ def prepare(request: RunRequest) -> RunWork:
     task = data.task if data is not None else declared_task(described, request.data, sets)
     models = [build_model(choice, task, checkpoint=request.checkpoint, seed=request.seed) for choice in choices]
     if data is not None:
-        writable(STORE)
+        check_writable(STORE)
     return RunWork(request, names, choices, models, task, data, _output(request))
 
 
@@ -284,12 +293,14 @@ def declared_task(described: DatasetSpec, name: str, sets: Assignments) -> Task:
 
 
 def _output(request: RunRequest) -> Path:
-    """Make the folder for the results. Refuses one that holds another run, which --force clears away."""
+    """The folder for the results. Refuses one that holds another run, which --force clears away."""
     folder = request.output or STORE.parent / request.id
     others = [path for path in folder.glob(f"*/{RESULT}") if _run_id(path) != request.id] if folder.is_dir() else []
     if others and not request.force:
-        raise GlimpseZooError(f"expected a folder of this run, got {str(folder)!r} with another's results: choose another --output, or --force")
-    writable(folder)
+        raise GlimpseZooError(
+            f"expected a folder of this run, got {str(folder)!r} with another's results: choose another --output, or --force"
+        )
+    check_writable(folder)
     for path in others:
         path.unlink()
         path.with_name(ROWS).unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """From a model's name to a trained card in a folder."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from glimpsezoo.plugins import registry
 from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.recipes import Recipe, find_recipe, recipe_names
 from glimpsezoo.reports import write_card_readme
-from glimpsezoo.resolve import Assignments, data_folder, data_spec, spec_of
+from glimpsezoo.resolve import Assignments, data_folder, data_spec
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import DatasetSpec, ModelSpec, load_string
-from glimpsezoo.training import CHECKPOINT, LOG, Progress, TrainingJob, train
-from glimpsezoo.workflows.output import command_line, writable
+from glimpsezoo.training import CHECKPOINT, LOG, Progress, TrainingJob, checkpoint_of, train
+from glimpsezoo.workflows.output import check_writable, command_line
 
 DEFAULT_DATA = "digits"
 
@@ -67,11 +68,12 @@ class TrainingWork:
         resumed = "; goes on from its checkpoint" if (self.job.folder / CHECKPOINT).exists() else ""
         return f"{self.named.card}: {len(self.job.train):,} training images, batches of {self.job.recipe.batch_size}: {phases}{resumed}"
 
-    def steps(self) -> Iterator[Progress]:
-        """Train to the end, yielding progress after every optimiser step."""
-        for line in train(self.job):
-            self.seconds = line.seconds
-            yield line
+    def steps(self) -> Generator[Progress]:
+        """Train to the end, yielding progress after every optimiser step. Closing it saves a checkpoint."""
+        with closing(train(self.job)) as lines:
+            for line in lines:
+                self.seconds = line.seconds
+                yield line
 
     def finish(self) -> Card:
         """Write the card and remove the checkpoint."""
@@ -102,7 +104,8 @@ class TrainingWork:
 def start_training(request: TrainingRequest) -> TrainingWork:
     """Resolve everything, and check that the output folder can be used, before the first step. Raises `GlimpseZooError`."""
     named = _named(request)
-    spec = named.spec
+    spec, described, folder = named.spec, data_spec(named.data), request.output or Path("runs", "train", file_name(named.card))
+    _check_output(request, folder)
     if spec.training_step is None:
         raise GlimpseZooError(f"{named.model} cannot be trained here, for its plugin registers no training step: import a card instead")
     schema: type[Settings] = load_string(spec.config)
@@ -114,9 +117,8 @@ def start_training(request: TrainingRequest) -> TrainingWork:
     own = sets.of_model(names, schema.model_fields)
     settings = schema.parse({**spec.defaults.get(named.data, {}), **recipe.settings, **prefix, **own}, owner=named.model)
 
-    described, folder = data_spec(named.data), data_folder(request.data_dir)
-    data = CardData(name=named.data, settings={**recipe.data, **sets.data})
-    training_data, calibration = (open_data(described, named.data, split, data.settings, folder) for split in ("train", "calibration"))
+    data, data_dir = CardData(name=named.data, settings={**recipe.data, **sets.data}), data_folder(request.data_dir)
+    training_data, calibration = (open_data(described, data.name, split, data.settings, data_dir) for split in ("train", "calibration"))
     torch.manual_seed(recipe.seed)
     kind: type[GlimpseModel[Any]] = load_string(spec.model)
     model = kind(settings, training_data.task)
@@ -128,10 +130,11 @@ def start_training(request: TrainingRequest) -> TrainingWork:
         recipe=recipe,
         train=training_data,
         calibration=calibration,
-        folder=_prepare(request, named.card),
+        folder=folder,
         device=request.device,
         workers=request.workers,
     )
+    _prepare(request, job)
     return TrainingWork(named, job, settings, data)
 
 
@@ -141,18 +144,24 @@ def _named(request: TrainingRequest) -> Named:
         if file_name(request.model) in recipe_names(spec):
             model, data = _split(request.model, spec)
             if request.data not in {None, data}:
-                raise GlimpseZooError(f"expected --data {data}, which the recipe {request.model!r} is for, got {request.data!r}: leave it out")
-            return Named(spec, request.model, model, data)
-    spec, data = spec_of(request.model, None), request.data or DEFAULT_DATA
+                raise GlimpseZooError(
+                    f"expected --data {data}, which the recipe {request.model!r} is for, got {request.data!r}: leave it out"
+                )
+            return Named(spec, model + request.model[len(model) :], model, data)
+    spec, data = registry().find(ModelSpec, request.model), request.data or DEFAULT_DATA
     return Named(spec, f"{request.model}.{data}", request.model, data)
 
 
 def _split(recipe: str, spec: ModelSpec) -> tuple[str, str]:
-    """The model and the data set in MODEL.DATA[.VARIANT]. timm's names may have dots themselves: the data set's name tells."""
+    """The model and the data set in MODEL.DATA[.VARIANT].
+
+    A prefix spec's models may have dots in their names, so the name of a data set ends them; and their recipes' files have none of the
+    colons that their names have, but are as long.
+    """
     if not spec.prefix:
         return spec.name, recipe.removeprefix(f"{spec.name}.").split(".")[0]
     parts, known = recipe.split("."), {data.name for data in registry().all(DatasetSpec)}
-    place = next(place for place, part in enumerate(parts) if part in known)
+    place = next((place for place, part in enumerate(parts) if part in known), len(parts) - 1)
     return spec.name + ".".join(parts[:place])[len(spec.name) :], parts[place]
 
 
@@ -173,17 +182,19 @@ def _start_from(name: str, model: GlimpseModel[Any]) -> None:
     card.load_into(model, changed={})
 
 
-def _prepare(request: TrainingRequest, name: str) -> Path:
-    """Make the output folder; refuse one that holds a finished card, unless told to train it again."""
-    folder = request.output or Path("runs", "train", file_name(name))
-    again = request.force or request.fresh
-    if (folder / CONFIG).exists() and not again:
+def _check_output(request: TrainingRequest, folder: Path) -> None:
+    """Refuse a folder that cannot be written, and one that holds a finished card, unless told to train it again."""
+    if (folder / CONFIG).exists() and not (request.force or request.fresh):
         raise GlimpseZooError(
             f"expected an output folder without a card, got {str(folder)!r} with one: choose another --output, or --force to train it again"
         )
-    writable(folder)
-    (folder / CONFIG).unlink(missing_ok=True)
-    if request.fresh:
-        for left in (CHECKPOINT, LOG):
-            (folder / left).unlink(missing_ok=True)
-    return folder
+    check_writable(folder)
+
+
+def _prepare(request: TrainingRequest, job: TrainingJob) -> None:
+    """Make the folder, in which a training under way is no card, after a look at the checkpoint that it may hold."""
+    if not request.fresh:
+        checkpoint_of(job)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    for old in (CONFIG, *((CHECKPOINT, LOG) if request.fresh else ())):
+        (job.folder / old).unlink(missing_ok=True)

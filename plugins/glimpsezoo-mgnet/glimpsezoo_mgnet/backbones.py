@@ -25,6 +25,10 @@ class SmallCNN(nn.Module):
         self.conv2 = nn.Conv2d(16, 32, 5, padding=2)
         self.conv3 = nn.Conv2d(32, 64, 3, padding=1)
         self.conv4 = nn.Conv2d(64, 128, 3, padding=1)
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            # Four unnormalised layers lose the signal under torch's default, and with it the place of what is seen.
+            nn.init.kaiming_normal_(conv.weight)
+            nn.init.zeros_(conv.bias)
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 128"]:
         for conv in (self.conv1, self.conv2, self.conv3):

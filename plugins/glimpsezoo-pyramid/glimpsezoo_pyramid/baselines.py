@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, PaperMacs, Regions, State, Task, TrainingPhase, rollout
+from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, PaperMacs, Regions, State, Task, TrainingPhase
 from glimpsezoo_pyramid.architectures import IMAGENET_M1, IMAGENET_M2, M1, M2, M3, Architecture
 from glimpsezoo_pyramid.config import BaselineConfig, BaselineOptions
 from glimpsezoo_pyramid.modules import SLOPE, Normalise, channels_last, feature_layers, initialise, resize_area
@@ -47,7 +47,7 @@ class Baseline(GlimpseModel[BaselineState]):
         self.classification = nn.Linear(f, len(task.classes))
         initialise(self)
 
-    def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
+    def input_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """The (height, width) in pixels at which an image of `size` is looked at."""
         return size if self.config.resolution is None else (self.config.resolution,) * 2
 
@@ -56,9 +56,11 @@ class Baseline(GlimpseModel[BaselineState]):
         return BaselineState(noise=noise, vector=vector), Decision.certain(Regions.whole_image(images))
 
     def sense(self, images: Float[Tensor, "B C H W"], state: BaselineState, regions: Regions) -> Float[Tensor, "N f"]:
-        height, width = images.shape[2:]
-        images = resize_area(self.normalise(images), self.input_size((height, width)))
-        return self.features(channels_last(images)).mean((2, 3))[regions.image]
+        return self.pooled(images, self.input_size(tuple(images.shape[2:])))[regions.image]
+
+    def pooled(self, images: Float[Tensor, "B C H W"], size: tuple[int, ...]) -> Float[Tensor, "B f"]:
+        """Globally pooled features of the images resized to `size` (height, width)."""
+        return self.features(channels_last(resize_area(self.normalise(images), size))).mean((2, 3))
 
     def fuse(self, state: BaselineState, decision: Decision, features: Float[Tensor, "N f"]) -> BaselineState:
         return replace(state, vector=features)
@@ -76,11 +78,11 @@ class Baseline(GlimpseModel[BaselineState]):
 def training_step(
     model: Baseline, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], phase: TrainingPhase
 ) -> dict[str, Float[Tensor, ""]]:
-    """Cross entropy of the labels (appendix A.5.2), at the phase's own resolution if it has one."""
-    options = BaselineOptions.parse(phase.options, owner=f"phase {phase.name!r}")
-    if options.resolution:
-        images = resize_area(images, (options.resolution, options.resolution))
-    return {"cross_entropy": F.cross_entropy(rollout(model, images, noise=phase.noise).logits, labels)}
+    """Cross entropy of the labels (appendix A.5.2), at the phase's own resolution if it has one, else at the model's."""
+    resolution = BaselineOptions.parse(phase.options, owner=f"phase {phase.name!r}").resolution
+    size = model.input_size(tuple(images.shape[2:])) if resolution is None else (resolution, resolution)
+    logits = model.classification(model.hidden(model.pooled(images, size)))
+    return {"cross_entropy": F.cross_entropy(logits, labels)}
 
 
 class Baseline1(Baseline):

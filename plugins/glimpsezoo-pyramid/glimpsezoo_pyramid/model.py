@@ -205,7 +205,7 @@ class Pyramid(GlimpseModel[PyramidState]):
             grid = grid.transpose(1, 2).unflatten(2, (GRID, GRID))  # [p, 9, f] -> [p, f, 3, 3]
             fine = self.aggregation(grid).flatten(1)  # [p, f, 1, 1] -> [p, f]
             merged = self.merging(torch.cat([vector[parents], fine], 1))
-            vector = vector.index_copy(0, parents, merged)
+            vector = vector.index_copy(0, parents, merged.to(vector))  # the same but for mixed precision
         return self.classification(vector[tree.level == 0])
 
     def locate(self, state: PyramidState) -> CellDecision | None:

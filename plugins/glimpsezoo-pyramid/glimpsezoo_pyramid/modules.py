@@ -54,7 +54,7 @@ class Normalise(nn.Module):
         return (images - self.mean) / self.deviation
 
 
-def resize_area(images: Float[Tensor, "B C H W"], size: tuple[int, int]) -> Float[Tensor, "B C h w"]:
+def resize_area(images: Float[Tensor, "B C H W"], size: tuple[int, ...]) -> Float[Tensor, "B C h w"]:
     """Images at `size` (height, width): every pixel is the mean of the original over the area that it covers, fractions included.
 
     Exact for any two sizes (torch's "area" rounds to whole pixels), so that resizing twice is resizing once.

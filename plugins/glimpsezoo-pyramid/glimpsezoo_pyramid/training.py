@@ -30,7 +30,7 @@ from glimpsezoo_pyramid.model import CellDecision, Pyramid, PyramidState
 
 MOMENTUM = 0.9  # of the moving baseline, eq. 12
 Terms = dict[str, Float[Tensor, ""]]
-Choices = list[tuple[Int[Tensor, "b"], CellDecision]]  # one entry a level: the rows of the batch that chose, and what
+Choices = list[tuple[Int[Tensor, "_"], CellDecision]]  # one entry a level: the rows of the batch that chose, and what
 
 
 def training_step(model: Pyramid, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], phase: TrainingPhase) -> Terms:
@@ -56,7 +56,7 @@ def training_step(model: Pyramid, images: Float[Tensor, "B C H W"], labels: Int[
     for allowed, weight in enumerate(weights, start=1):
         if weight > 0:
             logits = trace.logits if by_step is None else by_step[:, allowed - 1]
-            log_likelihood = -F.cross_entropy(logits, labels[repeats], reduction="none")  # [N M]
+            log_likelihood = -F.cross_entropy(logits.float(), labels[repeats], reduction="none")  # [N M]
             terms = {"cross_entropy": -log_likelihood.mean()}
             if choices and allowed > 1:
                 guess = -math.log(logits.shape[1])

@@ -100,6 +100,7 @@ def search_around(
         correct = F.one_hot(labels, losses.shape[2]).bool()[:, None]  # [B, 1, classes]
         best = _pick(places, losses.masked_fill(~correct, torch.inf))
         offending = _pick(places, losses.masked_fill(correct, torch.inf))
+        diversity = crowding(model, best[:, None], state)[:, 0]
         looks = model.looks_at(best, "searched", state)
     return Searched(
         regions=looks.regions,
@@ -109,7 +110,7 @@ def search_around(
         predicted=predicted,
         best=best,
         offending=offending,
-        diversity=crowding(model, best[:, None], state)[:, 0],
+        diversity=diversity,
     )
 
 

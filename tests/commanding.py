@@ -1,0 +1,100 @@
+"""The command as users run it, in this process, and small cards to run it on."""
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import glimpsezoo as gz
+from glimpsezoo.cards import CONFIG, Card, CardConfig, CardData, CardTask, write_card
+from glimpsezoo.commands import main
+from glimpsezoo.resolve import spec_of
+
+RECIPE = """
+batch_size = 64
+[[phase]]
+name = "joint"
+epochs = 2
+optimiser = "adamw"
+lr = 0.01
+"""
+TINY = ("--set", "glimpses=2", "--set", "backbone=cnn4", "--set", "downsample=4")  # mgnet with two glimpses of 16 x 16
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command did: its exit status, standard output and standard error."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def ask(capsys: pytest.CaptureFixture[str], *words: str | Path) -> Answer:
+    """Run `glimpsezoo WORDS...`."""
+    capsys.readouterr()
+    texts = [str(word) for word in words]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["glimpsezoo", *texts])
+        status: Any = None
+        try:
+            main()
+        except SystemExit as stop:
+            status = stop.code
+    said = capsys.readouterr()
+    return Answer(status or 0, said.out, said.err)
+
+
+def lonely(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """Make `folder` the working directory, in whose zoo_cards alone cards are found. Returns that."""
+    monkeypatch.chdir(folder)
+    cards = folder / "zoo_cards"
+    cards.mkdir()
+    monkeypatch.setattr("glimpsezoo.cards.card_folders", lambda: [cards])
+    return cards
+
+
+def make_card(folder: Path, model: str = "cnn4", *, data: str = "digits", seed: int = 0, **settings: Any) -> Card:
+    """A card whose weights nobody trained."""
+    built = gz.create_model(model, data=data, seed=seed, **settings)
+    provenance = spec_of(model, None).provenance
+    assert provenance is not None
+    config = CardConfig(
+        name=folder.name,
+        model=model,
+        plugin=provenance.distribution,
+        config=built.config.model_dump(mode="json"),
+        task=CardTask.model_validate(vars(built.task)),
+        data=CardData(name=data),
+        weights=None,
+    )
+    return write_card(folder, config, built)
+
+
+def rewrite(card: Card, **changes: Any) -> None:
+    """Write other values into a card's config.json."""
+    path = card.folder / CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def put_weights(card: Card, content: bytes, *, sha256: str | None = None) -> None:
+    """Replace a card's weights, and by default its hash with theirs."""
+    digest = sha256 or hashlib.sha256(content).hexdigest()
+    (card.folder / "model.safetensors").write_bytes(content)
+    rewrite(card, weights={"file": "model.safetensors", "sha256": digest, "bytes": len(content)})
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file below a folder with the hash of its content, and every folder."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+    }

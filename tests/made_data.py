@@ -1,0 +1,76 @@
+"""Data that tests make themselves: small images, and Parquet files and folders laid out as the Hub's are."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from PIL import Image
+
+from glimpsezoo.data import ImageData, open_data
+from glimpsezoo.plugins import registry
+from glimpsezoo.specs import DatasetSpec
+
+
+def spec_of(name: str) -> DatasetSpec:
+    return registry().find(DatasetSpec, name)
+
+
+def opened(name: str, split: str, data_dir: Path | None = None, **settings: Any) -> ImageData:
+    on_bad_image = settings.pop("on_bad_image", "fail")
+    return open_data(spec_of(name), name, split, settings, data_dir, on_bad_image=on_bad_image)
+
+
+def picture(seed: int, side: int = 20, channels: int = 3) -> Image.Image:
+    """Smooth random colours, so that JPEG keeps them nearly."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, channels), dtype=np.uint8)
+    return Image.fromarray(coarse.squeeze()).resize((side, side), Image.Resampling.BILINEAR)
+
+
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind)
+    return stream.getvalue()
+
+
+def write_parquet(
+    path: Path, images: Sequence[bytes | None], labels: Sequence[Any], names: Sequence[str] | None = None, *, group: int = 7, **columns: str
+) -> None:
+    """A file as `datasets` writes it. names: of the classes, or None for a plain column. columns: other names of image and label."""
+    image, label = columns.get("image", "image"), columns.get("label", "label")
+    kind = datasets.ClassLabel(names=list(names)) if names else datasets.Value("string" if isinstance(labels[0], str) else "int64")
+    features = datasets.Features({image: datasets.Image(), label: kind})
+    records = {image: [None if content is None else {"bytes": content, "path": None} for content in images], label: list(labels)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = datasets.Dataset.from_dict({key: records[key] for key in features}, features=features.copy())
+    table.to_parquet(path, batch_size=group)
+
+
+def tiny_imagenet(folder: Path, train: int = 120, valid: int = 40, *, side: int = 64, shards: int = 2) -> Path:
+    """A small copy in Tiny ImageNet's layout and with its classes; image k is `picture(k)`, of class k % 5."""
+    names = spec_of("tiny-imagenet").task.classes  # pyright: ignore[reportOptionalMemberAccess]
+    size = train // shards
+    for shard in range(shards):
+        rows = range(shard * size, (shard + 1) * size)
+        content = [encoded(picture(k, side), "JPEG") for k in rows]
+        write_parquet(folder / "data" / f"train-{shard:05}-of-{shards:05}.parquet", content, [k % 5 for k in rows], names)
+    content = [encoded(picture(1000 + k, side), "JPEG") for k in range(valid)]
+    write_parquet(folder / "data" / "valid-00000-of-00001.parquet", content, [k % 5 for k in range(valid)], names)
+    return folder
+
+
+def mnist(folder: Path, train: int = 40, test: int = 12) -> Path:
+    """A small copy in MNIST's layout: digit k is a grey picture of 28 px, its brightest pixel white, of class k % 10."""
+    names = [str(digit) for digit in range(10)]
+    for split, count in (("train", train), ("test", test)):
+        content = [encoded(glyph(k + 500 * (split == "test"))) for k in range(count)]
+        write_parquet(folder / "mnist" / f"{split}-00000-of-00001.parquet", content, [k % 10 for k in range(count)], names)
+    return folder
+
+
+def glyph(seed: int) -> Image.Image:
+    pixels = np.array(picture(seed, 28, 1))
+    pixels[0, 0], pixels[-1, -1] = 255, 255  # corners that tell where it stands
+    return Image.fromarray(pixels)

@@ -1,0 +1,335 @@
+"""Bad input gets one clear line (expected, got, what to do), exit status 2, nothing on standard output and nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from commanding import RECIPE, TINY, Answer, ask, lonely, make_card, put_weights, rewrite, tree
+from safetensors.torch import load, save
+
+from glimpsezoo.cards import Card, CardConfig
+
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, without a card."""
+    lonely(monkeypatch, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def card(here: Path) -> Card:
+    return make_card(here / "zoo_cards" / "cnn4.digits")
+
+
+@pytest.fixture
+def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
+    """Runs a command that must be refused, and gives its one line."""
+
+    def run(*words: str | Path) -> str:
+        before = tree(here)
+        answer = ask(capsys, *words)
+        assert tree(here) == before
+        return one_line(answer)
+
+    return run
+
+
+def one_line(answer: Answer) -> str:
+    assert answer.status == 2, answer.err
+    assert answer.out == ""
+    assert answer.err.startswith("glimpsezoo: ")
+    assert answer.err.count("\n") == 1
+    assert answer.err.endswith("\n")
+    return answer.err
+
+
+UNTRAINED = ("--checkpoint", "none")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("run", "mgnt"), ("expected a model or a card, got 'mgnt'", "did you mean 'mgnet'?")),
+        (("run", "cnn4", "nothing/here.digits"), ("got 'nothing/here.digits'",)),
+        (("run",), ("expected a model to measure, got none", "try 'glimpsezoo run mgnet'")),
+        (("run", "cnn4", "cnn4"), ("expected each model once, got cnn4 cnn4",)),
+        (("run", "cnn4", "--data", "digit"), ("expected the name of a data set, got 'digit'", "did you mean 'digits'?")),
+        (("run", "cnn4", "--data-dir", "nowhere", *UNTRAINED), ("--data-dir expects a folder, got 'nowhere'",)),
+        (("run", "cnn4", "--measure", "accuracyy"), ("--measure expects any of accuracy, flops", "did you mean 'accuracy'?")),
+        (("run", "cnn4", "--measure", ""), ("--measure expects", "got ''")),
+        (("run", "cnn4", "--split", "tset"), ("--split expects one of train, calibration, test, got 'tset'", "did you mean 'test'?")),
+        (("run", "cnn4", "--split", "tset", "--measure", "flops", *UNTRAINED), ("--split expects", "got 'tset'")),
+        (("run", "cnn4"), ("expected a trained card of 'cnn4' for 'digits', got none", "train cnn4 --data digits", "--checkpoint none")),
+        (("run", "cnn4", "--checkpoint", "best"), ("--checkpoint expects 'none', 'timm' or a card, got 'best'",)),
+        (("run", "cnn4", "--checkpoint", "timm"), ("has no published weights",)),
+        (("run", "cnn4", "--update-card", *UNTRAINED), ("--update-card expects trained cards",)),
+        (("run", "mgnet", *UNTRAINED, "--set", "backbone=resnet19"), ("got 'resnet19'", "'resnet18'")),
+        (("run", "timm:resnet19", *UNTRAINED), ("got 'resnet19'", "'resnet18'")),
+        (("run", "mgnet", *UNTRAINED, "--set", "glimpse=2"), ("--set glimpse expects a setting of mgnet", "did you mean 'glimpses'?")),
+        (("run", "mgnet", *UNTRAINED, "--set", "mgnet.glimpse=2"), ("mgnet has no setting 'glimpse'", "did you mean 'glimpses'?")),
+        (("run", "cnn4", *UNTRAINED, "--set", "mgnet.glimpses=2"), ("--set mgnet.glimpses expects a setting of cnn4",)),
+        (("run", "cnn4", *UNTRAINED, "--set", "data.sed=2"), ("data has no setting 'sed'", "did you mean 'seed'?")),
+        (("run", "cnn4", *UNTRAINED, "--measure", "flops", "--set", "data.sed=2"), ("data has no setting 'sed'",)),
+        (("run", "cnn4", *UNTRAINED, "--set", "train.lr=2"), ("--set train.lr expects a setting of cnn4",)),
+        (("run", "mgnet", *UNTRAINED, "--set", "glimpses"), ("--set expects key=value, got 'glimpses'",)),
+        (("run", "mgnet", *UNTRAINED, "--set", "glimpses=two"), ("--set glimpses=two for mgnet", "valid integer")),
+        (("run", "mgnet", *UNTRAINED, "--set", "glimpses=0"), ("--set glimpses=0 for mgnet", "greater than or equal to 1")),
+        (("run", "mgnet", *UNTRAINED, "--set", "policy=blind"), ("--set policy=blind for mgnet", "'learned', 'random'")),
+        (("run", "cnn4", *UNTRAINED, "--set", "data.seed=x"), ("--set seed=x for data", "valid integer")),
+        (("run", "cnn4", *UNTRAINED, "--limit", "0"), ("--limit expects a number of images from 1, got 0",)),
+        (("run", "cnn4", *UNTRAINED, "--limit", "0", "--measure", "flops"), ("--limit expects", "got 0")),
+        (("run", "cnn4", *UNTRAINED, "--limit", "all"), ("'--limit'", "'all'", "glimpsezoo run --help")),
+        (("run", "cnn4", *UNTRAINED, "--batch-size", "0"), ("--batch-size expects a number of images from 1, or 'auto', got '0'",)),
+        (("run", "cnn4", *UNTRAINED, "--batch-size", "some"), ("--batch-size expects", "got 'some'")),
+        (("run", "cnn4", *UNTRAINED, "--device", "tpu9"), ("--device expects one that this machine has", "got 'tpu9'")),
+        (("run", "cnn4", *UNTRAINED, "--seed", "-1"), ("'--seed'", "-1", "glimpsezoo run --help")),
+        (("run", "cnn4", *UNTRAINED, "--workers", "-1"), ("'--workers'", "-1")),
+        (("run", "cnn4", *UNTRAINED, "--on-bad-image", "weep"), ("'--on-bad-image'", "'weep'", "fail", "skip")),
+        (("run", "cnn4", "--data", "hf:x/y", "--measure", "flops", *UNTRAINED), ("hf:x/y does not declare its image size",)),
+        (("rnu", "cnn4"), ("expected a command, got 'rnu'", "did you mean 'run'?")),
+        (("run", "cnn4", "--limits", "3"), ("--limits", "'--limit'", "glimpsezoo run --help")),
+        (("train",), ("MODEL", "glimpsezoo train --help")),
+        (("train", "cnn5"), ("expected the name of a model, got 'cnn5'", "did you mean 'cnn4'?")),
+        (("train", "cnn4", "--data", "digitss"), ("digitss", "did you mean")),
+        (("train", "cnn4", "--recipe", "mine.toml"), ("--recipe expects a TOML file, got 'mine.toml'",)),
+        (("import", "mgnet", "no.ckpt", "-o", "card"), ("expected a checkpoint file, got 'no.ckpt'",)),
+        (("import", "cnn4", "no.ckpt", "-o", "card"), ("expected the name of an importer, got 'cnn4'",)),
+        (("list", "modles"), ("got 'modles'", "did you mean 'models'?")),
+        (("list", "models", "mgnt*"), ("got 'mgnt*'", "did you mean 'mgnet'?")),
+        (("list", "models", "mgnt*", "--json"), ("got 'mgnt*'",)),
+        (("show", "mgnt"), ("expected a model, a data set or a card, got 'mgnt'", "did you mean 'mgnet'")),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else None,
+)
+def test_a_wrong_word_is_named_with_what_was_expected(refused: Refuse, words: tuple[str, ...], parts: tuple[str, ...]):
+    line = refused(*words)
+    for part in parts:
+        assert part in line
+
+
+def test_a_card_of_neither_weights_nor_a_hub_repository(card: Card, refused: Refuse):
+    rewrite(card, weights=None)
+    assert "has neither weights nor a Hub repository: train it, or measure it untrained" in refused("run", "cnn4")
+
+
+def test_a_card_whose_weights_are_on_the_hub_says_how_to_get_them(card: Card, refused: Refuse):
+    rewrite(card, weights=None, hub="somebody/cnn4")
+    assert "hf download somebody/cnn4 --local-dir" in refused("run", "cnn4")
+
+
+def test_weights_that_are_not_in_the_folder(card: Card, refused: Refuse):
+    (card.folder / "model.safetensors").unlink()
+    assert "names weights 'model.safetensors' that are not in its folder" in refused("run", "cnn4")
+
+
+def test_another_hash(card: Card, refused: Refuse):
+    content = (card.folder / "model.safetensors").read_bytes()
+    (card.folder / "model.safetensors").write_bytes(content[:-4] + b"oops")
+    assert "another sha256): get the card again" in refused("run", "cnn4")
+    (card.folder / "model.safetensors").write_bytes(content[:1000])
+    assert f"another sha256, 1000 bytes of {len(content)}): get the card again" in refused("run", "cnn4")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a pickle in a zip", b"\xff" * 64, None])
+def test_a_truncated_file_or_one_of_another_kind(card: Card, refused: Refuse, content: bytes | None):
+    """The hash is the file's own, so that the file itself is what is wrong."""
+    whole = (card.folder / "model.safetensors").read_bytes()
+    put_weights(card, whole[: len(whole) // 2] if content is None else content)
+    assert "are no whole safetensors file" in refused("run", "cnn4")
+
+
+def test_tensors_missing_extra_or_of_another_shape(card: Card, refused: Refuse):
+    whole = load((card.folder / "model.safetensors").read_bytes())
+    put_weights(card, save({name: value for name, value in whole.items() if name != "head.bias"}))
+    assert "do not fit its model: tensor head.bias is missing" in refused("run", "cnn4")
+    put_weights(card, save({**whole, "tail.bias": torch.zeros(2)}))
+    assert "tensor tail.bias is not in the model" in refused("run", "cnn4")
+    put_weights(card, save({**whole, "head.weight": torch.zeros(10, 64)}))
+    assert "tensor head.weight is [10, 64], the model's is [10, 128]" in refused("run", "cnn4")
+    put_weights(card, save({"head.weight": torch.zeros(10, 64), "a": torch.zeros(1), "b": torch.zeros(1)}))
+    assert "(and 11 more)" in refused("run", "cnn4")
+
+
+def test_classes_or_channels_that_differ(card: Card, refused: Refuse, here: Path):
+    task = card.config.task.model_dump(mode="json")
+    rewrite(card, task={**task, "classes": [*task["classes"][:9], "nine"]})
+    line = refused("run", "cnn4")
+    assert "tells 10 classes apart (0, 1, 2, ...), got data of 10 (0, 1, 2, ...): measure it on data of its own classes" in line
+    make_card(here / "zoo_cards" / "cnn4.imagenet100", data="imagenet100")
+    assert "takes images of 3 channel(s), got data of 1" in refused("run", "cnn4.imagenet100")
+
+
+def test_a_setting_that_contradicts_the_trained_card(refused: Refuse, here: Path):
+    make_card(here / "zoo_cards" / "mgnet.digits", "mgnet", glimpses=2)
+    line = refused("run", "mgnet", "--set", "biases=true")
+    assert "--set biases=true contradicts the trained card 'mgnet.digits' (tensor query.bias is missing)" in line
+
+
+def test_a_card_of_another_model(card: Card, refused: Refuse):
+    line = refused("run", "mgnet", "--checkpoint", "cnn4.digits")
+    assert "--checkpoint expects a card of 'mgnet', got 'cnn4.digits', which is one of 'cnn4'" in line
+
+
+def test_one_card_under_two_names(card: Card, refused: Refuse):
+    assert "expected each model once, got cnn4 cnn4.digits" in refused("run", "cnn4", "cnn4.digits")
+
+
+def test_a_card_whose_plugin_is_not_installed_names_the_package(card: Card, refused: Refuse):
+    rewrite(card, model="saccader", plugin="glimpsezoo-saccader")
+    line = refused("run", "cnn4.digits")
+    assert "needs the model 'saccader', which no installed plugin has: pip install glimpsezoo-saccader" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [("{", "Invalid JSON"), ("{}", "Field required"), (b"\xff\xfe", "Invalid JSON"), ("[1]", "should be an object")],
+)
+def test_a_config_that_is_none(card: Card, refused: Refuse, content: str | bytes, part: str):
+    (card.folder / "config.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    line = refused("run", "cnn4.digits")
+    assert "expected the config.json of a card in 'cnn4.digits'" in line
+    assert part in line
+    assert "did you mean" in refused("run", "mgnt")  # a broken card breaks nothing else
+
+
+def test_an_output_folder_that_cannot_be_written(card: Card, refused: Refuse, here: Path):
+    """Below a regular file nobody can write, root neither."""
+    (here / "file").write_text("")
+    assert "expected an output folder that can be written, got 'file/below'" in refused("run", "cnn4", "-o", "file/below")
+    assert "got 'file'" in refused("run", "cnn4", "-o", "file")
+    (here / "tiny.toml").write_text(RECIPE)
+    line = refused("train", "mgnet", "--recipe", "tiny.toml", *TINY, "-o", "file/below")
+    assert "expected an output folder that can be written, got 'file/below'" in line
+    assert "choose another --output" in line
+
+
+def test_finished_units_that_cannot_be_kept(card: Card, refused: Refuse, here: Path):
+    (here / "runs").write_text("")
+    assert "expected an output folder that can be written, got 'runs/.units'" in refused("run", "cnn4", "-o", "elsewhere")
+
+
+def test_an_output_folder_of_another_run(refused: Refuse, here: Path):
+    for content in (json.dumps({"run": {"id": "another"}}), "[]", "no json"):
+        (here / "taken" / "cnn4").mkdir(parents=True, exist_ok=True)
+        (here / "taken" / "cnn4" / "result.json").write_text(content)
+        line = refused("run", "cnn4", *UNTRAINED, "--measure", "flops", "-o", "taken")
+        assert "expected a folder of this run, got 'taken' with another's results: choose another --output, or --force" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("--set", "train.epoch=1"), ("a recipe has no key 'epoch'", "did you mean 'epochs'?")),
+        (("--set", "train.epochs=none_at_all"), ("epochs", "integer")),
+        (("--set", "train.lr=-1"), ("lr", "greater than 0")),
+        (("--set", "glimpse=1"), ("--set glimpse expects a setting of mgnet", "did you mean 'glimpses'?")),
+        (("--set", "data.sed=1"), ("data has no setting 'sed'",)),
+        (("--data", "imagenet"), ("imagenet",)),
+        (("--seed", "x"), ("'--seed'", "'x'")),
+        (("-o", "zoo_cards/cnn4.digits"), ("without a card, got 'zoo_cards/cnn4.digits' with one", "--force to train it again")),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else None,
+)
+def test_a_training_that_cannot_start(card: Card, refused: Refuse, here: Path, words: tuple[str, ...], parts: tuple[str, ...]):
+    (here / "tiny.toml").write_text(RECIPE)
+    line = refused("train", "mgnet", "--recipe", "tiny.toml", *TINY, *words)
+    for part in parts:
+        assert part in line
+
+
+def test_a_recipe_file_that_is_none(refused: Refuse, here: Path):
+    (here / "bad.toml").write_bytes(b"\xff\xfe")
+    assert "--recipe expects a TOML file, got 'bad.toml'" in refused("train", "cnn4", "--recipe", "bad.toml")
+    assert "--recipe expects a TOML file, got 'zoo_cards'" in refused("train", "cnn4", "--recipe", "zoo_cards")
+    (here / "bad.toml").write_text("batch_size = ")
+    assert "the recipe bad.toml is no TOML" in refused("train", "cnn4", "--recipe", "bad.toml")
+
+
+def test_a_recipe_s_name_and_other_data(refused: Refuse):
+    line = refused("train", "mgnet.tiny-imagenet", "--data", "digits")
+    assert "expected --data tiny-imagenet, which the recipe 'mgnet.tiny-imagenet' is for, got 'digits'" in line
+
+
+def test_a_checkpoint_that_is_damaged(refused: Refuse, here: Path):
+    (here / "tiny.toml").write_text(RECIPE)
+    (here / "mine").mkdir()
+    (here / "mine" / "checkpoint.pt").write_bytes(b"half a checkpoint")
+    line = refused("train", "mgnet", "--recipe", "tiny.toml", *TINY, "-o", "mine")
+    assert "got one that cannot be read: start anew by --fresh" in line
+
+
+def test_what_is_imported_must_be_a_checkpoint_of_that_model(card: Card, refused: Refuse, here: Path):
+    (here / "x.ckpt").write_bytes(b"nothing")
+    assert "x.ckpt" in refused("import", "mgnet", "x.ckpt", "-o", "new")
+    torch.save({"state_dict": {"model.other": torch.zeros(1)}}, here / "y.ckpt")
+    assert "expected a checkpoint of MGNet" in refused("import", "mgnet", "y.ckpt", "-o", "new")
+    line = refused("import", "mgnet", "x.ckpt", "-o", "zoo_cards/cnn4.digits")
+    assert "without a card, got 'zoo_cards/cnn4.digits' with one" in line
+    assert "--set data.seed expects a setting of mgnet" in refused("import", "mgnet", "x.ckpt", "-o", "new", "--set", "data.seed=1")
+
+
+def test_an_imported_checkpoint_that_does_not_fit(refused: Refuse, here: Path, monkeypatch: pytest.MonkeyPatch):
+    """An importer that forgot a tensor: nothing is written."""
+    import glimpsezoo as gz
+    import glimpsezoo_mgnet.importer as importer
+
+    model = gz.create_model("mgnet", data="digits")
+    tensors = {name: value for name, value in model.state_dict().items() if name != "norm.bias"}
+    monkeypatch.setattr(importer, "importer", lambda checkpoint, settings: (model.config, model.task, tensors, []))
+    (here / "x.ckpt").write_bytes(b"")
+    assert "in which tensor norm.bias is missing" in refused("import", "mgnet", "x.ckpt", "-o", "new")
+
+
+def test_what_nobody_foresaw_is_one_line_too_and_a_traceback_only_with_debug(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def broken(name: str) -> None:
+        raise ZeroDivisionError("three\nlines\nof text")
+
+    monkeypatch.setattr("glimpsezoo.commands.listing.find_card", broken)
+    answer = ask(capsys, "show", "cnn4")
+    assert (answer.status, answer.out) == (1, "")
+    assert answer.err == "glimpsezoo: unexpected ZeroDivisionError (three lines of text): the same command with --debug shows where\n"
+    assert "Traceback" in ask(capsys, "show", "cnn4", "--debug").err
+
+
+def test_debug_shows_the_traceback_above_the_one_line(here: Path, capsys: pytest.CaptureFixture[str]):
+    answer = ask(capsys, "run", "mgnt", "--debug")
+    assert answer.status == 2
+    assert answer.err.startswith("Traceback")
+    assert answer.err.splitlines()[-1].startswith("glimpsezoo: expected a model or a card, got 'mgnt'")
+
+
+def test_every_config_says_what_it_does_not_know(card: Card):
+    """The format is fixed: a key that this version does not know is an error, not a loss."""
+    content = json.loads((card.folder / "config.json").read_text())
+    with pytest.raises(ValueError, match="colour"):
+        CardConfig.model_validate(content | {"colour": "red"})
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [(("run", "cnn4.digits"), "another sha256"), (("list", "--colour"), "--colour")],
+    ids=["hash", "option"],
+)
+def test_the_real_command_says_the_same(card: Card, here: Path, words: tuple[str, ...], part: str):
+    (card.folder / "model.safetensors").write_bytes(b"other")
+    before = tree(here)
+    done = subprocess.run(
+        [sys.executable, "-m", "glimpsezoo", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=here,
+        env=os.environ | {"COLUMNS": "40"},
+    )
+    assert part in one_line(Answer(done.returncode, done.stdout, done.stderr))
+    assert tree(here) == before

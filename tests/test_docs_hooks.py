@@ -1,0 +1,162 @@
+"""docs/hooks.md against the code: signatures, fields and defaults are all there and true, and its plugin works as it stands."""
+
+import dataclasses
+import inspect
+import re
+import tomllib
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from glimpsezoo import hooks, specs
+from glimpsezoo.data.loading import open_data
+from glimpsezoo.driver import rollout
+from glimpsezoo.noise import Noise
+from glimpsezoo.plugins import HOOKS, Registry, load_plugins
+from glimpsezoo.recipes import find_recipe
+from glimpsezoo.specs import DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Provenance, Spec, Task, load_string
+from glimpsezoo.training import TrainingPhase
+
+TEXT = (Path(__file__).parents[1] / "docs" / "hooks.md").read_text(encoding="utf-8")
+DATACLASSES = {name: kind for name, kind in vars(specs).items() if dataclasses.is_dataclass(kind) and kind.__module__ == specs.__name__}
+
+
+def section(title: str) -> str:
+    """The text under a heading, up to the next one."""
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE)
+    assert found, f"docs/hooks.md has no section {title!r}"
+    return found[1]
+
+
+def code_files() -> dict[str, str]:
+    """The code blocks that name a file, joined in the page's order."""
+    files: dict[str, str] = {}
+    for _, path, code in re.findall(r"^```(python|toml)\n# (\S+)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE):
+        files[path] = files.get(path, "") + code + "\n"
+    return files
+
+
+def rows(title: str) -> dict[str, str]:
+    """Field -> default of the table whose first column is headed by `title`."""
+    found = re.search(rf"^\| `{title}` \| default \| meaning \|\n\| --- \| --- \| --- \|\n((?:\|.*\|\n)+)", TEXT, re.MULTILINE)
+    assert found, f"docs/hooks.md has no table of {title}"
+    lines = [re.fullmatch(r"\| `(\w+)` \| (.+?) \| (\S.*) \|", line) for line in found[1].splitlines()]
+    assert all(lines), f"a row of the table of {title} is not '| `field` | default | meaning |'"
+    return {line[1]: line[2] for line in lines if line}
+
+
+def default_of(field: dataclasses.Field[Any]) -> str:
+    if field.default_factory is not dataclasses.MISSING:
+        return f"`{dict(field.default_factory())!r}`"
+    return "required" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
+
+
+@pytest.mark.parametrize("hook", sorted(HOOKS))
+def test_every_hook_has_a_section_with_its_exact_signature_and_an_example(hook: str) -> None:
+    text = section(f"`{hook}`")
+    source = inspect.getsource(getattr(hooks, hook))
+    signature = next(line for line in source.splitlines() if line.startswith("def ")).partition("  #")[0]
+    assert f"```\n{signature}\n```" in text
+    assert f"@hookimpl\n{signature}" in text
+    assert f"(#{hook})" in TEXT
+
+
+def test_no_section_documents_a_hook_that_does_not_exist() -> None:
+    specified = {name for name, value in vars(hooks).items() if inspect.isfunction(value)}
+    assert set(re.findall(r"^## `(\w+)`$", TEXT, re.MULTILINE)) == specified == set(HOOKS)
+
+
+@pytest.mark.parametrize("name", sorted(DATACLASSES))
+def test_every_field_is_described_with_its_default(name: str) -> None:
+    inherited = {field.name for field in dataclasses.fields(Spec)} if name != "Spec" and issubclass(DATACLASSES[name], Spec) else set()
+    expected = {field.name: default_of(field) for field in dataclasses.fields(DATACLASSES[name]) if field.name not in inherited}
+    assert rows(name) == expected
+
+
+@pytest.mark.parametrize(("hook", "kind"), HOOKS.items())
+def test_the_table_of_a_spec_stands_in_the_section_of_its_hook(hook: str, kind: type[Spec]) -> None:
+    assert f"| `{kind.__name__}` | default |" in section(f"`{hook}`")
+
+
+@pytest.fixture
+def glance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The page's plugin, installed from its own code blocks."""
+    files = code_files()
+    project = tomllib.loads(files.pop("pyproject.toml"))["project"]
+    for path, code in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(code, encoding="utf-8")
+    (point, module), *others = project["entry-points"]["glimpsezoo"].items()
+    assert not others
+    info = tmp_path / f"glimpsezoo_glance-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    (info / "entry_points.txt").write_text(f"[glimpsezoo]\n{point} = {module}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return load_plugins([found for distribution in distributions(path=[str(tmp_path)]) for found in distribution.entry_points])
+
+
+def test_the_pages_plugin_registers_something_by_every_hook(glance: Registry) -> None:
+    plugin = glance.plugins[-1]
+    assert plugin.error is None
+    assert plugin.provenance == Provenance("glance", "glimpsezoo-glance", "1.0")
+    assert {type(spec) for spec in plugin.specs} == set(HOOKS.values())
+
+
+def test_the_pages_model_learns_the_pages_data(glance: Registry) -> None:
+    spec, data = glance.find(ModelSpec, "glance"), glance.find(DatasetSpec, "shades")
+    assert data.task is not None
+    opened = {split: open_data(data, "shades", split, {}) for split in data.splits}
+    assert {split: len(examples) for split, examples in opened.items()} == data.splits
+    torch.manual_seed(0)
+    model = load_string(spec.model)(load_string(spec.config)(side=16), data.task)
+    step, optimiser = load_string(str(spec.training_step)), torch.optim.Adam(model.parameters(), lr=0.02)
+
+    def batch(split: str) -> tuple[torch.Tensor, torch.Tensor]:
+        examples = [opened[split][index] for index in range(len(opened[split]))]
+        return torch.stack([example.image for example in examples]), torch.tensor([example.label for example in examples])
+
+    images, labels = batch("train")
+    noise = Noise.of(0, torch.arange(len(images)))
+    losses = []
+    for index in range(20):
+        phase = TrainingPhase(name="main", options={}, step=index, steps=20, epoch=index, noise=noise, memory={})
+        loss = step(model, images, labels, phase)["cross_entropy"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    assert rollout(model, batch("test")[0]).logits.shape == (32, 2)
+
+
+def test_the_pages_recipe_is_one(glance: Registry) -> None:
+    recipe = find_recipe(glance.find(ModelSpec, "glance"), "glance.digits")
+    assert (recipe.batch_size, recipe.phase[0].epochs) == (64, 10)
+
+
+def test_the_pages_settings_and_defaults_are_accepted(glance: Registry) -> None:
+    spec = glance.find(ModelSpec, "glance")
+    config = load_string(spec.config)
+    assert {data: config.parse(values, owner="glance").side for data, values in spec.defaults.items()} == {"tmnist": 14}
+
+
+def test_the_pages_exit_rule_exits_when_two_looks_agree(glance: Registry) -> None:
+    rule = load_string(glance.find(ExitRuleSpec, "settled").rule)(looks=2)
+    logits = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 2.0]], [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]])
+    assert [rule.exits(logits[:, :steps]).tolist() for steps in (1, 2, 3)] == [[False, False], [False, True], [True, False]]
+
+
+def test_the_pages_importer_makes_what_the_model_loads(glance: Registry, tmp_path: Path) -> None:
+    weight, bias = torch.randn(3, 64), torch.randn(3)
+    torch.save({"W": weight, "b": bias}, tmp_path / "released.pt")
+    config, task, tensors, notes = load_string(glance.find(ImporterSpec, "glance").importer)(tmp_path / "released.pt", {})
+    assert isinstance(task, Task)
+    assert notes
+    model = load_string(glance.find(ModelSpec, "glance").model)(config, task)
+    model.load_state_dict(tensors)
+    images = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(rollout(model, images).logits, images.flatten(1) @ weight.T + bias)

@@ -229,10 +229,9 @@ class _Run:
             step = here.state.step
             self._charge("locate", step, here, meter.locate(step, here.images, here.state, here.decision))
         if decision is None:
-            self._stop(here)
-            return None
+            return self._stop(here)
         decision = self._chosen(here.images, here.state, decision)
-        return self._leave(replace(here, decision=decision), decision.regions.counts() == 0, gather=True)
+        return self._leave(here, decision.regions.counts() == 0, gather=True, following=decision)
 
     def _chosen(self, images: Tensor, state: State, decision: Decision) -> Decision:
         decision = self.choose(images, state, decision)
@@ -240,28 +239,35 @@ class _Run:
             raise GlimpseZooError(f"expected a decision for {len(images)} images, got one for {decision.regions.batch}")
         return decision
 
-    def _leave(self, here: _Present, mask: Bool[Tensor, "b"], *, gather: bool) -> _Present | None:
-        """Stop the images of `mask`. Gives those that look on, without the others if `gather`; None if no image looks on."""
+    def _leave(self, here: _Present, mask: Bool[Tensor, "b"], *, gather: bool, following: Decision | None = None) -> _Present | None:
+        """Stop the images of `mask`. Gives those that look on, with the decision that follows, and without the others if `gather`.
+
+        None if no image looks on.
+        """
+        rest = here if following is None else replace(here, decision=following)
         leaving = int(mask.sum())  # the one wait for the device, where nobody leaves or all do
         if leaving == 0:
-            return here
+            return rest
         if leaving == len(mask):
-            self._stop(here)
+            return self._stop(here)
+        self._stop(here, mask)
+        if here.looking is not None and not (here.looking & ~mask).any():
             return None
-        self._stop(here.where(mask))
-        looking = ~mask if here.looking is None else here.looking & ~mask
-        if here.looking is not None and not looking.any():
-            return None
-        if not gather:
-            return replace(here, looking=looking)
-        return here.where(~mask)
+        if gather:
+            return rest.where(~mask)
+        return replace(rest, looking=~mask if here.looking is None else here.looking & ~mask)
 
-    def _stop(self, here: _Present) -> None:
-        """Write down images at their last look, classified now if nobody has."""
-        here = here.lookers()
-        if len(here.rows):
-            here = here if here.logits is not None else self._classify(here)
-            self.stopped.append(_Last(here.rows, here.logits, here.state.step))  # type: ignore[arg-type]  # just classified
+    def _stop(self, here: _Present, mask: Bool[Tensor, "b"] | None = None) -> None:
+        """Write down the images of `mask` (or all) at their last look, classified now if nobody has."""
+        if here.looking is not None:
+            mask = here.looking if mask is None else here.looking & mask
+            if not mask.any():
+                return
+        if here.logits is None:
+            here, mask = self._classify(here if mask is None else here.where(mask)), None
+        assert here.logits is not None
+        rows, logits = (here.rows, here.logits) if mask is None else (here.rows[mask], here.logits[mask])
+        self.stopped.append(_Last(rows, logits, here.state.step))
 
     def _write_down(self, here: _Present) -> None:
         here = here.lookers()

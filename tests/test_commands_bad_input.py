@@ -278,8 +278,9 @@ def test_what_is_imported_must_be_a_checkpoint_of_that_model(card: Card, refused
 
 def test_an_imported_checkpoint_that_does_not_fit(refused: Refuse, here: Path, monkeypatch: pytest.MonkeyPatch):
     """An importer that forgot a tensor: nothing is written."""
-    import glimpsezoo as gz
     import glimpsezoo_mgnet.importer as importer
+
+    import glimpsezoo as gz
 
     model = gz.create_model("mgnet", data="digits")
     tensors = {name: value for name, value in model.state_dict().items() if name != "norm.bias"}

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
-from toys import Counted, Peek, Tree, batch_of_images, toy
+from toys import Counted, Peek, Tree, TreeDecision, TreeState, batch_of_images, toy
 
 import glimpsezoo.cost
 from glimpsezoo.cost import MacTable, Meter, count_macs
 from glimpsezoo.driver import Record, Trace, rollout
 from glimpsezoo.exits import Confidence
 from glimpsezoo.noise import Noise
-from glimpsezoo.protocol import PHASES
+from glimpsezoo.protocol import PHASES, Phase
 
 IMAGES = batch_of_images(24)
 NOISE = Noise.of(7, torch.arange(24))
@@ -221,6 +221,20 @@ def test_a_tree_costs_the_nodes_it_has() -> None:
         inner[i] = len(set(parents))
     assert macs["classify"].tolist() == (inner * 16 * 8 + 8 * 3).tolist()
     assert len(set(macs["classify"].tolist())) > 3, "the trees of this test are meant to differ"
+
+
+@pytest.mark.parametrize("compact", [True, False])
+@pytest.mark.parametrize("exits", [True, False])
+def test_work_is_told_the_decision_of_its_own_step(compact: bool, exits: bool) -> None:
+    class Watching(Tree):
+        def work(self, phase: Phase, state: TreeState, decision: TreeDecision) -> Tensor:
+            step = state.step + 1 if phase == "fuse" else state.step
+            assert (decision.regions.level == step - 1).all()
+            assert len(decision.regions) >= state.batch, "every image that looks has a region"
+            return super().work(phase, state, decision)
+
+    trace = metered(toy(Watching), compact=compact, exit_rule=RULES[Tree] if exits else None)
+    assert len(trace.last_step.unique()) > 2
 
 
 def test_what_an_image_did_not_go_through_costs_nothing(model: Counted) -> None:

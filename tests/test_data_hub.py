@@ -48,7 +48,8 @@ def answer(monkeypatch: pytest.MonkeyPatch, reply: Any, features: Any = None) ->
         ),
         (DatasetNotFoundError("Dataset 'ILSVRC/imagenet-1k' doesn't exist on the Hub or cannot be accessed."), ["gated", "hf auth login"]),
         (ConnectionError("Couldn't reach 'ILSVRC/imagenet-1k' on the Hub (ConnectError)"), ["cannot reach the Hub", "--data-dir"]),
-        (ValueError("something\nelse"), ["expected a data set of the Hub", "something else"]),
+        (ValueError("Config name is missing. Please pick one among: ['a', 'b']"), ["--set data.subset=NAME", "'a', 'b'"]),
+        (ValueError("something\nelse"), ["expected a data set that can be read", "something else"]),
     ],
 )
 @pytest.mark.parametrize("name", ["imagenet", "imagenet100"])
@@ -64,7 +65,7 @@ def test_what_cannot_be_had_is_one_line_that_says_what_to_do(
 
 def test_a_set_that_does_not_exist_is_not_called_gated(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, DatasetNotFoundError("Dataset 'me/nothing' doesn't exist on the Hub or cannot be accessed."))
-    with pytest.raises(GlimpseZooError, match="expected a data set of the Hub, got 'me/nothing'"):
+    with pytest.raises(GlimpseZooError, match="expected a data set that can be read, got 'me/nothing'"):
         opened("hf:me/nothing", "test")
 
 
@@ -240,6 +241,26 @@ class TestAnySet:
         assert len(opened("hf:me/set", "train", size=16)) == 11
         with pytest.raises(GlimpseZooError, match=r"expected Parquet files to stream, got 0.png: set data.streaming=false"):
             opened("hf:me/set", "test", streaming=True)
+
+    def test_a_split_without_labels_is_told_from_an_empty_class(self, tmp_path: Path) -> None:
+        for split, labels in (("train", [0, 1] * 10), ("test", [-1] * 4), ("validation", [0, 1])):
+            write_parquet(tmp_path / f"{split}-0.parquet", self.images(len(labels)), labels, ("a", "b"))
+        with pytest.raises(GlimpseZooError, match=r"expected labels in the split 'test' of hf:me/set, got none: .*--set data.test=NAME"):
+            opened("hf:me/set", "test", tmp_path)
+        assert len(opened("hf:me/set", "test", tmp_path, test="validation")) == 2
+
+
+@pytest.mark.parametrize("damage", ["start", "end", "middle"])
+def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, damage: str) -> None:
+    file = tiny_imagenet(tmp_path, train=10, valid=200) / "data" / "valid-00000-of-00001.parquet"
+    content = bytearray(file.read_bytes())
+    if damage == "middle":
+        content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
+    file.write_bytes({"start": b"nothing of that kind", "end": content[:-3], "middle": content}[damage])
+    with pytest.raises(GlimpseZooError) as error:
+        list(batches(opened("tiny-imagenet", "test", tmp_path, streaming=True, on_bad_image="skip"), 0, 200, 50))
+    assert "valid-00000-of-00001.parquet, which cannot be read" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 class TestOrderOfAStream:

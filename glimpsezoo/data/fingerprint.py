@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from glimpsezoo.settings import Settings
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 CACHE = "file-digests"  # folder in the user's own
 
 
@@ -44,12 +46,15 @@ def _joined(names: Iterable[str], digests: Iterable[str]) -> str:
 
 
 def _one_digest(file: str) -> str:
-    """SHA-256 of a file's content, local or remote."""
+    """SHA-256 of a file's content, local or remote; read only where neither the Hub nor its cache, which names files so, tells it."""
     if file.startswith("hf://"):
         from huggingface_hub import HfFileSystem
 
         info = HfFileSystem().info(file)
         return info["lfs"]["sha256"] if info["lfs"] else info["blob_id"]
+    kept = Path(file).resolve() if "://" not in file else None
+    if kept and kept.parent.name == "blobs" and _SHA256.fullmatch(kept.name):
+        return kept.name
     import fsspec
 
     with fsspec.open(file, "rb") as stream:

@@ -1,5 +1,7 @@
 """Where a data set's files are: on the Hub, or in a folder of the same layout. All that is asked of `datasets` is asked here."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ class Request:
 class Found:
     """A data set's files by split, as `datasets` sees them. revision: the Hub's commit, or None for a local copy."""
 
+    request: Request
     builder: Any
     files: dict[str, tuple[str, ...]]
     revision: str | None
@@ -38,17 +41,17 @@ class Found:
     def features(self) -> Any:
         """The columns' types, as `datasets` features."""
         import datasets
-
-        if self.builder.info.features is not None:
-            return self.builder.info.features
-        if not self.parquet:
-            self.builder.download_and_prepare()
-            return self.builder.info.features
         import fsspec
         import pyarrow.parquet as pq
 
-        with fsspec.open(next(iter(self.files.values()))[0], "rb") as stream:
-            return datasets.Features.from_arrow_schema(pq.read_schema(stream))
+        if self.builder.info.features is not None:
+            return self.builder.info.features
+        with _said(self.request):
+            if not self.parquet:
+                self.builder.download_and_prepare()
+                return self.builder.info.features
+            with fsspec.open(next(iter(self.files.values()))[0], "rb") as stream:
+                return datasets.Features.from_arrow_schema(pq.read_schema(stream))
 
 
 def find(request: Request, data_dir: Path | None) -> Found:
@@ -56,7 +59,7 @@ def find(request: Request, data_dir: Path | None) -> Found:
     import datasets
 
     folder = local_folder(request, data_dir) if data_dir else None
-    try:
+    with _said(request):
         if folder is None:
             try:
                 builder = datasets.load_dataset_builder(request.repository, name=request.subset, revision=request.revision)
@@ -66,15 +69,13 @@ def find(request: Request, data_dir: Path | None) -> Found:
                     raise
         if folder is not None:
             builder = datasets.load_dataset_builder(str(folder))
-    except Exception as error:  # the libraries below raise what they like: each becomes one line that says what to do
-        raise GlimpseZooError(_explained(request, error, local=bool(data_dir))) from error
     files = {str(split): tuple(map(str, names)) for split, names in (builder.config.data_files or {}).items()}
     if not files:
         raise GlimpseZooError(f"expected data files in {request.repository}, got none: name another set, or class folders by folder:PATH")
     if data_dir:
-        return Found(builder, files, None, local=True)
+        return Found(request, builder, files, None, local=True)
     commit = folder.name if folder else _commit(next(iter(files.values()))[0])
-    return Found(builder, files, commit, local=folder is not None)
+    return Found(request, builder, files, commit, local=folder is not None)
 
 
 def local_folder(request: Request, data_dir: Path) -> Path:
@@ -101,12 +102,15 @@ def open_rows(found: Found, split: str, columns: tuple[str, str], *, streaming: 
     if not found.parquet:
         if streaming:
             raise GlimpseZooError(f"expected Parquet files to stream, got {Path(files[0]).name}: set data.streaming=false")
-        found.builder.download_and_prepare()
+        with _said(found.request):
+            found.builder.download_and_prepare()
         digest = file_digest(files) if found.local else f"{found.revision}:{split}"
         return TableRows(found.builder.as_dataset(split=split), *columns, digest)
     if streaming:
         return ParquetRows(files, *columns, shuffled=shuffled)
-    files = files if found.local else tuple(_downloaded(file) for file in files)
+    if not found.local:
+        with _said(found.request):
+            files = tuple(_downloaded(file) for file in files)
     if shuffled:
         table = datasets.load_dataset("parquet", data_files={split: list(files)}, split=split)
         return TableRows(table, *columns, file_digest(files))
@@ -185,11 +189,20 @@ def _downloaded(file: str) -> str:
     return hf_hub_download(place.repo_id, place.path_in_repo, repo_type="dataset", revision=place.revision)
 
 
-def _explained(request: Request, error: Exception, *, local: bool) -> str:
+@contextmanager
+def _said(request: Request) -> Iterator[None]:
+    """What goes wrong with a data set, as one line that says what to do. Raises `GlimpseZooError`."""
+    try:
+        yield
+    except GlimpseZooError:
+        raise
+    except Exception as error:  # the libraries below raise what they like
+        raise GlimpseZooError(_explained(request, error)) from error
+
+
+def _explained(request: Request, error: Exception) -> str:
     """One line: what was expected, what was got, what to do."""
     text, name = one_line(error), request.repository
-    if local:
-        return f"--data-dir expects the Parquet files of {name}, got a folder that cannot be read ({text})"
     page = f"https://huggingface.co/datasets/{name}"
     if "gated" in text.lower() or (request.gated and "cannot be accessed" in text):
         return (
@@ -198,4 +211,6 @@ def _explained(request: Request, error: Exception, *, local: bool) -> str:
         )
     if isinstance(error, ConnectionError):
         return f"cannot reach the Hub for {name} ({text}): check the network, or read a copy on disk by --data-dir"
-    return f"expected a data set of the Hub, got {name!r}: {text}"
+    if "config name" in text.lower():
+        return f"{name} has several configurations: name one by --set data.subset=NAME ({text})"
+    return f"expected a data set that can be read, got {name!r}: {text}"

@@ -70,7 +70,12 @@ class Labels:
 
     def numbers_of(self, rows: Rows) -> np.ndarray:
         """All labels of a source [n]; a missing or wrong one as `of` has it."""
-        return np.array([self.of(stored) for stored in rows.label_column()], dtype=np.int64)
+        import pyarrow as pa
+
+        column = rows.label_column()
+        if pa.types.is_integer(column.type):
+            return np.asarray(column.fill_null(-1), dtype=np.int64)
+        return np.array([self.of(stored) for stored in column.to_pylist()], dtype=np.int64)
 
     def checked(self, row: Row) -> int:
         """The row's label. Raises `BadImageError` if it is missing or out of range."""

@@ -1,6 +1,6 @@
 """From names to batches: opening a split, and loading it in order (measuring) or shuffled (training)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def training_batches(
 
 
 @dataclass(frozen=True)
-class _Spans(Dataset[Batch]):
+class _Spans(Dataset[Batch | GlimpseZooError]):
     """Item k is the batch of examples spans[k][0]..spans[k][1]-1."""
 
     data: ImageData
@@ -95,12 +95,12 @@ class _Spans(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.spans)
 
-    def __getitem__(self, k: int) -> Batch:
-        return collate(self.data.examples(*self.spans[k]), self.data.task, self.on_bad_image)
+    def __getitem__(self, k: int) -> Batch | GlimpseZooError:
+        return _or_error(lambda: collate(self.data.examples(*self.spans[k]), self.data.task, self.on_bad_image))
 
 
 @dataclass(frozen=True)
-class _Shuffled(Dataset[Batch]):
+class _Shuffled(Dataset[Batch | GlimpseZooError]):
     """Item k is the batch of training examples rows[k]."""
 
     data: ImageData
@@ -111,16 +111,27 @@ class _Shuffled(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, k: int) -> Batch:
+    def __getitem__(self, k: int) -> Batch | GlimpseZooError:
         places = self.rows[k]
         examples = self.data.training_examples(places, self.epoch) if self.augment else self.data.examples_at(places)
-        return collate(examples, self.data.task)
+        return _or_error(lambda: collate(examples, self.data.task))
+
+
+def _or_error(make: Callable[[], Batch]) -> Batch | GlimpseZooError:
+    """A batch, or what is wrong with it: raised in a worker, an error would arrive with the worker's traceback as its text."""
+    try:
+        return make()
+    except GlimpseZooError as error:
+        return error
 
 
 def _same(batch: Any) -> Any:
     return batch
 
 
-def _load(dataset: Dataset[Batch], workers: int) -> Iterator[Batch]:
+def _load(dataset: Dataset[Batch | GlimpseZooError], workers: int) -> Iterator[Batch]:
     # Whole batches are the loader's items: a worker reads its rows in sequence. A generator of its own: torch's is left alone.
-    yield from DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_same, generator=torch.Generator())
+    for batch in DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_same, generator=torch.Generator()):
+        if isinstance(batch, GlimpseZooError):
+            raise batch
+        yield batch

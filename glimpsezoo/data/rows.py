@@ -5,11 +5,13 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from glimpsezoo.data.fingerprint import file_digest
+from glimpsezoo.errors import GlimpseZooError, one_line
 
 RECORDS = 128  # rows that are read from a Parquet file at once
 WINDOW = 32  # such pieces that a stream is shuffled in, when it is trained on
@@ -35,8 +37,8 @@ class Rows(ABC):
         """These rows, in this order; quickest where they ascend."""
 
     @abstractmethod
-    def label_column(self) -> list[Any]:
-        """All labels as they are stored, None where one is missing. Reads no image."""
+    def label_column(self) -> Any:
+        """All labels as they are stored, in an Arrow array. Reads no image."""
 
     @abstractmethod
     def digest(self) -> str:
@@ -64,7 +66,9 @@ class ParquetRows(Rows):
         self._groups: list[tuple[int, int]] = []  # every row group: its file, and its number there
         self._starts = [0]  # the first row of each group, and the end
         self._file_starts: list[int] = []
-        for file, meta in enumerate(_opened(file).metadata for file in self.files):
+        for file, name in enumerate(self.files):
+            with _said(name):
+                meta = _opened(name).metadata
             self._file_starts.append(self._starts[-1])
             for group in range(meta.num_row_groups):
                 self._groups.append((file, group))
@@ -85,8 +89,14 @@ class ParquetRows(Rows):
         edges = [*edges[::WINDOW], len(self)]
         return [range(start, stop) for start, stop in pairwise(edges)]
 
-    def label_column(self) -> list[Any]:
-        return [label for file in self.files for label in _opened(file).read(columns=[self.label])[self.label].to_pylist()]
+    def label_column(self) -> Any:
+        import pyarrow as pa
+
+        columns = []
+        for file in self.files:
+            with _said(file):
+                columns.append(_opened(file).read(columns=[self.label])[self.label])
+        return pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
 
     def digest(self) -> str:
         return file_digest(self.files)
@@ -106,7 +116,9 @@ class ParquetRows(Rows):
         reached, reader = self._readers.pop(group, (row + 1, None))
         if reader is None or reached > row:
             reached, reader = self._starts[group], self._read(group)
-        for records in reader:
+        while True:
+            with _said(self.files[self._groups[group][0]]):
+                records = next(reader)
             images = records.column(self.image)
             piece = _Piece(reached, images.field("bytes") if images.type.num_fields else images, records.column(self.label))
             reached += len(records)
@@ -116,7 +128,6 @@ class ParquetRows(Rows):
                 while len(self._readers) > self.kept:
                     self._readers.pop(next(iter(self._readers)))
                 return piece
-        raise IndexError(row)
 
     def _read(self, group: int) -> Iterator[Any]:
         file, number = self._groups[group]
@@ -153,8 +164,8 @@ class TableRows(Rows):
             for row, image, label in zip(chunk, records[self.image], records[self.label], strict=True):
                 yield Row(_content(image), label, f"row {row}")
 
-    def label_column(self) -> list[Any]:
-        return self.table.data.column(self.label).to_pylist()
+    def label_column(self) -> Any:
+        return self.table.data.column(self.label)
 
     def digest(self) -> str:
         return self._digest
@@ -173,11 +184,25 @@ class FolderRows(Rows):
         for row in rows:
             yield Row(_read_file(self.files[row]), self.labels[row], str(self.files[row].relative_to(self.root)))
 
-    def label_column(self) -> list[Any]:
-        return list(self.labels)
+    def label_column(self) -> Any:
+        import pyarrow as pa
+
+        return pa.array(self.labels, pa.int64())
 
     def digest(self) -> str:
         return file_digest([str(file) for file in self.files], self.root)
+
+
+@contextmanager
+def _said(file: str) -> Iterator[None]:
+    """What goes wrong with a file, as one line that names it. Raises `GlimpseZooError`."""
+    try:
+        yield
+    except Exception as error:  # Arrow's, the operating system's or, of a stream, the network's
+        name = os.path.basename(file)
+        raise GlimpseZooError(
+            f"expected a whole Parquet file, got {name}, which cannot be read ({one_line(error)}): fetch it again"
+        ) from error
 
 
 def _chunks(rows: Iterable[int]) -> Iterator[list[int]]:

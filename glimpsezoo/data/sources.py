@@ -132,6 +132,8 @@ def open_hub(spec: DatasetSpec, name: str, split: str, config: HubSettings, data
     if not classes:  # a plain column: the classes are what occurs in it
         classes, labels = _occurring([hub.open_rows(found, s, columns, streaming=config.streaming, shuffled=False) for s in {train, test}])
     numbers = None if config.streaming else labels.numbers_of(rows)
+    if numbers is not None and len(numbers) and numbers.max() < 0:
+        raise GlimpseZooError(f"expected labels in the split {test!r} of {name}, got none: name another split by --set data.test=NAME")
     chosen = np.arange(len(rows))
     if split != "test" or train == test:
         chosen = Division(held_out=FIFTH if train == test else None, every=TENTH).rows(chosen, split)
@@ -162,7 +164,8 @@ def open_folder(spec: DatasetSpec, name: str, split: str, config: FolderSettings
         division = Division(held_out=None if test else FIFTH, every=TENTH, by_class=True)
         chosen = division.rows(chosen, split, numbers)
     rows = FolderRows(root, [file for of_class in files for file in of_class], numbers.tolist())
-    opening = _Opening(name, split, config, f"folder:{path.name}")
+    shown = f"{spec.name}{path.resolve().name}"
+    opening = _Opening(shown, split, config, shown)
     return _opened(opening, _task(config, classes), ImageRows(rows, chosen, Labels(len(classes)), CROP, numbers))
 
 
@@ -203,7 +206,7 @@ def _first(names: tuple[str, ...], among: Any) -> str | None:
 
 def _occurring(tables: list[Rows]) -> tuple[tuple[str, ...], Labels]:
     """The classes that occur in these tables: 0 to the largest number, or all names in order."""
-    seen = {label for rows in tables for label in rows.label_column() if label is not None}
+    seen = {label for rows in tables for label in rows.label_column().unique().to_pylist() if label is not None}
     if all(isinstance(label, int) for label in seen):
         count = max(seen, default=-1) + 1
         return tuple(map(str, range(count))), Labels(count)

@@ -1,11 +1,14 @@
 """What turns a glimpse into a feature: any timm model without its head, or the small CNN of the paper's appendix B."""
 
+from typing import Any
+
 import timm
 import torch
 import torch.nn.functional as F
-from glimpsezoo import GlimpseZooError, did_you_mean
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from glimpsezoo import GlimpseZooError, did_you_mean
 
 SMALL_CNN = "cnn4"
 
@@ -28,7 +31,7 @@ class SmallCNN(nn.Module):
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             # Four unnormalised layers lose the signal under torch's default, and with it the place of what is seen.
             nn.init.kaiming_normal_(conv.weight)
-            nn.init.zeros_(conv.bias)
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 128"]:
         for conv in (self.conv1, self.conv2, self.conv3):
@@ -52,8 +55,8 @@ def _from_timm(name: str, channels: int, size: tuple[int, int]) -> nn.Module:
     if not timm.is_model(name):
         raise GlimpseZooError(f"expected a timm model or {SMALL_CNN!r} as backbone, got {name!r}: {did_you_mean(name, known_backbones())}")
     # Models of one input size (most transformers) are told the glimpse's; the others take any.
-    fixed = timm.get_pretrained_cfg(name).fixed_input_size
-    options = {"img_size": size} if fixed else {}
+    card = timm.get_pretrained_cfg(name)
+    options: dict[str, Any] = {"img_size": size} if card is not None and card.fixed_input_size else {}
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:  # timm has no error of its own
@@ -91,5 +94,6 @@ def _unfit(name: str, channels: int, size: tuple[int, int], error: Exception) ->
     height, width = size
     why = " ".join(str(error).split())[:120] or type(error).__name__
     return GlimpseZooError(
-        f"the backbone {name!r} cannot take glimpses of {channels} x {height} x {width} px ({why}): set a smaller downsample, or another backbone"
+        f"the backbone {name!r} cannot take glimpses of {channels} x {height} x {width} px ({why}): "
+        "set a smaller downsample, or another backbone"
     )

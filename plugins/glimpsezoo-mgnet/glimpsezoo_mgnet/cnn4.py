@@ -8,10 +8,10 @@ glimpse and no downsampling, its fusion and locator included: 67.958 M.)
 from dataclasses import dataclass
 
 import torch
-from glimpsezoo import Decision, GlimpseModel, Noise, Regions, State, Task
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from glimpsezoo import Decision, GlimpseModel, Noise, Regions, State, Task
 from glimpsezoo_mgnet.backbones import SMALL_CNN, create_backbone
 from glimpsezoo_mgnet.config import CNN4Config
 
@@ -31,6 +31,8 @@ class CNN4(GlimpseModel[CNN4State]):
 
     steps = 1
     policy = "whole image"
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: CNN4Config, task: Task) -> None:
         super().__init__()

@@ -3,8 +3,9 @@
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from glimpsezoo import Settings
 from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from glimpsezoo import Settings
 
 
 def _fraction(value: Any) -> Any:

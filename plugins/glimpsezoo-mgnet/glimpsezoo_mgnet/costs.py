@@ -8,8 +8,9 @@ and the glimpse classifier never; biases, activations and the affine grid cost n
 from dataclasses import dataclass
 
 import torch
-from glimpsezoo import count_macs
 from torch import Tensor, nn
+
+from glimpsezoo import count_macs
 
 
 def paper_macs(backbone: int, d: int, classes: int, glimpses: int) -> int:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glimpsezoo import GlimpseZooError, Task
 from torch import Tensor
 
+from glimpsezoo import GlimpseZooError, Task
 from glimpsezoo_mgnet.backbones import SMALL_CNN
 from glimpsezoo_mgnet.config import MGNetConfig
 from glimpsezoo_mgnet.model import MGNet
@@ -67,7 +67,9 @@ def _read(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _settings(hyper_parameters: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], list[str]]:
     """The authors' hyper-parameters as this model's settings."""
     if hyper_parameters.get("trans_method", "tight-crop") != "tight-crop" or hyper_parameters.get("no_spatial_clue"):
-        raise GlimpseZooError("expected a checkpoint of the paper's MGNet, got one of the authors' explorations (trans_method, no_spatial_clue)")
+        raise GlimpseZooError(
+            "expected a checkpoint of the paper's MGNet, got one of the authors' explorations (trans_method, no_spatial_clue)"
+        )
     values: dict[str, Any] = {ours: hyper_parameters[name] for name, ours in _HYPER_PARAMETERS.items() if name in hyper_parameters}
     notes = [f"the file does not say {ours}: the default is taken" for ours in _HYPER_PARAMETERS.values() if ours not in values]
     if {"scale_min", "scale_max"} <= hyper_parameters.keys():
@@ -101,7 +103,9 @@ def _renamed(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dic
             raise GlimpseZooError(f"the checkpoint lacks the tensor {source!r}: is it complete, and of the backbone that it names?")
         shape = like.shape if third is None else (3 * like.shape[0], *like.shape[1:])
         if tensors[source].shape != shape:
-            raise GlimpseZooError(f"expected the tensor {source!r} of shape {tuple(shape)}, got {tuple(tensors[source].shape)}: check the backbone")
+            raise GlimpseZooError(
+                f"expected the tensor {source!r} of shape {tuple(shape)}, got {tuple(tensors[source].shape)}: check the backbone"
+            )
         result[name] = tensors[source] if third is None else tensors[source].chunk(3)[third].clone()
         used.add(source)
     extra = [n for n in tensors if n.startswith("model.") and n not in used and not n.startswith(_MODULES["glimpse_classifier"])]

@@ -25,10 +25,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, PaperMacs, Regions, State, Task, trivial_centres
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, PaperMacs, Regions, State, Task, trivial_centres
 from glimpsezoo_mgnet.backbones import create_backbone
 from glimpsezoo_mgnet.config import MGNetConfig
 from glimpsezoo_mgnet.costs import backbone_macs, paper_macs
@@ -55,6 +55,9 @@ class MGNet(GlimpseModel[MGNetState]):
     config: see `MGNetConfig`. task: image size, channels, classes and normalisation. Raises `GlimpseZooError` for an unknown backbone
     and for glimpses that it cannot take.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: MGNetConfig, task: Task) -> None:
         super().__init__()

@@ -1,13 +1,15 @@
 """The losses: of MGNet (equations 6 to 8 and appendix B) and of the plain small CNN."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
-from glimpsezoo import Record, TrainingPhase, rollout
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from glimpsezoo import Record, TrainingPhase, rollout
 from glimpsezoo_mgnet.cnn4 import CNN4
-from glimpsezoo_mgnet.model import MGNet
+from glimpsezoo_mgnet.model import MGNet, MGNetState
 
 
 def mgnet_step(
@@ -21,9 +23,9 @@ def mgnet_step(
     """
     config = model.config
     looks = rollout(model, images, noise=phase.noise, record=Record(every_step=True, states=True)).looks
-    losses = {"global": (1 - config.alpha) * _mean_cross_entropy([look.logits for look in looks], labels)}
+    losses = {"global": (1 - config.alpha) * _mean_cross_entropy([cast(Tensor, look.logits) for look in looks], labels)}
     if model.glimpse_classifier is not None:
-        logits = [model.glimpse_classifier(look.state.feature) for look in looks]
+        logits = [model.glimpse_classifier(cast(MGNetState, look.state).feature) for look in looks]
         losses["glimpse"] = config.alpha * _mean_cross_entropy(logits, labels)
     if config.size_penalty > 0 and config.policy == "learned" and len(looks) > 1:
         size = torch.cat([look.decision.regions.scale for look in looks[1:]])  # [B (T - 1)]

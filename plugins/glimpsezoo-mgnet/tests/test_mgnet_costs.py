@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from glimpsezoo import Meter, Record, Task, count_macs, rollout
 from glimpsezoo_mgnet.backbones import create_backbone
 from glimpsezoo_mgnet.cnn4 import CNN4
 from glimpsezoo_mgnet.config import CNN4Config, MGNetConfig
 from glimpsezoo_mgnet.costs import backbone_elements, backbone_macs, paper_table3_macs
 from glimpsezoo_mgnet.model import MGNet
+
+from glimpsezoo import Meter, Record, Task, count_macs, rollout
 
 
 def task(size: int, channels: int, classes: int) -> Task:

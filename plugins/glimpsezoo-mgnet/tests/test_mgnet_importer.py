@@ -9,11 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from glimpsezoo import GlimpseZooError, Record, rollout
 from glimpsezoo_mgnet.backbones import SmallCNN
 from glimpsezoo_mgnet.importer import importer
 from glimpsezoo_mgnet.model import MGNet
 from torch import Tensor, nn
+
+from glimpsezoo import GlimpseZooError, Record, rollout
 
 
 class Released(nn.Module):
@@ -60,7 +61,16 @@ def resnet18(classes: int = 7) -> Released:
     return Released(backbone, 512, classes)
 
 
-HYPER_PARAMETERS = {"model": "resnet18", "n_iter": 4, "scale": 2.33, "scale_min": 0.2, "scale_max": 0.5, "s": 0.02, "alpha": 0.6, "num_class": 7}
+HYPER_PARAMETERS = {
+    "model": "resnet18",
+    "n_iter": 4,
+    "scale": 2.33,
+    "scale_min": 0.2,
+    "scale_max": 0.5,
+    "s": 0.02,
+    "alpha": 0.6,
+    "num_class": 7,
+}
 
 
 def save(path: Path, tensors: dict[str, Tensor], hyper_parameters: Any) -> Path:
@@ -175,8 +185,8 @@ def files_that_are_none() -> dict[str, bytes]:
     torch.save({"state_dict": {}, "hyper_parameters": Innocent()}, code)
     torch.save({"weight": torch.zeros(2)}, bare)
     torch.save({"state_dict": {"epoch": 3}}, numbers)
-    text = b"not a checkpoint at all"
-    return {"text": text, "empty": b"", "truncated": whole.getvalue()[:700], "code": code.getvalue(), "bare": bare.getvalue(), "numbers": numbers.getvalue()}
+    saved = {"code": code.getvalue(), "bare": bare.getvalue(), "numbers": numbers.getvalue()}
+    return {"text": b"not a checkpoint at all", "empty": b"", "truncated": whole.getvalue()[:700], **saved}
 
 
 @pytest.mark.parametrize("kind", ["text", "empty", "truncated", "code", "bare", "numbers"])

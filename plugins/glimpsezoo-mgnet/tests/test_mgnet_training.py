@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from glimpsezoo import GlimpseModel, Noise, Record, Task, TrainingPhase, rollout
 from glimpsezoo_mgnet.cnn4 import CNN4
 from glimpsezoo_mgnet.config import CNN4Config, MGNetConfig
 from glimpsezoo_mgnet.model import MGNet
 from glimpsezoo_mgnet.training import cnn4_step, mgnet_step
 from torch import Tensor
+
+from glimpsezoo import GlimpseModel, Noise, Record, Task, TrainingPhase, rollout
 
 TASK = Task((48, 48), 1, ("a", "b", "c"))
 

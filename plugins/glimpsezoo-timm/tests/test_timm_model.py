@@ -106,9 +106,9 @@ def test_images_are_resized_as_by_an_image_library(architecture: str, resample: 
 
 
 def test_images_of_the_right_size_are_only_normalised() -> None:
-    grey, colour = build("test_vit"), build("test_vit", task(channels=3))
+    grey, colour = build("test_efficientnet"), build("test_efficientnet", task(channels=3))
     x = images()
-    mean, std = timm.get_pretrained_cfg("test_vit").mean, timm.get_pretrained_cfg("test_vit").std
+    mean, std = timm.get_pretrained_cfg("test_efficientnet").mean, timm.get_pretrained_cfg("test_efficientnet").std
     torch.testing.assert_close(grey.prepared(x), (x - sum(mean) / 3) / (sum(std) / 3))
     red = torch.cat([x, 0 * x, 0 * x], 1)
     torch.testing.assert_close(colour.prepared(red)[:, 0], (x[:, 0] - mean[0]) / std[0])

@@ -1,0 +1,64 @@
+"""Decoding keeps up: ResNet-18 on 64 px JPEG images, fed by the loader with workers, against the same model on images in memory.
+
+    pytest benchmarks/test_data_throughput.py -s
+
+The share is that of the bare model's throughput, the median of several turns that alternate; a turn is long against what the loader
+fetches ahead. The model runs on a GPU where there is one, and else on as many threads as the workers leave cores.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from glimpsezoo.data import Batch, ImageData, batches, open_data
+from glimpsezoo.resolve import data_spec
+
+from test_data_memory import write  # isort: skip - beside this file
+
+LEAST = 0.95
+GPU = torch.cuda.is_available()
+CORES = len(os.sched_getaffinity(0))
+WORKERS = max(1, CORES - 2) if GPU else max(1, CORES // 2)
+BATCH, IMAGES, TURNS = (512, 51_200, 5) if GPU else (64, 1_280, 5)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
+    """Images of Tiny ImageNet's size and layout, all different."""
+    folder = write(tmp_path_factory.mktemp("throughput") / "tiny-imagenet", IMAGES, 64, one_group=False, test="valid")
+    return open_data(data_spec("tiny-imagenet"), "tiny-imagenet", "test", {}, folder, on_bad_image="skip")
+
+
+@torch.no_grad()
+def seconds(model: torch.nn.Module, loaded: Iterator[Batch], device: torch.device) -> float:
+    """Time to classify all images but those of the first batch: workers start once a run, which may be long."""
+    next(loaded)
+    start = time.perf_counter()
+    for batch in loaded:
+        model(batch.images.to(device, non_blocking=True)).argmax(1).cpu()
+    return time.perf_counter() - start
+
+
+def test_the_loader_keeps_up(images: ImageData) -> None:
+    device = torch.device("cuda" if GPU else "cpu")
+    torch.set_num_threads(max(1, CORES - WORKERS))
+    model = resnet18(num_classes=200).eval().to(device)
+    in_memory = list(batches(images, 0, 4 * BATCH, BATCH)) * (IMAGES // BATCH // 4)
+    shares, speeds = [], []
+    for _ in range(TURNS):
+        bare = seconds(model, iter(in_memory), device)
+        fed = seconds(model, batches(images, 0, IMAGES, BATCH, WORKERS), device)
+        shares.append(bare / fed)
+        speeds.append((IMAGES - BATCH) / bare)
+    start = time.process_time()
+    for _ in batches(images, 0, 1_000, 100):
+        pass
+    decoding = 1_000 / (time.process_time() - start)
+    share, speed = statistics.median(shares), statistics.median(speeds)
+    print(f"{device.type}, {WORKERS} workers: bare {speed:.0f} images/s, fed {share:.1%} of it; one core decodes {decoding:.0f} images/s")
+    assert share >= LEAST

@@ -1,0 +1,341 @@
+"""`run`: it measures, writes what it measured, goes on where it was stopped, and says what it did where it belongs."""
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commanding import TINY, Answer, ask, lonely, make_card, tree
+
+from glimpsezoo.conditions import Clean
+from glimpsezoo.records import Comparison, Result
+from glimpsezoo.reports import card_text
+from glimpsezoo.store import read_rows
+
+SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "result.schema.json").read_text())
+SMALL = ("--limit", "30")
+UNTRAINED = ("--checkpoint", "none")
+TYPES: dict[str, Any] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "number": (int, float),
+    "integer": int,
+    "boolean": bool,
+    "null": type(None),
+}
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    lonely(monkeypatch, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(here: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
+    return lambda *words: ask(capsys, "run", *words)
+
+
+@pytest.fixture
+def blocks_of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glimpsezoo.evaluation.BLOCK", 10)
+
+
+def misbehave(patch: pytest.MonkeyPatch, error: BaseException, block: int = 2) -> None:
+    """Let the images of the n-th block of ten (in the data's order) raise."""
+    seen: list[int] = []
+    plain = Clean.apply
+
+    def apply(self: Clean, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, model: Any) -> torch.Tensor:
+        seen.append(len(ids))
+        if sum(seen) > 10 * (block - 1) and sum(seen) <= 10 * block:
+            raise error
+        return plain(self, images, labels, ids, model)
+
+    patch.setattr(Clean, "apply", apply)
+
+
+def result(folder: Path, model: str) -> Result:
+    return Result.model_validate_json((folder / model / "result.json").read_bytes())
+
+
+def only_run(here: Path) -> Path:
+    """The one folder in runs/."""
+    (folder,) = (path for path in (here / "runs").iterdir() if path.name != ".units")
+    return folder
+
+
+def numbers(folder: Path, model: str) -> tuple[Any, ...]:
+    """All that was measured, without who measured it and when."""
+    found, unit = result(folder, model), read_rows(folder / model / "rows.parquet")
+    assert unit is not None
+    return found.accuracy, found.flops, unit.rows.to_table()
+
+
+def violations(value: Any, schema: dict[str, Any], at: str = "$") -> list[str]:
+    """Where a JSON value breaks a JSON Schema, for the keywords that ours uses."""
+    if "$ref" in schema:
+        return violations(value, SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], at)
+    if "anyOf" in schema:
+        found = [violations(value, option, at) for option in schema["anyOf"]]
+        return [] if [] in found else [f"{at}: none of {len(found)} kinds", *found[0]]
+    if "type" in schema and not isinstance(value, TYPES[schema["type"]]):
+        return [f"{at}: {value!r} is no {schema['type']}"]
+    if value not in schema.get("enum", [value]) or value != schema.get("const", value):
+        return [f"{at}: {value!r} is not allowed"]
+    found = []
+    if isinstance(value, dict):
+        keys = schema.get("properties", {})
+        rest = schema.get("additionalProperties", True)
+        found += [f"{at}: lacks {key}" for key in schema.get("required", []) if key not in value]
+        for key, item in value.items():
+            if key not in keys and rest is False:
+                found.append(f"{at}: has {key}")
+            found += violations(item, keys.get(key, rest if isinstance(rest, dict) else {}), f"{at}.{key}")
+    if isinstance(value, list):
+        kinds = schema.get("prefixItems") or [schema.get("items", {})] * len(value)
+        for place, (item, kind) in enumerate(zip(value, kinds, strict=True)):
+            found += violations(item, kind, f"{at}[{place}]")
+    return found
+
+
+def test_several_models_give_a_table_their_results_and_a_comparison(run: Ask, here: Path):
+    answer = run("cnn4", "mgnet", *UNTRAINED, *TINY, *SMALL)
+    assert answer.status == 0
+    lines = answer.out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert [line.split()[:3] for line in lines if line.startswith(("cnn4 (", "mgnet ("))] == [
+        ["cnn4", "(untrained)", "1"],
+        ["mgnet", "(untrained)", "1"],
+    ]
+    assert "cnn4 against mgnet: " in answer.out
+    assert "accuracy, flops of cnn4, mgnet on digits test: 30 images a model, about" in answer.err
+    assert f"2 blocks measured, 0 reused; results in {only_run(here).relative_to(here)}" in answer.err
+
+    folder = only_run(here)
+    for name, steps in (("cnn4", 1), ("mgnet", 2)):
+        found = result(folder, name)
+        assert violations(json.loads((folder / name / "result.json").read_text()), SCHEMA) == []
+        assert (found.run.id, found.run.status, found.run.limit, found.model.checkpoint) == (folder.name, "done", 30, None)
+        assert found.accuracy is not None
+        assert found.flops is not None
+        assert (found.accuracy.top1.n, len(found.accuracy.steps), len(found.flops.steps)) == (30, steps, steps)
+        assert f" {100 * found.accuracy.top1.value:.1f} " in answer.out
+    comparison = Comparison.model_validate_json((folder / "comparison.json").read_bytes())
+    assert [(pair.a, pair.b, pair.n) for pair in comparison.pairs] == [("cnn4", "mgnet", 30), ("mgnet", "cnn4", 30)]
+
+
+def test_the_schema_s_own_check_can_fail():
+    content = {"schema": 2, "colour": "red"}
+    found = violations(content, SCHEMA)
+    assert {"$: lacks run", "$: has colour", "$.schema: 2 is not allowed"} <= set(found)
+
+
+def test_json_alone_is_on_standard_output(run: Ask, here: Path):
+    printed = run("cnn4", "mgnet", *UNTRAINED, *TINY, *SMALL, "--json").json
+    folder = only_run(here)
+    assert printed["results"] == [json.loads((folder / name / "result.json").read_text()) for name in ("cnn4", "mgnet")]
+    assert printed["comparison"] == json.loads((folder / "comparison.json").read_text())
+
+
+def test_one_model_has_no_comparison(run: Ask, here: Path):
+    assert run("cnn4", *UNTRAINED, *SMALL, "--json").json["comparison"] is None
+    assert not (only_run(here) / "comparison.json").exists()
+
+
+@pytest.mark.usefixtures("blocks_of_ten")
+def test_stopped_and_run_again_it_goes_on_and_ends_with_the_same_numbers(run: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    words = ("mgnet", *UNTRAINED, *TINY, *SMALL, "--batch-size", "5")
+    with monkeypatch.context() as patch:
+        misbehave(patch, KeyboardInterrupt())
+        stopped = run(*words)
+    assert (stopped.status, stopped.out) == (130, "")
+    assert stopped.err.endswith("glimpsezoo: stopped; the same command goes on from here\n")
+    assert [name for name in tree(here) if name.endswith(("result.json", "rows.parquet"))] == []
+
+    again = run(*words)
+    assert "30 images a model" in again.err
+    assert "(1 block measured already)" in again.err
+    assert "2 blocks measured, 1 reused" in again.err
+    folder = only_run(here)
+    assert (result(folder, "mgnet").run.units.done, result(folder, "mgnet").run.units.reused) == (2, 1)
+
+    whole = run(*words, "--fresh", "-o", "whole")
+    assert "3 blocks measured, 0 reused" in whole.err
+    assert numbers(folder, "mgnet") == numbers(here / "whole", "mgnet")
+    assert again.out == whole.out
+
+
+@pytest.mark.usefixtures("blocks_of_ten")
+def test_what_is_measured_is_reused_whatever_the_batch(run: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    words = ("mgnet", *UNTRAINED, *TINY, *SMALL)
+    first = run(*words)
+    with monkeypatch.context() as patch:
+        misbehave(patch, AssertionError("measured again"), block=1)
+        second = run(*words, "--batch-size", "7")
+    assert (second.status, second.out) == (0, first.out)
+    assert "(3 blocks measured already)" in second.err
+    assert "0 blocks measured, 3 reused" in second.err
+    assert "3 blocks measured, 0 reused" in run(*words, "--fresh").err
+    assert "3 blocks measured, 0 reused" in run(*words, "--seed", "1").err  # other weights
+
+
+@pytest.mark.usefixtures("blocks_of_ten")
+def test_a_block_that_fails_is_status_1_and_the_others_are_done(run: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    words = ("cnn4", "mgnet", *UNTRAINED, *TINY, *SMALL, "--batch-size", "10")
+    with monkeypatch.context() as patch:
+        misbehave(patch, RuntimeError("the second block\nis cursed"))
+        failed = run(*words)
+    assert failed.status == 1
+    assert "5 blocks measured, 0 reused, 1 block FAILED (the second block is cursed; all errors are in result.json)" in failed.err
+    assert "mgnet (untrained)" in failed.out
+    folder = only_run(here)
+    broken, whole = result(folder, "cnn4"), result(folder, "mgnet")
+    assert broken.run.status == "failed"
+    assert [(error.images, error.error) for error in broken.errors] == [((10, 20), "the second block is cursed")]
+    assert broken.accuracy is not None
+    assert broken.accuracy.top1.n == 20
+    assert (whole.run.status, whole.errors) == ("done", ())
+
+    mended = run(*words)
+    assert mended.status == 0
+    assert "1 block measured, 5 reused" in mended.err
+    assert result(folder, "cnn4").run.status == "done"
+
+
+def test_a_model_that_fails_on_every_image_is_named_in_the_table(run: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        misbehave(patch, RuntimeError("cursed"), block=1)
+        failed = run("cnn4", "mgnet", *UNTRAINED, *TINY, "--limit", "10")
+    assert failed.status == 1
+    assert "cnn4 (untrained)   failed" in failed.out
+    assert "mgnet (untrained)" in failed.out
+    assert sorted(path.name for path in (only_run(here) / "cnn4").iterdir()) == ["result.json"]
+    assert not (only_run(here) / "comparison.json").exists()
+
+
+def test_force_clears_away_another_run_and_its_comparison(run: Ask, here: Path):
+    flops = ("--measure", "flops")
+    run("cnn4", "mgnet", *UNTRAINED, *TINY, *SMALL, "-o", "mine")
+    assert run("cnn4", *UNTRAINED, *flops, "-o", "mine").status == 2
+    assert run("cnn4", *UNTRAINED, *flops, "-o", "mine", "--force").status == 0
+    assert [name for name, content in tree(here / "mine").items() if content != "folder"] == ["cnn4/result.json"]
+    assert run("cnn4", *UNTRAINED, *flops, "-o", "mine").status == 0  # its own results are no other's
+
+
+def test_flops_of_untrained_models_need_neither_data_nor_network(run: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr("glimpsezoo.workflows.running.open_data", refuse)
+    words = ("--data", "imagenet100", "--set", "backbone=resnet50", "--set", "glimpses=1", "--measure", "flops")
+    answer = run("mgnet", *words, *UNTRAINED)
+    assert answer.status == 0, answer.err
+    assert "on images of noise, as imagenet100 declares them" in answer.err
+    found = result(only_run(here), "mgnet")
+    assert violations(json.loads(found.to_json()), SCHEMA) == []
+    assert found.accuracy is None
+    assert found.flops is not None
+    assert (found.data.name, found.data.split, found.data.examples, found.data.image_size) == ("imagenet100", None, 0, (224, 224))
+    assert found.flops.images == "noise"
+    assert found.flops.paper_macs is not None
+    d, classes, backbone = (
+        2051,
+        100,
+        751_288_320,
+    )  # ResNet-50 at 96 px: 4,089,184,256 - 2,048,000 of 224 px, less its head, times (96/224)^2
+    assert found.flops.paper_macs.value == pytest.approx(backbone + 4 * d * d + (classes + 3) * d, rel=1e-3)
+    assert not (here / "runs" / ".units").exists()
+
+
+def test_declared_sizes_follow_the_data_s_settings(run: Ask):
+    words = ("cnn4", *UNTRAINED, "--data", "imagenet100", "--measure", "flops", "--json")
+    small = run(*words, "--set", "data.size=64").json["results"][0]
+    assert small["data"]["image_size"] == [64, 64]
+    assert small["flops"]["macs"]["mean"] < 0.1 * run(*words).json["results"][0]["flops"]["macs"]["mean"]
+
+
+def test_a_card_by_name_model_path_or_checkpoint_is_the_same(run: Ask, here: Path):
+    card = make_card(here / "zoo_cards" / "mgnet.digits", "mgnet", glimpses=2)
+    assert card.config.weights is not None
+    found = [
+        run(*words, *SMALL, "--json").json["results"][0]
+        for words in (["mgnet"], ["mgnet.digits"], ["zoo_cards/mgnet.digits"], ["mgnet", "--checkpoint", "mgnet.digits"])
+    ]
+    for each in found:
+        assert each["model"]["name"] == "mgnet.digits"
+        assert each["model"]["checkpoint"] == {"uri": "mgnet.digits", "revision": None, "sha256": card.config.weights.sha256}
+        assert each["accuracy"] == found[0]["accuracy"]
+    assert found[1]["run"]["units"] == {"done": 0, "reused": 1}
+
+
+def test_an_exact_card_name_wins_over_a_model_s(run: Ask, here: Path):
+    make_card(here / "zoo_cards" / "cnn4.digits", seed=1)
+    make_card(here / "zoo_cards" / "cnn4", seed=2)
+    assert run("cnn4", *SMALL, "--json").json["results"][0]["model"]["name"] == "cnn4"
+    assert run("cnn4.digits", *SMALL, "--json").json["results"][0]["model"]["name"] == "cnn4.digits"
+
+
+def test_two_cards_of_one_name_are_told_apart(run: Ask, here: Path):
+    make_card(here / "zoo_cards" / "cnn4.digits", seed=1)
+    make_card(here / "mine" / "cnn4.digits", seed=2)
+    answer = run("cnn4.digits", "mine/cnn4.digits", *SMALL, "--json").json
+    assert [each["model"]["name"] for each in answer["results"]] == ["cnn4.digits", "mine/cnn4.digits"]
+    assert {pair["a"] for pair in answer["comparison"]["pairs"]} == {"cnn4.digits", "mine/cnn4.digits"}
+    assert {path.name for path in only_run(here).iterdir()} == {"cnn4.digits", "mine_cnn4.digits", "comparison.json"}
+
+
+def test_settings_reach_the_models_that_know_them(run: Ask, here: Path):
+    make_card(here / "zoo_cards" / "mgnet.digits", "mgnet", glimpses=3)
+    make_card(here / "zoo_cards" / "cnn4.digits")
+    flops = ("--measure", "flops", "--limit", "3", "--json")
+
+    def settings(*words: str) -> list[dict[str, Any]]:
+        return [each["model"]["config"] for each in run(*words, *flops).json["results"]]
+
+    assert [config.get("glimpses") for config in settings("cnn4", "mgnet", "--set", "glimpses=2")] == [None, 2]
+    assert settings("mgnet.digits", "--set", "mgnet.glimpses=1")[0]["glimpses"] == 1
+    assert settings("mgnet.digits", "--set", "mgnet.digits.glimpses=2", "--set", "glimpses=1")[0]["glimpses"] == 2
+    assert settings("mgnet", "--set", "policy=centre")[0]["policy"] == "centre"
+
+
+def test_another_split_is_measured(run: Ask):
+    found = run("cnn4", *UNTRAINED, *SMALL, "--split", "calibration", "--json").json["results"][0]
+    assert (found["data"]["split"], found["data"]["examples"]) == ("calibration", 30)
+
+
+def test_update_card_writes_the_evidence_and_the_readme(run: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    card = make_card(here / "zoo_cards" / "cnn4.digits")
+    with monkeypatch.context() as patch:
+        misbehave(patch, RuntimeError("cursed"), block=1)
+        assert run("cnn4", "--limit", "10", "--update-card").status == 1
+    assert sorted(path.name for path in card.folder.iterdir()) == ["config.json", "model.safetensors"]  # half a result is no evidence
+
+    assert run("cnn4", *SMALL, "--update-card").status == 0
+    found = Result.model_validate_json((card.folder / "result.json").read_bytes())
+    assert (card.folder / "README.md").read_text() == card_text(card, found)
+    assert found == result(only_run_with(here, "30"), "cnn4.digits")
+    unit = read_rows(card.folder / "rows.parquet")
+    assert unit is not None
+    assert len(unit.rows) == 30
+
+
+def only_run_with(here: Path, limit: str) -> Path:
+    """The run in runs/ of that limit."""
+    (path,) = (path for path in (here / "runs").glob("*/*/result.json") if json.loads(path.read_text())["run"]["limit"] == int(limit))
+    return path.parent.parent
+
+
+def test_the_recorded_command_has_no_folders_of_this_machine(run: Ask, here: Path):
+    make_card(here / "zoo_cards" / "cnn4.digits")
+    words = (here / "zoo_cards" / "cnn4.digits", "--limit", "3", f"--output={here / 'far' / 'out'}", "--data", "digits")
+    found = run(*words, "--json").json["results"][0]
+    assert found["run"]["command"] == "glimpsezoo run cnn4.digits --limit 3 --output=out --data digits --json"
+    assert str(here) not in json.dumps(found)

@@ -1,0 +1,237 @@
+"""`train`: from a recipe to a card that `run` accepts; stopped and run again, it ends with the same weights."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commanding import RECIPE, TINY, Answer, ask, lonely, tree
+from rich.progress import Progress
+
+import glimpsezoo as gz
+import glimpsezoo_mgnet.training
+from glimpsezoo.cards import Card
+from glimpsezoo.records import Result
+from glimpsezoo.reports import card_text
+from glimpsezoo.training import CHECKPOINT, LOG, TrainingPhase
+
+Ask = Callable[..., Answer]
+QUICK = ("--recipe", "tiny.toml", *TINY, "--set", "train.steps=4")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    lonely(monkeypatch, tmp_path)
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    return tmp_path
+
+
+@pytest.fixture
+def train(here: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
+    return lambda *words: ask(capsys, "train", *words)
+
+
+def sha256(folder: Path) -> str:
+    weights = Card.read(folder).config.weights
+    assert weights is not None
+    return weights.sha256
+
+
+def stop_bar(patch: pytest.MonkeyPatch, after: int) -> None:
+    """Ctrl-C between two steps: while progress is shown for the n-th time."""
+    shown: list[int] = []
+    plain = Progress.update
+
+    def update(self: Progress, *args: Any, **kwargs: Any) -> None:
+        plain(self, *args, **kwargs)
+        shown.append(1)
+        if len(shown) == after:
+            raise KeyboardInterrupt
+
+    patch.setattr(Progress, "update", update)
+
+
+def test_a_training_gives_a_card_that_run_accepts(train: Ask, here: Path, capsys: pytest.CaptureFixture[str]):
+    answer = train("mgnet", *QUICK, "-o", "zoo_cards/mgnet.digits")
+    assert answer.status == 0
+    assert answer.out.splitlines() == [
+        "mgnet.digits -> zoo_cards/mgnet.digits",
+        "measure it: glimpsezoo run zoo_cards/mgnet.digits --data digits",
+    ]
+    assert "mgnet.digits: 1,084 training images, batches of 64: joint (4 steps)" in answer.err
+    assert "global" in answer.err  # the loss's terms, as progress
+    folder = here / "zoo_cards" / "mgnet.digits"
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors", LOG]
+
+    card = Card.read(folder)
+    assert (card.config.model, card.config.plugin, card.config.data.name) == ("mgnet", "glimpsezoo-mgnet", "digits")
+    assert card.config.config["glimpses"] == 2
+    assert card.config.trained["recipe"]["phase"][0]["steps"] == 4
+    assert card.config.trained["command"].startswith("glimpsezoo train mgnet --recipe tiny.toml --set glimpses=2")
+    assert (folder / "README.md").read_text() == card_text(card, None)
+    assert "Not measured yet: `glimpsezoo run mgnet.digits --data digits --update-card`." in card_text(card, None)
+
+    measured = ask(capsys, "run", "mgnet", "--limit", "30", "--json").json["results"][0]
+    assert measured["model"]["checkpoint"]["sha256"] == sha256(folder)
+    assert [len(line) for line in (folder / LOG).read_text().splitlines()] != []
+
+
+def test_json_is_the_card_s_config(train: Ask, here: Path):
+    answer = train("mgnet", *QUICK, "--json")
+    assert answer.json == json.loads((here / "runs" / "train" / "mgnet.digits" / "config.json").read_text())
+
+
+def test_stopped_between_two_steps_it_goes_on_from_there(train: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    train("mgnet", *QUICK, "-o", "whole")
+    with monkeypatch.context() as patch:
+        stop_bar(patch, after=2)
+        stopped = train("mgnet", *QUICK, "-o", "cut")
+    assert (stopped.status, stopped.out) == (130, "")
+    assert stopped.err.endswith("glimpsezoo: stopped; the same command goes on from here\n")
+    assert sorted(path.name for path in (here / "cut").iterdir()) == [CHECKPOINT]  # and no card
+
+    with monkeypatch.context() as patch:
+        steps = count_steps(patch)
+        again = train("mgnet", *QUICK, "-o", "cut")
+    assert "; goes on from its checkpoint" in again.err
+    assert len(steps) == 2
+    assert sha256(here / "cut") == sha256(here / "whole")
+    assert (here / "cut" / LOG).read_text() == (here / "whole" / LOG).read_text()
+
+
+def count_steps(patch: pytest.MonkeyPatch) -> list[int]:
+    """The number of every step of a phase that is taken from now on."""
+    taken: list[int] = []
+    plain = glimpsezoo_mgnet.training.mgnet_step
+
+    def step(model: Any, images: torch.Tensor, labels: torch.Tensor, phase: TrainingPhase) -> dict[str, torch.Tensor]:
+        taken.append(phase.step)
+        return plain(model, images, labels, phase)
+
+    patch.setattr(glimpsezoo_mgnet.training, "mgnet_step", step)
+    return taken
+
+
+def test_stopped_within_a_step_it_ends_with_the_same_weights(train: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    """What half a step did (to running statistics, to a phase's memory) must not be gone on from."""
+    plain = glimpsezoo_mgnet.training.mgnet_step
+    stops: list[int] = []
+
+    def step(model: Any, images: torch.Tensor, labels: torch.Tensor, phase: TrainingPhase) -> dict[str, torch.Tensor]:
+        phase.memory["seen"] = phase.memory.get("seen", torch.zeros(())) + 1
+        if phase.step in stops:
+            stops.remove(phase.step)
+            raise KeyboardInterrupt
+        return {name: loss * phase.memory["seen"] for name, loss in plain(model, images, labels, phase).items()}
+
+    monkeypatch.setattr(glimpsezoo_mgnet.training, "mgnet_step", step)
+    train("mgnet", *QUICK, "-o", "whole")
+    stops.append(2)
+    assert train("mgnet", *QUICK, "-o", "cut").status == 130
+    assert train("mgnet", *QUICK, "-o", "cut").status == 0
+    assert sha256(here / "cut") == sha256(here / "whole")
+
+
+def test_a_finished_card_is_not_overwritten_but_by_force(train: Ask, here: Path, capsys: pytest.CaptureFixture[str]):
+    train("mgnet", *QUICK, "-o", "mine")
+    assert ask(capsys, "run", "mine", "--limit", "30", "--update-card").status == 0
+    before = tree(here)
+    refused = train("mgnet", *QUICK, "-o", "mine")
+    assert refused.status == 2
+    assert tree(here) == before
+
+    assert train("mgnet", *QUICK, "-o", "mine", "--seed", "5", "--force").status == 0
+    after = tree(here / "mine")
+    assert after["model.safetensors"] != before["mine/model.safetensors"]
+    assert "result.json" not in after  # the old weights' evidence
+    assert "Not measured yet" in (here / "mine" / "README.md").read_text()
+    assert len((here / "mine" / LOG).read_text().splitlines()) == 1  # of this training alone
+
+
+def test_evidence_of_other_weights_is_none(train: Ask, here: Path, capsys: pytest.CaptureFixture[str]):
+    train("mgnet", *QUICK, "-o", "one")
+    train("mgnet", *QUICK, "--seed", "5", "-o", "other")
+    ask(capsys, "run", "one", "--limit", "30", "--update-card")
+    (here / "other" / "result.json").write_bytes((here / "one" / "result.json").read_bytes())
+    assert "not measured yet" in ask(capsys, "show", "other").out
+    assert "% (" in ask(capsys, "show", "one").out
+
+
+def test_the_seed_decides_the_weights_and_fresh_starts_anew(train: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    train("mgnet", *QUICK, "-o", "a")
+    train("mgnet", *QUICK, "--set", "train.seed=1", "-o", "b")
+    assert sha256(here / "a") != sha256(here / "b")
+    with monkeypatch.context() as patch:
+        stop_bar(patch, after=2)
+        train("mgnet", *QUICK, "--seed", "1", "-o", "c")
+    other = train("mgnet", *QUICK, "--seed", "2", "-o", "c")
+    assert other.status == 2
+    assert "c holds the checkpoint of another training: choose another --output, or --fresh" in other.err
+    assert train("mgnet", *QUICK, "--seed", "1", "-o", "c", "--fresh").status == 0
+    assert sha256(here / "c") == sha256(here / "b")
+
+
+def test_a_loss_that_is_not_finite_ends_in_one_line(train: Ask, here: Path):
+    answer = train("mgnet", *QUICK, "--set", "train.lr=1e30", "-o", "wild")
+    assert answer.status == 2
+    assert answer.err.splitlines()[-1].startswith("glimpsezoo: the loss is not finite in step")
+    assert not (here / "wild" / "config.json").exists()
+
+
+def test_a_plugin_s_own_recipe_by_its_whole_name(train: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    """MODEL.DATA.VARIANT says the data; the card has that name."""
+    digits = "batch_size = 64\n[settings]\nglimpses = 1\n[[phase]]\nname = 'p'\nsteps = 1\noptimiser = 'sgd'\nlr = 0.1\n"
+    package = here / "recipes_of_a_test"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "mgnet.digits.quick.toml").write_text(digits)
+    (package / "timm_resnet10t.digits.quick.toml").write_text(digits.replace("[settings]\nglimpses = 1\n", ""))
+    monkeypatch.syspath_prepend(here)
+    lend_recipes(monkeypatch, "recipes_of_a_test")
+    assert "mgnet.digits.quick -> runs/train/mgnet.digits.quick" in train("mgnet.digits.quick").out
+    assert Card.read(here / "runs" / "train" / "mgnet.digits.quick").config.config["glimpses"] == 1
+    for name in ("timm:resnet10t.digits.quick", "timm_resnet10t.digits.quick"):
+        assert "timm:resnet10t.digits.quick -> runs/train/timm_resnet10t.digits.quick" in train(name, "--force").out
+    config = Card.read(here / "runs" / "train" / "timm_resnet10t.digits.quick").config
+    assert (config.model, config.data.name, config.config["architecture"]) == ("timm:resnet10t", "digits", "resnet10t")
+
+
+def lend_recipes(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """Every model's recipes are those of `package`."""
+    from dataclasses import replace
+
+    from glimpsezoo import plugins
+
+    found = [
+        replace(p, specs=tuple(replace(s, recipes=package) if hasattr(s, "recipes") else s for s in p.specs))
+        for p in plugins.registry().plugins
+    ]
+    lent = plugins.Registry(found)
+    for user in ("glimpsezoo.workflows.training", "glimpsezoo.resolve", "glimpsezoo.cards"):
+        monkeypatch.setattr(f"{user}.registry", lambda: lent)
+
+
+def test_an_import_gives_a_card_that_run_accepts(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """The workflow around a converter: names of classes from --data, notes in the README, force for a second time."""
+    import glimpsezoo_mgnet.importer as importer
+
+    model = gz.create_model("mgnet", data="digits", glimpses=2, seed=3)
+    unnamed = gz.Task((64, 64), 1, tuple(f"class {n}" for n in range(10)))
+    monkeypatch.setattr(importer, "importer", lambda path, sets: (model.config, unnamed, model.state_dict(), ["seen nowhere"]))
+    (here / "released.ckpt").write_bytes(b"")
+    words = ("import", "mgnet", here / "released.ckpt", "-o", "zoo_cards/mgnet.digits", "--data", "digits")
+    answer = ask(capsys, *words)
+    assert answer.status == 0
+    assert answer.out.splitlines()[0] == "mgnet.digits -> zoo_cards/mgnet.digits"
+    readme = (here / "zoo_cards" / "mgnet.digits" / "README.md").read_text()
+    assert "Imported from `released.ckpt`" in readme
+    assert "- seen nowhere" in readme
+    assert str(here) not in readme
+    found = ask(capsys, "run", "mgnet", "--limit", "20", "--json").json["results"][0]
+    assert Result.model_validate(found).model.checkpoint is not None
+    assert ask(capsys, *words).status == 2
+    assert ask(capsys, *words, "--force").status == 0
+    other = ask(capsys, *words[:-1], "imagenet100", "--force")
+    assert "tells 10 classes apart, got --data imagenet100 with 100" in other.err

@@ -1,0 +1,60 @@
+"""Minutes of real training on real data: pytest -m slow. The data are looked for as tests/conftest.py says, and skipped where absent."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from glimpsezoo.training import train
+from glimpsezoo.workflows.training import TrainingRequest, start_training
+
+HERE = Path(__file__).parent.parent
+DATA = Path(os.environ.get("GLIMPSEZOO_TEST_DATA") or HERE.parent / "shared" / "data")
+RUNS = [
+    # model, data, steps of each phase, further settings
+    ("mgnet", "tmnist", 150, ("train.lr=0.003",)),
+    ("cnn4", "tmnist", 60, ("train.lr=0.003",)),
+    ("ranzato.jittered-mnist.2", "jittered-mnist", 400, ()),
+    ("pyramid-m3.plain-mnist.28", "plain-mnist", 200, ()),
+    ("mgnet", "tiny-imagenet", 60, ("train.batch_size=32",)),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs copies of MNIST and Tiny ImageNet")
+@pytest.mark.parametrize(("model", "data", "steps", "more"), RUNS, ids=[f"{run[0]} on {run[1]}" for run in RUNS])
+def test_a_short_run_lowers_the_loss_and_resumes(model: str, data: str, steps: int, more: tuple[str, ...], tmp_path: Path):
+    def work(folder: str):
+        return start_training(
+            TrainingRequest(
+                model=model,
+                data=data,
+                device=torch.device("cpu"),
+                data_dir=str(DATA),
+                sets=(f"train.steps={steps}", *more),
+                output=tmp_path / folder,
+            )
+        )
+
+    def losses(run) -> list[float]:
+        """The sum of the terms of each step of the first phase; progress gives means over the epoch so far."""
+        total, before, found = 0.0, 0.0, []
+        for number, line in enumerate(run, 1):
+            if line.done > steps:
+                break
+            total = sum(line.losses.values()) * number
+            found.append(total - before)
+            before = total
+        return found
+
+    whole = work("whole")
+    found = losses(train(whole.job))
+    assert sum(found[-10:]) < 0.95 * sum(found[:10])
+
+    cut = train(work("cut").job)
+    for _ in range(steps // 2):
+        next(cut)
+    cut.close()
+    resumed = work("cut")
+    assert next(train(resumed.job)).done == steps // 2 + 1

@@ -13,12 +13,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from made_data import encoded, picture, write_parquet
 from torchvision.models import resnet18
 
 from glimpsezoo.data import Batch, ImageData, batches, open_data
 from glimpsezoo.resolve import data_spec
-
-from test_data_memory import write  # isort: skip - beside this file
 
 LEAST = 0.95
 GPU = torch.cuda.is_available()
@@ -30,7 +29,10 @@ BATCH, IMAGES, TURNS = (512, 51_200, 5) if GPU else (64, 1_280, 5)
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
     """Images of Tiny ImageNet's size and layout, all different."""
-    folder = write(tmp_path_factory.mktemp("throughput") / "tiny-imagenet", IMAGES, 64, one_group=False, test="valid")
+    folder = tmp_path_factory.mktemp("throughput")
+    for split, count in (("valid", IMAGES), ("train", 20)):
+        content = [encoded(picture(k, 64), "JPEG") for k in range(count)]
+        write_parquet(folder / f"{split}-00000-of-00001.parquet", content, [k % 200 for k in range(count)], group=100)
     return open_data(data_spec("tiny-imagenet"), "tiny-imagenet", "test", {}, folder, on_bad_image="skip")
 
 

@@ -229,7 +229,8 @@ class _Run:
             step = here.state.step
             self._charge("locate", step, here, meter.locate(step, here.images, here.state, here.decision))
         if decision is None:
-            return self._stop(here)
+            self._stop(here)
+            return None
         decision = self._chosen(here.images, here.state, decision)
         return self._leave(here, decision.regions.counts() == 0, gather=True, following=decision)
 
@@ -249,7 +250,8 @@ class _Run:
         if leaving == 0:
             return rest
         if leaving == len(mask):
-            return self._stop(here)
+            self._stop(here)
+            return None
         self._stop(here, mask)
         if here.looking is not None and not (here.looking & ~mask).any():
             return None
@@ -261,8 +263,6 @@ class _Run:
         """Write down the images of `mask` (or all) at their last look, classified now if nobody has."""
         if here.looking is not None:
             mask = here.looking if mask is None else here.looking & mask
-            if not mask.any():
-                return
         if here.logits is None:
             here, mask = self._classify(here if mask is None else here.where(mask)), None
         assert here.logits is not None

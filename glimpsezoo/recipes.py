@@ -1,5 +1,6 @@
 """Recipes: the small TOML files beside a plugin that say how a model was, or can be, trained."""
 
+import itertools
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
@@ -7,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from glimpsezoo.cards import file_name
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import ModelSpec
@@ -81,20 +83,23 @@ def recipe_names(spec: ModelSpec) -> list[str]:
     if spec.recipes is None:
         return []
     names = sorted(entry.name.removesuffix(".toml") for entry in files(spec.recipes).iterdir() if entry.name.endswith(".toml"))
-    own = _file_name(spec.name) if spec.prefix else f"{spec.name}."
+    own = file_name(spec.name) if spec.prefix else f"{spec.name}."
     return [name for name in names if name.startswith(own)]
+
+
+def recipe_title(spec: ModelSpec, name: str) -> str:
+    """What the first paragraph of a recipe's opening comment says that it trains."""
+    lines = itertools.takewhile(lambda line: line.startswith("# "), _text(spec, name).splitlines())
+    return " ".join(line.removeprefix("# ") for line in lines)
 
 
 def find_recipe(spec: ModelSpec, card_name: str) -> Recipe:
     """The recipe of `MODEL.DATA[.VARIANT]`. Raises `GlimpseZooError` naming those that exist."""
     known = recipe_names(spec)
-    if _file_name(card_name) not in known:
-        raise GlimpseZooError(
-            f"no recipe trains {card_name!r}: {did_you_mean(_file_name(card_name), known)} (or give one by --recipe FILE)"
-        )
-    text = (files(str(spec.recipes)) / f"{_file_name(card_name)}.toml").read_text(encoding="utf-8")
-    return Recipe.from_toml(text, name=card_name)
+    if file_name(card_name) not in known:
+        raise GlimpseZooError(f"no recipe trains {card_name!r}: {did_you_mean(file_name(card_name), known)} (or give one by --recipe FILE)")
+    return Recipe.from_toml(_text(spec, card_name), name=card_name)
 
 
-def _file_name(card_name: str) -> str:
-    return card_name.replace(":", "_")  # a colon is no good in a file's name: timm:resnet18 -> timm_resnet18
+def _text(spec: ModelSpec, name: str) -> str:
+    return (files(str(spec.recipes)) / f"{file_name(name)}.toml").read_text(encoding="utf-8")

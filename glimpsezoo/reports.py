@@ -12,6 +12,8 @@ from rich.text import Text
 from glimpsezoo.cards import README, RESULT, ROWS, Card, write_whole
 from glimpsezoo.records import Comparison, Estimate, Pair, Result
 
+TRIVIAL_POLICIES = ("random", "centre", "scan")
+
 
 def macs_text(macs: float) -> str:
     """A number of MACs with a unit.
@@ -34,12 +36,16 @@ def interval(estimate: Estimate, digits: int = 1) -> str:
 
 
 def display_name(result: Result) -> str:
-    return result.model.name + ("" if result.model.checkpoint else " (untrained)")
+    """The model's name, and what keeps its numbers from being those of a trained model that looks where it has learned to."""
+    policy = [result.model.policy] if result.model.policy in TRIVIAL_POLICIES else []
+    marks = policy + ([] if result.model.checkpoint else ["untrained"])
+    return result.model.name + (f" ({', '.join(marks)})" if marks else "")
 
 
 def print_results(results: Sequence[Result], console: Console) -> None:
     """One table: a row for every step of every model, at most 100 columns wide."""
-    accurate, counted = (any(getattr(result, section) for result in results) for section in ("accuracy", "flops"))
+    accurate = any(result.accuracy for result in results)
+    counted = any(result.flops and result.flops.paper_macs for result in results)
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
     table.add_column("model", style="cyan", overflow="fold", max_width=30)
     headings = ["step", *(["top-1 %", "95 % interval", "top-5 %", "NLL", "ECE %"] if accurate else []), "MACs/image"]
@@ -49,7 +55,7 @@ def print_results(results: Sequence[Result], console: Console) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         for index, cells in enumerate(_step_cells(result, accurate=accurate, counted=counted) or [["failed"]]):
-            table.add_row("" if index else display_name(result), *cells)
+            table.add_row("" if index else Text(display_name(result)), *cells)
     console.print(table)
     console.print(Text(_footnote(next((result for result in results if result.accuracy), results[0])), style="dim"))
 
@@ -142,8 +148,8 @@ def card_text(card: Card, result: Result | None) -> str:
     config = card.config
     lines = ["---", *_metadata(card, result), "---", "", f"# {config.name}", ""]
     lines += [f"`{config.model}` (plugin `{config.plugin}`) for `{config.data.name}`, as a card of glimpsezoo.", ""]
-    lines += ["```", f"pip install {config.plugin}", _run_command(card), "```", ""]
-    lines += _numbers(result) if result else [f"Not measured yet: `{_run_command(card)} --update-card`.", ""]
+    lines += ["```", f"pip install {config.plugin}", run_command(card, card.name), "```", ""]
+    lines += _numbers(result) if result else [f"Not measured yet: `{run_command(card, card.name)} --update-card`.", ""]
     lines += ["## How it was made", "", *_made(card), ""]
     lines += ["## Settings", "", "| setting | value |", "| --- | --- |"]
     lines += [f"| {key} | {_cell(value)} |" for key, value in config.config.items()]
@@ -151,10 +157,11 @@ def card_text(card: Card, result: Result | None) -> str:
     return "\n".join(lines)
 
 
-def _run_command(card: Card) -> str:
+def run_command(card: Card, argument: str) -> str:
+    """What measures a card, named by `argument`, on data like those it was trained on."""
     data = card.config.data
     sets = [word for key, value in data.settings.items() for word in ("--set", f"data.{key}={value}")]
-    return shlex.join(["glimpsezoo", "run", card.name, "--data", data.name, *sets])
+    return shlex.join(["glimpsezoo", "run", argument, "--data", data.name, *sets])
 
 
 def _metadata(card: Card, result: Result | None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from glimpsezoo.cards import Card, card_paths, find_card
+from glimpsezoo.cards import Card, card_paths, file_name, find_card
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.plugins import registry
 from glimpsezoo.protocol import GlimpseModel
@@ -156,7 +156,7 @@ def spec_of(name: str, card: Card | None) -> ModelSpec:
 
 
 def _no_card(name: str, data: str) -> str:
-    others = [card for card in card_paths() if card.startswith(f"{name}.")]
+    others = [card for card in card_paths() if card.startswith(f"{file_name(name)}.")]
     have = f" (it has {', '.join(others)})" if others else ""
     return (
         f"expected a trained card of {name!r} for {data!r}, got none{have}: train one ('glimpsezoo train {name} --data {data}'), "

@@ -4,7 +4,6 @@ Images of one group (one source image) are not independent, so whole groups are 
 and a fixed seed: the same rows give the same interval. Arrays are numpy; n images, T steps, G groups, R resamples.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -64,34 +63,29 @@ class Groups:
     def resampled_sums(self, columns: Float[ndarray, "n m"], seed: int = SEED) -> Float[ndarray, "R m+1"]:
         """Column sums of `RESAMPLES` samples of G groups drawn with replacement; the last column of the answer counts the images."""
         sums = self.sums(np.column_stack([columns, np.ones(len(columns))]))
+        kinds, times = np.unique(sums, axis=0, return_counts=True)
+        draw = np.random.default_rng(seed)
+        with threadpool_limits(1, "blas"):  # a second thread gains a fifth here, and waiting for a busy one costs seconds
+            if len(kinds) * RESAMPLES <= _CHUNK:  # few groups, or many alike: draw how often each kind comes
+                return draw.multinomial(self.count, times / self.count, size=RESAMPLES).astype(float) @ kinds
+            step = max(1, _CHUNK // self.count)
+            parts = [_drawn_sums(sums, min(step, RESAMPLES - first), draw) for first in range(0, RESAMPLES, step)]
+        return np.concatenate(parts)
 
-        def weights(draw: np.random.Generator, resamples: int) -> Int[ndarray, "r G"]:
-            # Multinomial weights as counts of uniform draws: several times as quick as numpy's own multinomial.
-            drawn = draw.integers(self.count, size=(resamples, self.count)) + np.arange(resamples)[:, None] * self.count
-            return np.bincount(drawn.ravel(), minlength=resamples * self.count).reshape(resamples, self.count)
-
-        return _weighted_sums(weights, sums, seed)
-
-    def flipped_sums(self, values: Int[ndarray, "n"], seed: int = SEED) -> Float[ndarray, "R"]:
+    def flipped_sums(self, values: Int[ndarray, "n"], seed: int = SEED) -> Int[ndarray, "R"]:
         """Sums of `values` [n] with the sign of every group's sum flipped or kept by a fair coin."""
-        sums = self.sums(values[:, None].astype(float))
-        sums = sums[sums[:, 0] != 0]
-
-        def signs(draw: np.random.Generator, resamples: int) -> Int[ndarray, "r G"]:
-            return draw.integers(2, size=(resamples, len(sums))) * 2 - 1
-
-        return _weighted_sums(signs, sums, seed)[:, 0]
+        sums = self.sums(values[:, None].astype(float))[:, 0].astype(int)
+        sizes, times = np.unique(np.abs(sums), return_counts=True)
+        kept = np.random.default_rng(seed).binomial(times, 0.5, size=(RESAMPLES, len(times)))  # of each size, how many count as plus
+        return (2 * kept - times) @ sizes
 
 
-def _weighted_sums(weights: Callable[[np.random.Generator, int], ndarray], sums: Float[ndarray, "G m"], seed: int) -> Float[ndarray, "R m"]:
-    """`RESAMPLES` weighted sums over the groups, a bounded number of weights at a time."""
-    draw = np.random.default_rng(seed)
-    step = max(1, _CHUNK // max(1, len(sums)))
-    parts = []
-    with threadpool_limits(1, "blas"):  # a second thread gains a fifth here, and waiting for a busy one costs seconds
-        for first in range(0, RESAMPLES, step):
-            parts.append(weights(draw, min(step, RESAMPLES - first)).astype(float) @ sums)
-    return np.concatenate(parts)
+def _drawn_sums(sums: Float[ndarray, "G m"], resamples: int, draw: np.random.Generator) -> Float[ndarray, "r m"]:
+    """Draw group after group and count: where no two groups are alike, several times as quick as a multinomial draw."""
+    groups = len(sums)
+    drawn = draw.integers(groups, size=(resamples, groups)) + np.arange(resamples)[:, None] * groups
+    weights = np.bincount(drawn.ravel(), minlength=resamples * groups).reshape(resamples, groups)
+    return weights.astype(float) @ sums
 
 
 def _interval(resampled: Float[ndarray, "R"]) -> tuple[float, float]:

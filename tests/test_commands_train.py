@@ -1,17 +1,19 @@
 """`train`: from a recipe to a card that `run` accepts; stopped and run again, it ends with the same weights."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import glimpsezoo_mgnet.training
 import pytest
 import torch
 from commanding import RECIPE, TINY, Answer, ask, lonely, tree
 from rich.progress import Progress
 
 import glimpsezoo as gz
-import glimpsezoo_mgnet.training
 from glimpsezoo.cards import Card
 from glimpsezoo.records import Result
 from glimpsezoo.reports import card_text
@@ -61,6 +63,7 @@ def test_a_training_gives_a_card_that_run_accepts(train: Ask, here: Path, capsys
         "measure it: glimpsezoo run zoo_cards/mgnet.digits --data digits",
     ]
     assert "mgnet.digits: 1,084 training images, batches of 64: joint (4 steps)" in answer.err
+    assert "goes on" not in answer.err
     assert "global" in answer.err  # the loss's terms, as progress
     folder = here / "zoo_cards" / "mgnet.digits"
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors", LOG]
@@ -76,6 +79,12 @@ def test_a_training_gives_a_card_that_run_accepts(train: Ask, here: Path, capsys
     measured = ask(capsys, "run", "mgnet", "--limit", "30", "--json").json["results"][0]
     assert measured["model"]["checkpoint"]["sha256"] == sha256(folder)
     assert [len(line) for line in (folder / LOG).read_text().splitlines()] != []
+
+
+def test_data_settings_are_kept_and_said(train: Ask, here: Path):
+    answer = train("mgnet", *QUICK, "--set", "data.seed=3", "-o", "mine")
+    assert Card.read(here / "mine").config.data.settings == {"seed": 3}
+    assert answer.out.splitlines()[-1] == "measure it: glimpsezoo run mine --data digits --set data.seed=3"
 
 
 def test_json_is_the_card_s_config(train: Ask, here: Path):
@@ -99,6 +108,32 @@ def test_stopped_between_two_steps_it_goes_on_from_there(train: Ask, here: Path,
     assert len(steps) == 2
     assert sha256(here / "cut") == sha256(here / "whole")
     assert (here / "cut" / LOG).read_text() == (here / "whole" / LOG).read_text()
+
+
+def test_ctrl_c_waits_for_the_step_in_hand_and_a_second_one_does_not(train: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    train("mgnet", *QUICK, "-o", "whole")
+    for folder, signals, left in (("once", 1, 2), ("twice", 2, 4)):
+        with monkeypatch.context() as patch:
+            interrupt(patch, step=1, signals=signals)
+            assert train("mgnet", *QUICK, "-o", folder).status == 130
+        with monkeypatch.context() as patch:
+            steps = count_steps(patch)
+            assert train("mgnet", *QUICK, "-o", folder).status == 0
+        assert len(steps) == left
+        assert sha256(here / folder) == sha256(here / "whole")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def interrupt(patch: pytest.MonkeyPatch, step: int, signals: int) -> None:
+    """Send this process so many Ctrl-C in the middle of a step."""
+    plain = glimpsezoo_mgnet.training.mgnet_step
+
+    def struck(model: Any, images: torch.Tensor, labels: torch.Tensor, phase: TrainingPhase) -> dict[str, torch.Tensor]:
+        for _ in range(signals if phase.step == step else 0):
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(model, images, labels, phase)
+
+    patch.setattr(glimpsezoo_mgnet.training, "mgnet_step", struck)
 
 
 def count_steps(patch: pytest.MonkeyPatch) -> list[int]:
@@ -187,15 +222,15 @@ def test_a_plugin_s_own_recipe_by_its_whole_name(train: Ask, here: Path, monkeyp
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "mgnet.digits.quick.toml").write_text(digits)
-    (package / "timm_resnet10t.digits.quick.toml").write_text(digits.replace("[settings]\nglimpses = 1\n", ""))
+    (package / "timm_test_resnet.digits.quick.toml").write_text(digits.replace("[settings]\nglimpses = 1\n", ""))
     monkeypatch.syspath_prepend(here)
     lend_recipes(monkeypatch, "recipes_of_a_test")
     assert "mgnet.digits.quick -> runs/train/mgnet.digits.quick" in train("mgnet.digits.quick").out
     assert Card.read(here / "runs" / "train" / "mgnet.digits.quick").config.config["glimpses"] == 1
-    for name in ("timm:resnet10t.digits.quick", "timm_resnet10t.digits.quick"):
-        assert "timm:resnet10t.digits.quick -> runs/train/timm_resnet10t.digits.quick" in train(name, "--force").out
-    config = Card.read(here / "runs" / "train" / "timm_resnet10t.digits.quick").config
-    assert (config.model, config.data.name, config.config["architecture"]) == ("timm:resnet10t", "digits", "resnet10t")
+    for name in ("timm:test_resnet.digits.quick", "timm_test_resnet.digits.quick"):
+        assert "timm:test_resnet.digits.quick -> runs/train/timm_test_resnet.digits.quick" in train(name, "--force").out
+    config = Card.read(here / "runs" / "train" / "timm_test_resnet.digits.quick").config
+    assert (config.model, config.data.name, config.config["architecture"]) == ("timm:test_resnet", "digits", "test_resnet")
 
 
 def lend_recipes(monkeypatch: pytest.MonkeyPatch, package: str) -> None:

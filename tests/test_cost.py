@@ -233,8 +233,11 @@ def test_work_is_told_the_decision_of_its_own_step(compact: bool, exits: bool) -
             assert len(decision.regions) >= state.batch, "every image that looks has a region"
             return super().work(phase, state, decision)
 
-    trace = metered(toy(Watching), compact=compact, exit_rule=RULES[Tree] if exits else None)
+    model, rule = toy(Watching), RULES[Tree] if exits else None
+    trace = metered(model, compact=compact, exit_rule=rule)
     assert len(trace.last_step.unique()) > 2
+    finished = trace.last_step.argmin()[None]  # by itself, and alone, so that nobody is left
+    rollout(model, IMAGES[finished], noise=NOISE.select(finished), exit_rule=rule, record=Record(meter=Meter(model)), compact=compact)
 
 
 def test_what_an_image_did_not_go_through_costs_nothing(model: Counted) -> None:

@@ -19,10 +19,10 @@ HEAVY = ("torch", "torchvision", "timm", "datasets", "sklearn", "pyarrow")
 PLUGIN_FILES = sorted(ROOT.glob("plugins/*/glimpsezoo_*/**/*.py"))
 
 
-def test_imports_point_down(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_imports_point_down(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.syspath_prepend(ROOT)
     status = cli.lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)
-    assert status == cli.EXIT_STATUS_SUCCESS, capsys.readouterr().out
+    assert status == cli.EXIT_STATUS_SUCCESS, capfd.readouterr().out
 
 
 def test_every_module_has_a_layer() -> None:

@@ -261,6 +261,14 @@ def test_nothing_is_located_after_the_last_look(model: Counted, case: Case) -> N
     assert by_themselves.any() == (case.kind is Tree)
 
 
+@pytest.mark.parametrize("compact", [True, False])
+@pytest.mark.parametrize(("kind", "threshold"), [(Peek, 0.6), (Tree, 0.9)])
+def test_a_run_ends_once_nobody_looks(kind: type[Counted], threshold: float, compact: bool) -> None:
+    trace = rollout(toy(kind), IMAGES, noise=NOISE, exit_rule=Confidence(threshold), compact=compact)
+    assert 1 < len(trace.last_step.unique()) == trace.last_step.max() < 4
+    assert len(trace.looks) == trace.last_step.max()
+
+
 def test_nothing_is_located_at_the_end_of_the_budget(model: Counted) -> None:
     rollout(model, IMAGES, noise=NOISE, steps=1)
     assert model.asked["locate"] == 0

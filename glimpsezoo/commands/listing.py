@@ -14,7 +14,7 @@ from glimpsezoo.cards import Card, card_paths, find_card
 from glimpsezoo.commands import options
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.plugins import registry
-from glimpsezoo.recipes import recipe_names
+from glimpsezoo.recipes import recipe_names, recipe_title
 from glimpsezoo.reports import evidence, interval, macs_text, percent
 from glimpsezoo.specs import DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Spec, load_string
 
@@ -52,15 +52,22 @@ def list_(kind: str | None, pattern: str, as_json: bool, debug: bool) -> None:
     if not any(found.values()):
         options.say(f"no {kind} yet" + (": train one ('glimpsezoo train mgnet --data digits')" if kind == "cards" else ""))
     for name, rows in found.items():
-        if rows:
-            table = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
-            table.add_column(no_wrap=True, style="cyan")
-            table.add_column()
-            table.add_column(style="dim", no_wrap=True)
-            for row in rows:
-                table.add_row(row["name"], Text(row["description"]), row["from"])
-            console.print(table)
+        if name == "recipes" and kind is None and pattern == "*":  # there are more of them than of all else
+            console.print(Text.assemble(("recipes", "bold"), f"\n{len(rows)}: see 'glimpsezoo list recipes'\n"))
+        elif rows:
+            console.print(_table(name, rows))
             console.print()
+
+
+def _table(kind: str, rows: list[dict[str, str]]) -> Table:
+    """A row for every name. Whose a recipe is, its name begins with."""
+    table = Table(title=kind, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, style="cyan")
+    table.add_column()
+    table.add_column(style="dim", no_wrap=True)
+    for row in rows:
+        table.add_row(Text(row["name"]), Text(row["description"]), "" if kind == "recipes" else row["from"])
+    return table
 
 
 def _rows(kind: str) -> list[dict[str, str]]:
@@ -68,7 +75,11 @@ def _rows(kind: str) -> list[dict[str, str]]:
         return [_card_row(name, folder) for name, folder in card_paths().items()]
     if kind == "recipes":
         models = registry().all(ModelSpec)
-        return [{"name": n, "description": f"trains {spec.name}", "from": _from(spec)} for spec in models for n in recipe_names(spec)]
+        return [
+            {"name": name, "description": recipe_title(spec, name) or f"trains {spec.name}", "from": _from(spec)}
+            for spec in models
+            for name in recipe_names(spec)
+        ]
     specs = registry().all(KINDS[kind])
     return [{"name": s.name + ("NAME" if s.prefix else ""), "description": s.description, "from": _from(s)} for s in specs]
 

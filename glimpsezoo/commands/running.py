@@ -1,12 +1,15 @@
 """`run`: measure models on data, and print one table."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from glimpsezoo.commands import options
+
+if TYPE_CHECKING:
+    from glimpsezoo.workflows.running import RunWork
 
 
 @click.command()
@@ -73,12 +76,7 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     )
     work = prepare(request)
     options.say(work.summary())
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=options.stderr) as bar:
-        for index, name in enumerate(work.names):
-            task = bar.add_task(name, total=work.images)
-            work.measure(index, lambda done, task=task: bar.update(task, completed=done))
-            bar.update(task, completed=work.images)
+    _follow(work)
     outcome = work.finish()
     options.say(outcome.summary)
     if given["as_json"]:
@@ -88,3 +86,19 @@ def run(models: tuple[str, ...], **given: Any) -> int:
         print_results(outcome.results, console)
         print_comparison(outcome.comparison, outcome.results, console)
     return 0 if all(result.run.status == "done" for result in outcome.results) else 1
+
+
+def _follow(work: "RunWork") -> None:
+    """Measure, and show how far it is."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=options.stderr) as bar:
+        for index, name in enumerate(work.names):
+            task = bar.add_task(name, total=work.images)
+            work.measure(index, lambda done, task=task: bar.update(task, completed=done))
+            bar.update(task, completed=work.images)

@@ -1,14 +1,18 @@
 """`train`: from a recipe to a card."""
 
-import shlex
-from contextlib import closing
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from glimpsezoo.commands import options
+
+if TYPE_CHECKING:
+    from glimpsezoo.workflows.training import TrainingWork
 
 
 @click.command()
@@ -39,6 +43,7 @@ def train(model: str, **given: Any) -> None:
       glimpsezoo train mgnet --data digits
       glimpsezoo train mgnet --data digits --set glimpses=4 --set train.epochs=20 -o my_card
     """
+    from glimpsezoo.reports import run_command
     from glimpsezoo.workflows.training import TrainingRequest, start_training
 
     request = TrainingRequest(
@@ -56,21 +61,47 @@ def train(model: str, **given: Any) -> None:
     )
     run = start_training(request)
     options.say(run.summary)
+    _follow(run)
+    card = run.finish()
+    if given["as_json"]:
+        click.echo(card.config.model_dump_json(indent=2))
+        return
+    click.echo(f"{card.name} -> {card.folder}")
+    click.echo(f"measure it: {run_command(card, str(card.folder))}")
+
+
+def _follow(run: "TrainingWork") -> None:
+    """Train, and show how it goes."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn())
     # Closed at once when the command is stopped: that saves the checkpoint.
-    with closing(run.steps()) as lines, Progress(*columns, TextColumn("{task.fields[losses]}"), console=options.stderr) as bar:
+    with (
+        _stop_after_a_step() as stopped,
+        closing(run.steps()) as lines,
+        Progress(*columns, TextColumn("{task.fields[losses]}"), console=options.stderr) as bar,
+    ):
         task = bar.add_task("starting", total=None, losses="")
         calibration = ""
         for line in lines:
             if line.calibration is not None:
                 calibration = f" calibration {100 * line.calibration:.1f} %"
             losses = " ".join(f"{name} {value:.3f}" for name, value in line.losses.items())
-            bar.update(
-                task, description=f"{line.phase} epoch {line.epoch}", total=line.total, completed=line.done, losses=losses + calibration
-            )
-    card = run.finish()
-    if given["as_json"]:
-        click.echo(card.config.model_dump_json(indent=2))
-        return
-    click.echo(f"{card.name} -> {card.folder}")
-    click.echo(f"measure it: glimpsezoo run {shlex.quote(str(card.folder))} --data {shlex.quote(card.config.data.name)}")
+            phase = f"{line.phase} epoch {line.epoch}"
+            bar.update(task, description=phase, total=line.total, completed=line.done, losses=losses + calibration)
+            if stopped:
+                raise KeyboardInterrupt
+
+
+@contextmanager
+def _stop_after_a_step() -> Iterator[list[int]]:
+    """Ctrl-C waits for the step in hand, with which a checkpoint can be written; it then stands in the list. A second one does not wait."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from glimpsezoo.cards import RESULT, ROWS, file_name, write_whole
+from glimpsezoo.cards import CONFIG, RESULT, ROWS, file_name, write_whole
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.config import task_of
 from glimpsezoo.data.limited import limited
@@ -135,7 +135,9 @@ class RunWork:
 
     def summary(self) -> str:
         """What the run will do, and how long it should take on this device."""
-        what = f"{', '.join(self.request.measures)} of {', '.join(self.names)}"
+        changed = [", ".join(f"{key}={value}" for key, value in choice.changed.items()) for choice in self.choices]
+        models = [f"{name} ({change})" if change else name for name, change in zip(self.names, changed, strict=True)]
+        what = f"{', '.join(self.request.measures)} of {', '.join(models)}"
         if self.data is None:
             return f"{what}: on images of noise, as {self.request.data} declares them"
         seconds, reused = 0.0, 0
@@ -270,9 +272,13 @@ def _check(request: RunRequest, described: DatasetSpec) -> None:
 
 
 def _names(choices: list[ModelChoice]) -> list[str]:
-    """What each is called in results: the card's or the model's name, or the end of the argument where two have the same name."""
+    """What each is called in results: the card's or the model's name; where that is another's too, a path's last two parts."""
     names = [choice.card.name if choice.card else choice.full_name for choice in choices]
-    names = ["/".join(Path(c.name).parts[-2:]) if names.count(name) > 1 else name for c, name in zip(choices, names, strict=True)]
+    by_name = [choice.card is not None and not (Path(choice.name) / CONFIG).is_file() for choice in choices]
+    names = [
+        name if names.count(name) == 1 or keeps else "/".join(Path(choice.name).parts[-2:])
+        for choice, name, keeps in zip(choices, names, by_name, strict=True)
+    ]
     cards = [choice.card.folder.resolve() for choice in choices if choice.card]
     if len(set(names)) < len(names) or len(set(cards)) < len(cards):
         raise GlimpseZooError(f"expected each model once, got {' '.join(c.name for c in choices)}: two of them are the same")

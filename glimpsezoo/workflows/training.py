@@ -64,7 +64,9 @@ class TrainingWork:
 
     @property
     def summary(self) -> str:
-        phases = ", ".join(f"{p.name} ({p.epochs} epochs)" if p.epochs else f"{p.name} ({p.steps} steps)" for p in self.job.recipe.phase)
+        lengths = [(phase.epochs, "epoch") if phase.epochs else (phase.steps, "step") for phase in self.job.recipe.phase]
+        texts = [f"{count} {unit}{'' if count == 1 else 's'}" for count, unit in lengths]
+        phases = ", ".join(f"{phase.name} ({text})" for phase, text in zip(self.job.recipe.phase, texts, strict=True))
         resumed = "; goes on from its checkpoint" if (self.job.folder / CHECKPOINT).exists() else ""
         return f"{self.named.card}: {len(self.job.train):,} training images, batches of {self.job.recipe.batch_size}: {phases}{resumed}"
 
@@ -117,7 +119,7 @@ def start_training(request: TrainingRequest) -> TrainingWork:
     own = sets.of_model(names, schema.model_fields)
     settings = schema.parse({**spec.defaults.get(named.data, {}), **recipe.settings, **prefix, **own}, owner=named.model)
 
-    data, data_dir = CardData(name=named.data, settings={**recipe.data, **sets.data}), data_folder(request.data_dir)
+    data, data_dir = _data(named.data, described, {**recipe.data, **sets.data}), data_folder(request.data_dir)
     training_data, calibration = (open_data(described, data.name, split, data.settings, data_dir) for split in ("train", "calibration"))
     torch.manual_seed(recipe.seed)
     kind: type[GlimpseModel[Any]] = load_string(spec.model)
@@ -173,6 +175,12 @@ def _recipe(request: TrainingRequest, named: Named) -> Recipe:
         return Recipe.from_toml(path.read_text(encoding="utf-8"), name=path.name)
     except (OSError, UnicodeDecodeError) as error:
         raise GlimpseZooError(f"--recipe expects a TOML file, got {request.recipe_file!r}: {one_line(error)}") from None
+
+
+def _data(name: str, described: DatasetSpec, given: dict[str, Any]) -> CardData:
+    """The data set with the settings that were given, as values where they were text."""
+    schema: type[Settings] = load_string(described.config)
+    return CardData(name=name, settings=schema.parse(given, owner="data").model_dump(mode="json", include=set(given)))
 
 
 def _start_from(name: str, model: GlimpseModel[Any]) -> None:

@@ -33,6 +33,11 @@ def images_of(count: int = 4, seed: int = 3) -> Tensor:
     return torch.rand(count, 1, 64, 64, generator=torch.Generator().manual_seed(seed))
 
 
+def assert_same(logits: Tensor, expected: Tensor) -> None:
+    """Within 1e-5 of the largest logit: batches of other sizes take other kernels, which round differently."""
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
 def places(trace: Trace) -> Tensor:
     """(s, x, y) of every look, [B, T, 3]."""
     return torch.stack([torch.cat([look.decision.regions.scale[:, None], look.decision.regions.centre], 1) for look in trace.looks], 1)
@@ -122,9 +127,9 @@ def test_a_batch_gives_what_its_images_give_alone_and_in_another_order(policy: s
     whole = rollout(model, images, noise=Noise.of(1, ids), record=EVERY).logits_by_step()
     for i in range(5):
         alone = rollout(model, images[i : i + 1], noise=Noise.of(1, ids[i : i + 1]), record=EVERY).logits_by_step()
-        torch.testing.assert_close(alone[0], whole[i], rtol=1e-5, atol=1e-6)
+        assert_same(alone[0], whole[i])
     turned = rollout(model, images.flip(0), noise=Noise.of(1, ids.flip(0)), record=EVERY).logits_by_step()
-    torch.testing.assert_close(turned.flip(0), whole, rtol=1e-5, atol=1e-6)
+    assert_same(turned.flip(0), whole)
 
 
 @pytest.mark.parametrize("policy", ["learned", "random"])
@@ -135,7 +140,7 @@ def test_images_that_exit_and_leave_change_nothing_for_the_others(policy: str) -
     compact, whole = rollout(model, images, exit_rule=rule), rollout(model, images, exit_rule=rule, compact=False)
     assert len(compact.last_step.unique()) > 1  # some leave early, some do not
     assert torch.equal(compact.last_step, whole.last_step)
-    torch.testing.assert_close(compact.logits, whole.logits, rtol=1e-5, atol=1e-6)
+    assert_same(compact.logits, whole.logits)
 
 
 def locator_gradient(model: MGNet, images: Tensor, labels: Tensor) -> Tensor:
@@ -152,14 +157,15 @@ def test_equation_5_scales_the_locators_gradient_in_training_mode_only() -> None
     torch.testing.assert_close(scaled, 0.125 * true)
     assert true.abs().max() > 1e-6
 
-    # What evaluation gives is the true gradient: compare the largest entry for each of s, x and y with a finite difference in double
-    # precision. The positional code, through which the gradient stops by design, is cut off here.
+    # What evaluation gives is the true gradient: compare one weight of each of s, x and y with a finite difference in double precision.
+    # The positional code, through which the gradient stops by design, is cut off here.
     model, images = model.double().eval(), images.double()
     with torch.no_grad():
         for projection in (model.query, model.key, model.value):
             projection.weight[:, -3:] = 0
     true = locator_gradient(model, images, labels)
-    for row, column in enumerate(true.abs().argmax(1).tolist()):
+    column = int(true.abs().sum(0).argmax())
+    for row in (0, 1, 2):
         losses = []
         for step in (1e-7, -1e-7):
             with torch.no_grad():

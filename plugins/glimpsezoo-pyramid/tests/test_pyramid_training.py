@@ -203,18 +203,26 @@ def test_options_that_are_no_rule(options: dict[str, Any], message: str) -> None
     assert "\n" not in str(caught.value)
 
 
+def textures() -> Tensor:
+    """One image for each of LABELS: flat, stripes across, stripes down and a chequerboard, with some noise."""
+    odd = torch.arange(56) // 4 % 2
+    kinds = [odd[:, None] * 0, odd[:, None], odd[None, :], odd[:, None] ^ odd[None, :]]
+    clean = torch.stack([kinds[label].expand(56, 56).float() for label in LABELS])[:, None]
+    return (clean + images_of()) / 2
+
+
 def test_a_few_steps_lower_the_loss_and_steer_the_number_of_locations() -> None:
-    model, images, memory = model_of(0.0), images_of(), {}
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    model, images, memory = model_of(0.0), textures(), {}
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
     history: list[dict[str, float]] = []
-    for step in range(40):
+    for step in range(30):
         terms = training_step(model, images, LABELS, phase_of(memory, seed=step, levels=2, c_t=2))
         optimiser.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
         optimiser.step()
         history.append({name: value.item() for name, value in terms.items()})
     early, late = ({name: sum(h[name] for h in part) / 5 for name in ("cross_entropy", "cost")} for part in (history[:5], history[-5:]))
-    assert late["cross_entropy"] < 0.9 * early["cross_entropy"]
+    assert late["cross_entropy"] < 0.5 * early["cross_entropy"]
     assert late["cost"] < 0.2 * early["cost"]  # at the paper's lambda_t = 1e-7, with Adam's epsilon of 1e-8
 
 

@@ -5,10 +5,10 @@ from glimpsezoo import ModelSpec, hookimpl
 PAPER = "On Learning Where To Look (Ranzato, 2014)"
 RECIPES = "glimpsezoo_ranzato.recipes"
 
-# Table 3: 28 px images, one glimpse of one scale. Digits: the paper's sizes scaled from 48 px to a canvas of 64 px.
+# Table 3: 28 px images, one glimpse of one scale. Digits: a quarter of the canvas, as of 48 px.
 DEFAULTS = {
     "mnist": {"glimpses": 1, "low_size": 10, "patch": 10, "scales": 1},
-    "digits": {"low_size": 16, "patch": 16},
+    "digits": {"low_size": 16},
 }
 
 

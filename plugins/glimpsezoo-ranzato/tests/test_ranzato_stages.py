@@ -34,7 +34,7 @@ STAGES = {
     "ranzato.jittered-mnist.2-shared": SHARED,
     "ranzato.mnist.1": [FIRST],
     "ranzato.mnist.1-centre": [{"low", "glimpses.0"}],
-    "ranzato.digits": [FIRST, SECOND],
+    "ranzato.digits": [*SHARED, {"glimpses.0"}],
 }
 
 

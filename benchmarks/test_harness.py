@@ -1,6 +1,6 @@
 """What measuring costs: the harness against a bare loop over the same loader, and cost counting against none.
 
-    pytest benchmarks/test_harness.py --benchmark-json out.json && python benchmarks/ratios.py out.json
+pytest benchmarks/test_harness.py --benchmark-json out.json && python benchmarks/ratios.py out.json
 """
 
 import pytest

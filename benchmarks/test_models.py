@@ -1,6 +1,6 @@
 """What looking through glimpses saves: compaction under a confidence exit, and MGNet against its baseline.
 
-    pytest benchmarks/test_models.py --benchmark-json out.json && python benchmarks/ratios.py out.json
+pytest benchmarks/test_models.py --benchmark-json out.json && python benchmarks/ratios.py out.json
 """
 
 import pytest

@@ -46,7 +46,7 @@ class PhaseRecipe(Settings):
 class Recipe(Settings):
     """A whole training. settings: of the model; data: of the data set; start: a card whose weights the training begins with."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     batch_size: int = Field(ge=2)
     start: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)

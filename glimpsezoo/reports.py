@@ -88,7 +88,7 @@ def _footnote(result: Result) -> str:
         sources = f" of {top1.groups:,} sources (resampled for the intervals)" if top1.groups != top1.n else " (Wilson intervals)"
         line = f"{data.name} {data.split}: {top1.n:,} images{sources}, {size} px."
         if data.skipped:
-            line += f" {data.skipped} unreadable images were skipped."
+            line += f" {data.skipped} unreadable image{'' if data.skipped == 1 else 's'} skipped."
     else:
         line = f"{data.name}: {size} px, {data.classes} classes."
         if result.flops and result.flops.images == "noise":

@@ -1,10 +1,12 @@
 """Costs: single operations against formulas by hand, and the meter's sums against counts of whole runs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from toys import Counted, Peek, Tree, TreeDecision, TreeState, batch_of_images, toy
+from toys import Counted, Peek, PeekState, Tree, TreeDecision, TreeState, batch_of_images, toy
 
 import glimpsezoo.cost
 from glimpsezoo.cost import MacTable, Meter, count_macs
@@ -12,6 +14,7 @@ from glimpsezoo.driver import Record, Trace, rollout
 from glimpsezoo.exits import Confidence
 from glimpsezoo.noise import Noise
 from glimpsezoo.protocol import PHASES, Phase
+from glimpsezoo.regions import Decision, Regions
 
 IMAGES = batch_of_images(24)
 NOISE = Noise.of(7, torch.arange(24))
@@ -221,6 +224,42 @@ def test_a_tree_costs_the_nodes_it_has() -> None:
         inner[i] = len(set(parents))
     assert macs["classify"].tolist() == (inner * 16 * 8 + 8 * 3).tolist()
     assert len(set(macs["classify"].tolist())) > 3, "the trees of this test are meant to differ"
+
+
+class Uneven(Peek):
+    """Looks at two regions of an image at once, of levels that its noise picks; level 1 costs double, and fusing more at every step."""
+
+    def sense(self, images: Tensor, state: PeekState, regions: Regions) -> Tensor:
+        features = super().sense(images, state, regions)
+        deep = (regions.level == 1).nonzero().squeeze(1)
+        return features.index_add(0, deep, super().sense(images, state, regions.keep(regions.level == 1)))
+
+    def fuse(self, state: PeekState, decision: Decision, features: Tensor) -> PeekState:
+        for _ in range(state.step):
+            state = replace(state, memory=self.fuse_memory(state.memory))
+        total = features.new_zeros(len(state.memory), features.shape[1]).index_add(0, decision.regions.image, features)
+        return super().fuse(state, decision, total)
+
+    def locate(self, state: PeekState) -> Decision:
+        batch = len(state.memory)
+        centre = super().locate(state).regions.centre.repeat_interleave(2, 0)
+        level = (state.noise.uniform(state.step, 2) > 0.5).long().flatten()  # [2 B]
+        image = torch.arange(batch).repeat_interleave(2)
+        return Decision.certain(
+            Regions(image=image, centre=centre, scale=torch.full((2 * batch,), 0.3), level=level, parent=0 * image - 1, batch=batch)
+        )
+
+
+@pytest.mark.parametrize("rule", [None, Confidence(0.75)], ids=["budget", "exits"])
+def test_levels_within_a_step_and_steps_may_cost_what_they_like(rule: Confidence | None) -> None:
+    model = toy(Uneven)
+    trace = metered(model, exit_rule=rule)
+    macs = sum(table(trace).stopped_at(4, classify_every_step=trace.rule_reads).values())
+    assert macs.sum() == count_macs(lambda: rollout(model, IMAGES, noise=NOISE, exit_rule=rule)).macs
+    for i in range(6):
+        row = torch.tensor([i])
+        assert macs[i] == count_macs(lambda row=row: rollout(model, IMAGES[row], noise=NOISE.select(row), exit_rule=rule)).macs
+    assert len(set(macs.tolist())) > 3
 
 
 @pytest.mark.parametrize("compact", [True, False])

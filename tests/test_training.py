@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import TASK, Peek, toy
 from torch.nn import functional as F
+from toys import TASK, Peek, toy
 
 from glimpsezoo.data.base import DataInfo, Example, ImageData
 from glimpsezoo.driver import rollout

@@ -31,6 +31,8 @@ def batch_of_images(count: int, seed: int = 0) -> Tensor:
 def crops(images: Tensor, regions: Regions, side: int) -> Tensor:
     """What N regions show of images [B, C, H, W], as [N, C, side, side]."""
     count = len(regions)
+    if not count:  # affine_grid makes no empty grid
+        return images.new_zeros(0, images.shape[1], side, side)
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = regions.scale
     theta[:, :, 2] = regions.centre

@@ -1,5 +1,6 @@
 """The command line. Importing it loads neither torch nor timm nor datasets: each command imports what it needs when it runs."""
 
+import os
 import sys
 import traceback
 
@@ -53,6 +54,7 @@ def main(args: list[str] | None = None) -> None:
     What nobody foresaw is one line with exit status 1, too: --debug shows its traceback.
     """
     debug = "--debug" in (sys.argv[1:] if args is None else args)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # what fails for good is said in the one line, its retries are not
     try:
         status = cli.main(args=args, prog_name="glimpsezoo", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):

@@ -19,7 +19,7 @@ class SizedSettings(Settings):
 class PlacedSettings(Settings):
     """Digits placed on a canvas."""
 
-    seed: int = Field(0, description="seed of placements, noise and textures")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of placements, noise and textures")
 
 
 class MnistSettings(Settings):
@@ -48,7 +48,7 @@ class RescaledMnistSettings(PlacedMnistSettings, SizedSettings):
 class AugmentedSettings(SizedSettings):
     """Natural images: how big they are, and how training varies them."""
 
-    seed: int = Field(0, description="seed of the training augmentation")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of the training augmentation")
     crop_area: float = Field(0.08, gt=0, le=1, description="least share of the image that a training crop covers")
     crop_aspect: float = Field(4 / 3, ge=1, description="largest ratio of a training crop's sides")
     interpolation: Literal["bilinear", "random"] = Field(

@@ -244,8 +244,10 @@ def prepare(request: RunRequest) -> RunWork:
     names = _names(choices)
     if request.update_card and not all(choice.card for choice in choices):
         raise GlimpseZooError("--update-card expects trained cards, got a model without one: name a card, or leave it out")
-    data = _open(request, described, sets) if "accuracy" in request.measures or request.checkpoint != "none" else None
-    task = data.task if data is not None else declared_task(described, request.data, sets)
+    data, task = None, task_of(described, sets.data)
+    if task is None or "accuracy" in request.measures or request.checkpoint != "none":
+        data = _open(request, described, sets)
+        task = data.task
     models = [build_model(choice, task, checkpoint=request.checkpoint, seed=request.seed) for choice in choices]
     if data is not None:
         check_writable(STORE)
@@ -288,14 +290,6 @@ def _names(choices: list[ModelChoice]) -> list[str]:
 def _open(request: RunRequest, described: DatasetSpec, sets: Assignments) -> ImageData:
     folder, bad = data_folder(request.data_dir), request.on_bad_image
     return limited(open_data(described, request.data, request.split, sets.data, folder, on_bad_image=bad), request.limit)
-
-
-def declared_task(described: DatasetSpec, name: str, sets: Assignments) -> Task:
-    """The task that a data set declares without being opened. Raises `GlimpseZooError` where only opening it tells."""
-    task = task_of(described, sets.data)
-    if task is None:
-        raise GlimpseZooError(f"{name} does not declare its image size and classes: measure it with its data (--measure accuracy,flops)")
-    return task
 
 
 def _output(request: RunRequest) -> Path:

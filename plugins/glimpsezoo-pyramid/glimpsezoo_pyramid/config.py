@@ -21,7 +21,7 @@ class PyramidConfig(Settings):
     levels: int | None = Field(default=None, ge=1, le=8)
     decide: Literal["sample", "mode"] = "sample"
     policy: Literal["learned", "random", "centre", "scan"] = "learned"
-    cells: float = Field(default=2.0, gt=0, le=CELLS)
+    cells: float = Field(default=2.0, gt=0, lt=CELLS)
 
 
 class BaselineConfig(Settings):

@@ -252,6 +252,11 @@ def test_trivial_policies() -> None:
     assert not model_of(policy="random", levels=1).stochastic
 
 
+def test_random_must_leave_some_cells_out() -> None:
+    with pytest.raises(GlimpseZooError, match=r"cells of pyramid-m3.*got 9"):
+        PyramidConfig.parse({"cells": 9}, owner="pyramid-m3")
+
+
 def test_trivial_policies_run_no_location_module() -> None:
     model = model_of(policy="scan")
     del model.location

@@ -1,0 +1,72 @@
+"""What the tests of measuring measure: a made-up data set, made-up models with a config, and a condition."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from toys import TASK, Counted, Peek, batch_of_images, toy
+
+from glimpsezoo.conditions import Condition
+from glimpsezoo.data.base import BadImageError, DataInfo, Example, ImageData
+from glimpsezoo.evaluation import Job
+from glimpsezoo.noise import Noise
+from glimpsezoo.settings import Settings
+from glimpsezoo.store import Rows
+
+IMAGES = 33
+INFO = DataInfo(name="made-up", source="a seed", revision=None, fingerprint="1", split="test", transform="none")
+
+
+class MadeUp(ImageData):
+    """Three images of a source image; ids that are no positions."""
+
+    def __init__(self, *, bad: tuple[int, ...] = (), info: DataInfo = INFO) -> None:
+        self.info, self.task, self.bad = info, TASK, bad
+        self.images = batch_of_images(IMAGES)
+
+    def __len__(self) -> int:
+        return IMAGES
+
+    def __getitem__(self, index: int) -> Example:
+        if index in self.bad:
+            raise BadImageError(f"row {index} is no image")
+        return Example(self.images[index], label=index % 3, id=1000 + 7 * index, group=index // 3)
+
+
+class Config(Settings):
+    width: int = 3
+
+
+def model_of(kind: type[Counted], **settings: int) -> Counted:
+    model = toy(kind, **settings)
+    model.config = Config()
+    return model
+
+
+def job_of(kind: type[Counted] = Peek, **parts: Any) -> Job:
+    return Job(model_of(kind), "toy", MadeUp(), **parts)
+
+
+def assert_same(a: Rows, b: Rows) -> None:
+    for f in fields(Rows):
+        np.testing.assert_allclose(getattr(a, f.name), getattr(b, f.name), rtol=1e-5, atol=1e-6, err_msg=f.name)
+
+
+@dataclass
+class Darker(Condition):
+    """Darkens by the image's own noise, and notes what it was given."""
+
+    severity: int
+    given: list[tuple[Tensor, Tensor, bool]] = field(default_factory=list)
+    name = "darker"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {"severity": self.severity}
+
+    def apply(self, images: Tensor, labels: Tensor, ids: Tensor, model: Any) -> Tensor:
+        self.given.append((labels, ids, torch.is_grad_enabled() and not model.training))
+        shade = Noise.of(0, ids).uniform(0, 1)[:, :, None, None]  # [B, 1, 1, 1]
+        return images * shade ** (0.5 * self.severity)

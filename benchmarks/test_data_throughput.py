@@ -24,6 +24,7 @@ GPU = torch.cuda.is_available()
 CORES = len(os.sched_getaffinity(0))
 WORKERS = max(1, CORES - 2) if GPU else max(1, CORES // 2)
 BATCH, IMAGES, TURNS = (512, 51_200, 5) if GPU else (64, 1_280, 5)
+SHORT = "GLIMPSEZOO_SHORT" in os.environ  # one turn, to see that it runs: on a busy machine it can tell nothing
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_the_loader_keeps_up(images: ImageData) -> None:
     model = resnet18(num_classes=200).eval().to(device)
     in_memory = list(batches(images, 0, 4 * BATCH, BATCH)) * (IMAGES // BATCH // 4)
     shares, speeds = [], []
-    for _ in range(TURNS):
+    for _ in range(1 if SHORT else TURNS):
         bare = seconds(model, iter(in_memory), device)
         fed = seconds(model, batches(images, 0, IMAGES, BATCH, WORKERS), device)
         shares.append(bare / fed)
@@ -63,4 +64,4 @@ def test_the_loader_keeps_up(images: ImageData) -> None:
     decoding = 1_000 / (time.process_time() - start)
     share, speed = statistics.median(shares), statistics.median(speeds)
     print(f"{device.type}, {WORKERS} workers: bare {speed:.0f} images/s, fed {share:.1%} of it; one core decodes {decoding:.0f} images/s")
-    assert share >= LEAST
+    assert share >= LEAST or SHORT

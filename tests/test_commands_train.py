@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,10 @@ def interrupt(patch: pytest.MonkeyPatch, step: int, signals: int) -> None:
 
     def struck(model: Any, images: torch.Tensor, labels: torch.Tensor, phase: TrainingPhase) -> dict[str, torch.Tensor]:
         for _ in range(signals if phase.step == step else 0):
+            handler = signal.getsignal(signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
+            while signal.getsignal(signal.SIGINT) is handler:  # until it is handled: two at once would be one
+                time.sleep(0.001)
         return plain(model, images, labels, phase)
 
     patch.setattr(glimpsezoo_mgnet.training, "mgnet_step", struck)

@@ -46,6 +46,16 @@ class Count:
     uncounted: frozenset[str]
 
 
+class _NoModules:
+    """In place of torch's tracker of modules, which nobody reads here and which fails on views of parameters made without gradients."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
 class _Names(TorchDispatchMode):
     """Keeps the operations that gave floating-point values: the bookkeeping of indices and masks is no cost of a model."""
 
@@ -80,6 +90,7 @@ def count_macs(run: Callable[[], Any]) -> Count:
     """
     names = _Names()
     counter = FlopCounterMode(display=False, custom_mapping=_EXTRA_FORMULAS)
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
     with _attention_in_the_open(), torch.no_grad(), names, counter:
         run()
     uncounted = {

@@ -321,3 +321,19 @@ def test_metering_changes_no_prediction(model: Counted) -> None:
     with torch.no_grad():
         plain = rollout(model, IMAGES, noise=NOISE)
     assert torch.equal(metered(model).logits, plain.logits)
+
+
+class Expanding(nn.Module):
+    """Hands a view of a parameter to another module, as class tokens are in pit and cait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.inner = nn.Parameter(torch.ones(1, 3)), nn.Linear(3, 5)
+
+    def forward(self) -> Tensor:
+        return self.inner(self.token.expand(4, -1))
+
+
+def test_views_of_parameters_that_modules_pass_on_are_counted() -> None:
+    model = Expanding()
+    assert count_macs(lambda: model()).macs == 4 * 3 * 5

@@ -17,7 +17,13 @@ RUNS = [
     ("cnn4", "tmnist", 60, 0.95, ("train.lr=0.003",)),
     ("ranzato.jittered-mnist.2", "jittered-mnist", 400, 0.95, ()),
     ("pyramid-m3.plain-mnist.28", "plain-mnist", 200, 0.95, ()),
-    ("mgnet", "tiny-imagenet", 120, 0.99, ("train.batch_size=32", "train.lr=0.02")),  # 4,000 images of 200 classes teach little
+    (
+        "mgnet",
+        "tiny-imagenet",
+        120,
+        0.99,
+        ("train.batch_size=32", "train.optimiser=adamw", "train.lr=0.001"),
+    ),  # 4,000 images of 200 classes teach little
 ]
 
 

@@ -44,10 +44,14 @@ class PhaseRecipe(Settings):
 
 
 class Recipe(Settings):
-    """A whole training. settings: of the model; data: of the data set; start: a card whose weights the training begins with."""
+    """A whole training. settings: of the model; data: of the data set; start: a card whose weights the training begins with.
+
+    precision: of convolutions and products; 'auto' is bfloat16 on a GPU and float32 elsewhere. Weights are float32 in any case.
+    """
 
     seed: int = Field(0, ge=0, lt=2**32)
     batch_size: int = Field(ge=2)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     start: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict)
@@ -63,18 +67,16 @@ class Recipe(Settings):
         return cls.parse(values, owner=f"recipe {name}")
 
     def override(self, values: Mapping[str, Any]) -> Self:
-        """With `--set train.KEY=value`: `seed` and `batch_size` of the recipe, any other key in every phase."""
-        whole = self.model_dump()
+        """With `--set train.KEY=value`: those of the whole training, any other key in every phase."""
+        whole, own = self.model_dump(), ("seed", "batch_size", "precision")
         for key, value in values.items():
-            if key in {"seed", "batch_size"}:
+            if key in own:
                 whole[key] = value
             elif key in PhaseRecipe.model_fields:
                 length = {"epochs": "steps", "steps": "epochs"}.get(key)
                 whole["phase"] = tuple({**phase, **({length: None} if length else {}), key: value} for phase in whole["phase"])
             else:
-                raise GlimpseZooError(
-                    f"a recipe has no key {key!r}: {did_you_mean(key, [*PhaseRecipe.model_fields, 'seed', 'batch_size'])}"
-                )
+                raise GlimpseZooError(f"a recipe has no key {key!r}: {did_you_mean(key, [*PhaseRecipe.model_fields, *own])}")
         return type(self).parse(whole, owner="train")
 
 

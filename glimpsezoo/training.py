@@ -111,9 +111,7 @@ class _TrainingRun:
     def __init__(self, job: TrainingJob) -> None:
         self.job = job
         self.recipe = job.recipe
-        self.model = job.model.to(job.device)
-        if job.device.type == "cuda":
-            self.model.to(memory_format=torch.channels_last)
+        self.model = job.model.to(job.device, memory_format=torch.channels_last)  # convolutions are faster so, on a CPU as well
         self.phase, self.step = 0, 0  # the phase under way and its next step
         self.whole = True  # false within a step
         self.optimiser: torch.optim.Optimizer | None = None
@@ -189,7 +187,7 @@ class _TrainingRun:
             memory=self.memory,
         )
         self._hold_fixed(phase)
-        with _mixed_precision(device):
+        with _mixed_precision(self.recipe.precision, device):
             losses = self.job.training_step(self.model, images, labels, context)
         loss = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(loss):
@@ -342,6 +340,7 @@ def _mixed(seed: int, phase: int, step: int) -> int:
     return int.from_bytes(digest, "big")
 
 
-def _mixed_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """bfloat16 on a GPU: no loss scaling, whose state would have to be resumed as well."""
-    return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
+def _mixed_precision(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """bfloat16 needs no loss scaling, whose state would have to be resumed as well."""
+    mixed = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16) if mixed else contextlib.nullcontext()

@@ -115,7 +115,8 @@ def test_what_another_process_measures_is_left_for_last_and_taken_from_it(tmp_pa
 
 def test_two_at_once_share_the_work(tmp_path: Path) -> None:
     found: list[Evaluation] = []
-    threads = [threading.Thread(target=lambda: found.append(evaluate(job_of(), None, UnitStore(tmp_path)))) for _ in range(2)]
+    jobs = job_of(), job_of()  # made before the threads start: making a model seeds torch, whose generator they would share
+    threads = [threading.Thread(target=lambda job=job: found.append(evaluate(job, None, UnitStore(tmp_path)))) for job in jobs]
     for thread in threads:
         thread.start()
     for thread in threads:

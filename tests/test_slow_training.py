@@ -11,19 +11,14 @@ from glimpsezoo.workflows.training import TrainingRequest, start_training
 
 HERE = Path(__file__).parent.parent
 DATA = Path(os.environ.get("GLIMPSEZOO_TEST_DATA") or HERE.parent / "shared" / "data")
+SMALL_BATCHES = ("train.batch_size=32", "train.optimiser=adamw", "train.schedule=one-cycle", "train.clip=1")
 RUNS = [
     # model, data, steps of each phase, what share of the loss may be left, further settings
     ("mgnet", "tmnist", 150, 0.95, ("train.lr=0.003",)),
     ("cnn4", "tmnist", 60, 0.95, ("train.lr=0.003",)),
     ("ranzato.jittered-mnist.2", "jittered-mnist", 400, 0.95, ()),
     ("pyramid-m3.plain-mnist.28", "plain-mnist", 200, 0.95, ()),
-    (
-        "mgnet",
-        "tiny-imagenet",
-        120,
-        0.99,
-        ("train.batch_size=32", "train.optimiser=adamw", "train.lr=0.001"),
-    ),  # 4,000 images of 200 classes teach little
+    ("mgnet", "tiny-imagenet", 300, 0.99, (*SMALL_BATCHES, "train.lr=0.0005")),  # 9,600 images of 200 classes teach little
 ]
 
 
@@ -56,7 +51,8 @@ def test_a_short_run_lowers_the_loss_and_resumes(model: str, data: str, steps: i
 
     whole = work("whole")
     found = losses(train(whole.job))
-    assert sum(found[-10:]) < left * sum(found[:10])
+    fifth = steps // 5
+    assert sum(found[-fifth:]) < left * sum(found[:fifth])
 
     cut = train(work("cut").job)
     for _ in range(steps // 2):

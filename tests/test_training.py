@@ -168,3 +168,13 @@ def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path):
 def test_progress_counts_over_all_phases(tmp_path: Path):
     lines: list[Progress] = list(train(job(tmp_path)))
     assert [line.done for line in lines] == list(range(1, 2 * 4 + 5 + 1))
+
+
+def test_bfloat16_is_a_choice_of_the_recipe_and_leaves_float32_weights(tmp_path: Path):
+    def first_loss(folder: str, recipe: str) -> float:
+        return next(train(job(tmp_path / folder, recipe))).losses["ce"]
+
+    exact, mixed = first_loss("exact", RECIPE), first_loss("mixed", 'precision = "bfloat16"' + RECIPE)
+    assert 0 < abs(exact - mixed) < 0.02 * exact
+    whole = finish(job(tmp_path / "whole", 'precision = "bfloat16"' + RECIPE))
+    assert {tensor.dtype for tensor in whole.values()} == {torch.float32}

@@ -14,33 +14,41 @@ from typing import TYPE_CHECKING, Any
 from glimpsezoo.hooks import hookimpl
 
 if TYPE_CHECKING:
-    from glimpsezoo.api import create_model, evaluate, list_models, load
+    from glimpsezoo.api import EvaluationResult, create_model, evaluate, list_models, load
+    from glimpsezoo.attacks.base import Attack
+    from glimpsezoo.attacks.settings import AttackSettings
+    from glimpsezoo.attacks.victim import Victim
     from glimpsezoo.batched import Batched, select_rows
+    from glimpsezoo.conditions import Clean, Condition
     from glimpsezoo.cost import Meter, count_macs
     from glimpsezoo.driver import Record, Trace, rollout
     from glimpsezoo.errors import GlimpseZooError, did_you_mean
-    from glimpsezoo.exits import Confidence, ExitRule, Fixed
+    from glimpsezoo.exits import Confidence, Entropy, ExitRule, Fixed, Margin, Patience, ThresholdRule
     from glimpsezoo.noise import Noise
     from glimpsezoo.policies import trivial_centres
     from glimpsezoo.protocol import GlimpseModel, PaperMacs, Phase, State
     from glimpsezoo.regions import Decision, Regions
     from glimpsezoo.settings import Settings
-    from glimpsezoo.specs import DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Task
+    from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Task
     from glimpsezoo.training import TrainingPhase
 
 _HOME = {
-    "glimpsezoo.api": ("create_model", "evaluate", "list_models", "load"),
+    "glimpsezoo.api": ("EvaluationResult", "create_model", "evaluate", "list_models", "load"),
+    "glimpsezoo.attacks.base": ("Attack",),
+    "glimpsezoo.attacks.settings": ("AttackSettings",),
+    "glimpsezoo.attacks.victim": ("Victim",),
     "glimpsezoo.batched": ("Batched", "select_rows"),
+    "glimpsezoo.conditions": ("Clean", "Condition"),
     "glimpsezoo.cost": ("Meter", "count_macs"),
     "glimpsezoo.errors": ("GlimpseZooError", "did_you_mean"),
-    "glimpsezoo.exits": ("Confidence", "ExitRule", "Fixed"),
+    "glimpsezoo.exits": ("Confidence", "Entropy", "ExitRule", "Fixed", "Margin", "Patience", "ThresholdRule"),
     "glimpsezoo.noise": ("Noise",),
     "glimpsezoo.policies": ("trivial_centres",),
     "glimpsezoo.protocol": ("GlimpseModel", "PaperMacs", "Phase", "State"),
     "glimpsezoo.regions": ("Decision", "Regions"),
     "glimpsezoo.driver": ("Record", "Trace", "rollout"),
     "glimpsezoo.settings": ("Settings",),
-    "glimpsezoo.specs": ("DatasetSpec", "ExitRuleSpec", "ImporterSpec", "ModelSpec", "Task"),
+    "glimpsezoo.specs": ("AttackSpec", "CorruptionSpec", "DatasetSpec", "ExitRuleSpec", "ImporterSpec", "ModelSpec", "Task"),
     "glimpsezoo.training": ("TrainingPhase",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

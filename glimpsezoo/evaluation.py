@@ -63,8 +63,9 @@ class EvaluationConfig:
     """How to measure; of these, only the seed decides the outcome.
 
     batch_size: 'auto' goes by the size of the images, and halves where the device's memory does not suffice.
-    device: the model is moved there; None leaves it where it is. workers: processes that decode images.
-    on_bad_image: 'fail' raises `BadImageError`; 'skip' leaves the image out and names it. fresh: reuse nothing.
+    device: the model is moved there; None leaves it where it is. Its convolutions become channels-last.
+    workers: processes that decode images. on_bad_image: 'fail' raises `BadImageError`; 'skip' leaves the image out and names it.
+    fresh: reuse nothing.
     """
 
     batch_size: int | Literal["auto"] = "auto"
@@ -132,7 +133,8 @@ def measure(
     _check(job, config)
     if config.device is not None:
         job.model.to(config.device)
-    with _evaluating(job.model):
+    job.model.to(memory_format=torch.channels_last)  # a convolution takes two thirds of the time so
+    with evaluating(job.model):
         yield from _Measuring(job, config, store, on_images or _ignore).blocks()
 
 
@@ -160,7 +162,7 @@ def identity_of(job: Job, seed: int) -> dict[str, Any]:
         "condition": {
             "name": job.condition.name,
             "parameters": job.condition.parameters,
-            "implementation": [job.condition.implementation, source_hash(type(job.condition))],
+            "implementation": [job.condition.implementation, source_hash(job.condition.kind)],
         },
         "exit_rule": {
             "name": job.exit_rule.name,
@@ -328,7 +330,8 @@ class _Measuring:
 
     def _batch(self, batch: Batch) -> Rows:
         model, ids = self.job.model, batch.ids.to(self.device)
-        images = self.job.condition.apply(batch.images.to(self.device), batch.labels.to(self.device), ids, model)
+        before, noise = batch.images.to(self.device), Noise.of(self.config.seed, ids)
+        images = self.job.condition.apply(before, batch.labels.to(self.device), ids, model)
         # no_grad and not inference_mode, in which torch's counter of operations sees other, coarser operations.
         with torch.no_grad():
             trace = rollout(
@@ -336,7 +339,8 @@ class _Measuring:
                 images,
                 steps=self.job.steps,
                 exit_rule=self.job.exit_rule,
-                noise=Noise.of(self.config.seed, ids),
+                choose=self.job.condition.choices(before, noise, model),
+                noise=noise,
                 record=Record(every_step=True, meter=self.meter),
             )
             return rows_of(trace, batch)
@@ -351,7 +355,7 @@ def _ignore(images: int) -> None:
 
 
 @contextmanager
-def _evaluating(model: GlimpseModel[Any]) -> Iterator[None]:
+def evaluating(model: GlimpseModel[Any]) -> Iterator[None]:
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

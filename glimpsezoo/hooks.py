@@ -2,7 +2,7 @@
 
 import pluggy
 
-from glimpsezoo.specs import DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec
+from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec
 
 GROUP = "glimpsezoo"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -17,6 +17,16 @@ def register_models() -> list[ModelSpec]:  # type: ignore[empty-body]
 @hookspec
 def register_datasets() -> list[DatasetSpec]:  # type: ignore[empty-body]
     """Data sets that users can name."""
+
+
+@hookspec
+def register_corruptions() -> list[CorruptionSpec]:  # type: ignore[empty-body]
+    """Corruptions that models are measured under."""
+
+
+@hookspec
+def register_attacks() -> list[AttackSpec]:  # type: ignore[empty-body]
+    """Attacks that models are measured under."""
 
 
 @hookspec

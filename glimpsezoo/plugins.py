@@ -14,16 +14,25 @@ import pluggy
 
 from glimpsezoo import builtin, hooks
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
-from glimpsezoo.specs import DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Provenance, Spec
+from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Provenance, Spec
 
 T = TypeVar("T", bound=Spec)
 HOOKS = {
     "register_models": ModelSpec,
     "register_datasets": DatasetSpec,
+    "register_corruptions": CorruptionSpec,
+    "register_attacks": AttackSpec,
     "register_exit_rules": ExitRuleSpec,
     "register_importers": ImporterSpec,
 }
-_NOUNS: dict[type[Spec], str] = {ModelSpec: "model", DatasetSpec: "data set", ExitRuleSpec: "exit rule", ImporterSpec: "importer"}
+_NOUNS: dict[type[Spec], str] = {
+    ModelSpec: "model",
+    DatasetSpec: "data set",
+    CorruptionSpec: "corruption",
+    AttackSpec: "attack",
+    ExitRuleSpec: "exit rule",
+    ImporterSpec: "importer",
+}
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,10 @@ class EqualAccuracy(Section):
 
 
 class Anytime(Section):
-    """Accuracy against cost. area: under the curve. calibrated_on: the split that the thresholds come from."""
+    """Accuracy against cost, from real early exits; the last point is the whole run without a rule.
+
+    area: under the curve over the budgets that it spans, as a mean accuracy. calibrated_on: the split that the thresholds come from.
+    """
 
     curve: tuple[AnytimePoint, ...]
     area: float
@@ -224,22 +227,45 @@ class Mce(Section):
 
 
 class Corruptions(Section):
-    """table: corruption -> top-1 accuracy at severities 1 to 5. mean: over all of them. by_step: that mean, for every step."""
+    """table: corruption -> top-1 accuracy at severities 1 to 5, null where not measured. clean: of the same n images unchanged,
+    null where published images were read.
+
+    mean: over all measured severities of the benchmark's corruptions (of all, if none of the benchmark's was measured); by_step: that
+    mean, for every step. implementation: what computed them, with its version. preset: the published constants for this image size.
+    """
 
     implementation: str
     preset: str
     n: int
-    table: dict[str, tuple[Estimate, ...]]
+    clean: Estimate | None
+    table: dict[str, tuple[Estimate | None, ...]]
     mean: Estimate
     by_step: tuple[Estimate, ...]
     mce: Mce | None
 
 
+class ExitRuleUsed(Section):
+    """The exit rule of a run, by name and threshold."""
+
+    rule: str
+    threshold: float
+
+
+class Unattacked(Section):
+    """The same images, budget and exit rule without the attack."""
+
+    top1: Estimate
+    macs_mean: float
+    steps_mean: float
+
+
 class Attack(Section):
     """Accuracy under one attack. eps, step_size: in `space` ('pixels' means [0, 1]). eot: samples a gradient is the mean of.
 
-    evaluations: forward passes an image that decide success. target: which prediction is attacked. path: whether the attacked run
-    chooses its looks freely or keeps the clean ones. surrogate: what stands in for hard choices in the gradient.
+    evaluations: runs an image, with noise of their own, over which accuracy is averaged; one where nothing is drawn. target: which
+    prediction is attacked; with 'any-step', `top1` counts images that are right at every step. path: whether the attacked run chooses
+    its looks freely or keeps the clean ones. surrogate: what stands in for hard choices in the gradient. settings: those of this
+    attack alone.
     """
 
     name: str
@@ -254,18 +280,24 @@ class Attack(Section):
     target: Literal["final", "any-step", "exit"]
     path: Literal["free", "frozen"]
     surrogate: str | None
+    settings: dict[str, Any]
+    exit_rule: ExitRuleUsed | None
     n: int
     top1: Estimate
     by_step: tuple[Estimate, ...]
     macs_mean: float
     steps_mean: float
+    clean: Unattacked
 
 
 class Masking(Section):
-    """Whether the attacks can be believed. checks: what was looked at, by name."""
+    """Whether attacked accuracy can be believed. checks: what was looked at, by name, with its numbers and its own verdict.
+
+    verdict: the worst of theirs.
+    """
 
     verdict: Literal["ok", "suspect", "unreliable"]
-    checks: dict[str, Any]
+    checks: dict[str, dict[str, Any]]
 
 
 class SpeedBatch(Section):

@@ -126,6 +126,29 @@ class ExitRuleSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CorruptionSpec(Spec):
+    """A corruption of images at severities 1 to 5.
+
+    `corrupt`: import string of `corrupt(images, severity, preset, noise) -> images`, on RGB images [B, 3, H, W] in [0, 1], with the
+    preset '224', '64' or '32' that goes by the images' size; what is random in it follows from `noise`, the images' own.
+    benchmark: one of the 15 that the mean and mCE are taken over. by_channel: it changes every channel alone and alike; grey images
+    then come as [B, 1, H, W], which takes a third of the time.
+    """
+
+    corrupt: str
+    benchmark: bool = False
+    by_channel: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSpec(Spec):
+    """An attack. `attack`: import string of an `Attack`, built from its settings. `config`: import string of those (torch-free)."""
+
+    attack: str
+    config: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImporterSpec(Spec):
     """Turns a foreign checkpoint into a card. The spec's name is the model's name.
 

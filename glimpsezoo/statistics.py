@@ -115,6 +115,17 @@ def _proportion(hits: Bool[ndarray, "n"], groups: Groups, resampled: Float[ndarr
     return Estimate(value=right / n, low=low, high=high, n=n, groups=groups.count)
 
 
+def mean_share(shares: Float[ndarray, "n"], groups: Int[ndarray, "n"]) -> Estimate:
+    """The mean of shares in [0, 1], one an image (of conditions survived, say), with a percentile bootstrap over groups.
+
+    >>> mean_share(np.array([0.25, 0.5, 0.75]), np.arange(3)).value
+    0.5
+    """
+    found = Groups.of(groups)
+    resampled = found.resampled_sums(shares[:, None].astype(float))
+    return _mean(shares, found, resampled[:, 0] / resampled[:, -1])
+
+
 @dataclass(frozen=True)
 class Scores:
     """How n images fared at T steps. hits, top5: right or not. nll: in nats. confidence: the predicted class's probability."""

@@ -95,6 +95,10 @@ class Rows:
         """The rows of all parts (at least one), in order."""
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS})
 
+    def where(self, mask: Bool[ndarray, "n"]) -> Self:
+        """The rows of the images of `mask`."""
+        return type(self)(**{name: getattr(self, name)[mask] for name in _COLUMNS})
+
     def to_table(self) -> pa.Table:
         """A table with a column a field; values by step or phase are lists of fixed size."""
         columns = {}
@@ -165,6 +169,23 @@ class UnitStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_rows(self.path(unit_id), unit)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
+
+    def read_finding(self, name: str) -> str | None:
+        """A finding that is no table of rows: the text that was written under this name; None if there is none."""
+        try:
+            return (self.folder / f"{name}.json").read_text(encoding="utf-8")
+        except OSError:
+            return None
+
+    def write_finding(self, name: str, text: str) -> None:
+        """Write such a finding whole. Raises `GlimpseZooError` if the folder cannot be written."""
+        part = self.folder / f".{name}.{uuid.uuid4().hex}.part"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part.write_text(text, encoding="utf-8")
+            os.replace(part, self.folder / f"{name}.json")
         except OSError as error:
             raise _unwritable(self.folder, error) from None
 

@@ -111,7 +111,8 @@ class _TrainingRun:
     def __init__(self, job: TrainingJob) -> None:
         self.job = job
         self.recipe = job.recipe
-        self.model = job.model.to(job.device, memory_format=torch.channels_last)  # convolutions are faster so, on a CPU as well
+        self.model = job.model.to(job.device)
+        self.model.to(memory_format=torch.channels_last)  # convolutions are faster so, on a CPU as well
         self.phase, self.step = 0, 0  # the phase under way and its next step
         self.whole = True  # false within a step
         self.optimiser: torch.optim.Optimizer | None = None

@@ -4,7 +4,8 @@ import pytest
 import torch
 from made_data import opened
 
-from glimpsezoo.data import Batch, DataInfo, Example, ImageData, batches, batches_per_epoch, training_batches
+from glimpsezoo.data import BadImageError, Batch, DataInfo, Example, ImageData, batches, batches_per_epoch, training_batches
+from glimpsezoo.data.limited import Held
 from glimpsezoo.specs import Task
 
 
@@ -95,3 +96,24 @@ def test_loading_leaves_torchs_own_draws_alone(workers: int) -> None:
     list(batches(Numbers(4), 0, 4, 2, workers))
     list(training_batches(Numbers(4), 0, 0, 2, workers))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_held_images_are_read_once_and_are_the_same() -> None:
+    class Counted(Numbers):
+        asked = 0
+
+        def __getitem__(self, index: int) -> Example:
+            Counted.asked += 1
+            if index == 7:
+                raise BadImageError("row 7 is broken")
+            return super().__getitem__(index)
+
+    plain, held = Numbers(10), Held(Counted(10))
+    for _ in range(3):
+        found = list(batches(held, 0, 10, 4, on_bad_image="skip", workers=0))
+        assert [batch.skipped for batch in found] == [(), ("row 7 is broken",), ()]
+        assert torch.equal(found[0].images, next(iter(batches(plain, 0, 10, 4))).images)
+    assert Counted.asked == 10
+    assert (held.info, len(held), held[2].label) == (plain.info, 10, 0)
+    with pytest.raises(BadImageError, match="row 7"):
+        held[7]

@@ -17,9 +17,21 @@ from glimpsezoo.driver import rollout
 from glimpsezoo.noise import Noise
 from glimpsezoo.plugins import HOOKS, Registry, load_plugins
 from glimpsezoo.recipes import find_recipe
-from glimpsezoo.specs import DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Provenance, Spec, Task, load_string
+from glimpsezoo.specs import (
+    AttackSpec,
+    CorruptionSpec,
+    DatasetSpec,
+    ExitRuleSpec,
+    ImporterSpec,
+    ModelSpec,
+    Provenance,
+    Spec,
+    Task,
+    load_string,
+)
 from glimpsezoo.training import TrainingPhase
 
+TINY_TASK = Task((16, 16), 1, ("a", "b", "c"))
 TEXT = (Path(__file__).parents[1] / "docs" / "hooks.md").read_text(encoding="utf-8")
 DATACLASSES = {name: kind for name, kind in vars(specs).items() if dataclasses.is_dataclass(kind) and kind.__module__ == specs.__name__}
 
@@ -148,6 +160,26 @@ def test_the_pages_exit_rule_exits_when_two_looks_agree(glance: Registry) -> Non
     rule = load_string(glance.find(ExitRuleSpec, "settled").rule)(looks=2)
     logits = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 2.0]], [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]])
     assert [rule.exits(logits[:, :steps]).tolist() for steps in (1, 2, 3)] == [[False, False], [False, True], [True, False]]
+
+
+def test_the_pages_corruption_darkens_each_image_by_its_own_noise(glance: Registry) -> None:
+    corrupt = load_string(glance.find(CorruptionSpec, "dusk").corrupt)
+    images, noise = torch.full((2, 3, 64, 64), 0.8), Noise.of(0, torch.arange(2))
+    means = [corrupt(images, severity, "64", noise).mean().item() for severity in range(1, 6)]
+    assert means == sorted(means, reverse=True)
+    torch.testing.assert_close(corrupt(images[1:], 3, "64", noise.select(torch.tensor([1]))), corrupt(images, 3, "64", noise)[1:])
+
+
+def test_the_pages_attack_stays_within_eps_and_finds_errors(glance: Registry) -> None:
+    spec = glance.find(AttackSpec, "grain")
+    attack = load_string(spec.attack)(load_string(spec.config).parse({"eps": "64/255", "steps": "20"}, owner="grain"))
+    model = load_string(glance.find(ModelSpec, "glance").model)(load_string("glimpsezoo_glance.config:GlanceConfig")(side=8), TINY_TASK)
+    images = torch.rand(16, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        labels = rollout(model, images).logits.argmax(1)
+        attacked = attack.apply(images, labels, torch.arange(16), model)
+        assert (attacked - images).abs().max() <= 64 / 255 + 1e-6
+        assert (rollout(model, attacked).logits.argmax(1) != labels).any()
 
 
 def test_the_pages_importer_makes_what_the_model_loads(glance: Registry, tmp_path: Path) -> None:

@@ -15,11 +15,19 @@ from glimpsezoo.commands import options
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.plugins import registry
 from glimpsezoo.recipes import recipe_names, recipe_title
-from glimpsezoo.reports import evidence, interval, macs_text, percent
-from glimpsezoo.specs import DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Spec, load_string
+from glimpsezoo.reports import evidence
+from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Spec, load_string
+from glimpsezoo.tables import interval, macs_text, percent
 
-KINDS: dict[str, type[Spec]] = {"models": ModelSpec, "data": DatasetSpec, "exit-rules": ExitRuleSpec, "importers": ImporterSpec}
-ALL_KINDS = ("models", "cards", "data", "recipes", "exit-rules", "importers")
+KINDS: dict[str, type[Spec]] = {
+    "models": ModelSpec,
+    "data": DatasetSpec,
+    "corruptions": CorruptionSpec,
+    "attacks": AttackSpec,
+    "exit-rules": ExitRuleSpec,
+    "importers": ImporterSpec,
+}
+ALL_KINDS = ("models", "cards", "data", "recipes", "corruptions", "attacks", "exit-rules", "importers")
 
 
 @click.command("list")

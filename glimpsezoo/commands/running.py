@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from glimpsezoo.commands import options
 
 if TYPE_CHECKING:
-    from glimpsezoo.workflows.running import RunWork
+    from glimpsezoo.workflows.measuring import RunWork
 
 
 @click.command()
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     options.workers,
     options.settings,
     click.option("--checkpoint", metavar="CARD", help="A card; 'none' measures untrained; 'timm' takes timm's own weights."),
-    click.option("--measure", default="accuracy,flops", show_default=True, metavar="LIST", help="What to measure."),
+    click.option(
+        "--measure",
+        metavar="LIST",
+        help="accuracy, flops, anytime, corruptions, attacks, speed; a corruption (fog, fog:3) or an attack (pgd:4/255); quick, "
+        "robustness or full.  [default: all but speed]",
+    ),
+    click.option("--corrupted-dir", metavar="DIR", help="Published corrupted images: folders corruption/severity/class/image."),
     click.option(
         "--on-bad-image", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="What an unreadable image does."
     ),
@@ -37,11 +43,11 @@ if TYPE_CHECKING:
     options.debug,
 )
 def run(models: tuple[str, ...], **given: Any) -> int:
-    """Measure MODEL... on --data: accuracy and cost at every step.
+    """Measure accuracy, cost and robustness of MODEL... on --data.
 
-    A MODEL is a card (mgnet.digits), a card's folder, or a plugin's model (mgnet), of which the card for --data is taken. Accuracies
-    have 95 % intervals; several models are compared image by image. Finished blocks of 1,000 images are kept: stopped at any time, the
-    same command goes on from there.
+    Every number is there for every step, for early exits, under corruptions and under attacks. A MODEL is a card (mgnet.digits), a
+    card's folder, or a plugin's model (mgnet), of which the card for --data is taken. Accuracies have 95 % intervals; several models
+    are compared image by image. Finished blocks of 1,000 images are kept: stopped at any time, the same command goes on from there.
 
     The table goes to standard output, the full results to runs/, or --output. Exit status: 0 done, 1 some blocks failed, 2 the
     command or its input is wrong.
@@ -49,11 +55,14 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     \b
     Examples:
       glimpsezoo run mgnet
-      glimpsezoo run mgnet cnn4 --data digits
+      glimpsezoo run mgnet cnn4 --data digits --measure quick
+      glimpsezoo run mgnet cnn4 ranzato pyramid-m3
+      glimpsezoo run mgnet --measure accuracy,fog,pgd:4/255 --set pgd.steps=100
       glimpsezoo run mgnet --data imagenet100 --set backbone=resnet50 --checkpoint none --measure flops
     """
-    from glimpsezoo.reports import comparison_json, print_comparison, print_results
-    from glimpsezoo.workflows.running import RunRequest, prepare
+    from glimpsezoo.tables import comparison_json, print_comparison, print_results
+    from glimpsezoo.workflows.requests import RunRequest
+    from glimpsezoo.workflows.running import prepare
 
     request = RunRequest(
         models=models,
@@ -67,7 +76,8 @@ def run(models: tuple[str, ...], **given: Any) -> int:
         workers=given["workers"],
         sets=tuple(given["sets"]),
         checkpoint=given["checkpoint"],
-        measures=tuple(m.strip() for m in given["measure"].split(",")),
+        measures=tuple(m.strip() for m in given["measure"].split(",")) if given["measure"] is not None else None,
+        corrupted_dir=given["corrupted_dir"],
         on_bad_image=given["on_bad_image"],
         output=Path(given["output"]) if given["output"] else None,
         force=given["force"],
@@ -76,6 +86,8 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     )
     work = prepare(request)
     options.say(work.summary())
+    for note in work.notes:
+        options.say(note)
     _follow(work)
     outcome = work.finish()
     options.say(outcome.summary)
@@ -89,16 +101,15 @@ def run(models: tuple[str, ...], **given: Any) -> int:
 
 
 def _follow(work: "RunWork") -> None:
-    """Measure, and show how far it is."""
+    """Measure, and show what runs and how far it is."""
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
+        BarColumn(20),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=options.stderr) as bar:
-        for index, name in enumerate(work.names):
-            task = bar.add_task(name, total=work.images)
-            work.measure(index, lambda done, task=task: bar.update(task, completed=done))
-            bar.update(task, completed=work.images)
+        task = bar.add_task("", total=work.expected_seconds or 1)
+        work.measure(lambda label, seconds: bar.update(task, description=label, completed=seconds))
+        bar.update(task, completed=work.expected_seconds or 1)

@@ -52,3 +52,28 @@ def limited(data: ImageData, limit: int | None) -> ImageData:
     if limit < 1:
         raise GlimpseZooError(f"--limit expects 1 image or more, got {limit}")
     return data if limit >= len(data) else Limited(data, stratified(data.labels(), limit))
+
+
+class Held(ImageData):
+    """The images of `data`, read once and held in memory: for a few images that are measured under many conditions."""
+
+    def __init__(self, data: ImageData) -> None:
+        self.data, self.info, self.task = data, data.info, data.task
+        self._held: dict[int, Example | BadImageError] = {}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Example:
+        found = next(self.examples_at([index]))
+        if isinstance(found, BadImageError):
+            raise found
+        return found
+
+    def examples_at(self, places: Sequence[int]) -> Iterator[Example | BadImageError]:
+        missing = [place for place in places if place not in self._held]
+        self._held |= zip(missing, self.data.examples_at(missing), strict=True)
+        return (self._held[place] for place in places)
+
+    def labels(self) -> Int[Tensor, "n"]:
+        return self.data.labels()

@@ -8,7 +8,7 @@ BMVC 2021, https://arxiv.org/abs/2111.02018. Equations, by number:
     (3) H_t = [h'_1 .. h'_t],  h' = [h, a^s, a^x, a^y]
         E_t = softmax(H W^q (H W^k)^T / sqrt(d)) H W^v W^o,   F_t = ReLU(LayerNorm(E_t)[t])
     (4) [a^s, a^x, a^y] = Phi(sigma(f_l(F_t)); s);  a^s <- a^s (a_max - a_min) + a_min;  a^xy <- (2 a^xy - 1)(1 - a^s)
-    (5) Phi(x; s) = x, with the gradient times s     in training mode only, so that attacks see true gradients
+    (5) Phi(x; s) = x, with the gradient times s     in training only (as the stop at the positional code): attacks see true gradients
     (6), (7), (8) the losses: training.py
 
 Where it departs from the paper, and why:
@@ -100,7 +100,9 @@ class MGNet(GlimpseModel[MGNetState]):
         regions = decision.regions
         if len(regions) != regions.batch:
             raise GlimpseZooError(f"MGNet looks at one region an image, got {len(regions)} for {regions.batch} images: give one each")
-        code = torch.cat([regions.scale[:, None], regions.centre], 1).detach()  # [B, 3]: gradients stop here
+        code = torch.cat([regions.scale[:, None], regions.centre], 1)  # [B, 3]
+        if self.training or self.training_gradients:
+            code = code.detach()  # gradients stop here, but not for attacks
         h = torch.cat([features, code], 1)  # [B, d]
         keys = torch.cat([state.keys, self.key(h)[:, None]], 1)  # [B, t, d]
         values = torch.cat([state.values, self.value(h)[:, None]], 1)  # [B, t, d]
@@ -117,7 +119,7 @@ class MGNet(GlimpseModel[MGNetState]):
         low, high = self.config.scale
         if self.config.policy == "learned":
             raw = self.locator(state.fused).sigmoid()  # [B, 3]: s, x, y
-            if self.training:
+            if self.training or self.training_gradients:
                 raw = rescale_gradient(raw, self.config.gradient_scale)
             scale, place, made = raw[:, 0] * (high - low) + low, raw[:, 1:], "regressed"
         else:

@@ -152,18 +152,11 @@ def locator_gradient(model: MGNet, images: Tensor, labels: Tensor) -> Tensor:
 
 def test_equation_5_scales_the_locators_gradient_in_training_mode_only() -> None:
     model, images, labels = model_of(glimpses=2, gradient_scale=0.125), images_of(), torch.tensor([1, 2, 3, 4])
-    true = locator_gradient(model.eval(), images, labels)
-    scaled = locator_gradient(model.train(), images, labels)
-    torch.testing.assert_close(scaled, 0.125 * true)
-    assert true.abs().max() > 1e-6
 
     # What evaluation gives is the true gradient: compare one weight of each of s, x and y with a finite difference in double precision.
-    # The positional code, through which the gradient stops by design, is cut off here.
     model, images = model.double().eval(), images.double()
-    with torch.no_grad():
-        for projection in (model.query, model.key, model.value):
-            projection.weight[:, -3:] = 0
     true = locator_gradient(model, images, labels)
+    assert true.abs().max() > 1e-6
     column = int(true.abs().sum(0).argmax())
     for row in (0, 1, 2):
         losses = []
@@ -174,6 +167,15 @@ def test_equation_5_scales_the_locators_gradient_in_training_mode_only() -> None
                 model.locator.weight[row, column] -= step
         assert (losses[0] - losses[1]) / 2e-7 == pytest.approx(true[row, column].item(), rel=1e-3)
 
+    # In training it is scaled. The positional code, where the gradient stops in training alone, is cut off here.
+    with torch.no_grad():
+        for projection in (model.query, model.key, model.value):
+            projection.weight[:, -3:] = 0
+    true = locator_gradient(model, images, labels)
+    torch.testing.assert_close(locator_gradient(model.train(), images, labels), 0.125 * true)
+    model.eval().training_gradients = True  # asked for by name
+    torch.testing.assert_close(locator_gradient(model, images, labels), 0.125 * true)
+
 
 def test_gradient_rescaling_changes_no_value() -> None:
     x = torch.rand(7, 3, requires_grad=True)
@@ -183,8 +185,10 @@ def test_gradient_rescaling_changes_no_value() -> None:
     torch.testing.assert_close(x.grad, 0.02 * 2 * x.detach())
 
 
-def test_gradients_stop_at_the_positional_code() -> None:
-    model, images = model_of(), images_of(2)
+@pytest.mark.parametrize("how", ["training", "asked for", "evaluation"])
+def test_gradients_stop_at_the_positional_code_in_training_only(how: str) -> None:
+    model, images = model_of().train(how == "training"), images_of(2)
+    model.training_gradients = how == "asked for"
     state, _ = model.start(images, Noise.of(0, torch.arange(2)))
     centre, scale = torch.rand(2, 2, requires_grad=True), torch.rand(2, requires_grad=True)
     features = torch.rand(2, 128, requires_grad=True)
@@ -192,8 +196,7 @@ def test_gradients_stop_at_the_positional_code() -> None:
     fused = model.fuse(state, decision, features).fused
     to_features, to_centre, to_scale = torch.autograd.grad(fused.sum(), [features, centre, scale], allow_unused=True)
     assert to_features.abs().sum() > 0
-    assert to_centre is None
-    assert to_scale is None
+    assert (to_centre is None) == (to_scale is None) == (how != "evaluation")
     moved = Decision.certain(Regions.one_each(centre + 0.5, scale))  # the code itself is read
     assert not torch.allclose(model.fuse(state, moved, features).fused, fused)
 

@@ -15,6 +15,8 @@ Where the paper leaves something open:
 - images are normalised by the mean and deviation of the data; of any size, they are resized to base x 2^(K - 1) by exact area, and
   the coarser levels are 2 x 2 means of that.
 Departure: the gradient stop between feature extraction and location is part of the learning rule, so it stands in training.py.
+Attacks (eval mode, gradients on) reach the location module through a straight-through gate: V of an attended cell is multiplied by
+1 + (p - stop(p)), which is 1 and has the gradient of the cell's probability p. Cells that were not attended have no gradient.
 """
 
 import math
@@ -145,6 +147,7 @@ class Pyramid(GlimpseModel[PyramidState]):
         self.steps = config.levels or levels_for(task.image_size, self.architecture.base)
         drawn = config.policy == "random" or (config.policy == "learned" and config.decide == "sample")
         self.stochastic = drawn and self.steps > 1
+        self.surrogate = "straight-through gate on attended cells" if config.policy == "learned" and self.steps > 1 else None
         f, side = self.architecture.width, self.architecture.map_side(self.architecture.base)
         self.normalise = Normalise(task)
         self.features = feature_layers(self.architecture, task.channels)
@@ -188,9 +191,19 @@ class Pyramid(GlimpseModel[PyramidState]):
         counts = regions.counts()
         among_new = torch.arange(len(regions), device=counts.device) - (counts.cumsum(0) - counts)[regions.image]
         ordinal = tree.counts()[regions.image] + among_new
-        nodes = Tree(**own, level=torch.full_like(cell, state.step), parent=regions.parent, cell=cell, vector=features.vector)
+        vector = self._gated(features.vector, decision)
+        nodes = Tree(**own, level=torch.full_like(cell, state.step), parent=regions.parent, cell=cell, vector=vector)
         frontier = Frontier(**own, ordinal=ordinal, path=path, centre=regions.centre, scale=regions.scale, map=features.map)
         return replace(state, tree=tree.append(nodes), frontier=frontier)
+
+    def _gated(self, vector: Float[Tensor, "N f"], decision: Decision) -> Float[Tensor, "N f"]:
+        """V of the attended cells, which carries the gradient of their probabilities outside training."""
+        if self.training or not torch.is_grad_enabled() or not isinstance(decision, CellDecision):
+            return vector
+        probability = decision.cells.probability[decision.cells.taken]  # [N], in the order of the regions
+        if len(probability) != len(vector):  # somebody chose other regions
+            return vector
+        return vector * (1 + (probability - probability.detach()))[:, None]
 
     def classify(self, state: PyramidState) -> Float[Tensor, "B classes"]:
         """Eq. 7 from the deepest level up, then the classification module on the roots."""
@@ -222,10 +235,10 @@ class Pyramid(GlimpseModel[PyramidState]):
     def cell_logits(self, state: PyramidState) -> Float[Tensor, "P 9"]:
         """The location module's logits for the cells of every node of the frontier.
 
-        In float32 under mixed precision too: training makes a decision twice, and both must draw the same cells.
+        In full precision under mixed precision too: training makes a decision twice, and both must draw the same cells.
         """
         with torch.autocast(state.frontier.map.device.type, enabled=False):
-            return self.location(state.frontier.map.float()).flatten(1)  # [P, 9, 1, 1] -> [P, 9]
+            return self.location(state.frontier.map.to(self.location.weight)).flatten(1)  # [P, 9, 1, 1] -> [P, 9]
 
     def draw(self, state: PyramidState, logits: Float[Tensor, "P 9"]) -> CellDecision:
         """Draw every cell with the probability of its logit (eq. 8a), from the images' own noise."""

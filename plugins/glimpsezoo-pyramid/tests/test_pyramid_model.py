@@ -1,6 +1,7 @@
 """The pyramid traversal as a glimpse model: where it looks, what its draws depend on, and the promises of the protocol."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -292,3 +293,47 @@ def test_gradients_reach_the_pixels_through_every_level() -> None:
     rollout(model, images, noise=noise_of(2)).logits.sum().backward()
     assert images.grad is not None
     assert (images.grad != 0).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("decide", ["sample", "mode"])
+def test_attacks_reach_the_location_module_through_the_gates_of_attended_cells(decide: str) -> None:
+    """The gradient of its bias, from the gradient of explicit gates of 1 and the derivative p (1 - p) of each cell's probability."""
+    model, images = model_of(decide=decide, bias=0.3), images_of(6)
+    decisions: list[CellDecision] = []
+
+    class Explicit(PyramidM3):
+        def _gated(self, vector: Tensor, decision: Decision) -> Tensor:
+            if not isinstance(decision, CellDecision):
+                return vector
+            decisions.append(decision)
+            return vector * gates[: len(vector), None]
+
+    def loss() -> Tensor:
+        return rollout(model, images, steps=2, noise=noise_of(6)).logits.square().sum()
+
+    value = loss()
+    (found,) = torch.autograd.grad(value, model.location.bias)
+    gates = torch.ones(6 * 9, requires_grad=True)
+    model.__class__ = Explicit
+    (to_gates,) = torch.autograd.grad(loss(), gates)
+    cells = decisions[0].cells
+    to_probability = torch.zeros_like(cells.probability).masked_scatter(cells.taken, to_gates)  # in the order of the regions
+    close(found, (to_probability * cells.probability * (1 - cells.probability)).sum(0).detach())
+    assert found.abs().max() > 0
+    model.__class__ = PyramidM3
+    with torch.no_grad():
+        assert torch.equal(loss(), value)  # the gates change no value
+    assert torch.autograd.grad((model.train(), loss())[1], model.location.bias, allow_unused=True)[0] is None
+
+
+def test_a_choice_by_somebody_else_has_no_gates() -> None:
+    model, images = model_of(), images_of(3)
+
+    def choose(images: Tensor, state: Any, decision: Decision) -> Decision:
+        if state.step == 0:
+            return decision
+        centre = torch.full((3, 2), 0.5)
+        return replace(decision, regions=Regions.one_each(centre, 0.5, level=1, parent=0))
+
+    logits = rollout(model, images, steps=2, choose=choose).logits
+    assert torch.autograd.grad(logits.sum(), model.location.bias, allow_unused=True)[0] is None

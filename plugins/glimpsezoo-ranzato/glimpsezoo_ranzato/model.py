@@ -19,6 +19,7 @@ Where this departs from the paper, or decides what the paper leaves open:
 - With `parallel`, every location reads (h^L, o^L) alone, so all glimpses could run at once. They run one by one all the same: each
   costs the same either way, and any of them can then be the last.
 - Trivial policies look where the finest patch lies inside the image.
+- Attacks differentiate a crop as if it were bilinear and not at whole pixels (in eval mode with gradients on; the crop is the same).
 """
 
 from dataclasses import dataclass, replace
@@ -101,11 +102,34 @@ def crop(
     return padded[image[:, None, None], :, rows, columns].movedim(-1, 1)  # [N, side, side, C] -> [N, C, side, side]
 
 
+def bilinear_crop(
+    images: Float[Tensor, "B C H W"], image: Int[Tensor, "N"], centre: Float[Tensor, "N 2"], side: int
+) -> Float[Tensor, "N C {side} {side}"]:
+    """`crop` exactly where `centre` says, between pixels: it has a gradient in `centre`. The same where the corner is a whole pixel."""
+    height, width = images.shape[2:]
+    offset = torch.arange(side, device=images.device) + 0.5 - side / 2  # [side] of each pixel from the centre, in px
+    x = centre[:, 0, None] + 2 / width * offset  # [N, side] in [-1, 1]
+    y = centre[:, 1, None] + 2 / height * offset
+    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), 3)  # [N, side, side, 2]
+    return F.grid_sample(images[image], grid.to(images), align_corners=False)
+
+
+def straight_through_crop(
+    images: Float[Tensor, "B C H W"], image: Int[Tensor, "N"], centre: Float[Tensor, "N 2"], side: int
+) -> Float[Tensor, "N C {side} {side}"]:
+    """`crop`, bit for bit, with the gradient of `bilinear_crop` in images and centre (a straight-through estimator)."""
+    soft = bilinear_crop(images, image, centre, side)
+    return crop(images, image, centre, side).detach() + (soft - soft.detach())
+
+
 def glimpse(
-    images: Float[Tensor, "B C H W"], image: Int[Tensor, "N"], centre: Float[Tensor, "N 2"], patch: int, scales: int
+    images: Float[Tensor, "B C H W"], image: Int[Tensor, "N"], centre: Float[Tensor, "N 2"], patch: int, scales: int, *, soft: bool = False
 ) -> Float[Tensor, "N {scales} C {patch} {patch}"]:
-    """One patch a scale around `centre`: the first at full resolution, each further one of twice the side, down-sampled to `patch` px."""
-    widest = crop(images, image, centre, patch << (scales - 1))
+    """One patch a scale around `centre`: the first at full resolution, each further one of twice the side, down-sampled to `patch` px.
+
+    soft: let the gradient reach `centre`; the patches are the same.
+    """
+    widest = (straight_through_crop if soft else crop)(images, image, centre, patch << (scales - 1))
     views = []
     for scale in range(scales):
         side = patch << scale
@@ -121,12 +145,14 @@ class Ranzato(GlimpseModel[GlimpseState]):
     """
 
     sees = "lowres"
+    padding = "zeros"
 
     def __init__(self, config: RanzatoConfig, task: Task) -> None:
         super().__init__()
         self.config, self.task = config, task
         self.steps, self.policy = config.glimpses + 1, config.policy
         self.stochastic = config.policy == "random"
+        self.surrogate = "straight-through bilinear crop at the predicted location" if config.policy == "learned" else None
         height, width = task.image_size
         for key, side in (("low_size", config.low_size), ("patch", config.patch)):
             if side > min(height, width):
@@ -155,7 +181,8 @@ class Ranzato(GlimpseModel[GlimpseState]):
     def sense(self, images: Float[Tensor, "B C H W"], state: GlimpseState, regions: Regions) -> Features:
         if state.step == 0:
             return self.low(self.pixels(down_sampled(images, self.config.low_size)[regions.image]))
-        views = glimpse(images, regions.image, regions.centre, self.config.patch, self.config.scales)
+        soft = torch.is_grad_enabled() and not self.training and self.surrogate is not None
+        views = glimpse(images, regions.image, regions.centre, self.config.patch, self.config.scales, soft=soft)
         return self.glimpses[0 if self.config.shared else state.step - 1](self.pixels(views))
 
     def fuse(self, state: GlimpseState, decision: Decision, features: Features) -> GlimpseState:

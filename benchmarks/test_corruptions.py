@@ -1,0 +1,87 @@
+"""The benchmark's 15 corruptions at 224 px, severity 3, against the distribution imagecorruptions-imaug on the same cores.
+
+    pytest benchmarks/test_corruptions.py -s
+
+The peer takes one image after another, as it does; ours a batch, with everything around it: pieces, 8 bits, the images' own
+randomness. Both run on one thread, and what is compared is processor time, in which other work on the machine does not count. Turns
+alternate, and the shortest of each side counts.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from glimpsezoo.corruptions.catalogue import BENCHMARK
+from glimpsezoo.corruptions.condition import Corruption
+
+peer = pytest.importorskip("imagecorruptions")
+
+SHORT = "GLIMPSEZOO_SHORT" in os.environ  # one turn, to see that it runs: on a busy machine it can tell nothing
+SIDE, SEVERITY = 224, 3
+BATCH, TURNS = (2, 1) if SHORT else (8, 9)
+PEER_IMAGES = 1 if SHORT else 3  # of a turn: it takes long
+OVERALL, EACH = 5.0, 1 / 1.3  # the least ratio of the peer's time to ours
+
+
+@pytest.fixture(scope="module")
+def levels() -> np.ndarray:
+    return np.array(Image.fromarray(load_sample_image("china.jpg")).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def ours(name: str, levels: np.ndarray) -> Callable[[], object]:
+    images = (torch.from_numpy(levels).permute(2, 0, 1).float() / 255).expand(BATCH, -1, -1, -1).contiguous()
+    spec = next(spec for spec in BENCHMARK if spec.name == name)
+    corruption, ids, labels = Corruption(spec, SEVERITY, (SIDE, SIDE)), torch.arange(BATCH), torch.zeros(BATCH, dtype=torch.long)
+    return lambda: corruption.apply(images, labels, ids, None)  # type: ignore[arg-type]
+
+
+def theirs(name: str, levels: np.ndarray) -> Callable[[], object]:
+    return lambda: [peer.corrupt(levels, severity=SEVERITY, corruption_name=name) for _ in range(PEER_IMAGES)]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+@pytest.mark.benchmark(group="corruptions")
+@pytest.mark.parametrize("name", [spec.name for spec in BENCHMARK])
+def test_corruption(benchmark: Callable[..., object], name: str, levels: np.ndarray) -> None:
+    """A batch."""
+    benchmark(ours(name, levels))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    import cv2  # comes with the peer
+
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    yield
+    torch.set_num_threads(threads[0])
+    cv2.setNumThreads(threads[1])
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_against_the_peer(levels: np.ndarray) -> None:
+    spent: dict[str, tuple[float, float]] = {}
+    for spec in BENCHMARK:
+        mine, others = ours(spec.name, levels), theirs(spec.name, levels)
+        seconds(mine)  # tables are made, and code is compiled, once
+        seconds(others)
+        turns = [(seconds(mine) / BATCH, seconds(others) / PEER_IMAGES) for _ in range(TURNS)]
+        spent[spec.name] = (min(turn[0] for turn in turns), min(turn[1] for turn in turns))
+    total = tuple(sum(times) for times in zip(*spent.values(), strict=True))
+    for name, (mine_s, peer_s) in {**spent, "all": total}.items():
+        print(f"{name:20} {1e3 * mine_s:7.2f} ms an image, peer {1e3 * peer_s:7.2f}: {peer_s / mine_s:5.1f} x")
+    ratios = {name: peer_s / mine_s for name, (mine_s, peer_s) in spent.items()}
+    assert SHORT or total[1] / total[0] >= OVERALL
+    assert SHORT or min(ratios.values()) >= EACH, ratios

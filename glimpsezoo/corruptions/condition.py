@@ -1,0 +1,140 @@
+"""A corruption at a severity, as a condition that models are measured under."""
+
+import hashlib
+import sys
+import zlib
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import PIL
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from glimpsezoo.conditions import Condition
+from glimpsezoo.corruptions.frosting import frost, made_with
+from glimpsezoo.corruptions.presets import SEVERITIES, preset_for
+from glimpsezoo.corruptions.resampling import jpeg_compression, pixelate
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.noise import Noise
+from glimpsezoo.protocol import GlimpseModel
+from glimpsezoo.specs import CorruptionSpec, load_string
+
+Corrupt = Callable[[Tensor, int, str, Noise], Tensor]
+
+
+def _pillow() -> str:
+    return f"Pillow {PIL.__version__}"
+
+
+_OTHERS: dict[Corrupt, Callable[[], str]] = {frost: made_with, jpeg_compression: _pillow, pixelate: _pillow}
+_PIECE = 1 << 19  # values that are corrupted at once on a CPU: they stay in its cache
+_PIECE_GPU = 1 << 25
+_ROUNDING = 2**-10  # of a level: what float32 may lose below a whole level
+
+
+class Corruption(Condition):
+    """`spec`'s corruption of images of `image_size` (height, width) at a severity from 1 to 5.
+
+    Random parts follow from (seed, corruption, severity, image id). keep: remember the result of each batch, so that several models
+    see the same images, made once; `forget` drops them. Then all batches must come from one data set.
+    Raises `GlimpseZooError` for another severity and for images below 32 px.
+    """
+
+    def __init__(self, spec: CorruptionSpec, severity: int, image_size: tuple[int, int], seed: int = 0, *, keep: bool = False) -> None:
+        if severity not in SEVERITIES:
+            raise GlimpseZooError(f"expected a severity from 1 to 5 for {spec.name}, got {severity}")
+        self.name, self.severity, self.seed, self.keep = spec.name, severity, seed, keep
+        self.preset = preset_for(*image_size)
+        self.corrupt: Corrupt = load_string(spec.corrupt)
+        self.by_channel = spec.by_channel
+        self.implementation = _implementation(spec, self.corrupt)
+        self._kept: dict[tuple[Any, ...], UInt8[Tensor, "B C H W"]] = {}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {"severity": self.severity, "preset": self.preset, "seed": self.seed}
+
+    def apply(
+        self, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], ids: Int[Tensor, "B"], model: GlimpseModel[Any]
+    ) -> Float[Tensor, "B C H W"]:
+        """Images of 8 bits, in [0, 1]. Grey ones are corrupted as RGB and turned back."""
+        key = (tuple(ids.tolist()), tuple(images.shape))
+        if key in self._kept:
+            return self._kept[key].to(images).div_(255)
+        levels = self._levels(images, ids)
+        if self.keep:
+            self._kept[key] = levels.to(torch.uint8)
+        return levels.div_(255)
+
+    def forget(self) -> None:
+        """Drop the images that were kept."""
+        self._kept.clear()
+
+    @torch.no_grad()
+    def _levels(self, images: Float[Tensor, "B C H W"], ids: Int[Tensor, "B"]) -> Float[Tensor, "B C H W"]:
+        """The corrupted images in whole numbers 0..255, by pieces: nothing in an image depends on the others."""
+        if images.shape[1] not in (1, 3):
+            raise GlimpseZooError(f"corruptions expect grey or RGB images, got {images.shape[1]} channels")
+        own = zlib.crc32(self.name.encode())
+        noise = Noise.of(self.seed, ids.to(images.device)).fork(own).fork(self.severity)
+        most = (_PIECE if images.device.type == "cpu" else _PIECE_GPU) // (3 * images.shape[2] * images.shape[3])
+        levels, size = torch.empty_like(images), max(1, most)
+        for start in range(0, len(images), size):
+            piece = slice(start, start + size)
+            self._fill(levels[piece], images[piece], Noise(noise.keys[piece]))
+        return levels
+
+    def _fill(self, levels: Float[Tensor, "b C H W"], images: Float[Tensor, "b C H W"], noise: Noise) -> None:
+        """Write the corrupted images into `levels`. Those that come as 8-bit levels already (uint8) are taken as they are."""
+        grey = images.shape[1] == 1 and not self.by_channel
+        rgb = images.expand(-1, 3, -1, -1).contiguous() if grey else images.contiguous()
+        corrupted = self.corrupt(rgb, self.severity, self.preset, noise)
+        if corrupted.shape != rgb.shape:
+            raise GlimpseZooError(f"expected {self.name} to give images {tuple(rgb.shape)}, got {tuple(corrupted.shape)}")
+        colour = torch.empty_like(rgb) if grey else levels
+        if corrupted.dtype == torch.uint8:
+            colour.copy_(corrupted)
+        else:
+            torch.clamp(corrupted, 0, 1, out=colour).mul_(255).add_(_ROUNDING).floor_()  # truncated, as a stored image is
+        if grey:
+            levels.copy_(_grey(colour))
+
+
+def _grey(levels: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 H W"]:
+    """Pillow's conversion to L: (19595 R + 38470 G + 7471 B + 2^15) / 2^16, rounded down. Exact: no number exceeds 2^24."""
+    red, green, blue = levels.split(1, 1)
+    return ((19595 * red + 38470 * green + 7471 * blue + (1 << 15)) / (1 << 16)).floor()
+
+
+def _implementation(spec: CorruptionSpec, corrupt: Corrupt) -> str:
+    """Who computes the corruption, and what decides its outcome besides. The core's own source is part of every unit's id anyway."""
+    module = getattr(corrupt, "__module__", None) or type(corrupt).__module__
+    package = module.partition(".")[0]
+    own = package == "glimpsezoo"
+    parts = [str(spec.provenance) if spec.provenance else f"glimpsezoo {version('glimpsezoo')}" if own else package]
+    if corrupt in _OTHERS:
+        parts.append(_OTHERS[corrupt]())
+    if not own:
+        parts.append(f"source {_source_of(package, module)}")
+    return ", ".join(parts)
+
+
+@cache
+def _source_of(package: str, module: str) -> str:
+    """Hash (16 hex digits) of the Python files of a package, or of a module that belongs to none with a folder."""
+    folders = [Path(folder) for folder in getattr(sys.modules.get(package), "__path__", ())]
+    files = sorted((path.relative_to(folder).as_posix(), path) for folder in folders for path in folder.rglob("*.py"))
+    alone = getattr(sys.modules.get(module), "__file__", None)
+    if not files and alone:
+        files = [("", Path(alone))]
+    if not files:
+        raise GlimpseZooError(f"expected a corruption from a source file, got one of {module}, which has none: put it into a module")
+    whole = hashlib.sha256()
+    for name, path in files:
+        content = path.read_bytes()
+        whole.update(f"{name} {len(content)}\n".encode() + content)
+    return whole.hexdigest()[:16]

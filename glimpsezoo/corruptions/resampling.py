@@ -1,0 +1,124 @@
+"""Elastic deformation, pixelation and JPEG."""
+
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from glimpsezoo.corruptions import filters
+from glimpsezoo.corruptions.draws import uniform
+from glimpsezoo.corruptions.presets import constants
+from glimpsezoo.noise import Noise
+
+Images = Float[Tensor, "B 3 H W"]
+_FEW_TAPS = 24  # radius up to which smoothing tap by tap is quicker than by a matrix
+_UNIT = 1 << 24  # weights are whole multiples of 1 / this, and sum to 1: products with numbers of 24 bits sum up to 48 bits
+
+
+def elastic_transform(images: Float[Tensor, "B C H W"], severity: int, preset: str, noise: Noise) -> Float[Tensor, "B C H W"]:
+    """A random affine map (borders reflected without the edge), then smooth random displacements (borders reflected with it)."""
+    alpha, sigma, distance = constants("elastic_transform", severity, preset)
+    height, width = images.shape[2:]
+    moved = F.grid_sample(images, _affine_grid(noise, distance, height, width), padding_mode="reflection", align_corners=True)
+    if alpha == 0:
+        return moved
+    field = smoothed(uniform(noise, 1, 2, height, width).mul_(2).sub_(1), sigma).mul_(alpha)  # [B, 2, H, W]: dx, dy in px
+    x = (field[:, 0] + torch.arange(width, device=images.device)) * (2 / width) + (1 / width - 1)
+    y = (field[:, 1] + torch.arange(height, device=images.device)[:, None]) * (2 / height) + (1 / height - 1)
+    return F.grid_sample(moved, torch.stack([x, y], -1), padding_mode="reflection", align_corners=False)
+
+
+def _affine_grid(noise: Noise, distance: float, height: int, width: int) -> Float[Tensor, "B H W 2"]:
+    """Where each pixel comes from, in [-1, 1], under the affine map that moves three points by U(-distance, distance) each way."""
+    centre, size = torch.tensor([width // 2, height // 2], dtype=torch.float64), min(height, width) // 3
+    points = centre + size * torch.tensor([[1, 1], [1, -1], [-1, -1]], dtype=torch.float64)  # [3, 2]: (x, y)
+    moved = points + (noise.uniform(0, 6).double().cpu().view(-1, 3, 2) * 2 - 1) * distance
+    ones = torch.ones(len(moved), 3, 1, dtype=torch.float64)
+    back = torch.linalg.solve(torch.cat([moved, ones], 2), points.expand(len(moved), 3, 2))  # [B, 3, 2]: (x, y, 1) to where from
+    scale = torch.tensor([2 / (width - 1), 2 / (height - 1)], dtype=torch.float64)
+    back = back * scale
+    back[:, 2] -= 1
+    by_x, by_y, start = back.float().to(noise.keys.device)[:, :, :, None, None].unbind(1)  # [B, 2, 1, 1] each
+    x = torch.arange(width, device=by_x.device)
+    y = torch.arange(height, device=by_x.device)[:, None]
+    return torch.stack((by_x * x + (by_y * y + start)).unbind(1), -1)
+
+
+def smoothed(fields: Float[Tensor, "B C H W"], sigma: float) -> Float[Tensor, "B C H W"]:
+    """Gaussian smoothing, truncated at 3 sigma, which may be longer than the field; borders reflect and repeat the edge.
+
+    Wide smoothing multiplies by a matrix for each axis. Numbers are whole multiples of a unit there, few enough bits for every sum to be
+    exact in float64, so that nothing depends on the order in which a library sums.
+    """
+    weights = filters.gaussian_weights(sigma, 3.0)
+    radius = len(weights) // 2
+    if radius <= _FEW_TAPS:
+        for dim in (2, 3):
+            first, last = fields.narrow(dim, 0, radius), fields.narrow(dim, fields.shape[dim] - radius, radius)
+            fields = filters.correlate(torch.cat([first.flip(dim), fields, last.flip(dim)], dim), weights, dim)
+        return fields
+    height, width = fields.shape[2:]
+    down, across = (_smoothing_matrix(side, sigma).to(fields.device) for side in (height, width))
+    once = down @ fields.double().mul_(1 << 20).round_()
+    # The sums of the first pass are rounded to the bits that are left for the second.
+    once = once.div_(_UNIT).mul_(1 << 4).round_()
+    return (once @ across.T).div_(_UNIT).div_(1 << 24).float()
+
+
+@lru_cache(maxsize=16)
+def _smoothing_matrix(size: int, sigma: float) -> Float[Tensor, "size size"]:
+    """Whole numbers: the weights of the smoothing along one axis, times 2^24."""
+    weights = filters.gaussian_weights(sigma, 3.0)
+    places = torch.from_numpy(np.pad(np.arange(size), len(weights) // 2, mode="symmetric"))
+    source = places.unfold(0, len(weights), 1)  # [size, taps]: what each result reads
+    matrix = torch.zeros(size, size, dtype=torch.float64)
+    matrix.scatter_add_(1, source, torch.tensor(weights, dtype=torch.float64).expand(size, -1))
+    return matrix.mul_(_UNIT).round_()
+
+
+def pixelate(images: Images, severity: int, preset: str, noise: Noise) -> UInt8[Tensor, "B 3 H W"]:
+    """Shrunk by Pillow to int(c size) and enlarged again, with its box filter; values are rounded to 8 bits first."""
+    share = constants("pixelate", severity, preset)
+    height, width = images.shape[2:]
+    small = int(width * share), int(height * share)
+
+    def shrunk_and_enlarged(image: Image.Image) -> Image.Image:
+        return image.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.BOX)
+
+    return _through_pillow(images, shrunk_and_enlarged)
+
+
+def jpeg_compression(images: Images, severity: int, preset: str, noise: Noise) -> UInt8[Tensor, "B 3 H W"]:
+    """Written and read by Pillow (libjpeg) at quality c, with its usual 4:2:0 chroma; values are rounded to 8 bits first."""
+    quality = constants("jpeg_compression", severity, preset)
+
+    def written_and_read(image: Image.Image) -> Image.Image:
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", quality=quality)
+        return Image.open(stream)
+
+    return _through_pillow(images, written_and_read)
+
+
+def _through_pillow(images: Images, change: Callable[[Image.Image], Image.Image]) -> UInt8[Tensor, "B 3 H W"]:
+    """Each image changed by Pillow, several at a time: Pillow lets other threads run while it works."""
+    levels = images.mul(255).add_(0.5).int().to(torch.uint8).cpu().numpy()  # by way of int: twice as quick on a CPU
+
+    def changed(image: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(change(Image.merge("RGB", [Image.fromarray(channel) for channel in image]))))  # [H, W, 3]
+
+    threads = torch.get_num_threads()
+    found = _pool(threads).map(changed, levels) if threads > 1 else map(changed, levels)
+    return torch.stack(list(found)).to(images.device).permute(0, 3, 1, 2)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)

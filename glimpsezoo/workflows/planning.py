@@ -1,0 +1,175 @@
+"""What a run has to do, as a list of evaluations: clean, at exits, under corruptions, under attacks."""
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+from glimpsezoo.anytime import Calibration
+from glimpsezoo.attacks.base import Attack
+from glimpsezoo.conditions import Clean, Condition, Remembered
+from glimpsezoo.corruptions.condition import Corruption
+from glimpsezoo.corruptions.presets import preset_for
+from glimpsezoo.corruptions.published import CorruptedFolders
+from glimpsezoo.data.base import ImageData
+from glimpsezoo.data.limited import Held, limited
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.evaluation import Job
+from glimpsezoo.exits import ExitRule, Fixed
+from glimpsezoo.measures import AttackWanted, Measures
+from glimpsezoo.protocol import GlimpseModel
+from glimpsezoo.specs import load_string
+
+EVALUATIONS = 5  # noises that a stochastic model is judged with under attack, unless a setting says otherwise
+BACKWARD = 2.0  # what a gradient costs beside the pass it belongs to
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One evaluation of a run. key: how it is found again. label: what the user reads. passes: its cost an image, in forward passes.
+
+    seed: of the model's noise. last_of: a condition whose images nobody needs after this one.
+    """
+
+    index: int
+    measure: str
+    key: Hashable
+    label: str
+    job: Job
+    passes: float = 1.0
+    seed: int = 0
+    last_of: Remembered | None = None
+
+    @property
+    def forward_images(self) -> float:
+        return self.passes * len(self.job.data)
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """The models of a run with their names, the data, and the fewer images that corruptions and attacks are measured on.
+
+    published: folders of images that somebody else corrupted, which then take the place of our corruptions.
+    """
+
+    models: Sequence[GlimpseModel]
+    names: Sequence[str]
+    data: ImageData
+    few: ImageData
+    seed: int
+    published: CorruptedFolders | None = None
+
+    def job(self, index: int, data: ImageData, condition: Condition | None = None, rule: ExitRule | None = None) -> Job:
+        return Job(self.models[index], self.names[index], data, condition or Clean(), rule or Fixed())
+
+
+def clean_plan(subjects: Subjects) -> Iterator[Planned]:
+    """Every model on all images as they are."""
+    for index in range(len(subjects.models)):
+        yield Planned(index, "accuracy", "clean", "clean", subjects.job(index, subjects.data), seed=subjects.seed)
+
+
+def anytime_plan(subjects: Subjects, index: int, rules: Sequence[ExitRule]) -> Iterator[Planned]:
+    """One model under every rule of its curve."""
+    for rule in rules:
+        threshold = rule.parameters["threshold"]
+        label = f"{rule.name} {threshold:.3g}"
+        yield Planned(index, "anytime", ("exit", threshold), label, subjects.job(index, subjects.data, None, rule), seed=subjects.seed)
+
+
+def corruption_plan(subjects: Subjects, measures: Measures) -> Iterator[Planned]:
+    """Corruption after corruption, each for all models: its images are made once, and are gone when the next ones are made.
+
+    Published images are read as they are, the same few of every corruption.
+    """
+    models = range(len(subjects.models))
+    for wanted in measures.corruptions:
+        for severity in wanted.severities:
+            data, condition = subjects.few, None
+            if subjects.published is None:
+                condition = Remembered(Corruption(wanted.spec, severity, data.task.image_size, subjects.seed))
+            else:
+                data = Held(limited(subjects.published.open(wanted.spec.name, severity), len(subjects.few)))
+            for index in models:
+                yield Planned(
+                    index,
+                    "corruptions",
+                    ("corruption", wanted.spec.name, severity),
+                    f"{wanted.spec.name} {severity}",
+                    subjects.job(index, data, condition),
+                    seed=subjects.seed,
+                    last_of=condition if index == models[-1] else None,
+                )
+
+
+def corruptions_apply(data: ImageData) -> bool:
+    """Whether images of this size have a preset."""
+    try:
+        preset_for(*data.task.image_size)
+    except GlimpseZooError:
+        return False
+    return True
+
+
+def built_attack(wanted: AttackWanted, name: str, model: GlimpseModel, rule: ExitRule | None) -> Attack | None:
+    """The attack for a model; None if it does not suit it and the user did not name it. Raises `GlimpseZooError` if they did.
+
+    A stochastic model is judged over `EVALUATIONS` runs unless the settings say otherwise.
+    """
+    settings = wanted.settings
+    if model.stochastic and "evaluations" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"evaluations": EVALUATIONS})
+    attack = load_string(wanted.spec.attack)(settings, rule)
+    try:
+        attack.check(model)
+    except GlimpseZooError as error:
+        if wanted.named:
+            raise GlimpseZooError(f"{name}: {error}") from None
+        return None
+    return attack
+
+
+def comparable(attack: Attack) -> bool:
+    """Whether the verdict on attacks can be about this one: on the label, at the last step, in Linf on pixels."""
+    settings = attack.settings
+    return (settings.norm, settings.space, settings.target, settings.path) == ("Linf", "pixels", "final", "free")
+
+
+def attack_plan(subjects: Subjects, index: int, attacks: Sequence[Attack]) -> Iterator[Planned]:
+    """One model under its attacks, each evaluated as often as its settings say; and under its exit rule without them, to compare."""
+    rules = {}
+    for attack in attacks:
+        settings, rule = attack.settings, attack.exit_rule if attack.attacks_the_exit else None
+        condition: Condition = Remembered(attack) if settings.evaluations > 1 else attack
+        gradient = 0.0 if attack.name == "square" else BACKWARD
+        cost = settings.steps * settings.restarts * settings.eot * (1 + gradient)
+        for run in range(settings.evaluations):
+            job = subjects.job(index, subjects.few, condition, rule)
+            yield Planned(
+                index,
+                "attacks",
+                ("attack", attack.name, run),
+                attack.name,
+                job,
+                passes=1 + (cost if run == 0 else 0),
+                seed=subjects.seed + run,
+                last_of=condition if isinstance(condition, Remembered) and run == settings.evaluations - 1 else None,
+            )
+        if rule is not None:
+            rules[rule.parameters["threshold"]] = rule
+    for threshold, rule in rules.items():
+        job = subjects.job(index, subjects.few, None, rule)
+        yield Planned(index, "attacks", ("exit-clean", threshold), "exits", job, seed=subjects.seed)
+
+
+def rule_for_attacks(found: Calibration, chosen: float | None) -> ExitRule | None:
+    """The exit rule that attacks on exits are measured under: at `chosen`, or at the cheapest threshold that loses no accuracy.
+
+    That is no accuracy of taking every step, on the calibration split; where every threshold loses some, the dearest one. None where
+    no threshold lets any image exit.
+    """
+    if chosen is not None:
+        return found.rule(chosen)
+    try:
+        return found.rule(found.reaching(float(found.hits[:, -1].mean())))
+    except GlimpseZooError:
+        tried = found.candidates()
+        return found.rule(tried[-1]) if tried else None

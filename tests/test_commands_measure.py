@@ -1,0 +1,220 @@
+"""`run --measure`: early exits, corruptions and attacks through the same units, tables and results as clean accuracy."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commanding import TINY, Answer, ask, lonely
+from PIL import Image
+
+from glimpsezoo.data.loading import open_data
+from glimpsezoo.records import Result
+from glimpsezoo.resolve import data_spec
+
+UNTRAINED = ("--checkpoint", "none", "--limit", "20")
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+    lonely(monkeypatch, tmp_path)
+    return lambda *words: ask(capsys, "run", *words)
+
+
+def results(answer: Answer) -> list[Result]:
+    assert answer.status == 0, answer.err
+    return [Result.model_validate_json(json.dumps(each)) for each in answer.json["results"]]
+
+
+def test_corruptions_are_measured_at_every_step_and_summed_up(run: Ask):
+    (found,) = results(run("mgnet", *TINY, *UNTRAINED, "--measure", "accuracy,fog,brightness", "--json"))
+    section = found.corruptions
+    assert section is not None
+    assert section.preset == "64"
+    assert section.implementation.startswith("glimpsezoo ")
+    assert {name: len(cells) for name, cells in section.table.items()} == {"fog": 5, "brightness": 5}
+    cells = [cell for row in section.table.values() for cell in row if cell]
+    assert section.mean.value == pytest.approx(np.mean([cell.value for cell in cells]))
+    assert section.mean.low <= section.mean.value <= section.mean.high
+    assert len(section.by_step) == 2
+    assert section.by_step[-1] == section.mean
+    assert found.accuracy is not None
+    assert section.clean.value == found.accuracy.top1.value  # the same images
+    assert (section.n, section.mce) == (20, None)
+
+
+def test_one_severity_alone_leaves_the_others_open(run: Ask):
+    (found,) = results(run("cnn4", *UNTRAINED, "--measure", "fog:2,fog:4", "--json"))
+    assert found.corruptions is not None
+    assert [cell is not None for cell in found.corruptions.table["fog"]] == [False, True, False, True, False]
+    assert found.accuracy is None
+
+
+def test_mce_is_relative_to_the_run_s_feed_forward_model(run: Ask):
+    benchmark = ("--measure", "corruptions", "--limit", "10")
+    mgnet, cnn4 = results(run("mgnet", "cnn4", *TINY, "--checkpoint", "none", *benchmark, "--json"))
+    assert mgnet.corruptions is not None
+    assert cnn4.corruptions is not None
+    assert cnn4.corruptions.mce is not None
+    assert (cnn4.corruptions.mce.baseline, cnn4.corruptions.mce.value) == ("cnn4", pytest.approx(100))
+    assert mgnet.corruptions.mce is not None
+    errors = {
+        result.model.name: {name: sum(1 - cell.value for cell in cells if cell) for name, cells in result.corruptions.table.items()}
+        for result in (mgnet, cnn4)
+        if result.corruptions
+    }
+    by_hand = 100 * np.mean([errors["mgnet"][name] / errors["cnn4"][name] for name in errors["cnn4"]])
+    assert len(errors["cnn4"]) == 15
+    assert mgnet.corruptions.mce.value == pytest.approx(by_hand)
+
+
+def test_an_attack_is_described_whole_and_never_helps_on_average(run: Ask):
+    words = ("mgnet", *TINY, *UNTRAINED, "--measure", "accuracy,pgd:16/255", "--set", "pgd.steps=3", "--set", "attacks.norm=Linf", "--json")
+    (found,) = results(run(*words))
+    (attack,) = found.attacks
+    assert (attack.name, attack.norm, attack.eps, attack.steps) == ("pgd", "Linf", 16 / 255, 3)
+    assert (attack.space, attack.target, attack.path, attack.exit_rule) == ("pixels", "final", "free", None)
+    assert attack.step_size == pytest.approx(2.5 * 16 / 255 / 3)
+    assert found.accuracy is not None
+    assert attack.clean.top1.value == found.accuracy.top1.value
+    assert attack.top1.value <= attack.clean.top1.value
+    assert len(attack.by_step) == 2
+    assert found.masking is not None
+    assert found.masking.verdict in {"ok", "suspect", "unreliable"}
+
+
+def test_the_slowdown_attack_reports_steps_and_macs_before_and_after(run: Ask):
+    words = ("mgnet", *TINY, *UNTRAINED, "--measure", "slowdown:16/255", "--set", "slowdown.steps=3", "--set", "anytime.threshold=0.11")
+    (found,) = results(run(*words, "--json"))
+    (attack,) = found.attacks
+    assert attack.exit_rule is not None
+    assert (attack.exit_rule.rule, attack.exit_rule.threshold) == ("confidence", 0.11)
+    assert attack.steps_mean >= attack.clean.steps_mean
+    assert attack.macs_mean >= attack.clean.macs_mean
+    assert "steps " in run(*words).out
+
+
+def test_the_anytime_curve_comes_from_real_exits_and_thresholds_of_the_calibration_split(run: Ask):
+    words = ("mgnet", "cnn4", *TINY, *UNTRAINED, "--measure", "accuracy,flops,anytime", "--set", "anytime.points=3")
+    mgnet, cnn4 = results(run(*words, "--json"))
+    assert mgnet.anytime is not None
+    assert cnn4.anytime is not None
+    *early, whole = mgnet.anytime.curve
+    assert 1 <= len(early) <= 3
+    assert {point.rule for point in early} == {"confidence"}
+    assert (whole.rule, whole.threshold, whole.exits) == ("fixed", 2.0, (0.0, 1.0))
+    assert early[0].macs_mean < whole.macs_mean
+    assert mgnet.anytime.calibrated_on == "calibration"
+    assert mgnet.anytime.equal_accuracy is not None
+    assert mgnet.anytime.equal_accuracy.baseline == "cnn4"
+    assert (len(cnn4.anytime.curve), cnn4.anytime.equal_accuracy) == (1, None)
+
+
+def test_all_rules_can_be_asked_for(run: Ask):
+    for rule in ("margin", "entropy", "patience"):
+        words = ("mgnet", *TINY, "--set", "glimpses=3", *UNTRAINED, "--measure", "anytime", "--set", f"anytime.rule={rule}", "--json")
+        (found,) = results(run(*words))
+        assert found.anytime is not None
+        assert {point.rule for point in found.anytime.curve} == {rule, "fixed"}
+
+
+def test_a_stopped_run_goes_on_where_it_was(run: Ask, monkeypatch: pytest.MonkeyPatch):
+    words = ("cnn4", *UNTRAINED, "--measure", "accuracy,fog,pgd")
+    from glimpsezoo.workflows import measuring
+
+    real, seen = measuring.evaluate, []
+
+    def stops(*given, **more):
+        seen.append(given)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return real(*given, **more)
+
+    monkeypatch.setattr(measuring, "evaluate", stops)
+    assert run(*words).status == 130
+    monkeypatch.setattr(measuring, "evaluate", real)
+    again = run(*words)
+    assert "4 blocks measured, 3 reused" in again.err  # clean and two severities were done
+    assert "(3 blocks measured already)" in again.err
+    assert "0 blocks measured, 7 reused" in run(*words).err
+
+
+def test_a_failed_condition_leaves_the_others(run: Ask, monkeypatch: pytest.MonkeyPatch):
+    from glimpsezoo.corruptions.condition import Corruption
+
+    real = Corruption.apply
+
+    def fails(self, images, labels, ids, model):
+        if self.severity == 3:
+            raise ValueError("no fog today")
+        return real(self, images, labels, ids, model)
+
+    monkeypatch.setattr(Corruption, "apply", fails)
+    answer = run("cnn4", *UNTRAINED, "--measure", "accuracy,fog", "--json")
+    assert answer.status == 1
+    (found,) = answer.json["results"]
+    assert [(error["measure"], error["error"]) for error in found["errors"]] == [("corruptions", "no fog today")]
+    assert [cell is None for cell in found["corruptions"]["table"]["fog"]] == [False, False, True, False, False]
+    assert found["run"]["status"] == "failed"
+    assert found["errors"][0]["unit"]
+
+
+def test_images_that_are_too_small_are_left_out_by_default_and_refused_when_asked(run: Ask, tmp_path: Path):
+    for label in ("a", "b"):
+        for index in range(12):
+            path = tmp_path / "faces" / label / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((24, 24), 20 * index, np.uint8)).save(path)
+    words = ("timm:test_resnet", "--data", f"folder:{tmp_path / 'faces'}", "--set", "data.size=24", "--checkpoint", "none")
+    asked = run(*words, "--measure", "corruptions")
+    assert (asked.status, "from 32 px, got 24 x 24" in asked.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--measure", "pgd:many"), ("eps", "expected a number or a fraction such as 8/255")),
+        (("--measure", "pgd:0"), ("eps", "greater than 0")),
+        (("--measure", "fog:7"), ("fog expects a severity from 1 to 5, got '7'",)),
+        (("--measure", "fogg"), ("--measure expects any of", "did you mean 'fog'?")),
+        (("--measure", "pdg"), ("--measure expects any of", "did you mean 'pgd'?")),
+        (("--measure", "slowdown"), ("cnn4: slowdown: expected a model of several steps",)),
+        (("--measure", "pgd", "--set", "attacks.epsilon=1"), ("--set attacks.epsilon expects a setting of pgd", "did you mean 'eps'?")),
+        (("--measure", "accuracy", "--set", "pgd.steps=5"), ("--set pgd.steps expects pgd to be measured",)),
+        (("--measure", "anytime", "--set", "anytime.rule=fixed"), ("anytime.rule expects a rule with a threshold, got 'fixed'",)),
+        (("--measure", "anytime", "--set", "anytime.rule=confidant"), ("exit rule", "did you mean 'confidence'?")),
+        (("--measure", "anytime", "--set", "anytime.macs=5", "--set", "anytime.accuracy=.9"), ("one of accuracy, macs and threshold",)),
+        (("--measure", "corruptions", "--set", "corruptions.baseline=alexnet"), ("1000 classes at 224 px, got 10 at 64 x 64",)),
+        (("--measure", "corruptions", "--set", "corruptions.baseline=nowhere"), ("a result.json or 'alexnet', got 'nowhere'",)),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(run: Ask, tmp_path: Path, words: tuple[str, ...], says: tuple[str, ...]):
+    answer = run("cnn4", *UNTRAINED, *words)
+    assert answer.status == 2
+    assert answer.out == ""
+    (line,) = answer.err.splitlines()
+    for text in says:
+        assert text in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_published_images_take_the_place_of_our_corruptions(run: Ask, tmp_path: Path):
+    data = open_data(data_spec("digits"), "digits", "test", {})
+    for severity in range(1, 6):
+        for index in range(0, 300, 5):  # a digit stands at five places
+            example = data[index]
+            path = tmp_path / "published" / "fog" / str(severity) / data.task.classes[example.label] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((example.image[0] * 255 / severity).byte().numpy()).save(path)
+    published = ("cnn4", "--checkpoint", "none", "--corrupted-dir", tmp_path / "published")
+    (found,) = results(run(*published, "--measure", "accuracy,fog", "--limit", "20", "--json"))
+    section = found.corruptions
+    assert section is not None
+    assert (section.implementation, section.preset, section.clean, section.n) == ("published images in published", "published", None, 20)
+    assert all(cell and cell.n == 20 for cell in section.table["fog"])
+    absent = run(*published, "--measure", "snow")
+    assert (absent.status, "expects a folder snow" in absent.err) == (2, True)
+    nothing = run(*published, "--measure", "accuracy")
+    assert (nothing.status, "expects corruptions to be measured" in nothing.err) == (2, True)

@@ -1,0 +1,206 @@
+"""The masking verdict: planted models that hide their gradient are called unreliable, honest trained ones are ok."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from attacked import Net, digits, trained_net
+from torch import Tensor
+
+import glimpsezoo as gz
+from glimpsezoo.attacks import masking as module
+from glimpsezoo.attacks.derivatives import compare, inner_points
+from glimpsezoo.attacks.masking import masking, sign_test
+from glimpsezoo.attacks.settings import MaskingSettings
+from glimpsezoo.noise import Noise
+from glimpsezoo.records import Masking
+from glimpsezoo.regions import Decision
+
+QUICK = MaskingSettings.parse({"steps": 15, "queries": 200}, owner="masking")
+
+
+class Saturated(Net):
+    """Logits so large that the cross entropy has no gradient in float32."""
+
+    def classify(self, state: Any) -> Tensor:
+        return 1e4 * super().classify(state)
+
+
+class Quantised(Net):
+    """Pixels brought to 13 levels first: a function of steps."""
+
+    def sense(self, images: Tensor, state: Any, regions: Any) -> Tensor:
+        return (super().sense(images, state, regions) * 12).round() / 12
+
+
+class Scaled(Net):
+    """A backward pass that is not the function's own: a twentieth of the gradient."""
+
+    def sense(self, images: Tensor, state: Any, regions: Any) -> Tensor:
+        pixels = super().sense(images, state, regions)
+        return 0.05 * pixels + (0.95 * pixels).detach()
+
+
+def planted(kind: type[Net]) -> Net:
+    """The trained net, as another class."""
+    model = copy.deepcopy(trained_net()[0])
+    model.__class__ = kind
+    return model
+
+
+def verdict_of(model: Any) -> Masking:
+    _, images, labels = trained_net()
+    return masking(model, images, labels, torch.arange(len(images)), QUICK)
+
+
+def bad(found: Masking) -> set[str]:
+    return {name for name, check in found.checks.items() if check["verdict"] == "unreliable"}
+
+
+def test_an_honest_net_is_ok() -> None:
+    found = verdict_of(planted(Net))
+    assert found.verdict == "ok", found.checks
+    assert found.checks["huge_eps"]["accuracy"] == 0
+    assert found.checks["loss_in_eps"]["loss"] == sorted(found.checks["loss_in_eps"]["loss"])
+    assert found.checks["margin"]["factor"] == pytest.approx(1, abs=1e-6)
+    assert "locator" not in found.checks  # it looks once
+
+
+@pytest.mark.parametrize(
+    ("kind", "by"),
+    [(Saturated, {"huge_eps", "loss_gradient"}), (Quantised, {"loss_gradient"}), (Scaled, {"margin"})],
+)
+def test_a_net_that_hides_its_gradient_is_unreliable(kind: type[Net], by: set[str]) -> None:
+    found = verdict_of(planted(kind))
+    assert found.verdict == "unreliable"
+    assert by <= bad(found), found.checks
+
+
+def test_the_factor_of_a_scaled_gradient_is_measured() -> None:
+    found = verdict_of(planted(Scaled)).checks["margin"]
+    assert found["factor"] == pytest.approx(0.05, rel=1e-5)
+    assert found["error"] == pytest.approx(0.95, rel=1e-5)
+
+
+def test_a_black_box_that_breaks_more_is_masking() -> None:
+    check = verdict_of(planted(Saturated)).checks["black_box"]
+    assert check["only_black"] > check["only_white"]
+    assert check["p"] < 0.05
+    assert check["verdict"] == "unreliable"
+
+
+def test_a_loss_that_falls_with_eps_is_masking(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([0.5, 1.0, 0.96, 3.0, 1.2, 9.0])
+    monkeypatch.setattr(module, "_ascent", lambda victim, noise, settings, eps: (torch.full((40,), next(losses)), torch.ones(40)))
+    check = verdict_of(planted(Net)).checks["loss_in_eps"]
+    assert check["largest_fall"] == pytest.approx(0.6)
+    assert check["verdict"] == "unreliable"
+
+
+def test_the_sign_test_is_the_tail_of_the_binomial() -> None:
+    assert sign_test(0, 0) == 1
+    assert sign_test(9, 1) == pytest.approx(11 / 1024)
+    assert sign_test(1, 9) == pytest.approx(1023 / 1024)
+
+
+def test_derivatives_of_a_known_function() -> None:
+    """sum of sin(3 x): both sides have its derivative, at points none of whose pixels are equal."""
+    images = torch.zeros(3, 1, 4, 4, dtype=torch.float64)
+    noise = Noise.of(0, torch.arange(3))
+    points = inner_points(images, noise)
+    assert points.min() > 0
+    assert len(points[0].unique()) == 16
+    found = compare(lambda x: (3 * x).sin().flatten(1).sum(1), points, noise)
+    assert found.pairs == 3 * 4
+    assert found.zero == 0
+    assert found.factor == pytest.approx(1, abs=1e-7)
+    flat = compare(lambda x: (3 * x).sin().flatten(1).sum(1).detach(), points, noise)
+    assert (flat.zero, flat.factor) == (1, 0)
+    assert compare(lambda x: 0 * x.flatten(1).sum(1), points, noise).pairs == 0
+
+
+def moved(decision: Decision | None, change: Callable[[Tensor], Tensor]) -> Decision:
+    """The same decision, with the regions' numbers passed through `change`, which changes their gradient alone."""
+    assert decision is not None
+    regions = decision.regions
+    return replace(decision, regions=replace(regions, centre=change(regions.centre), scale=change(regions.scale)))
+
+
+@pytest.fixture
+def only_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the attacks out, which are the same for every model and take their time."""
+    monkeypatch.setattr(module, "_by_attacks", lambda victim, noise, settings: {})
+
+
+@pytest.mark.usefixtures("only_derivatives")
+@pytest.mark.parametrize("name", ["mgnet.digits", "ranzato.digits", "pyramid-m3.digits"])
+def test_the_locators_of_the_digits_cards_are_reached(name: str) -> None:
+    images, labels, ids = digits(8)
+    model = gz.load(name)
+    found = masking(model, images, labels, ids, QUICK)
+    assert found.verdict == "ok", found.checks
+    assert found.checks["locator"] == {"reached": 1.0, "surrogate": model.surrogate, "verdict": "ok"}
+    if name != "pyramid-m3.digits":  # whose looks are drawn
+        assert found.checks["looks"]["factor"] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.usefixtures("only_derivatives")
+@pytest.mark.parametrize("name", ["mgnet.digits", "ranzato.digits"])
+def test_a_locator_whose_gradient_is_scaled_away_is_unreliable(name: str) -> None:
+    images, labels, ids = digits(8)
+    model = gz.load(name)
+    kind = type(model)
+
+    class Shy(kind):  # type: ignore[valid-type,misc]
+        def locate(self, state: Any) -> Any:
+            return moved(super().locate(state), lambda number: 0.02 * number + (0.98 * number).detach())
+
+    model.__class__ = Shy
+    found = masking(model, images, labels, ids, QUICK)
+    assert "looks" in bad(found), found.checks
+    assert found.verdict == "unreliable"
+
+
+@pytest.mark.usefixtures("only_derivatives")
+@pytest.mark.parametrize("name", ["mgnet.digits", "ranzato.digits", "pyramid-m3.digits"])
+def test_a_locator_that_no_gradient_passes_is_unreliable(name: str) -> None:
+    images, labels, ids = digits(8)
+    model = gz.load(name)
+    kind = type(model)
+
+    class Blind(kind):  # type: ignore[valid-type,misc]
+        def locate(self, state: Any) -> Any:
+            with torch.no_grad():
+                return super().locate(state)
+
+    model.__class__ = Blind
+    found = masking(model, images, labels, ids, QUICK)
+    assert "locator" in bad(found), found.checks
+
+
+@pytest.mark.usefixtures("only_derivatives")
+def test_hard_choices_without_a_surrogate_are_suspect() -> None:
+    images, labels, ids = digits(8)
+    model = gz.load("pyramid-m3.digits")
+    model.surrogate = None
+    assert masking(model, images, labels, ids, QUICK).checks["locator"]["verdict"] == "suspect"
+
+
+@pytest.mark.usefixtures("only_derivatives")
+def test_a_model_that_insists_on_float32_is_suspect() -> None:
+    class Single(Net):
+        def sense(self, images: Tensor, state: Any, regions: Any) -> Tensor:
+            return super().sense(images, state, regions).float()
+
+    found = verdict_of(planted(Single))
+    assert found.verdict == "suspect"
+    assert "float64" in found.checks
+
+
+def test_nothing_can_be_said_of_a_model_that_is_always_wrong() -> None:
+    model, images, labels = trained_net()
+    found = masking(model, images, (labels + 1) % 5, torch.arange(len(images)), QUICK)
+    assert (found.verdict, found.checks["images"]["right"]) == ("suspect", 0)

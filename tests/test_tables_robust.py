@@ -1,0 +1,101 @@
+"""The table of a run that measured robustness: every step under every condition, verdicts, and what the columns are."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+from test_records import RESULT
+
+from glimpsezoo.records import Result
+from glimpsezoo.tables import print_results
+
+
+def estimate(value: float) -> dict[str, Any]:
+    return {"value": value, "low": value - 0.02, "high": value + 0.02, "n": 100, "groups": 100}
+
+
+def result(name: str, *, attacks: tuple[str, ...] = ("pgd",), verdict: str = "ok", eot: int = 1, **changes: Any) -> Result:
+    step = RESULT["accuracy"]["steps"][0]
+    steps = [{**step, "step": t, "top1": estimate(0.8 + t / 20)} for t in (1, 2)]
+    corrupted = {**RESULT["corruptions"], "by_step": [estimate(0.41), estimate(0.42)], "n": 77, "preset": "64"}
+    found = [
+        {**RESULT["attacks"][0], "name": each, "by_step": [estimate(0.31), estimate(0.32)], "eot": eot, "exit_rule": None, "eps": 8 / 255}
+        for each in attacks
+    ]
+    content = {
+        **RESULT,
+        "model": {**RESULT["model"], "name": name},
+        "accuracy": {**RESULT["accuracy"], "steps": steps},
+        "flops": {**RESULT["flops"], "steps": [{"step": 1, "macs": 5e6}, {"step": 2, "macs": 9e6}]},
+        "corruptions": corrupted,
+        "attacks": found,
+        "masking": {"verdict": verdict, "checks": {}},
+        **changes,
+    }
+    return Result.model_validate(content)
+
+
+def printed(*results: Result) -> str:
+    console = Console(file=io.StringIO(), width=100, highlight=False)
+    print_results(results, console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_every_step_has_its_accuracy_under_every_condition_and_the_verdict() -> None:
+    lines = printed(result("mgnet", verdict="suspect"), result("cnn4")).splitlines()
+    assert lines[0].split("  ")[0] == "model"
+    assert [word for word in lines[0].split() if word not in "%"] == [
+        "model",
+        "step",
+        "top-1",
+        "(95",
+        "%)",
+        "corrupted",
+        "pgd",
+        "masking",
+        "MACs",
+    ]
+    assert lines[1].split() == ["mgnet", "1", "85.0", "(83.0-87.0)", "41.0", "(39.0-43.0)", "31.0", "(29-33)", "suspect", "5.000", "M"]
+    assert lines[2].split() == ["2", "90.0", "(88.0-92.0)", "42.0", "(40.0-44.0)", "32.0", "(30-34)", "9.000", "M"]
+    assert lines[3].split()[0] == "cnn4"
+    assert "ok" in lines[3].split()
+
+
+def test_the_notes_say_what_the_columns_are() -> None:
+    text = " ".join(printed(result("mgnet", verdict="unreliable"), result("cnn4")).split())
+    assert "corrupted: 77 images under 1 corruption (x; constants for 64 px)." in text
+    assert "pgd: linf 8/255 in pixels, 10 steps, 500 images." in text
+    assert "attacked accuracy is no measure of robustness for mgnet (unreliable)" in text
+    assert "The papers' conventions count 6 MACs for mgnet, 6 MACs for cnn4." in text
+
+
+def test_an_attack_that_differs_by_model_is_told_by_model() -> None:
+    text = " ".join(printed(result("mgnet"), result("pyramid", eot=5)).split())
+    assert "pgd of mgnet: linf 8/255 in pixels, 10 steps, 500 images." in text
+    assert "pgd of pyramid: linf 8/255 in pixels, 10 steps, 500 images, 5 samples a gradient." in text
+
+
+def test_many_attacks_have_a_table_of_their_own() -> None:
+    names = ("pgd", "apgd-ce", "apgd-dlr", "square", "slowdown")
+    results = [result(name, attacks=names) for name in ("mgnet.digits", "cnn4.digits", "ranzato.digits", "pyramid-m3.digits")]
+    lines = printed(*results).splitlines()
+    assert max(map(len, lines)) <= 100
+    for name in names:
+        (row,) = [line for line in lines if line.startswith(f"{name} ") and not line.startswith(f"{name} %")]
+        assert row.count("32.0 (30-34)") == 4
+
+
+def test_equal_accuracy_is_told_with_the_curve() -> None:
+    point = RESULT["anytime"]["curve"][0]
+    curve = [{**point, "top1": estimate(0.7), "macs_mean": 4e6}, {**point, "rule": "fixed", "top1": estimate(0.9), "macs_mean": 9e6}]
+    anytime = {"curve": curve, "area": 0.83, "calibrated_on": "calibration", "equal_accuracy": {"baseline": "cnn4", "macs_ratio": 0.3}}
+    text = " ".join(printed(result("mgnet", anytime=anytime)).split())
+    assert "mgnet with confidence exits: 70.0 % at 4.000 M MACs to 90.0 % at 9.000 M, mean 83.0 %; as accurate as cnn4 at 0.3" in text
+    never = {**anytime, "equal_accuracy": {"baseline": "cnn4", "macs_ratio": None}}
+    assert "it never has the accuracy of cnn4." in " ".join(printed(result("mgnet", anytime=never)).split())
+
+
+@pytest.mark.parametrize("name", ["m", "pyramid-imagenet-m1.imagenet100-cmc.a-long-variant.28"])
+def test_it_fits_100_columns_whatever_the_name(name: str) -> None:
+    assert max(map(len, printed(result(name)).splitlines())) <= 100

@@ -5,28 +5,40 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.hub import PREFIX, Blob, Repository, fetch, fetch_blob, fetch_if_there
 from glimpsezoo.plugins import registry
+from glimpsezoo.records import Checkpoint
 from glimpsezoo.specs import ModelSpec, Task
 
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 RESULT, ROWS = "result.json", "rows.parquet"  # the evidence
 
 
+def _one_name(text: str) -> str:
+    """Refuse what could not stand in a line, or as a folder's name: a card may come from anybody."""
+    if not text.isprintable() or file_name(text) in {"", ".", ".."} or "\\" in text or len(text) > 200:
+        raise ValueError("expected a printable name")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_one_name)]
+
+
 class Weights(BaseModel):
     """The weights' file, its hash and its size in bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    file: str = WEIGHTS
-    sha256: str
-    bytes: int
+    file: str = Field(default=WEIGHTS, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors$")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
 
 
 class CardTask(BaseModel):
@@ -47,7 +59,7 @@ class CardData(BaseModel):
     """The data set that a card was trained on: its name, and what was `--set data.KEY`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str
+    name: Name
     settings: dict[str, Any] = {}
 
 
@@ -55,37 +67,45 @@ class CardConfig(BaseModel):
     """config.json.
 
     name: MODEL.DATA[.VARIANT]. model, plugin: what builds it, and the distribution that has it. config: the model's settings.
-    hub: a Hub repository that holds the weights, or None. trained: how, in the trainer's words.
+    hub: a Hub repository that holds the weights, OWNER/NAME[@REVISION], or None. trained: how, in the trainer's words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal[1] = 1
-    name: str
-    model: str
-    plugin: str
+    name: Name
+    model: Name
+    plugin: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
     config: dict[str, Any]
     task: CardTask
     data: CardData
     weights: Weights | None
     hub: str | None = None
-    license: str = "apache-2.0"
+    license: str = Field(default="apache-2.0", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
     trained: dict[str, Any] = {}
+
+    def to_json(self) -> bytes:
+        """The content of the file."""
+        return (json.dumps(self.model_dump(mode="json"), indent=2) + "\n").encode()
 
 
 @dataclass(frozen=True)
 class Card:
-    """A card on disk."""
+    """A card on disk. origin: the repository of the Hub, at a commit where that is known, that holds its weights; None without one."""
 
     folder: Path
     config: CardConfig
+    origin: Repository | None = None
 
     @property
     def name(self) -> str:
         return self.config.name
 
     @classmethod
-    def read(cls, folder: Path) -> "Card":
-        """Read a card's config. Raises `GlimpseZooError` for a folder that is none, or whose config.json is not as it should be."""
+    def read(cls, folder: Path, *, called: str = "") -> "Card":
+        """Read a card's config; `called` names it in errors instead of its folder.
+
+        Raises `GlimpseZooError` for a folder that is none, or whose config.json is not as it should be.
+        """
         path = folder / CONFIG
         if not path.is_file():
             raise GlimpseZooError(f"expected a card (a folder with {CONFIG}), got {str(folder)!r} without one")
@@ -95,11 +115,67 @@ class Card:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             wrong = f"{where}: {first['msg']}" if where else first["msg"]
-            name = folder.resolve().name
+            name = called or folder.resolve().name
             raise GlimpseZooError(
                 f"expected the {CONFIG} of a card in {name!r}, got a file that is none ({wrong}): get the card again"
             ) from None
-        return cls(folder, config)
+        return cls(folder, config, Repository.parse(config.hub) if config.hub else None)
+
+    @classmethod
+    def of_hub(cls, place: Repository) -> "Card":
+        """The card in a repository of the Hub, at the commit that its revision now names. Its weights are fetched when they are used."""
+        path, place = fetch(place, CONFIG)
+        fetch_if_there(place, RESULT)
+        return replace(cls.read(path.parent, called=place.name), origin=place)
+
+    @property
+    def has_file(self) -> bool:
+        """Whether the weights lie in its own folder."""
+        return self.config.weights is not None and (self.folder / self.config.weights.file).is_file()
+
+    def located(self) -> "Card":
+        """The card with its weights' name and hash, and their commit, where its folder has none and it names a repository of the Hub.
+
+        Raises `GlimpseZooError` if the repository's card is another one.
+        """
+        if self.origin is None or self.has_file or (self.config.weights and self.origin.at_commit):
+            return self
+        there = Card.of_hub(self.origin)
+        own, theirs = self.config, there.config
+        if theirs.weights is None:
+            raise GlimpseZooError(f"card {self.name!r} names the Hub repository {self.origin}, whose card has no weights: name another")
+        if (theirs.model, theirs.config, theirs.task) != (own.model, own.config, own.task):
+            raise GlimpseZooError(
+                f"card {self.name!r} names the Hub repository {self.origin}, whose card {there.name!r} has another model or task: "
+                "get the card again"
+            )
+        if own.weights not in (None, theirs.weights):
+            raise GlimpseZooError(
+                f"the weights in the Hub repository {self.origin} are not those that card {self.name!r} names (another sha256): "
+                "get the card again, or pin the repository's revision in its hub"
+            )
+        return Card(self.folder, own.model_copy(update={"weights": theirs.weights}), there.origin)
+
+    def checkpoint(self) -> Checkpoint | None:
+        """What a result says of the weights: where they came from, the commit there, and their hash; None before they are `located`."""
+        if self.config.weights is None:
+            return None
+        uri, revision = (f"{PREFIX}{self.origin.name}", self.origin.revision) if self.origin else (self.name, None)
+        return Checkpoint(uri=uri, revision=revision, sha256=self.config.weights.sha256)
+
+    def weights_file(self) -> Path:
+        """The file of the weights, fetched from the Hub where that has them. Raises `GlimpseZooError`."""
+        card = self.located()
+        declared = card.config.weights
+        if declared is None:
+            raise GlimpseZooError(
+                f"card {self.name!r} has neither weights nor a Hub repository: train it, or measure it untrained by --checkpoint none"
+            )
+        if card.has_file:
+            return card.folder / declared.file
+        if card.origin is None:
+            raise GlimpseZooError(f"card {self.name!r} names weights {declared.file!r} that are not in its folder: get the card again")
+        return fetch_blob(card.origin, Blob(declared.file, declared.sha256, declared.bytes))
 
     def weights(self) -> dict[str, Any]:
         """The tensors by name, after checking the file against its hash.
@@ -109,20 +185,9 @@ class Card:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        declared, hub = self.config.weights, self.config.hub
-        if declared is None and hub is None:
-            raise GlimpseZooError(
-                f"card {self.name!r} has neither weights nor a Hub repository: train it, or measure it untrained by --checkpoint none"
-            )
-        if declared is None:
-            raise GlimpseZooError(
-                f"the weights of card {self.name!r} are not in its folder, but in the Hub repository {hub!r}: "
-                f"get them ('hf download {hub} --local-dir {self.folder}')"
-            )
-        path = self.folder / declared.file
-        if not path.is_file():
-            raise GlimpseZooError(f"card {self.name!r} names weights {declared.file!r} that are not in its folder: get the card again")
-        content = path.read_bytes()
+        card = self.located()
+        content, declared = card.weights_file().read_bytes(), card.config.weights
+        assert declared is not None  # or there would be no file
         if hashlib.sha256(content).hexdigest() != declared.sha256:
             cut = f", {len(content)} bytes of {declared.bytes}" if len(content) != declared.bytes else ""
             raise GlimpseZooError(
@@ -198,7 +263,12 @@ def card_paths() -> dict[str, Path]:
 
 
 def find_card(name: str) -> Card | None:
-    """The card at that path, or of that name; None if there is none. Raises `GlimpseZooError` for one that cannot be read."""
+    """The card at that path, of that name, or at that place of the Hub (`hf-hub:OWNER/NAME[@REVISION]`); None if there is none.
+
+    Raises `GlimpseZooError` for one that cannot be read or had.
+    """
+    if name.startswith(PREFIX):
+        return Card.of_hub(Repository.parse(name))
     folder = Path(name) if (Path(name) / CONFIG).is_file() else card_paths().get(file_name(name))
     return Card.read(folder) if folder else None
 
@@ -226,9 +296,13 @@ def write_card(folder: Path, config: CardConfig, model: Any) -> Card:
     for old in (CONFIG, RESULT, ROWS):
         (folder / old).unlink(missing_ok=True)
     write_whole(folder / WEIGHTS, content)
-    config = config.model_copy(update={"weights": weights})
-    write_whole(folder / CONFIG, (json.dumps(config.model_dump(mode="json"), indent=2) + "\n").encode())
-    return Card(folder, config)
+    return write_config(folder, config.model_copy(update={"weights": weights}))
+
+
+def write_config(folder: Path, config: CardConfig) -> Card:
+    """Write a card's config.json, whole."""
+    write_whole(folder / CONFIG, config.to_json())
+    return Card(folder, config, Repository.parse(config.hub) if config.hub else None)
 
 
 def write_whole(path: Path, content: bytes) -> None:

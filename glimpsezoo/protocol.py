@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 import torch
@@ -12,12 +13,13 @@ from glimpsezoo.batched import Batched
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.noise import Noise
 from glimpsezoo.regions import Decision, Regions
-from glimpsezoo.specs import Task
+from glimpsezoo.specs import Task, load_string
 
 Phase = Literal["start", "sense", "fuse", "locate", "classify"]
 PHASES: tuple[Phase, ...] = ("start", "sense", "fuse", "locate", "classify")
 Sees = Literal["none", "lowres", "full image"]
 Images = Float[Tensor, "B C H W"]
+_SHARING = "glimpsezoo.workflows.sharing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,10 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
     config: the plugin's validated settings. task: image size, channels, classes.
     steps: the most looks that the model takes (1 = the first look). sees: what its first look sees of the image.
     stochastic: whether decisions are drawn from the images' noise.
+    surrogate: what stands in for hard choices in the gradient (in eval mode, where gradients are on); None where none does.
+    padding: what regions show outside the image; None where they stay inside.
+    card: the config of the card that it was loaded from, or None.
+    training_gradients: set by whoever wants, in eval mode too, the gradients that training changes on purpose (scaled, stopped).
     """
 
     config: Any
@@ -58,6 +64,10 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
     sees: Sees = "full image"
     policy: str = "learned"
     stochastic: bool = False
+    surrogate: str | None = None
+    padding: str | None = None
+    card: Any = None
+    training_gradients: bool = False
 
     @abstractmethod
     def start(self, images: Images, noise: Noise) -> tuple[S, Decision]:
@@ -95,6 +105,29 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
     def pretrained(cls, config: Any, task: Task) -> Self:
         """A model with weights that its own library publishes (`--checkpoint timm`). Raises `GlimpseZooError` where there are none."""
         raise GlimpseZooError(f"{cls.__name__} has no published weights of its own: train it, or name a card")
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, revision: str | None = None, **settings: Any) -> Self:
+        """A trained model in eval mode, on the CPU, from the Hub (`owner/name`) or a card's folder.
+
+        revision: a branch, tag or commit of the Hub. settings: what `--set` takes, where it does not contradict the weights.
+        Raises `GlimpseZooError` for what cannot be had, and for a card of a model that is none of this class.
+        """
+        return load_string(f"{_SHARING}:from_pretrained")(cls, name, revision, settings)  # a layer far above, and so by its name
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a card (README.md, config.json, model.safetensors) into a folder, which `run` and `from_pretrained` take.
+
+        A card that is there is replaced, with its evidence. Raises `GlimpseZooError` for a model that no plugin registers.
+        """
+        load_string(f"{_SHARING}:save_pretrained")(self, Path(folder))
+
+    def push_to_hub(self, repository: str, *, private: bool = False) -> str:
+        """Publish the model as a card in `owner/name` on the Hub, by one commit, whose address it returns.
+
+        private: make it a private repository. Raises `GlimpseZooError`.
+        """
+        return load_string(f"{_SHARING}:push_to_hub")(self, repository, private)
 
     @property
     def device(self) -> torch.device:

@@ -17,22 +17,21 @@ from glimpsezoo.specs import DatasetSpec, ModelSpec, Task, load_string
 
 @dataclass(frozen=True)
 class Assignments:
-    """Parsed `--set` texts: for the data (`data.KEY`), the recipe (`train.KEY`), one model (`MODEL.KEY`) or every model that knows it."""
+    """Parsed `--set` texts: for one of the `scopes` (`data.KEY`), one model (`MODEL.KEY`) or every model that knows the key."""
 
-    data: dict[str, Any] = field(default_factory=dict)
-    train: dict[str, Any] = field(default_factory=dict)
+    scopes: dict[str, dict[str, Any]] = field(default_factory=dict)
     scoped: dict[str, dict[str, Any]] = field(default_factory=dict)
     shared: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, texts: Iterable[str], models: Iterable[str], *, scopes: Iterable[str] = ("data",)) -> "Assignments":
-        """Sort `key=value` texts by whom they address: one of `models`, one of `scopes` ('data', 'train'), or else every model.
+        """Sort `key=value` texts by whom they address: one of `models`, one of `scopes`, or else every model.
 
         >>> Assignments.parse(["glimpses=4", "data.size=28", "mgnet.alpha=0.5"], ["mgnet"]).scoped
         {'mgnet': {'alpha': '0.5'}}
         """
         found = cls()
-        taken = {scope: {"data": found.data, "train": found.train}[scope] for scope in scopes}
+        taken = {scope: found.scopes.setdefault(scope, {}) for scope in scopes}
         names = sorted(models, key=len, reverse=True)
         for text in texts:
             key, equals, value = text.partition("=")
@@ -46,6 +45,10 @@ class Assignments:
             else:
                 found.scoped.setdefault(owner, {})[key.removeprefix(f"{owner}.")] = value
         return found
+
+    def of(self, scope: str) -> dict[str, Any]:
+        """What was set of one scope."""
+        return self.scopes.get(scope, {})
 
     def of_model(self, names: Iterable[str], declared: Iterable[str]) -> dict[str, Any]:
         """What reaches one model, under any of its names: the shared keys that it declares, and its own."""
@@ -122,7 +125,7 @@ def _trained(name: str, model: str, data: str, named: Card | None, checkpoint: s
         card = named or find_card(f"{name}.{data}")
         if card is None:
             raise GlimpseZooError(_no_card(name, data))
-        return card
+        return card.located()
     card = find_card(checkpoint)
     if card is None:
         raise GlimpseZooError(
@@ -130,7 +133,7 @@ def _trained(name: str, model: str, data: str, named: Card | None, checkpoint: s
         )
     if card.config.model != model:
         raise GlimpseZooError(f"--checkpoint expects a card of {model!r}, got {checkpoint!r}, which is one of {card.config.model!r}")
-    return card
+    return card.located()
 
 
 def declared_settings(name: str) -> list[str]:
@@ -178,6 +181,7 @@ def build_model(choice: ModelChoice, task: Task, *, checkpoint: str | None = Non
     model = kind(choice.settings, task)
     if choice.card:
         choice.card.load_into(model, changed=choice.changed)
+        model.card = choice.card.config
     return model.eval()
 
 

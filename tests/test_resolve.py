@@ -25,7 +25,7 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_settings_go_to_their_owners():
     sets = Assignments.parse(["a=1", "data.size=28", "mgnet.b=2", "timm:resnet18.c=x=y", "train.lr=1"], ["mgnet", "timm:resnet18"])
-    assert (sets.data, sets.train) == ({"size": "28"}, {})
+    assert (sets.of("data"), sets.of("train")) == ({"size": "28"}, {})
     assert sets.scoped == {"mgnet": {"b": "2"}, "timm:resnet18": {"c": "x=y"}}
     assert sets.shared == {"a": "1", "train.lr": "1"}
 
@@ -36,7 +36,7 @@ def test_a_longer_model_name_wins():
 
 
 def test_scopes_are_those_of_the_command():
-    assert Assignments.parse(["train.lr=1"], [], scopes=("data", "train")).train == {"lr": "1"}
+    assert Assignments.parse(["train.lr=1"], [], scopes=("data", "train")).of("train") == {"lr": "1"}
     assert Assignments.parse(["data.size=1"], [], scopes=()).shared == {"data.size": "1"}
 
 

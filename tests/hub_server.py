@@ -1,0 +1,400 @@
+"""A small Hub on the loopback address, and clients of it: processes with the environment that a user would set.
+
+The server speaks what huggingface-hub and datasets ask of the Hub: repositories of models and data sets at commits, ranges, gates,
+private repositories, and uploads through git-lfs. It is the proxy of its clients too, so it sees whom else they would have asked.
+"""
+
+import base64
+import contextlib
+import fnmatch
+import hashlib
+import importlib
+import io
+import json
+import multiprocessing
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from commanding import Answer, quickly
+
+TOKEN = "hf_of_a_user"
+LARGE = ("*.safetensors", "*.parquet")  # what goes through git-lfs
+
+
+@dataclass
+class Repository:
+    """commits: (sha, files), the last one is main's head. readers: tokens that may read its files; None lets everybody."""
+
+    private: bool = False
+    gated: bool = False
+    readers: set[str] | None = None
+    commits: list[tuple[str, dict[str, bytes]]] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def commit(self, files: dict[str, bytes]) -> str:
+        """A commit with these files beside those that were there before, or instead of them."""
+        whole = {**(self.commits[-1][1] if self.commits else {}), **files}
+        sha = hashlib.sha1(repr((len(self.commits), sorted((name, len(c)) for name, c in whole.items()))).encode()).hexdigest()
+        self.commits.append((sha, whole))
+        return sha
+
+    @property
+    def head(self) -> str:
+        return self.commits[-1][0]
+
+    def at(self, revision: str) -> tuple[str, dict[str, bytes]] | None:
+        wanted = self.head if revision in {"main", "refs/convert/parquet"} and self.commits else self.tags.get(revision, revision)
+        return next((commit for commit in self.commits if commit[0] == wanted), None)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that the server had. range: the bytes that it asked for, or ''."""
+
+    method: str
+    path: str
+    range: str
+    token: str
+
+
+@dataclass
+class Fault:
+    """What goes wrong with requests that fit `METHOD PATH`: `status` instead of an answer, or a cut after `cut` bytes of it.
+
+    after: so many that fit are answered well first.
+    """
+
+    pattern: str
+    status: int | None = None
+    cut: int | None = None
+    after: int = 0
+
+
+class HubServer:
+    """`hub.repository(...)` makes repositories; `hub.asked` lists what was asked, `hub.strangers` who else would have been."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[tuple[str, str], Repository] = {}
+        self.large: dict[str, bytes] = {}
+        self.asked: list[Asked] = []
+        self.strangers: list[str] = []
+        self.faults: list[Fault] = []
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self.server.daemon_threads = True
+
+    def __enter__(self) -> "HubServer":
+        Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def repository(self, name: str, files: dict[str, bytes] | Path, kind: str = "models", **access: Any) -> Repository:
+        """Make a repository with one commit. files: by their paths, or a folder."""
+        made = self.repositories[kind, name] = Repository(**access)
+        if isinstance(files, Path):
+            files = {path.relative_to(files).as_posix(): path.read_bytes() for path in files.rglob("*") if path.is_file()}
+        made.commit(files)
+        return made
+
+    def gets(self, file: str) -> list[Asked]:
+        """The requests for a file's content."""
+        return [asked for asked in self.asked if asked.method == "GET" and "/resolve/" in asked.path and asked.path.endswith(file)]
+
+    def environment(self, home: Path, **more: str) -> dict[str, str]:
+        """What a user sets who has this Hub and no other, with the caches below `home`."""
+        here = dict.fromkeys(("HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), self.url)
+        quiet = {
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_XET": "1",
+            "NO_PROXY": "",
+            "no_proxy": "",
+        }
+        offline = {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
+        return {**here, **quiet, **offline, "HF_HOME": str(home), "GLIMPSEZOO_HOME": str(home / "zoo"), "HF_TOKEN": "", **more}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: HubServer
+
+    def log_message(self, *_: object) -> None:
+        """Silent: `hub.asked` has it."""
+
+    def do_CONNECT(self) -> None:
+        self.hub.strangers.append(self.path)
+        self.answer(403, b"")
+
+    def handle_any(self) -> None:
+        target = urlsplit(self.path)
+        length = int(self.headers.get("Content-Length") or 0)
+        chunked = self.headers.get("Transfer-Encoding") == "chunked"
+        body = self._chunks() if chunked else self.rfile.read(length)
+        own = urlsplit(self.hub.url).netloc
+        if target.netloc not in {"", own, f"datasets-server.{own}"}:  # what datasets makes of HF_ENDPOINT, and does without
+            self.hub.strangers.append(target.netloc)
+            return self.answer(403, b"")
+        path, token = unquote(target.path), (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        self.hub.asked.append(Asked(self.command, path, self.headers.get("Range") or "", token))
+        self.cut = None
+        for fault in self.hub.faults:
+            if fnmatch.fnmatch(f"{self.command} {path}", fault.pattern):
+                fault.after -= 1
+                if fault.after < 0 and fault.status:
+                    return self.answer(fault.status, b"{}")
+                self.cut = fault.cut if fault.after < 0 else None
+        for pattern, serve in _ROUTES:
+            if found := re.fullmatch(pattern, f"{self.command} {path}"):
+                return serve(self, token, body, target.query, **found.groupdict())
+        return self.refuse(404, "EntryNotFound")
+
+    do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815 - http.server's names
+
+    def _chunks(self) -> bytes:
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def answer(self, status: int, content: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        cut = getattr(self, "cut", None)
+        self.wfile.write(content[:cut])
+        if cut is not None and cut < len(content):
+            self.close_connection = True
+
+    def json(self, content: Any) -> None:
+        self.answer(200, json.dumps(content).encode(), Content_Type="application/json")
+
+    def refuse(self, status: int, code: str, **headers: str) -> None:
+        self.answer(status, json.dumps({"error": code}).encode(), X_Error_Code=code, X_Error_Message=code, **headers)
+
+    def found(self, kind: str, name: str, token: str, *, content: bool = False) -> Repository | None:
+        """A repository that this token may see (its `content`: may read); None after saying why not."""
+        repository = self.hub.repositories.get((kind, name))
+        if repository is None or (repository.private and token != TOKEN):
+            self.refuse(404 if token == TOKEN else 401, "RepoNotFound")
+        elif content and repository.gated and token not in (repository.readers or ()):
+            self.refuse(403 if token else 401, "GatedRepo")
+        else:
+            return repository
+        return None
+
+    def at(self, repository: Repository | None, revision: str) -> tuple[str, dict[str, bytes]] | None:
+        """A repository's commit; None after saying that there is none, or where there is no repository."""
+        commit = repository.at(revision) if repository else None
+        return commit if commit or not repository else self.refuse(404, "RevisionNotFound")
+
+    def info(self, token: str, body: bytes, query: str, *, kind: str, name: str, revision: str | None = None) -> None:
+        repository = self.found(kind, name, token)
+        if repository is None:
+            return None
+        commit = repository.at(revision or "main") or (("", {}) if revision is None else None)
+        if commit is None:
+            return self.refuse(404, "RevisionNotFound")
+        sha, files = commit
+        flags = {"private": repository.private, "gated": "manual" if repository.gated else False, "disabled": False}
+        return self.json({"id": name, "sha": sha, **flags, "tags": [], "downloads": 0, "siblings": [{"rfilename": file} for file in files]})
+
+    def tree(self, token: str, body: bytes, query: str, *, kind: str, name: str, revision: str, folder: str = "") -> None:
+        commit = self.at(self.found(kind, name, token), revision)
+        if commit is None:
+            return None
+        start = f"{folder}/" if folder else ""
+        below = {path: content for path, content in commit[1].items() if path.startswith(start)}
+        folders = {start + path.removeprefix(start).partition("/")[0] for path in below if "/" in path.removeprefix(start)}
+        if folder and not below:
+            return self.refuse(404, "EntryNotFound")
+        recursive = parse_qs(query).get("recursive", [""])[0].lower() == "true"
+        shown = [_entry(path, content) for path, content in below.items() if recursive or "/" not in path.removeprefix(start)]
+        return self.json(shown + [{"type": "directory", "oid": "0" * 40, "size": 0, "path": path} for path in sorted(folders)])
+
+    def paths(self, token: str, body: bytes, query: str, *, kind: str, name: str, revision: str) -> None:
+        commit = self.at(self.found(kind, name, token), revision)
+        if commit is None:
+            return None
+        wanted = parse_qs(body.decode()).get("paths") or json.loads(body or b"{}").get("paths", [])
+        wanted = [wanted] if isinstance(wanted, str) else wanted
+        return self.json([_entry(path, commit[1][path]) for path in wanted if path in commit[1]])
+
+    def file(self, token: str, body: bytes, query: str, *, kind: str, name: str, revision: str, path: str) -> None:
+        commit = self.at(self.found("datasets" if kind else "models", name, token, content=True), revision)
+        if commit is None:
+            return None
+        sha, files = commit
+        if path not in files:
+            return self.refuse(404, "EntryNotFound", X_Repo_Commit=sha)
+        content = files[path]
+        headers = {"X_Repo_Commit": sha, "ETag": f'"{_oid(path, content)}"', "Accept_Ranges": "bytes"}
+        if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
+            start, end = int(wanted[1]), min(int(wanted[2] or len(content)), len(content) - 1)
+            headers["Content_Range"] = f"bytes {start}-{end}/{len(content)}"
+            return self.answer(206, content[start : end + 1], **headers)
+        return self.answer(200, content, **headers)
+
+    def create(self, token: str, body: bytes, query: str) -> None:
+        asked = json.loads(body)
+        if token != TOKEN:
+            return self.refuse(401, "Unauthorized")
+        owner = asked.get("organization") or "me"
+        name = asked["name"] if "/" in asked["name"] else f"{owner}/{asked['name']}"
+        if ("models", name) in self.hub.repositories:
+            return self.answer(409, json.dumps({"url": f"{self.hub.url}/{name}"}).encode())
+        if not name.startswith("me/"):
+            return self.refuse(403, "Forbidden")
+        self.hub.repositories["models", name] = Repository(private=asked.get("private") or asked.get("visibility") == "private")
+        return self.json({"url": f"{self.hub.url}/{name}", "name": name})
+
+    def valid(self, token: str, body: bytes, query: str) -> None:
+        self.json({"errors": [], "warnings": []})
+
+    def preupload(self, token: str, body: bytes, query: str, *, kind: str, name: str, revision: str) -> None:
+        if self.writable(kind, name, token):
+            files = [file["path"] for file in json.loads(body)["files"]]
+            self.json({"files": [{"path": f, "uploadMode": "lfs" if _large(f) else "regular", "shouldIgnore": False} for f in files]})
+
+    def batch(self, token: str, body: bytes, query: str, *, name: str) -> None:
+        objects = []
+        for wanted in json.loads(body)["objects"]:
+            upload = {"actions": {"upload": {"href": f"{self.hub.url}/lfs/{wanted['oid']}"}}}
+            objects.append({**wanted, **({} if wanted["oid"] in self.hub.large else upload)})
+        self.json({"transfer": "basic", "objects": objects})
+
+    def put(self, token: str, body: bytes, query: str, *, oid: str) -> None:
+        if hashlib.sha256(body).hexdigest() != oid:
+            return self.refuse(400, "BadHash")
+        self.hub.large[oid] = body
+        return self.answer(200, b"")
+
+    def commit(self, token: str, body: bytes, query: str, *, kind: str, name: str, revision: str) -> None:
+        repository = self.writable(kind, name, token)
+        if repository is None:
+            return
+        files = {}
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.hub.large[value["oid"]]
+        sha = repository.commit(files)
+        self.json({"commitUrl": f"{self.hub.url}/{name}/commit/{sha}", "commitOid": sha, "success": True})
+
+    def writable(self, kind: str, name: str, token: str) -> Repository | None:
+        repository = self.found(kind, name, token)
+        if repository is not None and (token != TOKEN or not name.startswith("me/")):
+            return self.refuse(403, "Forbidden")
+        return repository
+
+
+def _large(path: str) -> bool:
+    return any(fnmatch.fnmatch(path, pattern) for pattern in LARGE)
+
+
+def _oid(path: str, content: bytes) -> str:
+    """As git has it, or git-lfs for a large file."""
+    return hashlib.sha256(content).hexdigest() if _large(path) else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _entry(path: str, content: bytes) -> dict[str, Any]:
+    """A file as a listing has it."""
+    large = {"lfs": {"oid": _oid(path, content), "size": len(content), "pointerSize": 130}} if _large(path) else {}
+    return {"type": "file", "oid": _oid("", content), "size": len(content), "path": path, **large}
+
+
+_API = r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+/[^/]+)"
+_REVISION = r"(?P<revision>refs/[^/]+/[^/]+|[^/]+)"
+_ROUTES: list[tuple[str, Callable[..., None]]] = [
+    (rf"GET {_API}", _Handler.info),
+    (rf"GET {_API}/revision/(?P<revision>.+)", _Handler.info),
+    (rf"GET {_API}/tree/{_REVISION}/?(?P<folder>.*)", _Handler.tree),
+    (rf"POST {_API}/paths-info/(?P<revision>.+)", _Handler.paths),
+    (rf"(GET|HEAD) /(?P<kind>datasets/|)(?P<name>[^/]+/[^/]+)/resolve/{_REVISION}/(?P<path>.+)", _Handler.file),
+    (r"POST /api/repos/create", _Handler.create),
+    (r"POST /api/validate-yaml", _Handler.valid),
+    (rf"POST {_API}/preupload/{_REVISION}", _Handler.preupload),
+    (r"POST /(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch", _Handler.batch),
+    (r"PUT /lfs/(?P<oid>\w+)", _Handler.put),
+    (rf"POST {_API}/commit/{_REVISION}", _Handler.commit),
+]
+
+
+_PROCESSES = multiprocessing.get_context("forkserver")
+# What is slow to import, but no client of the Hub: that reads its environment when it is imported.
+_PROCESSES.set_forkserver_preload(["commanding", "glimpsezoo.workflows.running", "sklearn.datasets", "torchvision"])
+
+
+@dataclass(frozen=True)
+class Client:
+    """A user's machine: its folder, with the caches in it, and what runs there, each time in a process of its own."""
+
+    hub: HubServer
+    folder: Path
+
+    def command(self, *words: str | Path, **environment: str) -> Answer:
+        """`glimpsezoo WORDS...`"""
+        return Answer(*self.call(_command, *map(str, words), **environment))
+
+    def call(self, function: Callable[..., Any], *arguments: Any, **environment: str) -> Any:
+        """What a function of a test module gives there. Raises AssertionError with its traceback."""
+        ours, theirs = _PROCESSES.Pipe()
+        setting = self.hub.environment(self.folder / "home", **environment)
+        where = (theirs, setting, str(self.folder), function.__module__, function.__name__, arguments)
+        process = _PROCESSES.Process(target=_run, args=where)
+        process.start()
+        theirs.close()
+        try:
+            done, value = ours.recv()
+        except EOFError:
+            done, value = False, "the process died"
+        process.join()
+        assert done, value
+        return value
+
+
+def _run(pipe: Any, setting: dict[str, str], folder: str, module: str, name: str, arguments: tuple[Any, ...]) -> None:
+    """In the client's process: set its environment, only then import what reads it, call the function, send what it gives."""
+    os.environ.update(setting)
+    os.chdir(folder)
+    time.sleep = lambda _: None  # clients do not wait before they try again
+    assert "huggingface_hub" not in sys.modules
+    try:
+        pipe.send((True, getattr(importlib.import_module(module), name)(*arguments)))
+    except BaseException:
+        pipe.send((False, traceback.format_exc()))
+
+
+def _command(*words: str) -> tuple[int, str, str]:
+    from glimpsezoo.commands import main
+
+    out, err, sys.argv = io.StringIO(), io.StringIO(), ["glimpsezoo", *quickly(list(words))]
+    status: Any = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as stop:
+            status = stop.code
+    return status or 0, out.getvalue(), err.getvalue()

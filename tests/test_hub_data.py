@@ -1,0 +1,99 @@
+"""Data sets of the Hub, by the real clients against a server on the loopback address: downloaded, streamed by ranges, gated, offline."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hub_server import TOKEN, Client, HubServer
+from made_data import encoded, mnist, opened, picture, write_parquet
+
+from glimpsezoo.data import batches
+from glimpsezoo.data.images import NaturalImages
+from glimpsezoo.errors import GlimpseZooError
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer() as server:
+        yield server
+        assert server.strangers == []  # nobody else was asked
+
+
+@pytest.fixture
+def client(hub: HubServer, tmp_path: Path) -> Client:
+    return Client(hub, tmp_path)
+
+
+def all_facts(*names: str) -> list[dict[str, Any] | str]:
+    """In a client: `facts` of the test splits of several sets."""
+    return [facts(name, "test", {"size": 16}) for name in names]
+
+
+def facts(name: str, split: str, settings: dict[str, Any], data_dir: str | None = None) -> dict[str, Any] | str:
+    """In a client or here: what a split holds, or the error's one line."""
+    try:
+        data = opened(name, split, Path(data_dir) if data_dir else None, **settings)
+        read = list(batches(data, 0, len(data), 16))
+    except GlimpseZooError as error:
+        return str(error)
+    sums = [image.double().sum().item() for batch in read for image in batch.images]
+    labels = [label for batch in read for label in batch.labels.tolist()]
+    return {"labels": labels, "sums": sums, "fingerprint": data.info.fingerprint, "revision": data.info.revision}
+
+
+def test_a_set_is_downloaded_once_and_is_the_copy_on_disk(hub: HubServer, client: Client, tmp_path: Path) -> None:
+    folder = mnist(tmp_path / "copy", test=20)
+    repository = hub.repository("ylecun/mnist", folder, kind="datasets")
+    here = facts("mnist", "test", {}, str(folder))
+    there = client.call(facts, "mnist", "test", {})
+    assert isinstance(here, dict)
+    assert there == here | {"revision": repository.head}
+    hub.asked.clear()
+    assert client.call(facts, "mnist", "test", {}, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1") == there
+    assert hub.asked == []
+
+
+def sizes(name: str, start: int, stop: int) -> list[int]:
+    """In a client: the bytes of some images of a streamed test split."""
+    data = opened(name, "test", streaming=True)
+    assert isinstance(data, NaturalImages)
+    return [len(row.image) for row in data.source.rows.at(range(start, stop))]
+
+
+def test_a_stream_asks_for_ranges_and_not_for_files(hub: HubServer, client: Client, tmp_path: Path) -> None:
+    content = [np.random.default_rng(k).bytes(20_000) for k in range(800)]
+    for split in ("train", "test"):
+        write_parquet(tmp_path / "copy" / f"{split}-0.parquet", content, [k % 4 for k in range(800)], "abcd", group=5)
+    hub.repository("me/set", tmp_path / "copy", kind="datasets")
+    assert client.call(sizes, "hf:me/set", 50, 55) == [20_000] * 5
+    assert all(asked.range for asked in hub.gets(".parquet"))
+    spans = [tuple(map(int, asked.range.removeprefix("bytes=").split("-"))) for asked in hub.gets("/test-0.parquet")]
+    assert 100_000 < sum(end + 1 - start for start, end in spans) < 6_000_000  # of 16 MB: five rows, and what the client reads ahead
+
+
+@pytest.mark.parametrize(("token", "readable"), [("", False), (TOKEN, False), (TOKEN, True)])
+def test_a_gated_set_opens_to_those_who_may_read_it(hub: HubServer, client: Client, tmp_path: Path, token: str, readable: bool) -> None:
+    for split in ("train", "test"):
+        write_parquet(tmp_path / "copy" / f"{split}-0.parquet", [encoded(picture(k)) for k in range(4)], [0, 1] * 2, "ab")
+    hub.repository("me/set", tmp_path / "copy", kind="datasets", gated=True, readers={TOKEN} if readable else set())
+    found = client.call(facts, "hf:me/set", "test", {"size": 16}, HF_TOKEN=token)
+    if readable:
+        assert found["labels"] == [0, 1, 0, 1]
+    else:
+        assert "me/set is gated, and this account has no access: accept its terms" in found
+        assert "\n" not in found
+
+
+def test_a_revision_of_a_set_is_pinned(hub: HubServer, client: Client, tmp_path: Path) -> None:
+    for labels in ([0, 1], [1, 0]):
+        for split in ("train", "test"):
+            write_parquet(tmp_path / "copy" / f"{split}-0.parquet", [encoded(picture(k)) for k in range(2)], labels, "ab")
+        files = {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()}
+        known = hub.repositories.get(("datasets", "me/set"))
+        repository = known or hub.repository("me/set", {}, kind="datasets")
+        repository.tags[f"v{labels[0]}"] = repository.commit(files)
+    found = client.call(all_facts, "hf:me/set", "hf:me/set@v0", "hf:me/set@v1")
+    assert [value["labels"] for value in found] == [[1, 0], [0, 1], [1, 0]]
+    assert [value["revision"] for value in found] == [repository.tags["v1"], repository.tags["v0"], repository.tags["v1"]]

@@ -1,0 +1,113 @@
+"""`trace`: show where a model looks."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from glimpsezoo.commands import options
+from glimpsezoo.errors import GlimpseZooError
+
+if TYPE_CHECKING:
+    from glimpsezoo.pictures.traced import Traced
+
+
+@click.command()
+@click.argument("model")
+@click.argument("more", nargs=-1, metavar="")
+@options.together(
+    options.data,
+    options.data_dir,
+    click.option("--split", default="test", show_default=True, metavar="NAME", help="Whose images --index counts."),
+    click.option("--index", multiple=True, metavar="I...", help="Images of the data by number, from 0.  [default: 0]"),
+    click.option("--image", multiple=True, metavar="FILE...", help="Image files instead of images of the data."),
+    click.option("--under", metavar="CONDITION", help="Show beside it a corruption (fog:3) or an attack (pgd:4/255)."),
+    options.device,
+    options.seed,
+    options.settings,
+    click.option("--checkpoint", metavar="CARD", help="A card; 'none' shows an untrained model."),
+    click.option("--html", is_flag=True, help="Write a page to flip through, of one file."),
+    click.option("-o", "--output", metavar="FILE", help="A picture by its ending: .png, .svg, .gif or .html.  [default: MODEL-I.png]"),
+    options.force,
+    options.as_json,
+    options.debug,
+)
+def trace(model: str, more: tuple[str, ...], **given: Any) -> None:
+    """Draw where MODEL looks, and what it says after each look.
+
+    The picture has the image with numbered regions, the prediction and its confidence at every step (right or wrong where the label is
+    known), when and why the looking ended, and the glimpses as a tree. A GIF shows one step after the other. Several numbers or files
+    may follow --index or --image.
+
+    \b
+    Examples:
+      glimpsezoo trace mgnet --index 3 7 12
+      glimpsezoo trace pyramid-m3 --index 5 --under fog:3 -o fog.svg
+      glimpsezoo trace mgnet --index 3 --under pgd:4/255 -o attack.gif
+      glimpsezoo trace mgnet --index 3 --set anytime.threshold=0.9 -o early.png
+      glimpsezoo trace mgnet --image seven.png four.png --html
+    """
+    from glimpsezoo.pictures.layout import in_words
+    from glimpsezoo.workflows.tracing import TraceRequest
+    from glimpsezoo.workflows.tracing import trace as show
+
+    indices, files = list(given["index"]), list(given["image"])
+    if more and bool(indices) == bool(files):
+        raise GlimpseZooError(f"expected one model, got {model} {' '.join(more)}: name images by --index or --image")
+    (indices if indices else files).extend(more)
+    request = TraceRequest(
+        model=model,
+        device=options.pick_device(given["device"]),
+        data=given["data"],
+        data_dir=given["data_dir"],
+        split=given["split"],
+        indices=_numbers(indices),
+        files=tuple(map(Path, files)),
+        under=given["under"],
+        sets=tuple(given["sets"]),
+        checkpoint=given["checkpoint"],
+        seed=given["seed"],
+        html=given["html"],
+        output=Path(given["output"]) if given["output"] else None,
+        force=given["force"],
+    )
+    shown = show(request)
+    if given["as_json"]:
+        click.echo(json.dumps([_values(traced) for row in shown.rows for traced in row], indent=2))
+    else:
+        for row in shown.rows:
+            for traced in row:
+                click.echo(in_words(traced))
+    for note in dict.fromkeys(traced.note for row in shown.rows for traced in row if traced.note):
+        options.say(note)
+    options.say(f"picture in {shown.path}")
+
+
+def _numbers(texts: list[str]) -> tuple[int, ...]:
+    """`3`, `3,7` and `3-7`."""
+    found: list[int] = []
+    for text in (part for given in texts for part in given.split(",")):
+        first, dash, last = text.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise GlimpseZooError(f"--index expects numbers from 0 (3, 3,7 or 3-7), got {text!r}")
+        found += range(int(first), int(last) + 1) if dash else [int(first)]
+    return tuple(found)
+
+
+def _values(traced: "Traced") -> dict[str, Any]:
+    """A trace as JSON: regions in shares of the image's sides, from its top left corner."""
+    looks = [
+        {
+            "step": look.step,
+            "prediction": look.prediction,
+            "confidence": look.confidence,
+            "right": look.right,
+            "regions": [
+                {"number": g.number, "parent": g.parent or None, "left": g.left, "top": g.top, "side": g.side} for g in look.glimpses
+            ],
+        }
+        for look in traced.looks
+    ]
+    names = ("model", "image", "condition", "label", "steps", "rule", "macs")
+    return {**{name: getattr(traced, name) for name in names}, "exit": traced.exit, "looks": looks}

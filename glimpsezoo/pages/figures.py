@@ -1,0 +1,169 @@
+"""The plots of the report, as lines with their numbers in per cent: one list of figures a question."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from glimpsezoo.pages.board import Entry, attack_name, verdict
+from glimpsezoo.pages.plots import Axis, Line, Point
+from glimpsezoo.pictures.scene import series
+from glimpsezoo.records import Attack, Estimate, Result
+from glimpsezoo.tables import counted, display_name, eps_text, macs_text, with_interval
+
+MOST_POINTS = 200  # of a training curve
+ACCURACY = "top-1 %"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot that is to be drawn. note: what a reader must know of it."""
+
+    title: str
+    lines: tuple[Line, ...]
+    x: Axis
+    y: Axis
+    note: str = ""
+
+
+def colours(entries: Sequence[Entry]) -> dict[str, str]:
+    """The colour of every model by name: the same in all plots."""
+    return {entry.name: series(k) for k, entry in enumerate(entries)}
+
+
+def accuracy_against_macs(entries: Sequence[Entry]) -> Iterator[Figure]:
+    """For each data set: every step, and dashed the real early exits."""
+    colour = colours(entries)
+    for data in dict.fromkeys(entry.data for entry in entries):
+        lines = []
+        for entry in (entry for entry in entries if entry.data == data):
+            name, result = entry.name, entry.result
+            if result.accuracy:
+                points = [_point(f"{name}, step {step.step}", step.macs, step.top1) for step in result.accuracy.steps]
+                lines.append(Line(name, colour[name], tuple(points)))
+            if result.anytime and len(result.anytime.curve) > 1:
+                curve = sorted(result.anytime.curve, key=lambda each: each.macs_mean)
+                tips = [(f"{name}, {each.rule} {each.threshold:.3g}, {each.steps_mean:.2f} steps", each) for each in curve]
+                points = [_point(tip, each.macs_mean, each.top1) for tip, each in tips]
+                lines.append(Line(f"{name}, early exits", colour[name], tuple(points), dashed=True))
+        if lines:
+            yield Figure(f"Accuracy against cost, {data}", tuple(lines), _macs(lines), Axis(ACCURACY), "Bars are 95 % intervals.")
+
+
+def robustness_against_budget(entries: Sequence[Entry]) -> Iterator[Figure]:
+    """Accuracy under corruptions and under every attack of runs stopped at each step, against their cost."""
+    yield from _by_budget(
+        "under corruptions", entries, lambda result: result.corruptions.by_step if result.corruptions else (), lambda entry: ""
+    )
+    for name in dict.fromkeys(attack_name(attack) for entry in entries for attack in entry.result.attacks):
+
+        def steps(result: Result, name: str = name) -> Sequence[Estimate]:
+            return next((attack.by_step for attack in result.attacks if attack_name(attack) == name), ())
+
+        yield from _by_budget(f"under {name}", entries, steps, lambda entry: f" (masking: {verdict(entry)})")
+
+
+def _by_budget(
+    what: str, entries: Sequence[Entry], steps: Callable[[Result], Sequence[Estimate]], mark: Callable[[Entry], str]
+) -> Iterator[Figure]:
+    colour = colours(entries)
+    for data in dict.fromkeys(entry.data for entry in entries):
+        lines = []
+        for entry in (entry for entry in entries if entry.data == data and steps(entry.result)):
+            found = zip(_costs(entry.result), steps(entry.result), strict=False)  # without costs, there is no point
+            points = tuple(_point(f"{entry.name}, step {k}", macs, each) for k, (macs, each) in enumerate(found, start=1))
+            lines.append(Line(f"{entry.name}{mark(entry)}", colour[entry.name], points))
+        if lines:
+            yield Figure(f"Accuracy {what}, {data}", tuple(lines), _macs(lines), Axis(ACCURACY, low=0), "Cost of the clean run.")
+
+
+def _costs(result: Result) -> list[float]:
+    """MACs of runs stopped at each step; none if they were not counted."""
+    section = result.flops or result.accuracy
+    return [step.macs for step in section.steps] if section else []
+
+
+def attack_curves(entries: Sequence[Entry]) -> Iterator[Figure]:
+    """Accuracy by eps, where a model was attacked with several by the same attack; eps 0 are the same images without it."""
+    kinds = dict.fromkeys(_kind(attack) for entry in entries for attack in entry.result.attacks)
+    for kind in kinds:
+        found: dict[tuple[str, ...], dict[float, tuple[Attack, Entry]]] = {}
+        for entry in entries:
+            for attack in entry.result.attacks:
+                if _kind(attack) == kind:
+                    found.setdefault(_attacked(entry), {})[attack.eps] = (attack, entry)
+        several = {model: by_eps for model, by_eps in found.items() if len(by_eps) > 1}
+        lines = [_curve(series(k), model[:2], by_eps) for k, (model, by_eps) in enumerate(several.items())]
+        if lines:
+            title = f"Accuracy under {kind.name} by eps, {counted(kind.steps, 'step')}"
+            eps = Axis(f"eps in {kind.space}, {kind.norm}", low=0)
+            yield Figure(title, tuple(lines), eps, Axis(ACCURACY, low=0), "Bars are 95 % intervals.")
+
+
+class _Kind(NamedTuple):
+    """What attacks must share to be points of one curve."""
+
+    name: str
+    norm: str
+    space: str
+    steps: int
+    target: str
+    path: str
+
+
+def _kind(attack: Attack) -> _Kind:
+    return _Kind(*(getattr(attack, name) for name in _Kind._fields))
+
+
+def _attacked(entry: Entry) -> tuple[str, ...]:
+    """Name and data of a model, and what tells it from others of that name."""
+    result = entry.result
+    used = result.model.checkpoint
+    return display_name(result), entry.data, used.sha256 if used else "", json.dumps(result.model.config, sort_keys=True)
+
+
+def _curve(colour: str, model: tuple[str, ...], by_eps: dict[float, tuple[Attack, Entry]]) -> Line:
+    ordered = [by_eps[eps] for eps in sorted(by_eps)]
+    clean = ordered[0][0].clean.top1
+    points = [Point(0, 100 * clean.value, 100 * clean.low, 100 * clean.high, f"{model[0]}, clean: {with_interval(clean)} %")]
+    for attack, entry in ordered:
+        top1 = attack.top1
+        tip = f"{model[0]}, eps {eps_text(attack.eps)}: {with_interval(top1)} %, masking {verdict(entry)}"
+        points.append(Point(attack.eps, 100 * top1.value, 100 * top1.low, 100 * top1.high, tip))
+    verdicts = ", ".join(dict.fromkeys(verdict(entry) for _, entry in ordered))
+    return Line(f"{model[0]}, {model[1]} (masking: {verdicts})", colour, tuple(points))
+
+
+def training_curves(entries: Sequence[Entry]) -> Iterator[Figure]:
+    """For each model with a log: its losses, and its accuracy on the calibration split, by the epochs of all phases."""
+    for entry in entries:
+        places = range(1, len(entry.training) + 1)
+        names = dict.fromkeys(name for line in entry.training for name in line["losses"])
+        lines = list(zip(places, entry.training, strict=True))
+        curves = {name: _thinned([(at, line["losses"].get(name)) for at, line in lines]) for name in names}
+        losses = [Line(name, series(k), points, dots=False) for k, (name, points) in enumerate(curves.items())]
+        if losses:
+            yield Figure(f"Training losses of {entry.name}", tuple(losses), Axis("epoch"), Axis("loss"))
+        shares = _thinned([(at, line.get("calibration_top1")) for at, line in lines])
+        accuracy = tuple(Point(point.x, 100 * point.y) for point in shares)
+        if accuracy:
+            line = Line("calibration split", series(0), accuracy, dots=False)
+            yield Figure(f"Accuracy of {entry.name} while it was trained", (line,), Axis("epoch"), Axis(ACCURACY))
+
+
+def _thinned(values: Sequence[tuple[int, object]]) -> tuple[Point, ...]:
+    """At most `MOST_POINTS` of the numbers among the values, the last one in any case."""
+    good = [Point(at, value) for at, value in values if isinstance(value, int | float) and math.isfinite(value)]
+    stride = -(-len(good) // MOST_POINTS) or 1
+    return tuple(good[::-stride][::-1])
+
+
+def _point(what: str, macs: float, top1: Estimate) -> Point:
+    return Point(macs, 100 * top1.value, 100 * top1.low, 100 * top1.high, f"{what}: {with_interval(top1)} % at {macs_text(macs)} MACs")
+
+
+def _macs(lines: Sequence[Line]) -> Axis:
+    """Logarithmic where the dearest point costs four times the cheapest or more."""
+    costs = [point.x for line in lines for point in line.points if point.x > 0]
+    return Axis("MACs an image", logarithmic=bool(costs) and max(costs) >= 4 * min(costs))

@@ -1,0 +1,155 @@
+"""Plots as drawings: lines with intervals over an even or a logarithmic axis."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from glimpsezoo.pictures.scene import Box, Dot, Path, Scene, Shape, Words
+
+WIDTH, HEIGHT = 420.0, 290.0
+LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 12.0, 46.0
+TICKS = 5  # about so many on an axis
+
+
+@dataclass(frozen=True)
+class Point:
+    """low, high: the interval of y, or None. tip: what a reader is told who points at it."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    tip: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points in the order in which they are joined. colour: a role."""
+
+    name: str
+    colour: str
+    points: tuple[Point, ...]
+    dashed: bool = False
+    dots: bool = True
+
+
+@dataclass(frozen=True)
+class Axis:
+    """label: what it shows, with its unit. text: how a tick is written. low, high: what it shows at least, None for the data's own."""
+
+    label: str
+    logarithmic: bool = False
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+
+    def text(self, value: float) -> str:
+        """A tick's number, with k, M and G for thousands.
+
+        >>> Axis("MACs").text(2_500_000)
+        '2.5M'
+        """
+        for letter, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+            if abs(value) >= size:
+                return f"{value / size:.3g}{letter}"
+        return f"{value:.3g}{self.unit}"
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From values to places along an axis, which begins at `start` and is `length` px long."""
+
+    axis: Axis
+    low: float
+    high: float
+    start: float
+    length: float
+
+    def __call__(self, value: float) -> float:
+        low, high, value = (math.log10(each) if self.axis.logarithmic else each for each in (self.low, self.high, value))
+        return self.start + self.length * (value - low) / (high - low)
+
+    def ticks(self) -> list[float]:
+        if not self.axis.logarithmic:
+            step = _step((self.high - self.low) / TICKS)
+            return [k * step for k in range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)]
+        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        few = (1,) if len(decades) > 4 else (1, 2, 5)
+        return [digit * 10.0**decade for decade in decades for digit in few if self.low <= digit * 10.0**decade <= self.high]
+
+
+def _step(rough: float) -> float:
+    """About `rough`: 1, 2, 5 or 10 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(digit * power for digit in (1, 2, 5, 10) if digit * power >= 0.75 * rough)
+
+
+def plot(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> Scene:
+    """The drawing; its description tells the points. Points that a logarithmic axis cannot show are left out."""
+    lines = [replace(line, points=tuple(point for point in line.points if not x.logarithmic or point.x > 0)) for line in lines]
+    points = [point for line in lines for point in line.points]
+    across = _scale(x, [point.x for point in points], LEFT, WIDTH - LEFT - RIGHT)
+    heights = [value for point in points for value in (point.low, point.y, point.high) if value is not None]
+    up = _scale(y, heights, HEIGHT - BOTTOM, TOP + BOTTOM - HEIGHT)
+    shapes = [*_axes(across, up), *(shape for line in lines for shape in _drawn(line, across, up))]
+    return Scene(WIDTH, HEIGHT, title, _in_words(lines, x, y), tuple(shapes))
+
+
+def _scale(axis: Axis, values: Sequence[float], start: float, length: float) -> _Scale:
+    """Over all values and what the axis asks for, with a margin where it asks for nothing."""
+    seen = [*values, *(end for end in (axis.low, axis.high) if end is not None)]
+    low, high = (min(seen), max(seen)) if seen else (0.0, 1.0)
+    if axis.logarithmic:
+        low, high = (low, high) if high > low > 0 else (low or 1.0, (low or 1.0) * 10)
+        return _Scale(axis, low / (high / low) ** 0.05, high * (high / low) ** 0.05, start, length)
+    margin = 0.05 * (high - low) or 0.5
+    return _Scale(axis, low if axis.low == low else low - margin, high if axis.high == high else high + margin, start, length)
+
+
+def _axes(across: _Scale, up: _Scale) -> Iterator[Shape]:
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    for tick in up.ticks():
+        yield Path(x=LEFT, y=up(tick), points=((0, 0), (right - LEFT, 0)), stroke="rule", line=1)
+        yield Words(x=LEFT - 6, y=up(tick) + 4, text=up.axis.text(tick), anchor="end", fill="muted")
+    free = -math.inf  # where the last tick's number ended
+    for tick in across.ticks():
+        text = across.axis.text(tick)
+        yield Path(x=across(tick), y=bottom, points=((0, 0), (0, 4)), stroke="muted", line=1)
+        if across(tick) - 4 * len(text) > free:
+            yield Words(x=across(tick), y=bottom + 17, text=text, anchor="middle", fill="muted")
+            free = across(tick) + 4 * len(text) + 4
+    yield Path(x=LEFT, y=bottom, points=((0, 0), (right - LEFT, 0)), stroke="muted", line=1)
+    yield Words(x=(LEFT + right) / 2, y=HEIGHT - 8, text=across.axis.label, anchor="middle")
+    yield Words(x=LEFT + 4, y=TOP + 4, text=up.axis.label)
+
+
+def _drawn(line: Line, across: _Scale, up: _Scale) -> Iterator[Shape]:
+    if len(line.points) > 1:
+        x, y = across(line.points[0].x), up(line.points[0].y)
+        points = tuple((across(point.x) - x, up(point.y) - y) for point in line.points)
+        yield Path(x=x, y=y, points=points, stroke=line.colour, line=2, dashed=line.dashed, tip=line.name)
+    for point in line.points if line.dots else ():
+        x, tip = across(point.x), point.tip or f"{line.name}: {point.y:.4g} at {point.x:.4g}"
+        if point.low is not None and point.high is not None:
+            bottom, top = up(point.low), up(point.high)
+            yield Path(x=x, y=bottom, points=((0, 0), (0, top - bottom)), stroke=line.colour, line=1.2, tip=tip)
+            for end in (bottom, top):
+                yield Path(x=x - 3, y=end, points=((0, 0), (6, 0)), stroke=line.colour, line=1.2)
+        yield Dot(x=x, y=up(point.y), radius=3.5 if not line.dashed else 2.5, fill=line.colour, tip=tip)
+
+
+def _in_words(lines: Sequence[Line], x: Axis, y: Axis) -> str:
+    """The ends of every line, for those who do not see the plot; all numbers are in the tables."""
+    said = []
+    for line in lines:
+        if line.points:
+            first, last = line.points[0], line.points[-1]
+            end = f" to {y.text(last.y)} at {x.text(last.x)}" if len(line.points) > 1 else ""
+            said.append(f"{line.name}: {y.text(first.y)} at {x.text(first.x)}{end}")
+    return f"{y.label} against {x.label}. {'; '.join(said)}."
+
+
+def swatch(line: Line) -> Scene:
+    """The line's mark in a legend."""
+    shapes: tuple[Shape, ...] = (Path(x=0, y=5, points=((0, 0), (24, 0)), stroke=line.colour, line=2.5, dashed=line.dashed),)
+    return Scene(24, 10, line.name, "", shapes + ((Box(x=9, y=2, width=6, height=6, fill=line.colour),) if line.dots else ()))

@@ -1,0 +1,172 @@
+"""Results that were measured earlier, from folders and cards: read, told apart by name, and tested against each other image by image."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from glimpsezoo.cards import CONFIG, RESULT, ROWS, Card, find_card
+from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.pages.board import Entry
+from glimpsezoo.records import Comparison, Data, Pair, Result
+from glimpsezoo.reports import evidence
+from glimpsezoo.sections import compare
+from glimpsezoo.store import Rows, read_rows
+
+TRAINING = "training.jsonl"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A result and where it lies. rows: what it comes from, None where they are not beside it."""
+
+    entry: Entry
+    folder: Path
+    rows: Rows | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Results with the paired tests between those that were measured on the same images. notes: what could not be tested, and why."""
+
+    measured: tuple[Measured, ...]
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [each.entry for each in self.measured]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return [pair for comparison in self.comparisons for pair in comparison.pairs]
+
+
+def read_runs(names: Sequence[str]) -> Compared:
+    """Read the results of runs: a folder of `run` (with one result or several), a result.json, or a measured card by name or path.
+
+    Raises `GlimpseZooError` for what is none of these, or cannot be read.
+    """
+    if not names:
+        raise GlimpseZooError("expected a run or a card, got none: name folders in runs/, or cards ('glimpsezoo list cards')")
+    folders = dict.fromkeys(folder.resolve() for name in names for folder in _folders(name))
+    measured = _told_apart([_read(folder) for folder in folders])
+    comparisons, notes = _tested(measured)
+    return Compared(tuple(measured), tuple(comparisons), tuple(notes))
+
+
+def _folders(name: str) -> list[Path]:
+    """The folders of results that a name stands for."""
+    path = Path(name)
+    if path.is_file():
+        path = path.parent if path.name == RESULT else path
+    if (path / RESULT).is_file():
+        return [path]
+    found = sorted(each.parent for each in path.glob(f"*/{RESULT}")) if path.is_dir() else []
+    if found:
+        return found
+    card = find_card(name)
+    if card is None:
+        raise GlimpseZooError(f"expected a folder with {RESULT}, or a card, got {name!r}, which has none: measure it ('glimpsezoo run')")
+    if not (card.folder / RESULT).is_file():
+        raise GlimpseZooError(f"expected a measured card, got {name!r} without {RESULT}: glimpsezoo run {name} --update-card")
+    return [card.folder]
+
+
+def _read(folder: Path) -> Measured:
+    try:
+        result = Result.model_validate_json((folder / RESULT).read_bytes())
+    except (OSError, ValidationError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else one_line(error)
+        where = "/".join(folder.parts[-2:])
+        raise GlimpseZooError(f"expected a {RESULT} of schema 1 in {where!r}, got none ({why:.150}): measure again") from None
+    if (folder / CONFIG).is_file() and evidence(Card.read(folder)) is None:
+        raise GlimpseZooError(f"the {RESULT} of card {folder.name!r} is not of its weights: measure it again with --update-card")
+    unit = read_rows(folder / ROWS)
+    return Measured(Entry(result.model.name, result, _training(folder, result)), folder, unit.rows if unit else None)
+
+
+def _training(folder: Path, result: Result) -> tuple[dict[str, Any], ...]:
+    """The training log of the result's card: beside the result, or in the card of that name that has the weights that were measured."""
+    used = result.model.checkpoint
+    if not (folder / TRAINING).is_file() and used is not None:
+        card = card_of(result)
+        folder = card.folder if card else folder
+    try:
+        lines = [json.loads(line) for line in (folder / TRAINING).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError):
+        return ()
+    return tuple(line for line in lines if isinstance(line, dict) and isinstance(line.get("losses"), dict))
+
+
+def card_of(result: Result) -> Card | None:
+    """The card on this machine that was measured; None if it is not there, or has other weights now."""
+    used = result.model.checkpoint
+    if used is None or used.uri.startswith("hf-hub:"):
+        return None
+    try:
+        card = find_card(used.uri)
+    except GlimpseZooError:
+        return None
+    return card if card and card.config.weights and card.config.weights.sha256 == used.sha256 else None
+
+
+def _told_apart(measured: list[Measured]) -> list[Measured]:
+    """With unique names: behind those that are alike stands the data set, else the run, else the folder, else a number."""
+    extras: list[Callable[[Measured], str]] = [
+        lambda each: each.entry.data,
+        lambda each: f"run {each.entry.result.run.id}",
+        lambda each: "/".join(each.folder.parts[-2:]),
+    ]
+    for extra in extras:
+        alike: dict[str, list[Measured]] = {}
+        for each in measured:
+            alike.setdefault(each.entry.name, []).append(each)
+        differ = {name for name, members in alike.items() if len({extra(each) for each in members}) > 1}
+        measured = [_titled(each, f"{each.entry.title}, {extra(each)}") if each.entry.name in differ else each for each in measured]
+    seen: Counter[str] = Counter()
+    found = []
+    for each in measured:
+        seen[each.entry.name] += 1
+        count = seen[each.entry.name]
+        found.append(each if count == 1 else _titled(each, f"{each.entry.title}, {count}"))
+    return found
+
+
+def _titled(each: Measured, title: str) -> Measured:
+    return replace(each, entry=replace(each.entry, title=title))
+
+
+def _images(data: Data) -> tuple[str, str | None, str]:
+    """What two results must share to be of the same images; a limited run measured some of them."""
+    return data.name, data.split, (data.fingerprint or "").partition("-limit")[0]
+
+
+def _tested(measured: Sequence[Measured]) -> tuple[list[Comparison], list[str]]:
+    """Every pair of models of the same images, and a note for those whose rows are not there or do not agree."""
+    comparisons, notes = [], []
+    groups = dict.fromkeys(_images(each.entry.result.data) for each in measured if each.entry.result.accuracy)
+    for group in groups:
+        members = [each for each in measured if each.entry.result.accuracy and _images(each.entry.result.data) == group]
+        rows = {each.entry.name: each.rows for each in members if each.rows is not None and len(each.rows)}
+        missing = [each.entry.name for each in members if each.entry.name not in rows]
+        if missing and len(members) > 1:
+            notes.append(f"without rows beside the result, no paired test: {', '.join(missing)}")
+        pairs: list[Pair] = []
+        for a in rows:
+            for b in rows:
+                try:
+                    pairs += compare({a: rows[a], b: rows[b]})[:1] if a != b else ()
+                except GlimpseZooError as error:
+                    notes.append(str(error))
+        if pairs:
+            ids = dict.fromkeys(each.entry.result.run.id for each in members)
+            comparisons.append(Comparison(run=", ".join(ids), data=group[0], pairs=tuple(pairs)))
+    if len(groups) > 1:
+        notes.append("models that were measured on different images are not tested against each other")
+    return comparisons, list(dict.fromkeys(notes))

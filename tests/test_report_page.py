@@ -1,0 +1,269 @@
+"""The report: a page of its own, with the results' numbers, in which nothing of what it is told becomes markup."""
+
+import base64
+import hashlib
+import re
+import shutil
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commanding import ask
+from measured import put, result, rows
+
+from glimpsezoo.pages.board import Entry
+from glimpsezoo.pages.figures import accuracy_against_macs, attack_curves, robustness_against_budget, training_curves
+from glimpsezoo.pages.plots import HEIGHT, LEFT, WIDTH, Axis, Line, Point, plot
+from glimpsezoo.pages.report import LARGEST, Reported, report_page
+from glimpsezoo.pictures.scene import Dot, Words
+from glimpsezoo.pictures.scene import Path as Polyline
+from glimpsezoo.pictures.traced import Glimpse, Traced, TracedLook
+
+ZOO = Path(__file__).parent.parent / "zoo_cards"
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+EMPTY = {"meta", "input", "br"}
+
+
+class Reader(HTMLParser):
+    """Elements in order with their attributes, and whether each is closed where it should be."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def entries() -> list[Entry]:
+    log = tuple({"epoch": k, "losses": {"loss": 2.0 / k}, "calibration_top1": None if k % 2 else k / 1000} for k in range(1, 501))
+    return [
+        Entry("mgnet", result("mgnet", eps=4 / 255), log),
+        Entry("mgnet, run def", result("mgnet", eps=8 / 255, run="def", verdict="suspect")),
+        Entry("cnn4", result("cnn4", top1=0.8, eps=8 / 255, verdict=None)),
+    ]
+
+
+def trace(side: int = 8, name: str = "one") -> Traced:
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    look = TracedLook(1, (Glimpse(1, 0, 0, 0, 1, (pixels,)),), name, 0.5, True)
+    return Traced(name, name, "clean", name, pixels, (look,), 1, "", 10)
+
+
+def test_a_page_is_whole_and_asks_for_nothing():
+    page = report_page(Reported(entries(), (), [trace()]))
+    reader = Reader(page)
+    names = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
+    assert len(names) == len(set(names))
+    for _, attributes in reader.elements:
+        assert (attributes.get("src") or attributes.get("href") or "#").startswith(("#", "data:image/"))
+        for name in (attributes.get("aria-labelledby") or attributes.get("aria-controls") or "").split():
+            assert name in names
+        assert not [key for key in attributes if key.startswith("on")]
+    assert {link["href"] for link in reader.all("a")} <= {f"#{name}" for name in names}
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_only_the_page_s_own_script_may_run():
+    page = report_page(Reported(entries(), ()))
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(meta["content"] for meta in Reader(page).all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+    assert policy
+    assert f"script-src 'sha256-{digest}';" in policy
+    assert policy.startswith("default-src 'none';")
+
+
+def test_nothing_that_the_page_is_told_becomes_markup():
+    plain, evil = (_reported(name) for name in ("harmless", EVIL))
+    counts = [[tag for tag, _ in Reader(report_page(each)).elements] for each in (plain, evil)]
+    assert counts[0] == counts[1]
+    page = report_page(evil)
+    assert page.count("<script") == 1
+    assert "<img" not in page
+    assert EVIL in unescape(page)
+
+
+def _reported(name: str) -> Reported:
+    """Everything that can be a text is this one."""
+    found = result(name, eps=0.1)
+    attack = found.attacks[0].model_copy(update={"name": name, "norm": name, "space": name})
+    data = found.data.model_copy(update={"name": name, "split": name, "source": name, "fingerprint": name})
+    corruptions = found.corruptions
+    assert corruptions is not None
+    changed = found.model_copy(
+        update={
+            "data": data,
+            "attacks": (attack, attack.model_copy(update={"eps": 0.2})),
+            "corruptions": corruptions.model_copy(update={"table": {name: corruptions.table["fog"]}, "implementation": name}),
+            "run": found.run.model_copy(update={"command": name}),
+            "environment": found.environment.model_copy(update={"platform": name, "packages": {name: name}}),
+            "model": found.model.model_copy(update={"config": {name: name}}),
+        }
+    )
+    training = ({"losses": {name: 1.0}, "calibration_top1": 0.1},)
+    return Reported([Entry(name, changed, training)], (), [trace(name=name)], [name])
+
+
+def test_the_leaderboard_has_the_numbers_and_every_verdict():
+    page = report_page(Reported(entries(), ()))
+    board = re.search(r'<table id="board">.*?</table>', page, re.DOTALL)
+    assert board
+    heads = re.findall(r"<button[^>]*>(.*?)</button>", board[0])
+    lines = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in re.findall(r"<tr>(.*?)</tr>", board[0].split("<tbody>")[1])]
+    cells = [dict(zip(heads, line, strict=True)) for line in lines]
+    assert [line["top-1 %"] for line in cells] == ["90.0 (88.0-92.0)", "90.0 (88.0-92.0)", "80.0 (78.0-82.0)"]
+    assert [re.sub("<.*?>", "", line["masking"]) for line in cells] == ["ok", "suspect", "not checked"]
+    assert [line["pgd linf 4/255 %"] for line in cells] == ["31.0 (29.0-33.0)", "", ""]
+    assert "Attacked accuracy is no measure of robustness where masking is not ok: mgnet, run def, cnn4." in page
+
+
+def test_plots_are_pictures_with_words():
+    reader = Reader(report_page(Reported(entries(), (), [trace()])))
+    pictures = [svg for svg in reader.all("svg") if svg.get("role") == "img"]
+    assert len(pictures) > 5
+    assert all(svg.get("aria-labelledby") for svg in pictures)
+    assert len(reader.all("caption")) == len(reader.all("table")) > 3
+    assert all(cell.get("scope") in {"col", "row"} for cell in reader.all("th"))
+
+
+def test_the_heat_map_has_every_corruption_and_says_what_is_missing():
+    page = report_page(Reported(entries(), ()))
+    summary, severities = re.findall(r"<tr><th scope=\"row\">fog</th>(.*?)</tr>", page)[:2]
+    assert re.findall(r"--share:([\d.]+)\"[^>]*>([\d.]+)<", summary) == [("0.650", "65.0")] * 3
+    assert re.findall(r">([\d.]+)<", severities) == ["80.0", "70.0", "60.0", "50.0"]
+    assert severities.count("not measured") == 1
+
+
+def test_attack_curves_join_what_differs_in_eps_alone():
+    (figure,) = attack_curves(entries())
+    (line,) = figure.lines
+    assert [point.x for point in line.points] == [0, 4 / 255, 8 / 255]
+    assert [point.y for point in line.points] == pytest.approx([50.0, 31.0, 31.0])
+    assert "masking: ok, suspect" in line.name
+
+
+def test_attack_curves_do_not_join_other_attacks_or_other_models():
+    one, other = (result("mgnet", eps=eps) for eps in (4 / 255, 8 / 255))
+    longer = other.model_copy(update={"attacks": tuple(each.model_copy(update={"steps": 99}) for each in other.attacks)})
+    random = other.model_copy(update={"model": other.model.model_copy(update={"config": {"policy": "random"}})})
+    assert not list(attack_curves([Entry("a", one), Entry("b", longer), Entry("c", random)]))
+    assert list(attack_curves([Entry("a", one), Entry("b", other)]))
+
+
+def test_the_curves_are_those_of_the_results():
+    (figure,) = accuracy_against_macs(entries())
+    steps, exits = figure.lines[:2]
+    assert [(point.x, point.y, point.low) for point in steps.points] == [pytest.approx((5e6, 80, 78)), pytest.approx((1e7, 90, 88))]
+    assert [(point.x, point.y) for point in exits.points] == [pytest.approx((7e6, 85)), pytest.approx((1e7, 90))]
+    assert exits.dashed
+    assert steps.colour == exits.colour != figure.lines[2].colour
+    corrupted, weak, strong = robustness_against_budget(entries())
+    assert [len(each.lines) for each in (corrupted, weak, strong)] == [3, 1, 2]
+    assert [(point.x, point.y) for point in corrupted.lines[0].points] == [pytest.approx((5e6, 60)), pytest.approx((1e7, 65))]
+    assert [line.name for line in strong.lines] == ["mgnet, run def (masking: suspect)", "cnn4 (masking: not checked)"]
+
+
+def test_training_curves_are_thinned_and_keep_their_end():
+    losses, accuracy = training_curves(entries())
+    points = losses.lines[0].points
+    assert len(points) <= 200
+    assert (points[-1].x, points[-1].y) == (500, pytest.approx(2 / 500))
+    assert all(point.y == pytest.approx(2.0 / point.x) for point in points)
+    assert (accuracy.lines[0].points[-1].x, accuracy.lines[0].points[-1].y) == (500, pytest.approx(50))
+    strange = Entry("x", result("x"), ({"losses": {"loss": float("nan")}}, {"losses": {"loss": "high"}}, {"losses": {"loss": 1.0}}))
+    (figure,) = training_curves([strange])
+    assert [(point.x, point.y) for point in figure.lines[0].points] == [(3, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("x", "values", "places"),
+    [
+        (Axis("x", low=0, high=10), (0, 5, 10), (0, 0.5, 1)),
+        (Axis("x", logarithmic=True), (1, 10, 100), (0.05 / 1.1, 0.5, 1.05 / 1.1)),
+    ],
+    ids=["even", "logarithmic"],
+)
+def test_a_point_stands_at_its_share_of_the_axis(x: Axis, values: tuple[float, ...], places: tuple[float, ...]):
+    line = Line("a", "s0", tuple(Point(value, value, value - 1, value + 1) for value in values))
+    scene = plot("t", [line], x, Axis("y", low=-5, high=105))
+    dots = [shape for shape in scene.shapes if isinstance(shape, Dot)]
+    assert [(dot.x - LEFT) / (WIDTH - LEFT - 14) for dot in dots] == pytest.approx(places)
+    assert [(HEIGHT - 46 - dot.y) / (HEIGHT - 46 - 12) for dot in dots] == pytest.approx([(value + 5) / 110 for value in values])
+    numbers = {shape.text: shape.y - 4 for shape in scene.shapes if isinstance(shape, Words) and shape.anchor == "end"}
+    assert (HEIGHT - 46 - numbers["40"]) / (HEIGHT - 46 - 12) == pytest.approx(45 / 110)
+    bars = [shape for shape in scene.shapes if isinstance(shape, Polyline) and shape.stroke == "s0" and shape.points[-1][0] == 0]
+    assert len(bars) == 3
+
+
+@pytest.mark.parametrize("values", [(), ((0.0, 0.0),), ((5.0, 1.0), (5.0, 1.0)), ((0.0, 1.0), (1e9, 1.0))])
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_any_points_can_be_plotted(values: tuple[tuple[float, float], ...], logarithmic: bool):
+    line = Line("a", "s0", tuple(Point(*value) for value in values))
+    scene = plot("t", [line], Axis("x", logarithmic=logarithmic), Axis("y"))
+    assert all(0 <= shape.x <= WIDTH and 0 <= shape.y <= HEIGHT for shape in scene.shapes)
+
+
+def test_traces_that_make_the_page_too_large_are_left_out_and_it_says_so():
+    page = report_page(Reported(entries(), (), [trace(1000) for _ in range(12)]))
+    assert LARGEST / 2 < len(page.encode()) < 3_000_000
+    assert re.search(r"\d+ traces? left out: the page would be larger than 3 MB", page)
+
+
+def test_a_report_of_cards_shows_where_they_look_and_how_they_were_trained(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    path = tmp_path / "report.html"
+    answer = ask(capsys, "report", "mgnet.digits", "pyramid-m3.digits", "-o", path, "--traces", "1")
+    assert answer.status == 0, answer.err
+    page = path.read_text(encoding="utf-8")
+    assert len(re.findall(r'id="trace-\d+-title"', page)) == 2
+    assert "Training losses of mgnet.digits" in page
+    assert "glimpsezoo run mgnet cnn4 ranzato pyramid-m3 --update-card" in unescape(page)
+    assert "Paired tests, image by image (1)" in page
+    assert "left out" not in page
+    assert f"2 models in {path}" in answer.out
+
+
+def test_what_cannot_be_shown_is_said_and_the_rest_is_reported(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Neither the weights nor the data that were measured are on this machine."""
+    put(tmp_path / "run" / "gone", result("gone"), rows([1, 0]))
+    card = shutil.copytree(ZOO / "cnn4.digits", tmp_path / "card")
+    text = (card / "result.json").read_text()
+    (card / "result.json").write_text(re.sub(r'"fingerprint": "\w+"', '"fingerprint": "another"', text))
+    answer = ask(capsys, "report", tmp_path / "run", card, "-o", tmp_path / "r.html")
+    assert answer.status == 0, answer.err
+    assert "gone is not shown looking: the card that was measured is not on this machine" in answer.err
+    assert "cnn4.digits is not shown looking: digits test on this machine is not the data that was measured" in answer.err
+    assert "is not the data that was measured." in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "expected a run or a card, got none"),
+        (("cnn4.digits", "-o", "report.pdf"), "--output expects a name that ends in .html, got 'report.pdf'"),
+        (("cnn4.digits", "-o", "there.html"), "got 'there.html', which is there: choose another --output, or --force"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.html").write_text("old")
+    answer = ask(capsys, "report", *words)
+    assert (answer.status, answer.err.count("\n")) == (2, 1)
+    assert said in answer.err
+    assert (tmp_path / "there.html").read_text() == "old"

@@ -1,0 +1,158 @@
+"""The pages in a real Chromium: they open without a network, sort, filter, flip, fit a phone, and log nothing."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from measured import result
+from test_report_page import EVIL, entries, trace
+from test_trace_pictures import traced
+
+from glimpsezoo.pages.board import Entry
+from glimpsezoo.pages.flip import flip_page
+from glimpsezoo.pages.report import Reported, report_page
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def show(browser: Any, tmp_path: Path) -> Iterator[Any]:
+    """Opens a page at a size and in a mode; at the end, nothing may have been logged or asked for."""
+    said: list[str] = []
+    contexts: list[Any] = []
+
+    def opened(text: str, width: int = 1200, mode: str = "light", *, scripts: bool = True) -> Any:
+        path = tmp_path / "page.html"
+        path.write_text(text, encoding="utf-8")
+        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=mode, java_script_enabled=scripts)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(dialog.message) or dialog.dismiss())
+        page.on("request", lambda request: said.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+        page.goto(path.as_uri())
+        contexts.append(context)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not said
+
+
+@pytest.fixture(scope="module")
+def report() -> str:
+    evil = Entry(EVIL, result(EVIL, top1=0.95, eps=8 / 255))
+    return report_page(Reported([*entries(), evil], (), [trace(), trace()]))
+
+
+def column(page: Any, number: int) -> list[str]:
+    return page.locator(f"#board tbody tr:visible > :nth-child({number})").all_inner_texts()
+
+
+def test_it_sorts_by_every_column_and_says_so(show: Any, report: str):
+    page = show(report)
+    heads = page.locator("#board thead th")
+    names = [text.strip() for text in heads.all_inner_texts()]
+    place = names.index("top-1 %") + 1
+    head = heads.nth(place - 1)
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    assert [text.split()[0] for text in column(page, place)] == ["95.0", "90.0", "90.0", "80.0"]
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert [text.split()[0] for text in column(page, place)] == ["80.0", "90.0", "90.0", "95.0"]
+    attacked = names.index("pgd linf 4/255 %")
+    for _ in range(2):  # what was not measured stays below
+        heads.nth(attacked).locator("button").click()
+        assert [text.split()[:1] for text in column(page, attacked + 1)] == [["31.0"], [], [], []]
+    heads.nth(0).locator("button").focus()
+    page.keyboard.press("Enter")
+    assert column(page, 1) == sorted(column(page, 1), key=str.lower)
+    assert page.locator("[aria-sort]").count() == 1
+
+
+def test_it_filters_by_words_and_counts(show: Any, report: str):
+    page = show(report)
+    page.get_by_label("Show only rows with").fill("suspect MGNET")
+    assert column(page, 1) == ["mgnet, run def"]
+    assert page.locator("#count").inner_text() == "1 of 4 models"
+    page.get_by_label("Show only rows with").fill("")
+    assert page.locator("#count").inner_text() == "4 of 4 models"
+
+
+def test_a_hostile_name_is_a_text(show: Any, report: str):
+    page = show(report)
+    assert page.locator("#board").get_by_text(EVIL).count() == 1
+    assert page.locator("img").count() == 0
+    assert page.locator("script").count() == 1
+
+
+@pytest.mark.parametrize(("width", "mode"), [(390, "light"), (390, "dark"), (1200, "dark")])
+def test_it_fits_the_screen_and_its_mode(show: Any, report: str, width: int, mode: str):
+    page = show(report, width, mode)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width  # only tables and trees scroll, each by itself
+    red, green, blue = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert (red + green + blue > 600) == (mode == "light")
+    plots = page.locator("figure.plot > svg")
+    assert plots.count() >= 5
+    boxes = [plots.nth(k).bounding_box() for k in range(plots.count())]
+    assert all(box["width"] > 300 and 0.6 < box["height"] / box["width"] < 0.8 for box in boxes)
+    words = page.locator("figure.plot > svg text").first
+    assert words.bounding_box()["height"] >= 11  # px: readable
+
+
+def test_the_keyboard_reaches_what_scrolls(show: Any, report: str):
+    page = show(report, 390)
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent.trim()"))
+    assert {"Skip to the leaderboard", "top-1 %", "Leaderboard"} <= reached
+    assert page.locator(".scroll:not([tabindex])").count() == 0
+
+
+def test_everything_is_there_without_scripts(show: Any, report: str):
+    page = show(report, scripts=False)
+    assert len(column(page, 1)) == 4
+    assert page.locator("figure.plot > svg").count() >= 5
+    page = show(flip_page([[trace()], [trace()]]), scripts=False)
+    assert page.locator(".slide:visible").count() == 2
+
+
+def test_traces_are_flipped_by_buttons_and_keys(show: Any):
+    page = show(flip_page([[trace(name="first"), trace(name="first")], [trace(name="second")], [trace(name="third")]]), 390, "dark")
+    place, slides = page.locator("#place"), page.locator(".slide:visible")
+    assert (place.inner_text(), slides.count(), slides.get_attribute("aria-label")) == ("Image 1 of 3", 1, "first")
+    page.get_by_role("button", name="Next").click()
+    assert (place.inner_text(), slides.get_attribute("aria-label")) == ("Image 2 of 3", "second")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert place.inner_text() == "Image 1 of 3"
+    page.get_by_role("button", name="Previous").click()
+    assert place.inner_text() == "Image 3 of 3"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_later_steps_are_hidden_until_they_are_asked_for(show: Any):
+    page = show(flip_page([[traced(True, False, True)]]))
+    shown = "[...document.querySelectorAll('[data-step]')].filter(e => e.style.display !== 'none').map(e => e.dataset.step)"
+    assert set(page.evaluate(shown)) == {"1", "2", "3"}
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    assert set(page.evaluate(shown)) == {"1"}
+    page.get_by_label("Up to step").fill("2")
+    assert set(page.evaluate(shown)) == {"1", "2"}
+    assert page.locator("#shown").inner_text() == "2"

@@ -27,8 +27,17 @@ CHECKER = (
 )
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def _only_benchmarks(config: pytest.Config) -> bool:
     folders = [Path(config.invocation_params.dir, argument.partition("::")[0]) for argument in config.args]
-    if not all(folder.resolve().is_relative_to(ROOT / "benchmarks") for folder in folders):
+    return all(folder.resolve().is_relative_to(ROOT / "benchmarks") for folder in folders)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Benchmarks have the machine to themselves."""
+    return 0 if _only_benchmarks(config) else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not _only_benchmarks(config):
         plugins = [package.name for package in ROOT.glob("plugins/*/glimpsezoo_*")]
         install_import_hook(["glimpsezoo", *plugins], CHECKER)

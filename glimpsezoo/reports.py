@@ -1,130 +1,14 @@
-"""What people read: the table of a run, its comparisons, and a card's README.md, all made from results."""
+"""A card's README.md, made from its config and its evidence."""
 
 import json
 import shlex
-from collections.abc import Sequence
 
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from glimpsezoo.cards import README, RESULT, ROWS, Card, write_whole
-from glimpsezoo.records import Comparison, Estimate, Pair, Result
-
-TRIVIAL_POLICIES = ("random", "centre", "scan")
-
-
-def macs_text(macs: float) -> str:
-    """A number of MACs with a unit.
-
-    >>> macs_text(10_619_085), macs_text(1.3432e9), macs_text(900)
-    ('10.619 M', '1.343 G', '900')
-    """
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if macs >= size:
-            return f"{macs / size:.3f} {unit}"
-    return f"{macs:.0f}"
-
-
-def percent(estimate: Estimate, digits: int = 1) -> str:
-    return f"{100 * estimate.value:.{digits}f}"
-
-
-def interval(estimate: Estimate, digits: int = 1) -> str:
-    return f"{100 * estimate.low:.{digits}f} to {100 * estimate.high:.{digits}f}"
-
-
-def display_name(result: Result) -> str:
-    """The model's name, and what keeps its numbers from being those of a trained model that looks where it has learned to."""
-    policy = [result.model.policy] if result.model.policy in TRIVIAL_POLICIES else []
-    marks = policy + ([] if result.model.checkpoint else ["untrained"])
-    return result.model.name + (f" ({', '.join(marks)})" if marks else "")
-
-
-def print_results(results: Sequence[Result], console: Console) -> None:
-    """One table: a row for every step of every model, at most 100 columns wide."""
-    accurate = any(result.accuracy for result in results)
-    counted = any(result.flops and result.flops.paper_macs for result in results)
-    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
-    table.add_column("model", style="cyan", overflow="fold", max_width=30)
-    headings = ["step", *(["top-1 %", "95 % interval", "top-5 %", "NLL", "ECE %"] if accurate else []), "MACs/image"]
-    if counted:
-        headings.append("paper's MACs")
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for result in results:
-        for index, cells in enumerate(_step_cells(result, accurate=accurate, counted=counted) or [["failed"]]):
-            table.add_row("" if index else Text(display_name(result)), *cells)
-    console.print(table)
-    console.print(Text(_footnote(next((result for result in results if result.accuracy), results[0])), style="dim"))
-
-
-def _step_cells(result: Result, *, accurate: bool, counted: bool) -> list[list[str]]:
-    """The cells behind a model's name, a list for every step."""
-    steps = result.accuracy.steps if result.accuracy else ()
-    costs = result.flops.steps if result.flops else ()
-    rows = []
-    for index in range(max(len(steps), len(costs))):
-        cells = [str(index + 1)]
-        if accurate and index < len(steps):
-            s = steps[index]
-            cells += [percent(s.top1), interval(s.top1), percent(s.top5), f"{s.nll.value:.3f}", percent(s.ece)]
-        elif accurate:
-            cells += [""] * 5
-        cells.append(macs_text(costs[index].macs if costs else steps[index].macs))
-        if counted:
-            last = result.flops and index == len(costs) - 1
-            cells.append(macs_text(result.flops.paper_macs.value) if last and result.flops and result.flops.paper_macs else "")
-        rows.append(cells)
-    return rows
-
-
-def _footnote(result: Result) -> str:
-    data = result.data
-    size = f"{data.image_size[0]} x {data.image_size[1]}"
-    if result.accuracy:
-        top1 = result.accuracy.top1
-        sources = f" of {top1.groups:,} sources (resampled for the intervals)" if top1.groups != top1.n else " (Wilson intervals)"
-        line = f"{data.name} {data.split}: {top1.n:,} images{sources}, {size} px."
-        if data.skipped:
-            line += f" {data.skipped} unreadable image{'' if data.skipped == 1 else 's'} skipped."
-    else:
-        line = f"{data.name}: {size} px, {data.classes} classes."
-        if result.flops and result.flops.images == "noise":
-            line += " Counted on images of noise, without the data."
-    return f"{line} One multiply-accumulate is one MAC; FLOPs are two times that."
-
-
-def print_comparison(comparison: Comparison | None, results: Sequence[Result], console: Console) -> None:
-    """A line for every pair of models, each first-named against the later ones."""
-    if comparison is None:
-        return
-    names = [result.model.name for result in results]
-    macs = {result.model.name: result.flops.macs.mean for result in results if result.flops}
-    for pair in comparison.pairs:
-        if names.index(pair.a) < names.index(pair.b):
-            console.print(Text(pair_text(pair, macs.get(pair.a), macs.get(pair.b))))
-
-
-def pair_text(pair: Pair, macs_a: float | None, macs_b: float | None) -> str:
-    """`a` held against `b` in a sentence."""
-    verdict = "significantly worse" if pair.p < 0.05 else "not significantly worse"
-    p = f"p = {pair.p:.3f}" if pair.p >= 0.001 else "p < 0.001"
-    text = (
-        f"{pair.a} against {pair.b}: {100 * pair.difference:+.2f} points ({100 * pair.low:+.2f} to {100 * pair.high:+.2f}), "
-        f"{verdict} (one-sided {p})"
-    )
-    return text + (f", at {macs_a / macs_b:.3g} times its MACs" if macs_a and macs_b else "")
-
-
-def comparison_json(results: Sequence[Result], comparison: Comparison | None) -> str:
-    """What `run --json` prints: all results, and the comparison where there are several."""
-    content = {
-        "results": [json.loads(result.to_json()) for result in results],
-        "comparison": json.loads(comparison.to_json()) if comparison else None,
-    }
-    return json.dumps(content, indent=2)
+from glimpsezoo.hub import PREFIX
+from glimpsezoo.records import Result
+from glimpsezoo.tables import attack_text, footnote, interval, macs_text, percent
 
 
 def evidence(card: Card) -> Result | None:
@@ -148,7 +32,8 @@ def card_text(card: Card, result: Result | None) -> str:
     config = card.config
     lines = ["---", *_metadata(card, result), "---", "", f"# {config.name}", ""]
     lines += [f"`{config.model}` (plugin `{config.plugin}`) for `{config.data.name}`, as a card of glimpsezoo.", ""]
-    lines += ["```", f"pip install {config.plugin}", run_command(card, card.name), "```", ""]
+    address = f"{PREFIX}{config.hub}" if config.hub else card.name
+    lines += ["```", f"pip install {config.plugin}", run_command(card, address), "```", ""]
     lines += _numbers(result) if result else [f"Not measured yet: `{run_command(card, card.name)} --update-card`.", ""]
     lines += ["## How it was made", "", *_made(card), ""]
     lines += ["## Settings", "", "| setting | value |", "| --- | --- |"]
@@ -200,13 +85,62 @@ def _numbers(result: Result) -> list[str]:
         lines += [f"The paper's convention (`{paper.convention}`) counts {macs_text(paper.value)} MACs for all steps.", ""]
     if result.flops:
         lines += [f"Ran and not counted as MACs: {', '.join(result.flops.uncounted) or 'nothing'}.", ""]
-    lines += [_footnote(result), "", "Measured by", "", "```", result.run.command, "```", ""]
+    lines += [footnote(result), "", *_exits(result), *_corrupted(result), *_attacked(result)]
+    lines += ["Measured by", "", "```", result.run.command, "```", ""]
     env = result.environment
     return [
         *lines,
         f"on {env.platform}, {env.device}, torch {env.packages.get('torch', '?')}. The rows, one an image, are in `{ROWS}`.",
         "",
     ]
+
+
+def _exits(result: Result) -> list[str]:
+    """The anytime curve, of a model that can exit."""
+    anytime = result.anytime
+    if anytime is None or len(anytime.curve) == 1:
+        return []
+    lines = ["### With early exits", "", "| exit rule | threshold | top-1 % | 95 % interval | steps | MACs an image |", "| --- " * 6 + "|"]
+    for each in anytime.curve:
+        cells = [
+            each.rule,
+            f"{each.threshold:.4g}",
+            percent(each.top1),
+            interval(each.top1),
+            f"{each.steps_mean:.2f}",
+            macs_text(each.macs_mean),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, "", f"Thresholds from the {anytime.calibrated_on} split; images that exit leave the batch.", ""]
+
+
+def _corrupted(result: Result) -> list[str]:
+    """Accuracy under each corruption at five severities."""
+    found = result.corruptions
+    if found is None:
+        return []
+    lines = ["### Under corruptions", "", "| top-1 % at severity | 1 | 2 | 3 | 4 | 5 |", "| --- " * 6 + "|"]
+    for name, cells in found.table.items():
+        lines.append(f"| {name} | " + " | ".join(percent(cell) if cell else "" for cell in cells) + " |")
+    text = f"Mean {percent(found.mean)} % ({interval(found.mean)}) of {found.n} images"
+    text += f", {percent(found.clean)} % as they are" if found.clean else ""
+    text += f"; mCE {found.mce.value:.1f} against {_cell(found.mce.baseline)}" if found.mce else ""
+    return [*lines, "", f"{text}. Made by {_cell(found.implementation)}: this is not ImageNet-C.", ""]
+
+
+def _attacked(result: Result) -> list[str]:
+    """Accuracy under each attack, with the verdict on whether that can be believed."""
+    if not result.attacks:
+        return []
+    verdict = result.masking.verdict if result.masking else "not looked for"
+    lines = ["### Under attack", "", "| attack | top-1 % | 95 % interval | masking | threat model |", "| --- " * 5 + "|"]
+    for attack in result.attacks:
+        cells = [_cell(attack.name), percent(attack.top1), interval(attack.top1), verdict, _cell(attack_text(attack))]
+        lines.append("| " + " | ".join(cells) + " |")
+    doubted = {name: check for name, check in (result.masking.checks if result.masking else {}).items() if check["verdict"] != "ok"}
+    for name, check in doubted.items():
+        lines += ["", f"`{_cell(name)}` is {check['verdict']}: {_cell({key: value for key, value in check.items() if key != 'verdict'})}."]
+    return [*lines, ""]
 
 
 def _made(card: Card) -> list[str]:

@@ -57,6 +57,7 @@ UNTRAINED = ("--checkpoint", "none")
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
+        (("run", "hf-hub:a/b", "--update-card"), ("--update-card expects cards in folders of yours, got one on the Hub",)),
         (("run", "mgnt"), ("expected a model or a card, got 'mgnt'", "did you mean 'mgnet'?")),
         (("run", "cnn4", "nothing/here.digits"), ("got 'nothing/here.digits'",)),
         (("run",), ("expected a model to measure, got none", "try 'glimpsezoo run mgnet'")),
@@ -123,7 +124,7 @@ def test_a_card_of_neither_weights_nor_a_hub_repository(card: Card, refused: Ref
 
 def test_a_card_whose_weights_are_on_the_hub_says_how_to_get_them(card: Card, refused: Refuse):
     rewrite(card, weights=None, hub="somebody/cnn4")
-    assert "hf download somebody/cnn4 --local-dir" in refused("run", "cnn4")
+    assert "somebody/cnn4 was not downloaded before, and HF_HUB_OFFLINE forbids" in refused("run", "cnn4")
 
 
 def test_weights_that_are_not_in_the_folder(card: Card, refused: Refuse):

@@ -67,7 +67,7 @@ def test_wildcards_choose_names(say: Ask):
     assert [row["name"] for row in everything["models"]].count("timm:NAME") == 1
     assert {"digits", "hf:NAME"} <= {row["name"] for row in everything["data"]}
     assert {kind: [row["name"] for row in rows] for kind, rows in say("list", "exit-rules", "--json").json.items()} == {
-        "exit-rules": ["fixed", "confidence"]
+        "exit-rules": ["fixed", "confidence", "margin", "entropy", "patience"]
     }
 
 

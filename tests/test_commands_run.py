@@ -365,5 +365,5 @@ def test_the_recorded_command_has_no_folders_of_this_machine(run: Ask, here: Pat
     make_card(here / "zoo_cards" / "cnn4.digits")
     words = (here / "zoo_cards" / "cnn4.digits", "--limit", "3", f"--output={here / 'far' / 'out'}", "--data", "digits")
     found = run(*words, "--json").json["results"][0]
-    assert found["run"]["command"] == "glimpsezoo run cnn4.digits --limit 3 --output=out --data digits --json"
+    assert found["run"]["command"] == "glimpsezoo run cnn4.digits --limit 3 --output=out --data digits --json --measure quick"
     assert str(here) not in json.dumps(found)

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,15 @@ def test_stopped_between_two_steps_it_goes_on_from_there(train: Ask, here: Path,
     assert (here / "cut" / LOG).read_text() == (here / "whole" / LOG).read_text()
 
 
+@pytest.fixture
+def default_ctrl_c() -> Iterator[None]:
+    """As in a shell: workers of pytest-xdist ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("default_ctrl_c")
 def test_ctrl_c_waits_for_the_step_in_hand_and_a_second_one_does_not(train: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
     train("mgnet", *QUICK, "-o", "whole")
     for folder, signals, left in (("once", 1, 2), ("twice", 2, 4)):

@@ -39,9 +39,15 @@ def cli(context: click.Context) -> None:
 
 
 def _add_commands() -> None:
-    from glimpsezoo.commands import importing, listing, running, training
+    from glimpsezoo.commands import checking, comparing, importing, listing, new_plugin, reporting, running, sharing, tracing, training
 
-    for command in (running.run, training.train, listing.list_, listing.show, listing.plugins, importing.import_):
+    for command in (running.run, training.train, listing.list_, listing.show, listing.plugins):
+        cli.add_command(command)
+    for command in (tracing.trace, comparing.compare, reporting.report):
+        cli.add_command(command)
+    for command in (sharing.pull, sharing.push, importing.import_):
+        cli.add_command(command)
+    for command in (checking.check, new_plugin.new_plugin):
         cli.add_command(command)
 
 

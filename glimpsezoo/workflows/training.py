@@ -114,12 +114,12 @@ def start_training(request: TrainingRequest) -> TrainingWork:
     names = [request.model, named.model]
     sets = Assignments.parse(request.sets, names, scopes=("data", "train"))
     sets.check_all_declared({named.model: schema.model_fields})
-    recipe = _recipe(request, named).override(sets.train | ({"seed": str(request.seed)} if request.seed is not None else {}))
+    recipe = _recipe(request, named).override(sets.of("train") | ({"seed": str(request.seed)} if request.seed is not None else {}))
     prefix = {spec.prefix_key: named.model.removeprefix(spec.name)} if spec.prefix else {}
     own = sets.of_model(names, schema.model_fields)
     settings = schema.parse({**spec.defaults.get(named.data, {}), **recipe.settings, **prefix, **own}, owner=named.model)
 
-    data, data_dir = _data(named.data, described, {**recipe.data, **sets.data}), data_folder(request.data_dir)
+    data, data_dir = _data(named.data, described, {**recipe.data, **sets.of("data")}), data_folder(request.data_dir)
     training_data, calibration = (open_data(described, data.name, split, data.settings, data_dir) for split in ("train", "calibration"))
     torch.manual_seed(recipe.seed)
     kind: type[GlimpseModel[Any]] = load_string(spec.model)

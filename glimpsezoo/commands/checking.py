@@ -1,0 +1,38 @@
+"""`check`: the conformance suite on a model or a card."""
+
+import json
+
+import click
+
+from glimpsezoo.commands import options
+
+
+@click.command()
+@click.argument("name")
+@click.option("--data", metavar="NAME", help="Look at some of its calibration images.  [default: made-up images]")
+@options.together(options.settings, options.seed, options.as_json, options.debug)
+def check(name: str, data: str | None, sets: tuple[str, ...], seed: int, as_json: bool, debug: bool) -> int:
+    """Check that a model or a card keeps its promises.
+
+    A line for every rule of the conformance suite: ok, FAILED, refused (a size, say, that the model does not take) or skipped, with the
+    numbers. The exit status is 1 if any failed. A model is checked with untrained weights.
+
+    \b
+    Examples:
+      glimpsezoo check mgnet
+      glimpsezoo check pyramid-m3 --set decide=mode
+      glimpsezoo check mgnet.digits --data digits
+    """
+    from glimpsezoo.workflows.checking import check as findings_of
+
+    findings = []
+    for finding in findings_of(name, data, sets, seed=seed):
+        findings.append(finding)
+        if not as_json:
+            click.echo(str(finding))
+    failed = [finding.rule for finding in findings if not finding.passed]
+    if as_json:
+        click.echo(json.dumps({"name": name, "passed": not failed, "findings": [finding.to_json() for finding in findings]}, indent=2))
+    else:
+        options.say(f"{name} breaks {len(failed)} of {len(findings)} rules: {', '.join(failed)}" if failed else f"{name} conforms")
+    return 1 if failed else 0

@@ -1,0 +1,244 @@
+"""Rules on what a model gives, declares and can be given: shapes, regions, costs, gradients, files and unusual inputs."""
+
+import dataclasses
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from glimpsezoo.batched import Batched
+from glimpsezoo.cards import Card, CardConfig, CardData, CardTask, misfits, write_card
+from glimpsezoo.cost import Meter, count_macs
+from glimpsezoo.driver import Record, Trace, rollout
+from glimpsezoo.protocol import PHASES, State
+from glimpsezoo.regions import Decision
+from glimpsezoo.reports import evidence
+from glimpsezoo.settings import Settings
+from glimpsezoo.testing.case import TOLERANCE, Case, Outcome, difference
+
+REACHED = 1e-5  # of the pixels' gradient: what passes through the decisions, beyond rounding
+MARGIN = 0.5  # px that a region may reach outside: what is reported is true to half a pixel
+
+
+def shapes(case: Case) -> Outcome:
+    """Logits are finite and [B, classes] at every step, features lead with the regions, decisions with the images."""
+    model, classes = case.model, len(case.model.task.classes)
+    trace = rollout(model, case.images, noise=case.noise(), record=Record(every_step=True))
+    numbers = {"logits": list(trace.logits.shape), "looks": len(trace.looks), "steps": model.steps}
+    state, decision = model.start(case.images, case.noise())
+    features = [leaf for leaf in tree_leaves(model.sense(case.images, state, decision.regions)) if isinstance(leaf, Tensor)]
+    if any(leaf.ndim == 0 or len(leaf) != len(decision.regions) for leaf in features):
+        got = [list(leaf.shape) for leaf in features]
+        return Outcome(numbers, f"expected features with a row for each of {len(decision.regions)} regions, got {got}")
+    before = torch.zeros(len(case.images), dtype=torch.long, device=case.images.device)
+    for step, look in enumerate(trace.looks, 1):
+        assert look.logits is not None  # every step was classified
+        if look.logits.shape != (len(look.rows), classes):
+            return Outcome(numbers, f"expected logits [{len(look.rows)}, {classes}] at step {step}, got {list(look.logits.shape)}")
+        if not look.logits.isfinite().all():
+            return Outcome(numbers, f"expected finite logits at step {step}, got {int((~look.logits.isfinite()).sum())} that are not")
+        if problem := _problem_of(look.decision, before[look.rows]):
+            return Outcome(numbers, f"{problem} at step {step}")
+        before[look.rows] += look.decision.regions.counts()
+    return Outcome(numbers)
+
+
+def _problem_of(decision: Decision, before: Tensor) -> str:
+    """What is wrong with the layout of a decision. before: [b] the regions that each image looked at before."""
+    regions, batch = decision.regions, len(before)
+    for name in ("log_prob", "entropy"):
+        if getattr(decision, name).shape != (batch,):
+            return f"expected {name} [{batch}], got {list(getattr(decision, name).shape)}"
+    if ((regions.image < 0) | (regions.image >= batch)).any() or (regions.image.diff() < 0).any():
+        return f"expected regions ordered by image, of images 0 to {batch - 1}"
+    if ((regions.parent < -1) | (regions.parent >= before[regions.image])).any():
+        return "expected parents that were looked at before, or -1 for none"
+    return ""
+
+
+def regions(case: Case) -> Outcome:
+    """Regions lie inside the image to half a pixel, or the model declares its `padding` and their centres do."""
+    trace = rollout(case.model, case.images, noise=case.noise())
+    every = [look.decision.regions for look in trace.looks]
+    centre, scale = torch.cat([r.centre for r in every]), torch.cat([r.scale for r in every])
+    height, width = case.images.shape[2:]
+    pixels = centre.new_tensor([width, height]) / 2
+    outside = ((centre.abs() + scale[:, None] - 1) * pixels).max().item()
+    centres = ((centre.abs() - 1) * pixels).max().item()
+    smallest = scale.min().item()
+    numbers = {"regions": len(centre), "furthest edge outside, px": max(0.0, outside), "padding": case.model.padding or "none"}
+    if not (centre.isfinite().all() and scale.isfinite().all() and smallest > 0):
+        return Outcome(numbers, f"expected finite centres and scales above 0, got a scale of {smallest:g}")
+    if case.model.padding is None and outside > MARGIN + 1e-3:
+        return Outcome(numbers, f"a region reaches {outside:.3g} px out of the image: keep it inside, or declare the model's padding")
+    if centres > MARGIN + 1e-3:
+        return Outcome(numbers, f"a region's centre lies {centres:.3g} px out of the image: padding is for the edges of regions alone")
+    return Outcome(numbers)
+
+
+def macs(case: Case) -> Outcome:
+    """The MACs of every image are the same whatever it is measured with, and the phases' sum is a full count of the rollout."""
+    images, noise = case.images, case.noise()
+    forwards, meter = _measured(case, images, noise)
+    backwards, _ = _measured(case, images.flip(0), noise.select(torch.arange(len(images), device=images.device).flip(0)))
+    assert forwards.macs is not None  # the meter was given
+    assert backwards.macs is not None
+    tables = [(getattr(forwards.macs, phase), getattr(backwards.macs, phase).flip(0)) for phase in PHASES]
+    unequal = sum(int((a != b).sum()) for a, b in tables)
+    phases = forwards.macs.stopped_at(case.model.steps)
+    last = int(sum(int(part.sum()) for part in phases.values()))
+    every = int(sum(int(part.sum()) for part in forwards.macs.stopped_at(case.model.steps, classify_every_step=True).values()))
+    full = count_macs(lambda: rollout(case.model, images, noise=noise))
+    full_every = count_macs(lambda: rollout(case.model, images, noise=noise, record=Record(every_step=True)))
+    numbers = {phase: round(part.double().mean().item()) for phase, part in phases.items()}
+    numbers |= {"sum": last, "full count": full.macs, "unequal": unequal, "uncounted": sorted(meter.uncounted)}
+    if (last, every) != (full.macs, full_every.macs):
+        problem = f"the phases' MACs are {last - full.macs:+,} off a full count ({every - full_every.macs:+,} with every step classified)"
+        return Outcome(numbers, f"{problem}: let work() tell apart the images that cost differently")
+    if unequal:
+        return Outcome(numbers, "images cost something else measured in another order: let work() tell them apart")
+    return Outcome(numbers)
+
+
+def _measured(case: Case, images: Tensor, noise: Any) -> tuple[Trace, Meter]:
+    """A rollout with the cost of every step, by a meter of its own."""
+    meter = Meter(case.model)
+    return rollout(case.model, images, noise=noise, record=Record(every_step=True, meter=meter)), meter
+
+
+def gradient(case: Case) -> Outcome:
+    """Pixels get a gradient, also through where the model looks if that is learned and differentiable or has a declared surrogate."""
+    whole, trace = _gradient(case, free=True)
+    frozen, _ = _gradient(case, free=False)
+    made = sorted({look.decision.made for look in trace.looks[1:]})
+    share = ((whole - frozen).norm() / whole.norm().clamp(min=1e-30)).item()
+    numbers = {
+        "gradient": whole.norm().item(),
+        "through decisions": share,
+        "made": made or ["given"],
+        "surrogate": case.model.surrogate or "none",
+    }
+    if not whole.norm() > 0:
+        return Outcome(numbers, "no gradient of the logits reaches the pixels: detach nothing in eval mode")
+    learned = case.model.policy == "learned" and len(trace.looks) > 1
+    expected = case.model.surrogate is not None or (learned and "regressed" in made)
+    if expected and not share > REACHED:
+        return Outcome(numbers, "no gradient passes through the decisions, though they are regressed or a surrogate is declared")
+    if share > REACHED and not expected:
+        return Outcome(numbers, "a gradient passes through hard choices: declare the surrogate that makes it")
+    return Outcome(numbers)
+
+
+def _gradient(case: Case, *, free: bool) -> tuple[Float[Tensor, "B C H W"], Trace]:
+    """Of a fixed mixture of the logits with respect to the pixels; through the decisions too if `free`."""
+
+    def cut(images: Tensor, state: State, decision: Decision) -> Decision:
+        return decision if free else _detached(decision)
+
+    with torch.enable_grad():
+        images = case.images.clone().requires_grad_()
+        trace = rollout(case.model, images, noise=case.noise(), choose=cut)
+        weights = case.noise().uniform(0, trace.logits[0].numel()).view_as(trace.logits) - 0.5
+        (found,) = torch.autograd.grad((trace.logits * weights).sum(), images, allow_unused=True)
+    return (torch.zeros_like(images) if found is None else found).detach(), trace
+
+
+def _detached(value: Any) -> Any:
+    """The same without its graph."""
+    if isinstance(value, Batched):
+        return replace(value, **{f.name: _detached(getattr(value, f.name)) for f in dataclasses.fields(value)})
+    if isinstance(value, tuple):
+        parts = [_detached(part) for part in value]
+        return tuple(parts) if type(value) is tuple else type(value)(*parts)
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def round_trip(case: Case) -> Outcome:
+    """A card that is written and read again gives the same model: settings, task, tensors and logits."""
+    model = case.model
+    if not isinstance(model.config, Settings):
+        return Outcome({}, f"expected the model's config to be its Settings, got a {type(model.config).__name__}: set self.config")
+    config = CardConfig(
+        name="conformance", model=type(model).__name__, plugin="conformance", config=model.config.model_dump(mode="json"),
+        task=CardTask.model_validate(vars(model.task)), data=CardData(name="made-up"), weights=None,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        write_card(Path(folder), config, model)
+        card = Card.read(Path(folder))
+        settings, task = type(model.config).parse(card.config.config, owner="the card"), card.config.task.task()
+        if (settings, task) != (model.config, model.task):
+            return Outcome({}, "the settings or the task that a card stores are read as others: let them survive JSON")
+        again = case.rebuilt(seed=1)
+        card.load_into(again.model, changed={})
+        assert card.config.weights is not None  # they were written
+        numbers = {"tensors": len(model.state_dict()), "bytes": card.config.weights.bytes}
+    found = case.run().differ(again.run())
+    wrong = found["logits differ by"] > TOLERANCE or found["looks elsewhere"]
+    return Outcome(
+        {**numbers, **found}, "a model loaded from its card gives something else: keep all of it in the state dict" if wrong else ""
+    )
+
+
+def card(case: Case) -> Outcome:
+    """The card's weights are what its hash says and the model's own, and its evidence was measured with them."""
+    if case.card is None:
+        return Outcome({}, skipped="the model was not loaded from a card")
+    tensors, own = case.card.weights(), case.model.state_dict()
+    found = misfits(tensors, own)
+    changed = [name for name in own if name in tensors and not torch.equal(own[name].cpu(), tensors[name])] if not found else []
+    result = evidence(case.card)
+    numbers = {"tensors": len(tensors), "misfits": len(found), "changed": len(changed), "measured": "yes" if result else "no"}
+    if found or changed:
+        which = found[0] if found else f"tensor {changed[0]} has other values"
+        return Outcome(numbers, f"the model's weights are not those of card {case.card.name!r}: {which}")
+    if result and result.model.config != case.card.config.config:
+        return Outcome(numbers, f"the evidence of card {case.card.name!r} is of other settings: measure it again")
+    if (case.card.folder / "result.json").is_file() and result is None:
+        return Outcome(numbers, f"the result.json of card {case.card.name!r} was measured with other weights: measure it again")
+    return Outcome(numbers)
+
+
+def _runs(case: Case, numbers: dict[str, Any]) -> Outcome:
+    """Whether a rollout gives a row of finite logits for every image."""
+    logits = rollout(case.model, case.images, noise=case.noise()).logits
+    numbers |= {"logits": list(logits.shape)}
+    if logits.ndim != 2 or len(logits) != len(case.images):
+        return Outcome(numbers, f"expected a row of logits for each of {len(case.images)} images, got {list(logits.shape)}")
+    wrong = int((~logits.isfinite()).sum())
+    return Outcome(numbers, f"expected finite logits, got {wrong} that are not" if wrong else "")
+
+
+def odd_size(case: Case) -> Outcome:
+    """A model for images of odd sides that are not square runs, or refuses in one line."""
+    height, width = case.model.task.image_size
+    size = (height | 1, (3 * width // 4) | 1)
+    return _runs(case.rebuilt(task=replace(case.model.task, image_size=size)), {"size": f"{size[0]} x {size[1]}"})
+
+
+def batch_of_one(case: Case) -> Outcome:
+    """A batch of one image runs."""
+    return _runs(replace(case, images=case.images[:1]), {})
+
+
+def one_class(case: Case) -> Outcome:
+    """A model of a single class runs, or refuses in one line."""
+    return _runs(case.rebuilt(task=replace(case.model.task, classes=case.model.task.classes[:1])), {})
+
+
+def float64(case: Case) -> Outcome:
+    """In double precision everything is computed in double precision."""
+    logits = rollout(case.model, case.images, noise=case.noise()).logits
+    twin = case.doubled()
+    found = _runs(twin, {})
+    if found.problem:
+        return found
+    double = rollout(twin.model, twin.images, noise=twin.noise()).logits
+    numbers = {**found.numbers, "type": str(double.dtype).removeprefix("torch."), "off float32 by": difference(logits, double)}
+    return Outcome(
+        numbers, "" if double.dtype == torch.float64 else f"expected logits in float64, got {double.dtype}: make tensors as the images are"
+    )

@@ -220,7 +220,7 @@ class Anytime(Section):
 
 
 class Mce(Section):
-    """Mean corruption error relative to a named baseline."""
+    """Mean corruption error in per cent of a named baseline's: the baseline itself has 100."""
 
     value: float
     baseline: str

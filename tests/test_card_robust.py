@@ -19,7 +19,7 @@ def test_a_readme_has_exits_corruptions_and_attacks(tmp_path: Path) -> None:
     assert "| confidence | 0.9 | 70.0 | 68.0 to 72.0 | 1.50 | 4.000 M |" in text
     assert "| fog | 50.0 | 50.0 | 50.0 | 50.0 |  |" in text
     assert "this is not ImageNet-C" in text
-    assert "mCE 0.9 against cnn4" in text
+    assert "mCE 90.0 against cnn4" in text
     assert "| pgd | 50.0 | 40.0 to 60.0 | unreliable | linf 8/255 in pixels, 10 steps, 500 images |" in text
     assert "`huge_eps` is unreliable: {'accuracy': 0.4}." in text
     assert "`locator`" not in text

@@ -108,6 +108,9 @@ def test_a_csv_has_the_results_numbers(run: Path):
     assert [line["pgd linf 8/255 %"] for line in lines[:2]] == ["31.0", "31.0"]
     assert [line["masking"] for line in lines[:2]] == ["suspect", "ok"]
     card = compared.entries[2].result
+    assert card.corruptions is not None
+    assert card.corruptions.mce is not None
+    assert float(lines[2]["mCE %"]) == pytest.approx(card.corruptions.mce.value)
     assert card.masking is not None
     assert lines[2]["masking"] == card.masking.verdict
     assert float(lines[1]["MACs"]) == 1e7

@@ -118,7 +118,7 @@ def _attacked(name: str) -> Callable[[Entry], Cell]:
 
 def _mce(entry: Entry) -> Cell:
     found = entry.result.corruptions.mce if entry.result.corruptions else None
-    return Cell(f"{100 * found.value:.1f} (of {found.baseline})", 100 * found.value) if found else Cell("")
+    return Cell(f"{found.value:.1f} (of {found.baseline})", found.value) if found else Cell("")
 
 
 def _anytime(entry: Entry) -> Cell:

@@ -244,7 +244,8 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
     whole = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         whole.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        whole.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # `contiguous` lets one element keep a stride of 0
+        whole.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return whole.hexdigest()
 
 

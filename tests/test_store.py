@@ -195,6 +195,7 @@ def test_the_hash_of_weights_sees_names_types_shapes_and_values() -> None:
     same = weights_hash(tensors)
     assert weights_hash({name: tensors[name] for name in reversed(tensors)}) == same
     assert weights_hash({**tensors, "w": torch.arange(6.0).repeat_interleave(2)[::2]}) == same  # not contiguous
+    assert weights_hash({"one": torch.ones(()).expand(1)}) == weights_hash({"one": torch.ones(1)})  # of stride 0
     others = [
         {**tensors, "w": tensors["w"].view(2, 3)},
         {**tensors, "z": torch.zeros(3, dtype=torch.int32)},  # of the same bytes

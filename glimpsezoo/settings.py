@@ -1,8 +1,10 @@
 """Validated settings: what `--set key=value` reaches. A plugin's config is a frozen pydantic model derived from `Settings`."""
 
-from collections.abc import Mapping
+import inspect
+import re
+from collections.abc import Collection, Mapping
 from types import NoneType, UnionType
-from typing import Any, Self, Union, get_args, get_origin
+from typing import Any, NamedTuple, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -55,3 +57,61 @@ class Settings(BaseModel):
 
 class NoSettings(Settings):
     """For what has no settings of its own."""
+
+
+class Setting(NamedTuple):
+    """One key of a config, as users read of it. type: as they think of it; the items of an array are separated by commas."""
+
+    key: str
+    type: str
+    default: Any
+    required: bool
+    meaning: str
+
+
+def settings_of(config: type[BaseModel]) -> tuple[str, list[Setting]]:
+    """What is said of a config as a whole, and its settings. Their meanings are the fields' descriptions, or stand in its docstring."""
+    schema = config.model_json_schema()
+    required = schema.get("required", [])
+    about, meanings = "", {}
+    for kind in reversed(config.__mro__):  # a derived config says only what it adds
+        if issubclass(kind, BaseModel) and kind not in {BaseModel, Settings}:
+            about, said = explained(kind.__doc__ or "", config.model_fields)
+            meanings |= said
+    settings = [
+        Setting(key, _type(value), value.get("default"), key in required, value.get("description") or meanings.get(key, ""))
+        for key, value in schema.get("properties", {}).items()
+    ]
+    return about, settings
+
+
+def explained(docstring: str, names: Collection[str]) -> tuple[str, dict[str, str]]:
+    """What a docstring says of the whole, and of each name: `name: text.`, or `one, other: text.`, up to the next or a blank line.
+
+    >>> explained("A box. side: its length in px. red, green: shares.", ["side", "red", "green"])
+    ('A box.', {'side': 'its length in px.', 'red': 'shares.', 'green': 'shares.'})
+    """
+    one = f"`?(?:{'|'.join(map(re.escape, names))})`?" if names else r"(?!)"
+    start = re.compile(rf"(?:^|(?<=[.;)] ))({one}(?:, {one})*): ")
+    about: list[str] = []
+    meanings: dict[str, str] = {}
+    for paragraph in inspect.cleandoc(docstring).split("\n\n"):
+        lead, *said = start.split(" ".join(paragraph.split()))
+        shared = lead if meanings and said else ""  # what opens a later paragraph is said of each name in it
+        about += [lead.strip()] if lead and not shared else []
+        for keys, text in zip(said[::2], said[1::2], strict=True):
+            meanings |= {key.strip("`"): shared + text.rstrip(" ;") for key in keys.split(", ")}
+    return " ".join(about), meanings
+
+
+def _type(value: Mapping[str, Any]) -> str:
+    """A JSON Schema's type in words."""
+    if "enum" in value or "const" in value:
+        return "|".join(map(str, value.get("enum", [value.get("const")])))
+    if "anyOf" in value:
+        return " or ".join(_type(option) for option in value["anyOf"]).replace("null", "none")
+    if "prefixItems" in value:
+        return ",".join(_type(item) for item in value["prefixItems"])
+    if value.get("type") == "array" and "items" in value:
+        return f"{_type(value['items'])},..."
+    return str(value.get("type", "?")).replace("null", "none")

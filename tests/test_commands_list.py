@@ -106,7 +106,8 @@ def test_show_tells_a_model_s_settings(say: Ask):
     facts = say("show", "mgnet", "--json").json
     scale = next(setting for setting in facts["settings"] if setting["key"] == "scale")
     assert (scale["type"], scale["default"], scale["required"]) == ("number,number", [0.2, 0.5], False)
-    assert all(setting["meaning"] for setting in facts["settings"]) or "glimpses:" in facts["about the settings"]
+    assert "smallest and the largest side of a glimpse-region" in scale["meaning"]
+    assert all(setting["meaning"] for setting in facts["settings"])
 
 
 def test_show_tells_what_a_prefix_answers_for(say: Ask):

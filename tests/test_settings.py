@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field, model_validator
 
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
-from glimpsezoo.settings import NoSettings, Settings
+from glimpsezoo.settings import NoSettings, Setting, Settings, explained, settings_of
 
 
 class Example(Settings):
@@ -134,3 +134,50 @@ def test_the_nearest_names_are_named(name: str, known: list[str], clause: str) -
 def test_any_error_fits_on_one_line() -> None:
     assert one_line(ValueError("a\n  b")) == "a b"
     assert one_line(KeyError()) == "KeyError"
+
+
+class Described(Settings):
+    """A view. side, depth: in px,
+    of the view.
+
+    Training only. weight: of the loss; rate: no, the key of nothing.
+    """
+
+    side: int = 8
+    depth: int | None = None
+    weight: tuple[float, ...] = (0.5,)
+
+
+class Further(Described):
+    """side: of the thumbnail. mode: fixed."""
+
+    side: int = 4
+    mode: Literal["slow"] = "slow"
+    colours: int = Field(description="1 or 3")
+
+
+def test_a_config_s_docstring_and_its_parents_tell_what_the_settings_mean():
+    assert settings_of(Described) == (
+        "A view.",
+        [
+            Setting("side", "integer", 8, False, "in px, of the view."),
+            Setting("depth", "integer or none", None, False, "in px, of the view."),
+            Setting("weight", "number,...", [0.5], False, "Training only. of the loss; rate: no, the key of nothing."),
+        ],
+    )
+
+
+def test_a_derived_config_says_only_what_it_adds():
+    about, settings = settings_of(Further)
+    assert about == ""
+    assert [(each.key, each.type, each.required, each.meaning) for each in settings] == [
+        ("side", "integer", False, "of the thumbnail."),
+        ("depth", "integer or none", False, "in px, of the view."),
+        ("weight", "number,...", False, "Training only. of the loss; rate: no, the key of nothing."),
+        ("mode", "slow", False, "fixed."),
+        ("colours", "integer", True, "1 or 3"),
+    ]
+
+
+def test_a_docstring_without_known_names_is_about_the_whole():
+    assert explained("Nothing to set: it has none.", []) == ("Nothing to set: it has none.", {})

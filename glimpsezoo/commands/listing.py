@@ -16,6 +16,7 @@ from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.plugins import registry
 from glimpsezoo.recipes import recipe_names, recipe_title
 from glimpsezoo.reports import evidence
+from glimpsezoo.settings import settings_of
 from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Spec, load_string
 from glimpsezoo.tables import interval, macs_text, percent
 
@@ -210,32 +211,9 @@ def _data_facts(name: str, spec: DatasetSpec) -> dict[str, Any]:
 
 
 def _settings(config: str) -> dict[str, Any]:
-    """The settings, and what their author says about them all where a setting does not speak for itself."""
-    schema = load_string(config).model_json_schema()
-    required = schema.get("required", [])
-    settings = [
-        {
-            "key": key,
-            "type": _type(value),
-            "default": value.get("default"),
-            "required": key in required,
-            "meaning": value.get("description", ""),
-        }
-        for key, value in schema.get("properties", {}).items()
-    ]
-    about = "" if all(setting["meaning"] for setting in settings) else " ".join(schema.get("description", "").split())
-    return {"about the settings": about, "settings": settings}
-
-
-def _type(value: dict[str, Any]) -> str:
-    """A JSON Schema's type as a user thinks of it; the items of an array are separated by commas."""
-    if "enum" in value:
-        return "|".join(map(str, value["enum"]))
-    if "anyOf" in value:
-        return " or ".join(_type(option) for option in value["anyOf"]).replace("null", "none")
-    if "prefixItems" in value:
-        return ",".join(_type(item) for item in value["prefixItems"])
-    return str(value.get("type", "?"))
+    """The settings, and what their author says about them all."""
+    about, settings = settings_of(load_string(config))
+    return {"about the settings": about, "settings": [setting._asdict() for setting in settings]}
 
 
 def _settings_table(settings: list[dict[str, Any]]) -> Table:

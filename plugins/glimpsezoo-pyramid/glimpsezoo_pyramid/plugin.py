@@ -2,7 +2,9 @@
 
 from glimpsezoo import ModelSpec, hookimpl
 
-PAPER = "Image Classification Through Top-Down Image Pyramid Traversal (under review, ICLR 2020)"
+PAPER = (
+    "Image Classification Through Top-Down Image Pyramid Traversal (under review, ICLR 2020), https://openreview.net/forum?id=rkeH6AEYvr"
+)
 # Family, number, class name's family, what it is, appendix table.
 ARCHITECTURES = (
     ("", 1, "", "1 convolution, base resolution 14", 3),

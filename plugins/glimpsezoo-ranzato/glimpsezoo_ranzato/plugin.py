@@ -2,7 +2,7 @@
 
 from glimpsezoo import ModelSpec, hookimpl
 
-PAPER = "On Learning Where To Look (Ranzato, 2014)"
+PAPER = "On Learning Where To Look (Ranzato, 2014), https://arxiv.org/abs/1405.5488"
 RECIPES = "glimpsezoo_ranzato.recipes"
 
 # Table 3: 28 px images, one glimpse of one scale. Digits: a quarter of the canvas, as of 48 px.

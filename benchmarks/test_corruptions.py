@@ -23,7 +23,7 @@ peer = pytest.importorskip("imagecorruptions")
 
 SHORT = "GLIMPSEZOO_SHORT" in os.environ  # one turn, to see that it runs: on a busy machine it can tell nothing
 SIDE, SEVERITY = 224, 3
-BATCH, TURNS = (2, 1) if SHORT else (8, 9)
+BATCH, TURNS = (2, 1) if SHORT else (16, 9)
 PEER_IMAGES = 1 if SHORT else 3  # of a turn: it takes long
 OVERALL, EACH = 5.0, 1 / 1.3  # the least ratio of the peer's time to ours
 

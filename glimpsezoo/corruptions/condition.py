@@ -17,7 +17,7 @@ from torch import Tensor
 from glimpsezoo.conditions import Condition
 from glimpsezoo.corruptions.frosting import frost, made_with
 from glimpsezoo.corruptions.presets import SEVERITIES, preset_for
-from glimpsezoo.corruptions.resampling import jpeg_compression, pixelate
+from glimpsezoo.corruptions.resampling import jpeg_compression
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.noise import Noise
 from glimpsezoo.protocol import GlimpseModel
@@ -30,7 +30,7 @@ def _pillow() -> str:
     return f"Pillow {PIL.__version__}"
 
 
-_OTHERS: dict[Corrupt, Callable[[], str]] = {frost: made_with, jpeg_compression: _pillow, pixelate: _pillow}
+_OTHERS: dict[Corrupt, Callable[[], str]] = {frost: made_with, jpeg_compression: _pillow}
 _PIECE = 1 << 19  # values that are corrupted at once on a CPU: they stay in its cache
 _PIECE_GPU = 1 << 25
 _ROUNDING = 2**-10  # of a level: what float32 may lose below a whole level

@@ -1,14 +1,12 @@
 """Elastic deformation, pixelation and JPEG."""
 
 import io
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -84,41 +82,50 @@ def _smoothing_matrix(size: int, sigma: float) -> Float[Tensor, "size size"]:
 
 
 def pixelate(images: Images, severity: int, preset: str, noise: Noise) -> UInt8[Tensor, "B 3 H W"]:
-    """Shrunk by Pillow to int(c size) and enlarged again, with its box filter; values are rounded to 8 bits first."""
+    """Shrunk to int(c size) by a box filter and enlarged again, to the level what Pillow's does; values are rounded to 8 bits first."""
     share = constants("pixelate", severity, preset)
     height, width = images.shape[2:]
-    small = int(width * share), int(height * share)
+    rows, columns = int(height * share), int(width * share)
+    levels = images.mul(255).round_()
+    narrow = _boxes(levels.mT.contiguous(), columns).mT.contiguous()  # rows are gathered several times as quickly as columns
+    small = _boxes(narrow, rows).to(torch.uint8)
+    return small.index_select(3, _nearest(columns, width, images.device)).index_select(2, _nearest(rows, height, images.device))
 
-    def shrunk_and_enlarged(image: Image.Image) -> Image.Image:
-        return image.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.BOX)
 
-    return _through_pillow(images, shrunk_and_enlarged)
+def _boxes(levels: Float[Tensor, "B C H W"], count: int) -> Float[Tensor, "B C count W"]:
+    """Means over `count` runs of rows, rounded to whole levels."""
+    first, rows = (run.to(levels.device) for run in _runs(levels.shape[2], count))
+    total = levels.index_select(2, first)
+    for offset in range(1, int(rows.max())):
+        within = (rows > offset).to(levels)[:, None]
+        total.addcmul_(levels.index_select(2, first + (rows - 1).clamp(max=offset)), within)
+    return total.div_(rows[:, None]).add_(0.5).floor_()
+
+
+@lru_cache(maxsize=64)
+def _runs(size: int, count: int) -> tuple[Int[Tensor, "count"], Int[Tensor, "count"]]:
+    """The first of each run of `size` rows, and how many it has: those whose middle it covers, ties as Pillow's arithmetic has them."""
+    scale = size / count
+    middle = (np.arange(count) + 0.5) * scale
+    row = np.arange(size)[:, None]
+    near = (row >= (middle - scale / 2 + 0.5).astype(int)) & (row < (middle + scale / 2 + 0.5).astype(int))
+    place = (row - middle + 0.5) * (1 / scale)
+    covered = torch.from_numpy(near & (place > -0.5) & (place <= 0.5)).int()  # [size, count]
+    return covered.argmax(0), covered.sum(0)
+
+
+def _nearest(count: int, size: int, device: torch.device) -> Int[Tensor, "size"]:
+    """Which of `count` runs each of `size` pixels lies in."""
+    return (2 * torch.arange(size, device=device) + 1) * count // (2 * size)
 
 
 def jpeg_compression(images: Images, severity: int, preset: str, noise: Noise) -> UInt8[Tensor, "B 3 H W"]:
     """Written and read by Pillow (libjpeg) at quality c, with its usual 4:2:0 chroma; values are rounded to 8 bits first."""
     quality = constants("jpeg_compression", severity, preset)
-
-    def written_and_read(image: Image.Image) -> Image.Image:
+    levels = images.mul(255).round_().to(torch.uint8).cpu()
+    for image in levels.numpy():
         stream = io.BytesIO()
-        image.save(stream, "JPEG", quality=quality)
-        return Image.open(stream)
-
-    return _through_pillow(images, written_and_read)
-
-
-def _through_pillow(images: Images, change: Callable[[Image.Image], Image.Image]) -> UInt8[Tensor, "B 3 H W"]:
-    """Each image changed by Pillow, several at a time: Pillow lets other threads run while it works."""
-    levels = images.mul(255).add_(0.5).int().to(torch.uint8).cpu().numpy()  # by way of int: twice as quick on a CPU
-
-    def changed(image: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.array(change(Image.merge("RGB", [Image.fromarray(channel) for channel in image]))))  # [H, W, 3]
-
-    threads = torch.get_num_threads()
-    found = _pool(threads).map(changed, levels) if threads > 1 else map(changed, levels)
-    return torch.stack(list(found)).to(images.device).permute(0, 3, 1, 2)
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
+        Image.merge("RGB", [Image.fromarray(channel) for channel in image]).save(stream, "JPEG", quality=quality)
+        for channel, band in zip(image, Image.open(stream).split(), strict=True):
+            channel[:] = band
+    return levels.to(images.device)

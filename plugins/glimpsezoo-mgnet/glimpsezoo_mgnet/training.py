@@ -1,13 +1,15 @@
 """The losses: of MGNet (equations 6 to 8 and appendix B) and of the plain small CNN."""
 
-from typing import cast
+import math
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from glimpsezoo import Record, TrainingPhase, rollout
+from glimpsezoo import GlimpseZooError, Record, TrainingPhase, rollout
 from glimpsezoo_mgnet.cnn4 import CNN4
 from glimpsezoo_mgnet.model import MGNet, MGNetState
 
@@ -20,17 +22,31 @@ def mgnet_step(
     global: (1 - alpha) times the mean over the glimpses of the cross entropy of F_t (equation 7). glimpse: alpha times that of h_t
     (equation 8). size: `size_penalty` times ||a^s - a_min||, the mean over the regions that the locator chose. Terms that are zero by
     the settings are left out.
+
+    A phase's option `size_penalty` stands for the setting: regions may first learn where to be, and then to be small. Raises
+    `GlimpseZooError` for other options.
     """
-    config = model.config
+    config, size_penalty = model.config, size_penalty_of(model, phase.options)
     looks = rollout(model, images, noise=phase.noise, record=Record(every_step=True, states=True)).looks
     losses = {"global": (1 - config.alpha) * _mean_cross_entropy([cast(Tensor, look.logits) for look in looks], labels)}
     if model.glimpse_classifier is not None:
         logits = [model.glimpse_classifier(cast(MGNetState, look.state).feature) for look in looks]
         losses["glimpse"] = config.alpha * _mean_cross_entropy(logits, labels)
-    if config.size_penalty > 0 and config.policy == "learned" and len(looks) > 1:
+    if size_penalty > 0 and config.policy == "learned" and len(looks) > 1:
         size = torch.cat([look.decision.regions.scale for look in looks[1:]])  # [B (T - 1)]
-        losses["size"] = config.size_penalty * (size - config.scale[0]).abs().mean()  # the norm of one number is its size
+        losses["size"] = size_penalty * (size - config.scale[0]).abs().mean()  # the norm of one number is its size
     return losses
+
+
+def size_penalty_of(model: MGNet, options: Mapping[str, Any]) -> float:
+    """The weight of the size penalty in a phase with such options. Raises `GlimpseZooError`."""
+    values = {"size_penalty": model.config.size_penalty, **options}
+    weight = values.pop("size_penalty")
+    if values:
+        raise GlimpseZooError(f"expected the phase option size_penalty, got {next(iter(values))!r}: correct the recipe")
+    if type(weight) not in (int, float) or not 0 <= weight < math.inf:
+        raise GlimpseZooError(f"expected the phase option size_penalty to be a number from 0, got {weight!r}: correct the recipe")
+    return weight
 
 
 def cnn4_step(

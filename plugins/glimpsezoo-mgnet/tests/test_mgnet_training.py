@@ -11,14 +11,14 @@ from glimpsezoo_mgnet.model import MGNet
 from glimpsezoo_mgnet.training import cnn4_step, mgnet_step
 from torch import Tensor
 
-from glimpsezoo import GlimpseModel, Noise, Record, Task, TrainingPhase, rollout
+from glimpsezoo import GlimpseModel, GlimpseZooError, Noise, Record, Task, TrainingPhase, rollout
 
 TASK = Task((48, 48), 1, ("a", "b", "c"))
 
 
-def phase(count: int, step: int = 0) -> TrainingPhase:
+def phase(count: int, step: int = 0, **options: Any) -> TrainingPhase:
     noise = Noise.of(step, torch.arange(count))
-    return TrainingPhase(name="all", options={}, step=step, steps=10, epoch=0, noise=noise, memory={})
+    return TrainingPhase(name="all", options=options, step=step, steps=10, epoch=0, noise=noise, memory={})
 
 
 def model_of(**settings: Any) -> MGNet:
@@ -55,6 +55,19 @@ def test_the_terms_are_equations_6_to_8_and_the_size_penalty() -> None:
 )
 def test_only_terms_that_say_something_are_there(settings: dict[str, Any], names: set[str]) -> None:
     assert set(mgnet_step(model_of(**settings), *batch(), phase(6))) == names
+
+
+def test_a_phase_may_weigh_the_size_penalty_itself() -> None:
+    model = model_of(size_penalty=2.0)
+    usual, own, none = (mgnet_step(model, *batch(), phase(6, **options)) for options in ({}, {"size_penalty": 6}, {"size_penalty": 0}))
+    torch.testing.assert_close(own["size"], 3 * usual["size"])
+    assert set(none) == {"global", "glimpse"}
+
+
+@pytest.mark.parametrize("options", [{"penalty": 1}, {"size_penalty": -1}, {"size_penalty": "big"}, {"size_penalty": float("nan")}])
+def test_a_phases_options_that_say_nothing_are_errors(options: dict[str, Any]) -> None:
+    with pytest.raises(GlimpseZooError, match="phase option size_penalty"):
+        mgnet_step(model_of(), *batch(), phase(6, **options))
 
 
 def test_every_parameter_learns() -> None:

@@ -26,9 +26,11 @@ class Section(BaseModel):
 
 
 class Estimate(Section):
-    """A number with its 95 % interval from n images of `groups` independent source images.
+    """A number with its 95 % interval.
 
-    Proportions: Wilson's interval; where one source image appears several times, and for NLL and ECE, a percentile bootstrap over
+    value: the number. low, high: the interval's ends. n: images. groups: independent source images among them.
+
+    Proportions have Wilson's interval; where one source image appears several times, and for NLL and ECE, it is a percentile bootstrap over
     source images.
     """
 
@@ -40,14 +42,19 @@ class Estimate(Section):
 
 
 class Units(Section):
-    """How many units of work were measured by this run, and how many were found finished."""
+    """Units of work. done: how many this run measured. reused: how many it found finished."""
 
     done: int
     reused: int
 
 
 class Run(Section):
-    """command: as typed, paths by their base name. status: 'failed' if some units failed (`errors` names them)."""
+    """The run that measured.
+
+    id: a hash of the request. command: as typed, paths by their base name. started, finished: when; null before the end. seed: of every
+    random number. limit: how many images were asked for, null for all. status: 'failed' if some units failed (`errors` names them). units:
+    of its work.
+    """
 
     id: str
     command: str
@@ -60,7 +67,7 @@ class Run(Section):
 
 
 class Checkpoint(Section):
-    """Where the weights came from, and the hash of their file."""
+    """Trained weights. uri: where they came from. revision: the commit there, where there is one. sha256: the hash of their file."""
 
     uri: str
     revision: str | None
@@ -68,7 +75,12 @@ class Checkpoint(Section):
 
 
 class Model(Section):
-    """parameters: their number. steps: the most looks. sees: what the first look sees of the image. checkpoint: null if untrained."""
+    """The model that was measured.
+
+    name: as in tables. plugin, plugin_version: the distribution that has it. config: its settings. parameters: their number. steps: the
+    most looks. policy: where it looks, learned or a trivial one. sees: what the first look sees of the image. checkpoint: its weights, null
+    if untrained.
+    """
 
     name: str
     plugin: str
@@ -82,10 +94,12 @@ class Model(Section):
 
 
 class Data(Section):
-    """source, revision, fingerprint and split are null where no data were opened (FLOPs from the declared size alone).
+    """What it was measured on; source, revision, fingerprint and split are null where no data were opened (FLOPs from the declared size
+    alone).
 
-    examples: how many the split has. skipped: how many of them could not be read and were left out. image_size: height, width in
-    pixels. classes: their number.
+    name: as `--data` has it. source: where the images came from. revision: the commit there. fingerprint: a hash of what decides the
+    images. split: which was measured. examples: how many the split has. skipped: how many of them could not be read and were left out.
+    image_size: height, width in pixels. channels: 1 for grey, 3 for colour. classes: their number.
     """
 
     name: str
@@ -101,7 +115,11 @@ class Data(Section):
 
 
 class Environment(Section):
-    """packages: name -> version. commit: of the checkout that ran, '-dirty' behind it if changed; null if installed from a wheel."""
+    """Where it was measured.
+
+    python: its version. platform: the operating system and the processor's kind. cpu: its model and cores. device: what computed. threads:
+    of torch. packages: name -> version. commit: of the checkout that ran, '-dirty' behind it if changed; null if installed from a wheel.
+    """
 
     python: str
     platform: str
@@ -113,9 +131,10 @@ class Environment(Section):
 
 
 class AccuracyStep(Section):
-    """Runs stopped at `step`. macs: their mean cost. regions_mean: regions that an image looked at in this step, on average.
+    """Runs stopped at one step. An image that finished earlier keeps its last prediction and cost, and looks at no region.
 
-    An image that finished earlier keeps its last prediction and cost, and looks at no region.
+    step: which. top1, top5: accuracy. nll: negative log-likelihood, in nats. ece: expected calibration error. macs: their mean cost.
+    regions_mean: regions that an image looked at in this step, on average.
     """
 
     step: int
@@ -128,9 +147,10 @@ class AccuracyStep(Section):
 
 
 class Accuracy(Section):
-    """At every image's last look, then for every step. ece: expected calibration error with 15 equal bins.
+    """At every image's last look, then for every step.
 
-    top5 asks for one of the five largest logits, of all of them where there are fewer classes.
+    top1: share of images whose largest logit is the label's. top5: the same of the five largest logits, of all of them where there are
+    fewer classes. nll: negative log-likelihood, in nats. ece: expected calibration error with 15 equal bins. steps: step by step.
     """
 
     top1: Estimate
@@ -141,7 +161,7 @@ class Accuracy(Section):
 
 
 class Spread(Section):
-    """MACs of an image, over the images."""
+    """MACs of an image, over the images. mean: of all. p50, p95: percentiles. max: the most."""
 
     mean: float
     p50: float
@@ -150,14 +170,14 @@ class Spread(Section):
 
 
 class PaperCost(Section):
-    """MACs of an image as a paper counts them, under the named convention."""
+    """What a paper would print. convention: its name. value: MACs of an image."""
 
     convention: str
     value: float
 
 
 class Phases(Section):
-    """Mean MACs of an image by phase of the protocol."""
+    """Mean MACs of an image. start, sense, fuse, locate, classify: in this phase of the protocol."""
 
     start: float
     sense: float
@@ -167,16 +187,18 @@ class Phases(Section):
 
 
 class FlopsStep(Section):
-    """Mean MACs of an image of runs stopped at `step`."""
+    """Runs stopped at one step. step: which. macs: the mean of an image."""
 
     step: int
     macs: float
 
 
 class Flops(Section):
-    """What ran, an image. flops_mean = 2 x macs.mean. uncounted: arithmetic operations that ran and count as nothing.
+    """What ran, an image.
 
-    n: how many images were counted. images: whose, the data set's or noise of its declared size.
+    n: how many images were counted. images: whose, the data set's or noise of its declared size. macs: of the whole run. flops_mean: 2 x
+    macs.mean. paper_macs: what the model's paper would print of it. phases: by phase. steps: step by step. uncounted: arithmetic operations
+    that ran and count as nothing.
     """
 
     n: int
@@ -190,7 +212,11 @@ class Flops(Section):
 
 
 class AnytimePoint(Section):
-    """An exit rule at one threshold. exits: the share of images whose last look was step 1, 2, ..."""
+    """An exit rule at one threshold.
+
+    rule: its name. threshold: in its unit. top1: accuracy at the exits. macs_mean, steps_mean: of an image. exits: the share of images
+    whose last look was step 1, 2, ...
+    """
 
     rule: str
     threshold: float
@@ -201,16 +227,20 @@ class AnytimePoint(Section):
 
 
 class EqualAccuracy(Section):
-    """macs_ratio: this model's MACs over the baseline's where it reaches the baseline's accuracy; null where it never does."""
+    """What the accuracy of a feed-forward model costs here. baseline: its name.
+
+    macs_ratio: this model's MACs over the baseline's where it reaches the baseline's accuracy; null where it never does.
+    """
 
     baseline: str
     macs_ratio: float | None
 
 
 class Anytime(Section):
-    """Accuracy against cost, from real early exits; the last point is the whole run without a rule.
+    """Accuracy against cost, from real early exits.
 
-    area: under the curve over the budgets that it spans, as a mean accuracy. calibrated_on: the split that the thresholds come from.
+    curve: its points; the last one is the whole run without a rule. area: under the curve over the budgets that it spans, as a mean
+    accuracy. calibrated_on: the split that the thresholds come from. equal_accuracy: null without a baseline in the run.
     """
 
     curve: tuple[AnytimePoint, ...]
@@ -220,18 +250,21 @@ class Anytime(Section):
 
 
 class Mce(Section):
-    """Mean corruption error in per cent of a named baseline's: the baseline itself has 100."""
+    """Mean corruption error. value: in per cent of the baseline's, which itself has 100. baseline: its name."""
 
     value: float
     baseline: str
 
 
 class Corruptions(Section):
-    """table: corruption -> top-1 accuracy at severities 1 to 5, null where not measured. clean: of the same n images unchanged,
-    null where published images were read.
+    """Accuracy under corruptions.
 
-    mean: over all measured severities of the benchmark's corruptions (of all, if none of the benchmark's was measured); by_step: that
-    mean, for every step. implementation: what computed them, with its version. preset: the published constants for this image size.
+    n: images under each. table: corruption -> top-1 accuracy at severities 1 to 5, null where not measured. clean: of the same n images
+    unchanged, null where published images were read.
+
+    mean: over all measured severities of the benchmark's corruptions (of all, if none of the benchmark's was measured); by_step: that mean,
+    for every step. implementation: what computed them, with its version. preset: the published constants for this image size. mce: null
+    without a baseline.
     """
 
     implementation: str
@@ -245,14 +278,14 @@ class Corruptions(Section):
 
 
 class ExitRuleUsed(Section):
-    """The exit rule of a run, by name and threshold."""
+    """The exit rule of a run. rule: its name. threshold: in its unit."""
 
     rule: str
     threshold: float
 
 
 class Unattacked(Section):
-    """The same images, budget and exit rule without the attack."""
+    """The same images, budget and exit rule without the attack. top1: accuracy. macs_mean, steps_mean: of an image."""
 
     top1: Estimate
     macs_mean: float
@@ -260,12 +293,14 @@ class Unattacked(Section):
 
 
 class Attack(Section):
-    """Accuracy under one attack. eps, step_size: in `space` ('pixels' means [0, 1]). eot: samples a gradient is the mean of.
+    """Accuracy under one attack.
 
-    evaluations: runs an image, with noise of their own, over which accuracy is averaged; one where nothing is drawn. target: which
-    prediction is attacked; with 'any-step', `top1` counts images that are right at every step. path: whether the attacked run chooses
-    its looks freely or keeps the clean ones. surrogate: what stands in for hard choices in the gradient. settings: those of this
-    attack alone.
+    name: of the attack. norm: in which eps is measured. eps, step_size: in `space`. space: 'pixels' means those in [0, 1]. steps:
+    iterations, or queries. restarts: runs of which the best counts. eot: samples a gradient is the mean of. evaluations: runs an image,
+    with noise of their own, over which accuracy is averaged; one where nothing is drawn. target: which prediction is attacked; with
+    'any-step', `top1` counts images that are right at every step. path: whether the attacked run chooses its looks freely or keeps the
+    clean ones. surrogate: what stands in for hard choices in the gradient. settings: those of this attack alone. exit_rule: null without
+    one. n: images attacked. top1: accuracy under it. by_step: at every step. macs_mean, steps_mean: of an image. clean: without the attack.
     """
 
     name: str
@@ -301,7 +336,11 @@ class Masking(Section):
 
 
 class SpeedBatch(Section):
-    """Times of one batch. compacted: whether images that exited left the batch."""
+    """Times of one batch.
+
+    batch: images in it. median_ms, iqr_ms: median and interquartile range. images_per_s: by the median. compacted: whether images that
+    exited left the batch.
+    """
 
     batch: int
     median_ms: float
@@ -311,7 +350,10 @@ class SpeedBatch(Section):
 
 
 class Speed(Section):
-    """peak_memory: in bytes; null where the device cannot tell."""
+    """How long it takes. device: what computed. threads: of torch. batches: by size.
+
+    peak_memory: in bytes; null where the device cannot tell.
+    """
 
     device: str
     threads: int
@@ -320,7 +362,7 @@ class Speed(Section):
 
 
 class Failure(Section):
-    """A unit of work that failed: which measure wanted it, which images it was (start, stop), and the error in one line."""
+    """A unit of work that failed. measure: what wanted it. unit: its id. images: start, stop. error: in one line."""
 
     measure: str
     unit: str
@@ -329,7 +371,12 @@ class Failure(Section):
 
 
 class Result(Section):
-    """result.json: all that one run measured of one model on one data set. A section that was not asked for is null or empty."""
+    """result.json: all that one run measured of one model on one data set. A section that was not asked for is null or empty.
+
+    schema: the version of these keys. run: which. model: of what. data: on what. environment: where. accuracy: with intervals. flops: the
+    cost. anytime: early exits. corruptions, attacks: robustness. masking: whether the attacks can be believed. speed: on this machine.
+    errors: what failed.
+    """
 
     schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
     run: Run
@@ -347,10 +394,11 @@ class Result(Section):
 
 
 class Pair(Section):
-    """Two models on the same n images, at their last looks. only_a, only_b: images that this one alone gets right.
+    """Two models on the same images, at their last looks.
 
-    difference: accuracy of a less accuracy of b, with a 95 % interval resampled over source images. p: one-sided, for the claim
-    that a is worse than b; 'not significantly worse' is p >= .05.
+    a, b: their names. n: images. only_a, only_b: images that this one alone gets right. difference: accuracy of a less accuracy of b. low,
+    high: its 95 % interval, resampled over source images. p: one-sided, for the claim that a is worse than b; 'not significantly worse' is
+    p >= .05.
     """
 
     a: str
@@ -365,7 +413,10 @@ class Pair(Section):
 
 
 class Comparison(Section):
-    """comparison.json: every ordered pair of the models of one run."""
+    """comparison.json: every ordered pair of the models of one run.
+
+    schema: the version of these keys. run: its id. data: the data set's name. pairs: the comparisons.
+    """
 
     schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
     run: str

@@ -54,7 +54,7 @@ def print_results(results: Sequence[Result], console: Console) -> None:
             cells = [cell(result, step) for cell in columns.values()]
             table.add_row("" if step else Text(display_name(result)), str(step + 1), *cells)
         if not steps:
-            table.add_row(Text(display_name(result)), "failed")
+            table.add_row(Text(display_name(result)), "failed" if result.errors else "-")  # '-': measured at no single step
     console.print(table)
     if len(_attack_names(results)) > INLINE_ATTACKS:
         console.print(_attack_table(results))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -231,15 +232,13 @@ def misfits(tensors: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
 
 def card_folders() -> list[Path]:
     """Where cards are looked for, in order: ./zoo_cards, the user's folder, then inside or beside the packages that have models."""
-    packages = dict.fromkeys(spec.model.partition(".")[0] for spec in registry().all(ModelSpec))
+    packages = dict.fromkeys(re.split("[.:]", spec.model)[0] for spec in registry().all(ModelSpec))
     places = [Path("zoo_cards"), user_folder() / "cards"]
     for package in ("glimpsezoo", *packages):
         spec = find_spec(package)
-        if spec is None or spec.origin is None:
-            continue
-        home = Path(spec.origin).parent
-        places.append(home / "zoo_cards")  # a wheel carries its own
-        places += [up / "zoo_cards" for up in home.parents[:3] if (up / "zoo_cards").is_dir() and (up / "glimpsezoo").is_dir()]
+        for home in map(Path, (spec and spec.submodule_search_locations) or ()):
+            places.append(home / "zoo_cards")  # a wheel carries its own
+            places += [up / "zoo_cards" for up in home.parents[:3] if (up / "zoo_cards").is_dir() and (up / "glimpsezoo").is_dir()]
     unique: dict[Path, Path] = {}
     for place in places:
         if place.is_dir():

@@ -40,12 +40,13 @@ def place(folder: Path, name: str = "cnn4.made-up", **changes: Any) -> Path:
     return folder
 
 
-def test_a_card_is_looked_for_here_then_in_the_user_s_folder_then_in_packages(here: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("model", ["a_package.model:A", "a_package:A"])
+def test_a_card_is_looked_for_here_then_in_the_user_s_folder_then_in_packages(here: Path, monkeypatch: pytest.MonkeyPatch, model: str):
     package = here / "site" / "a_package"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(here / "site")
-    spec = gz.ModelSpec(name="a", description="", model="a_package.model:A", config="a_package.model:C")
+    spec = gz.ModelSpec(name="a", description="", model=model, config="a_package.model:C")
     monkeypatch.setattr(cards, "registry", lambda: type("R", (), {"all": lambda self, kind: [spec]})())
 
     assert find_card("cnn4.made-up") is None

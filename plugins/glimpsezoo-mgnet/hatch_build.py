@@ -1,0 +1,20 @@
+"""What is built of this plugin, unless it is editable, carries the checkout's cards of its models, as PACKAGE/zoo_cards.
+
+Every plugin of the checkout has this same file: an sdist must hold it. There the cards lie in the package already.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class OwnCards(BuildHookInterface):
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version == "editable":
+            return
+        package = self.metadata.name.replace("-", "_")
+        for config in Path(self.root).parents[1].glob("zoo_cards/*/config.json"):
+            if json.loads(config.read_text(encoding="utf-8"))["plugin"] == self.metadata.name:
+                build_data["force_include"][str(config.parent)] = f"{package}/zoo_cards/{config.parent.name}"

@@ -9,19 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from commanding import RECIPE, TINY, Answer, ask, lonely, make_card, put_weights, rewrite, tree
+from commanding import RECIPE, TINY, Answer, ask, make_card, put_weights, rewrite, tree
 from safetensors.torch import load, save
 
 from glimpsezoo.cards import Card, CardConfig
 
 Refuse = Callable[..., str]
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, without a card."""
-    lonely(monkeypatch, tmp_path)
-    return tmp_path
 
 
 @pytest.fixture

@@ -6,23 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from commanding import TINY, Answer, ask, lonely, make_card, put_weights
+from commanding import TINY, Answer, make_card, put_weights
 from safetensors.torch import load_file, save
 
 from glimpsezoo.testing import rules
 
 Ask = Callable[..., Answer]
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    lonely(monkeypatch, tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def say(here: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
-    return lambda *words: ask(capsys, *words)
 
 
 def test_every_rule_has_a_line_with_its_numbers(say: Ask):

@@ -7,24 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commanding import Answer, ask, lonely, make_card, rewrite
+from commanding import Answer, make_card, rewrite
 
 from glimpsezoo.commands import cli
 from glimpsezoo.plugins import LoadedPlugin, Registry, registry
 from glimpsezoo.specs import ModelSpec, Provenance
 
 Ask = Callable[..., Answer]
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    lonely(monkeypatch, tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def say(here: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
-    return lambda *words: ask(capsys, *words)
 
 
 def test_the_bare_command_is_help(say: Ask):

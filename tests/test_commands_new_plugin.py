@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commanding import Answer, ask, lonely, tree
+from commanding import Answer, tree
 from plugging import installed, register
 
 from glimpsezoo.plugins import registry
@@ -19,12 +19,6 @@ from glimpsezoo.workflows.new_plugin import PluginNames, plugin_files
 
 ROOT = Path(__file__).parents[1]
 Ask = Callable[..., Answer]
-
-
-@pytest.fixture
-def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    lonely(monkeypatch, tmp_path)
-    return lambda *words: ask(capsys, *words)
 
 
 def clean(**more: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from commanding import TINY, Answer, ask, lonely, make_card, rewrite, tree
+from commanding import TINY, Answer, ask, make_card, rewrite, tree
 from PIL import Image
 
 from glimpsezoo.cards import Card
@@ -31,12 +31,6 @@ TYPES: dict[str, Any] = {
 }
 
 Ask = Callable[..., Answer]
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    lonely(monkeypatch, tmp_path)
-    return tmp_path
 
 
 @pytest.fixture

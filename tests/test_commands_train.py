@@ -11,7 +11,7 @@ from typing import Any
 import glimpsezoo_mgnet.training
 import pytest
 import torch
-from commanding import RECIPE, TINY, Answer, ask, lonely, tree
+from commanding import RECIPE, TINY, Answer, ask, tree
 from rich.progress import Progress
 
 import glimpsezoo as gz
@@ -25,10 +25,9 @@ QUICK = ("--recipe", "tiny.toml", *TINY, "--set", "train.steps=4")
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    lonely(monkeypatch, tmp_path)
-    (tmp_path / "tiny.toml").write_text(RECIPE)
-    return tmp_path
+def here(here: Path) -> Path:
+    (here / "tiny.toml").write_text(RECIPE)
+    return here
 
 
 @pytest.fixture

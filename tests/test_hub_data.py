@@ -1,6 +1,5 @@
 """Data sets of the Hub, by the real clients against a server on the loopback address: downloaded, streamed by ranges, gated, offline."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,6 @@ from made_data import encoded, mnist, opened, picture, write_parquet
 from glimpsezoo.data import batches
 from glimpsezoo.data.images import NaturalImages
 from glimpsezoo.errors import GlimpseZooError
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with HubServer() as server:
-        yield server
-        assert server.strangers == []  # nobody else was asked
-
-
-@pytest.fixture
-def client(hub: HubServer, tmp_path: Path) -> Client:
-    return Client(hub, tmp_path)
 
 
 def all_facts(*names: str) -> list[dict[str, Any] | str]:

@@ -2,7 +2,6 @@
 
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,6 @@ from glimpsezoo.resolve import Assignments, build_model, choose_model
 
 NAME = "hf-hub:me/net"
 SHIPPED = Path(__file__).parents[1] / "zoo_cards" / "cnn4.digits"
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with HubServer() as server:
-        yield server
-        assert server.strangers == []  # nobody else was asked
-
-
-@pytest.fixture
-def client(hub: HubServer, tmp_path: Path) -> Client:
-    return Client(hub, tmp_path)
 
 
 @pytest.fixture

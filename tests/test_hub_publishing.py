@@ -1,7 +1,6 @@
 """Cards to the Hub, by the real client against a server on the loopback address: `push`, and what models have in Python."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,6 @@ from glimpsezoo.records import Result
 from glimpsezoo.reports import card_text, evidence
 
 SHIPPED = Path(__file__).parents[1] / "zoo_cards" / "mgnet.digits"
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with HubServer() as server:
-        yield server
-        assert server.strangers == []  # nobody else was asked
-
-
-@pytest.fixture
-def client(hub: HubServer, tmp_path: Path) -> Client:
-    return Client(hub, tmp_path)
 
 
 def logits(model: gz.GlimpseModel[Any]) -> Tensor:

@@ -1,0 +1,47 @@
+"""Fixtures that several files share. They import what they need when they run: by then tensor signatures are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from commanding import Answer
+    from hub_server import Client, HubServer
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, in whose empty zoo_cards alone cards are found."""
+    from commanding import lonely
+
+    lonely(monkeypatch, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def say(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Runs `glimpsezoo WORDS...` there."""
+    from commanding import ask
+
+    return lambda *words: ask(capsys, *words)
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    """A Hub on the loopback address; nobody else may be asked."""
+    from hub_server import HubServer
+
+    with HubServer() as server:
+        yield server
+        assert server.strangers == []
+
+
+@pytest.fixture
+def client(hub: HubServer, tmp_path: Path) -> Client:
+    from hub_server import Client
+
+    return Client(hub, tmp_path)

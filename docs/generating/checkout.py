@@ -1,0 +1,49 @@
+"""What this checkout has: its plugins and what they register, and its cards."""
+
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from glimpsezoo.cards import CONFIG, Card, file_name
+from glimpsezoo.plugins import registry
+from glimpsezoo.specs import ModelSpec, Spec
+
+ROOT = Path(__file__).parents[2]
+T = TypeVar("T", bound=Spec)
+
+
+def plugins() -> list[Path]:
+    """The folders of this checkout's plugins."""
+    return sorted(path.parent for path in (ROOT / "plugins").glob("*/README.md"))
+
+
+def ours(kind: type[T]) -> list[T]:
+    """The specs of a kind that the core and the plugins of this checkout register, whatever else is installed."""
+    known = {"glimpsezoo", *(folder.name for folder in plugins())}
+    return [spec for spec in registry().all(kind) if distribution(spec) in known]
+
+
+def distribution(spec: Spec) -> str:
+    return spec.provenance.distribution if spec.provenance else ""
+
+
+def title_of(spec: Spec) -> str:
+    return spec.name + ("NAME" if spec.prefix else "")
+
+
+@cache
+def cards() -> list[Card]:
+    """The cards of this checkout, in order of their names."""
+    return [Card.read(folder) for folder in sorted((ROOT / "zoo_cards").iterdir()) if (folder / CONFIG).is_file()]
+
+
+def spec_of(card: Card) -> ModelSpec:
+    return registry().find(ModelSpec, card.config.model)
+
+
+def cards_of(spec: ModelSpec) -> list[Card]:
+    return [card for card in cards() if spec_of(card) is spec]
+
+
+def page_of(spec: Spec) -> str:
+    return f"{file_name(spec.name).rstrip('_')}.md"

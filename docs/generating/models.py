@@ -1,0 +1,145 @@
+"""Pages of the models, and of the cards."""
+
+import inspect
+import io
+import tempfile
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from generating.checkout import cards, cards_of, distribution, ours, page_of, plugins, spec_of, title_of
+from generating.markdown import code, joined, prose, settings_table, shown, slug, table
+from glimpsezoo.cards import Card
+from glimpsezoo.recipes import recipe_names, recipe_title
+from glimpsezoo.records import Result
+from glimpsezoo.reports import card_text, evidence, run_command
+from glimpsezoo.specs import ModelSpec, Spec, load_string
+from glimpsezoo.tables import macs_text, print_results, with_interval
+from glimpsezoo.workflows.tracing import TraceRequest, trace
+
+EMBEDDED = "digits"  # the data set that needs no network: pictures of its cards can be drawn anywhere
+DRAWN = 57  # the test image of every picture: none is chosen by how well a model looks at it
+RECIPES = "`glimpsezoo train` takes a recipe's name, or a model with `--data`."
+
+
+def pages() -> dict[str, str]:
+    """A page for every plugin, which is its README, for every model and for every card, by its path below docs/."""
+    found = {"models/index.md": models_page()}
+    found |= {f"families/{folder.name}.md": (folder / "README.md").read_text(encoding="utf-8") for folder in plugins()}
+    found |= {f"models/{page_of(spec)}": model_page(spec) for spec in ours(ModelSpec)}
+    return found | {f"cards/{card.name}.md": card_page(card) for card in cards()}
+
+
+def pictures() -> dict[str, str]:
+    """The SVG of every card that can be drawn here, by its path below docs/."""
+    return {f"cards/{card.name}.svg": picture(card) for card in cards() if drawable(card)}
+
+
+def models_page() -> str:
+    every = [
+        (f"[`{title_of(s)}`]({page_of(s)})", s.description, plugin_link(s), ", ".join(map(card_link, cards_of(s)))) for s in ours(ModelSpec)
+    ]
+    headings = ("card", "data", "top-1 %", "corrupted %", "attack", "attacked %", "masking", "MACs an image")
+    return joined(
+        "# Models",
+        "Every model of this checkout. A card is a trained one, with its evidence.",
+        table(("model", "what it is", "plugin", "cards"), every),
+        "## What was measured",
+        "At the last step, with 95 % intervals. A card's page has every step, the early exits and the commands; "
+        "[what the numbers mean](../measuring.md) says how far they can be trusted.",
+        table(headings, filter(None, map(measured, cards()))),
+    )
+
+
+def measured(card: Card) -> tuple[str, ...] | None:
+    """A card in one row; None if it is not measured."""
+    result = evidence(card)
+    if result is None or result.accuracy is None:
+        return None
+    data, attack = card.config.data.name, next(iter(result.attacks), None)
+    return (
+        card_link(card),
+        f"[{data}](../reference/data.md#{slug(data)})",
+        with_interval(result.accuracy.top1),
+        with_interval(result.corruptions.mean) if result.corruptions else "",
+        attack.name if attack else "",
+        with_interval(attack.top1, 0) if attack else "",
+        result.masking.verdict if result.masking else "",
+        macs_text(result.accuracy.steps[-1].macs),
+    )
+
+
+def card_link(card: Card) -> str:
+    return f"[{card.name}](../cards/{card.name}.md)"
+
+
+def plugin_link(spec: Spec) -> str:
+    return f"[{distribution(spec)}](../families/{distribution(spec)}.md)"
+
+
+def model_page(spec: ModelSpec) -> str:
+    facts = [("paper", spec.paper or "none"), ("plugin", plugin_link(spec)), ("class", f"`{spec.model}`")]
+    defaults = [
+        (f"`{data}`", ", ".join(f"`{key}={shown(value)}`" for key, value in values.items())) for data, values in spec.defaults.items()
+    ]
+    recipes = [(f"`{name}`", recipe_title(spec, name)) for name in recipe_names(spec)]
+    return joined(
+        f"# {title_of(spec)}",
+        spec.description,
+        table(("", ""), facts),
+        *(looks(card, "../cards/") for card in cards_of(spec)),
+        "## Numbers",
+        *(numbers(spec) or ["No card of it is in this checkout: train one by a recipe, or measure it untrained with `--checkpoint none`."]),
+        "## What it computes",
+        prose(inspect.getdoc(inspect.getmodule(load_string(spec.model))) or ""),
+        "## Settings",
+        settings_table(spec.config),
+        *(["On these data sets the defaults are others:", table(("data", "defaults"), defaults)] if defaults else []),
+        *(["## Recipes", RECIPES, table(("recipe", "what it trains"), recipes)] if recipes else []),
+    )
+
+
+def numbers(spec: ModelSpec) -> list[str]:
+    """What `run` prints of each measured card of a model, from its evidence."""
+    found = [(card, result) for card in cards_of(spec) if (result := evidence(card))]
+    return [
+        joined(f"### {card.name}", code(run_command(card, card.name)), code(printed(result), "text"), f"All of it: {card_link(card)}.")
+        for card, result in found
+    ]
+
+
+def printed(result: Result) -> str:
+    console = Console(file=(file := io.StringIO()), width=100, highlight=False, color_system=None)
+    print_results([result], console)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def card_page(card: Card) -> str:
+    """The card's README without the Hub's metadata, with a picture."""
+    text = card_text(card, evidence(card)).split("---\n", 2)[2]
+    model = f"`{card.config.model}`"
+    before, heading, after = text.replace(model, f"[{model}](../models/{page_of(spec_of(card))})", 1).partition("## How it was made")
+    return joined(before, looks(card, ""), heading + after)
+
+
+def looks(card: Card, folder: str) -> str:
+    """The picture of a card that can be drawn, as a section."""
+    if not drawable(card):
+        return ""
+    words = f"Where {card.name} looks on image {DRAWN} of the test split, and what it says after each look"
+    command = f"glimpsezoo trace {card.name} --data {EMBEDDED} --index {DRAWN} -o looks.svg"
+    return joined("## Where it looks", f"![{words}]({folder}{card.name}.svg)", code(command))
+
+
+def drawable(card: Card) -> bool:
+    return card.config.data.name == EMBEDDED and card.has_file
+
+
+def picture(card: Card) -> str:
+    """What `glimpsezoo trace` draws of a card."""
+    sets = tuple(f"data.{key}={value}" for key, value in card.config.data.settings.items())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "looks.svg"
+        trace(TraceRequest(model=str(card.folder), device=torch.device("cpu"), data=EMBEDDED, indices=(DRAWN,), sets=sets, output=path))
+        return path.read_text(encoding="utf-8")

@@ -1,0 +1,230 @@
+"""Pages of the reference: commands, settings, result keys, catalogues and hooks."""
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import click
+from pydantic import AwareDatetime
+
+from generating.checkout import distribution, ours, title_of
+from generating.markdown import code, joined, settings_table, slug, table
+from glimpsezoo import hooks, records
+from glimpsezoo.attacks.settings import AttackSettings, MaskingSettings
+from glimpsezoo.commands import cli, main
+from glimpsezoo.measures import AnytimeSettings, CorruptionSettings
+from glimpsezoo.plugins import HOOKS
+from glimpsezoo.recipes import PhaseRecipe, Recipe
+from glimpsezoo.settings import explained, settings_of
+from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, Provenance, Spec, Task, load_string
+from glimpsezoo.tables import counted
+
+
+def pages() -> dict[str, str]:
+    """The pages by their paths below docs/."""
+    return {
+        "reference/commands.md": commands_page(),
+        "reference/settings.md": settings_page(),
+        "reference/results.md": results_page(),
+        "reference/data.md": data_page(),
+        "reference/corruptions.md": corruptions_page(),
+        "reference/attacks.md": attacks_page(),
+        "reference/exit-rules.md": exit_rules_page(),
+        "reference/hooks.md": hooks_page(),
+    }
+
+
+def commands_page() -> str:
+    exits = (inspect.getdoc(main) or "").removeprefix("Entry point. ")
+    return joined("# Commands", exits, *(command_section(name, command) for name, command in cli.commands.items()))
+
+
+def command_section(name: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=name, parent=click.Context(cli, info_name="glimpsezoo", **cli.context_settings))
+    usage = " ".join(context.get_usage().removeprefix("Usage: ").split())
+    text, _, examples = inspect.cleandoc(command.help or "").partition("\b\n")
+    options = [option.get_help_record(context) for option in command.get_params(context) if isinstance(option, click.Option)]
+    return joined(
+        f"## `{name}`",
+        code(usage, "text"),
+        text,
+        code(inspect.cleandoc(examples.partition("\n")[2])),
+        table(("option", "meaning"), [(f"`{option}`", meaning) for option, meaning in filter(None, options)]),
+    )
+
+
+def data_page() -> str:
+    return joined(
+        "# Data sets",
+        "What `--data` takes. Every choice is made on the calibration split, which shares no image with the test split.",
+        *map(data_section, ours(DatasetSpec)),
+    )
+
+
+def data_section(spec: DatasetSpec) -> str:
+    facts = {
+        "images": images_text(spec.task) if spec.task else "as opened",
+        "splits": ", ".join(f"{split} {count:,}" for split, count in spec.splits.items()) or "as opened",
+        "transform": spec.transform,
+        "calibration": spec.calibration,
+        "licence": spec.licence,
+        "from": spec.homepage,
+    }
+    rows = [row for row in facts.items() if row[1]]
+    return joined(f"## {title_of(spec)}", spec.description, table(("", ""), rows), settings_table(spec.config, prefix="data."))
+
+
+def images_text(task: Task) -> str:
+    height, width = task.image_size
+    return f"{height} x {width} px, {counted(task.channels, 'channel')}, {len(task.classes)} classes"
+
+
+def corruptions_page() -> str:
+    rows = [(f"`{s.name}`", s.description, "yes" if s.benchmark else "no") for s in ours(CorruptionSpec)]
+    return joined(
+        "# Corruptions",
+        "What `--measure` takes: `fog` is all five severities, `fog:3` one. The mean and mCE are over those of the benchmark. "
+        "[Measuring](../measuring.md#corruptions) says what the numbers mean.",
+        table(("corruption", "what it does", "of the benchmark"), rows),
+        "## Settings",
+        settings_table(CorruptionSettings, prefix="corruptions."),
+    )
+
+
+def attacks_page() -> str:
+    return joined(
+        "# Attacks",
+        "What `--measure` takes: `pgd`, or `pgd:4/255` for another eps. [Measuring](../measuring.md#attacks) says what the numbers mean.",
+        "## All attacks",
+        "`attacks.KEY` reaches every attack, `pgd.KEY` one.",
+        settings_table(AttackSettings, prefix="attacks."),
+        *map(attack_section, ours(AttackSpec)),
+        "## Masking",
+        "[What its checks ask](../measuring.md#can-the-attacked-accuracy-be-believed).",
+        settings_table(MaskingSettings, prefix="masking."),
+    )
+
+
+def attack_section(spec: AttackSpec) -> str:
+    """An attack, with the settings that are not every attack's."""
+    common = {setting.key: (setting.type, setting.default) for setting in settings_of(AttackSettings)[1]}
+    own = settings_table(spec.config, prefix=f"{spec.name}.", keep=lambda s: common.get(s.key) != (s.type, s.default))
+    return joined(f"## `{spec.name}`", spec.description, own)
+
+
+def exit_rules_page() -> str:
+    rows = [(f"`{s.name}`", s.description, (inspect.getdoc(load_string(s.rule)) or "").partition("\n\n")[0]) for s in ours(ExitRuleSpec)]
+    return joined(
+        "# Exit rules",
+        "What `--set anytime.rule=NAME` takes. Thresholds are found on the calibration split, or given by `anytime.threshold`: "
+        "see [early exits](../exits.md).",
+        table(("rule", "what it does", "exactly"), rows),
+        "## Settings",
+        settings_table(AnytimeSettings, prefix="anytime."),
+    )
+
+
+def settings_page() -> str:
+    return joined(
+        "# Settings",
+        "What `--set KEY=VALUE` takes. A comma separates the items of a list, and `none` stands for nothing.",
+        "- Models: on the page of [each model](../models/index.md); `MODEL.KEY` reaches one of several.\n"
+        "- Data, `data.KEY`: at [each data set](data.md).\n"
+        "- Attacks, `attacks.KEY`, `pgd.KEY` and `masking.KEY`: at [each attack](attacks.md).",
+        "## Early exits",
+        settings_table(AnytimeSettings, prefix="anytime."),
+        "## Corruptions",
+        settings_table(CorruptionSettings, prefix="corruptions."),
+        "## Training",
+        "`train.KEY` changes a recipe: its batch size, seed and precision, or a key of each of its phases.",
+        "### Recipe",
+        settings_table(Recipe),
+        "### Phase",
+        settings_table(PhaseRecipe),
+    )
+
+
+def hooks_page() -> str:
+    return joined(
+        "# Hooks",
+        "What a plugin may implement, and the specs that it returns. [Implement every hook](../hooks.md) has an example of each.",
+        *(hook_section(name, kind) for name, kind in HOOKS.items()),
+        "## Common to all",
+        *map(fields_section, (Spec, Provenance, Task)),
+    )
+
+
+def hook_section(name: str, kind: type[Spec]) -> str:
+    owners: dict[str, list[str]] = {}
+    for spec in ours(kind):
+        owners.setdefault(distribution(spec), []).append(f"`{title_of(spec)}`")
+    return joined(
+        f"## `{name}`",
+        code(f"def {name}() -> list[{kind.__name__}]:", "python"),
+        inspect.getdoc(getattr(hooks, name)) or "",
+        fields_section(kind),
+        *(f"{owner} registers {', '.join(names)}." for owner, names in owners.items()),
+    )
+
+
+def fields_section(kind: type) -> str:
+    """The fields of a dataclass that are not every spec's."""
+    common = {field.name for field in dataclasses.fields(Spec)} if kind is not Spec and issubclass(kind, Spec) else set()
+    fields = [field for field in dataclasses.fields(kind) if field.name not in common]
+    about, meanings = explained(kind.__doc__ or "", [field.name for field in fields])
+    rows = [(f"`{field.name}`", type_text(field.type), default_of(field), meanings.get(field.name, "")) for field in fields]
+    return joined(f"### {kind.__name__}", about, table(("field", "type", "default", "meaning"), rows))
+
+
+def default_of(field: "dataclasses.Field[Any]") -> str:
+    if field.default_factory is not dataclasses.MISSING:
+        return f"`{dict(field.default_factory())!r}`"
+    return "required" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
+
+
+def results_page() -> str:
+    """result.json and comparison.json: a section for each record, in the order in which a reader meets them."""
+    _, conventions = (inspect.getdoc(records) or "").split("\n\n", 1)
+    conventions, _, _ = conventions.partition(" `docs/result.schema.json`")
+    return joined(
+        "# Result keys",
+        f"{conventions} The same as a JSON Schema: [result.schema.json](../result.schema.json).",
+        *map(record_section, dict.fromkeys([*met(records.Result), *met(records.Comparison)])),
+    )
+
+
+def met(annotation: Any) -> Iterator[type[records.Section]]:
+    """A record and those in its keys, or those in a type."""
+    if isinstance(annotation, type) and issubclass(annotation, records.Section):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from met(field.annotation)
+    for argument in get_args(annotation):
+        yield from met(argument)
+
+
+def record_section(kind: type[records.Section]) -> str:
+    keys = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
+    about, meanings = explained(kind.__doc__ or "", keys)
+    rows = [(f"`{key}`", type_text(annotation), meanings.get(key, "")) for key, annotation in keys.items()]
+    return joined(f"## {kind.__name__}", about, table(("key", "type", "meaning"), rows))
+
+
+def type_text(annotation: Any) -> str:
+    """A type in words, with a link to the section of a record."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(f"`{json.dumps(value)}`" for value in arguments)
+    if origin in {Union, UnionType}:
+        return " or ".join(map(type_text, arguments))
+    if origin is tuple:
+        return f"list of {type_text(arguments[0])}" if arguments[-1] is Ellipsis else f"({', '.join(map(type_text, arguments))})"
+    if origin is not None and issubclass(origin, Mapping):
+        return "object" if arguments[1] is Any else f"object of {type_text(arguments[1])}"
+    if issubclass(annotation, records.Section):
+        return f"[{annotation.__name__}](#{slug(annotation.__name__)})"
+    names = {str: "text", int: "integer", float: "number", bool: "true or false", NoneType: "null", AwareDatetime: "date and time"}
+    return names.get(annotation) or annotation.__name__

@@ -1,0 +1,247 @@
+"""The site: it builds without a warning, its links lead somewhere, its commands exist, and what is generated is up to date."""
+
+import io
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import unquote, urlsplit
+
+import click
+import pytest
+from rich.console import Console
+
+from glimpsezoo.commands import cli
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.records import Comparison, Result
+from glimpsezoo.sections import compare
+from glimpsezoo.store import read_rows
+from glimpsezoo.tables import print_comparison, print_results
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+OUTSIDE = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("plugins/*/README.md")]  # not part of the site
+WRITTEN = [*DOCS.rglob("*.md"), *OUTSIDE]
+STALE = "is out of date: python docs/generate.py"
+
+
+@pytest.fixture(scope="module")
+def generate() -> Iterator[ModuleType]:
+    """docs/generate.py as a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DOCS)
+        import generate  # pyright: ignore[reportMissingImports]
+
+        yield generate
+
+
+def test_what_is_generated_is_up_to_date(generate: ModuleType):
+    pages = generate.generated()
+    lying = {path.relative_to(DOCS).as_posix() for folder in generate.FOLDERS for path in (DOCS / folder).glob("*.md")}
+    assert lying == set(pages), f"docs/ {STALE}"
+    for path, text in pages.items():
+        assert (DOCS / path).read_text(encoding="utf-8") == text, f"docs/{path} {STALE}"
+
+
+def test_the_pictures_are_what_trace_draws(generate: ModuleType):
+    """Up to a pixel and a per cent, and the colours of small pixels: another processor rounds otherwise."""
+    pictures = generate.models.pictures()
+    assert {f"cards/{path.name}" for path in (DOCS / "cards").glob("*.svg")} == set(pictures), f"docs/cards {STALE}"
+    for path, drawn in pictures.items():
+        (lines, numbers), (old_lines, old_numbers) = _measured(drawn), _measured((DOCS / path).read_text(encoding="utf-8"))
+        assert lines == old_lines, f"docs/{path} {STALE}"
+        assert numbers == pytest.approx(old_numbers, abs=1), f"docs/{path} {STALE}"
+
+
+def _measured(svg: str) -> tuple[str, list[float]]:
+    """An SVG without its embedded pixels: what is not a number, and the numbers."""
+    bare = re.sub(r"data:image/[^\"]*", "", svg)
+    return re.sub(r"\d+(\.\d+)?", "#", bare), [float(number) for number in re.findall(r"\d+(?:\.\d+)?", bare)]
+
+
+def test_everything_that_is_registered_has_its_place(generate: ModuleType):
+    pages = generate.generated()
+    for name, command in cli.commands.items():
+        part = pages["reference/commands.md"].partition(f"## `{name}`\n")[2].partition("\n## ")[0]
+        options = [option for parameter in command.params if isinstance(parameter, click.Option) for option in parameter.opts]
+        assert not [option for option in options if option not in part], name
+    for card in (ROOT / "zoo_cards").iterdir():
+        assert f"cards/{card.name}.md" in pages
+        assert card.name in pages["models/index.md"]
+    empty = [line for line in pages["reference/results.md"].splitlines() if line.endswith("|  |")]
+    assert empty == [], "a key of result.json has no meaning: say it in the docstring of its record"
+
+
+# The built site
+
+
+@dataclass
+class Page(HTMLParser):
+    """What a page of the site names. links: where it leads; loads: what a browser fetches to show it; anchors: where one may lead."""
+
+    path: Path
+    links: list[str] = field(default_factory=list)
+    loads: list[str] = field(default_factory=list)
+    anchors: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.feed(self.path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {key: value for key, value in attrs if value is not None}
+        self.anchors |= {values[key] for key in ("id", "name") if key in values}
+        self.links += [values["href"]] if tag == "a" and "href" in values else []
+        fetched = tag == "link" and values.get("rel") in {"stylesheet", "icon", "preload"}
+        self.loads += [values["src"]] if "src" in values else [values["href"]] if fetched else []
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built from a copy."""
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copytree(DOCS, folder / "docs")
+    shutil.copy(ROOT / "zensical.toml", folder)
+    built = subprocess.run([sys.executable, "-m", "zensical", "build", "--strict"], cwd=folder, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[Path, Page]:
+    return {path: Page(path) for path in site.rglob("*.html")}
+
+
+def test_every_page_is_built_and_no_source_goes_along(site: Path, pages: dict[Path, Page]):
+    names = {path.relative_to(DOCS).with_suffix("").as_posix().removesuffix("index").rstrip("/") for path in DOCS.rglob("*.md")}
+    built = {path.parent.relative_to(site).as_posix().removeprefix(".") for path in pages if path.name == "index.html"}
+    assert built == names
+    assert not list(site.rglob("*.py"))
+
+
+def test_every_link_and_picture_of_the_site_leads_somewhere(site: Path, pages: dict[Path, Page]):
+    broken = []
+    for page in pages.values():
+        if page.path.name != "404.html":  # its links begin at the root of wherever the site is
+            broken += [(page.path.relative_to(site), link) for link in page.links + page.loads if not _leads(link, page, pages)]
+    assert broken == []
+
+
+def _leads(link: str, page: Page, pages: dict[Path, Page]) -> bool:
+    parts = urlsplit(link)
+    if parts.scheme or parts.netloc:
+        return True  # another host's
+    target = (page.path.parent / unquote(parts.path)).resolve() if parts.path else page.path
+    target = target / "index.html" if target.is_dir() else target
+    if not parts.fragment or target not in pages:
+        return target.is_file()
+    return unquote(parts.fragment) in pages[target].anchors
+
+
+def test_a_page_loads_nothing_from_another_host(pages: dict[Path, Page]):
+    foreign = {load for page in pages.values() for load in page.loads if urlsplit(load).netloc}
+    assert foreign == set()
+
+
+def test_every_page_is_named_in_the_navigation(site: Path, pages: dict[Path, Page]):
+    """All but those that .nav.yml forgets would do."""
+    index = pages[site / "index.html"]
+    reached = {(site / link).resolve() for link in index.links if not urlsplit(link).netloc and not link.startswith("#")}
+    assert {path.parent for path in pages if path.name == "index.html"} - reached == set()
+
+
+# What is not on the site
+
+
+def _anchors(path: Path) -> set[str]:
+    """The anchors of a Markdown file, as forges make them."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading)).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", OUTSIDE, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_of_the_other_pages_leads_somewhere(page: Path):
+    for link in re.findall(r"\]\(((?!\w+:)[^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or target.suffix != ".md" or anchor in _anchors(target), link
+
+
+# Commands
+
+
+def _commands(page: Path) -> list[str]:
+    """The commands in the blocks of a page: fenced without a language or as console, or indented."""
+    text = page.read_text(encoding="utf-8")
+    fenced = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+    blocks = [block for language, block in fenced if language in {"", "console"}] + re.findall(r"(?:^    \S.*\n)+", text, re.MULTILINE)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [found for line in lines for found in re.findall(r"(?:^ *(?:\$ )?|&& )(glimpsezoo [a-z].*)$", line)]
+
+
+def _mentioned(page: Path) -> list[str]:
+    """The commands in its sentences, which need not be complete."""
+    return re.findall(r"`(glimpsezoo [a-z][^`\n]*)`", page.read_text(encoding="utf-8"))
+
+
+def _parse(line: str, *, complete: bool = True) -> None:
+    """Parse a command as click does, and raise what that raises; of an incomplete one, its name and options alone."""
+    words = shlex.split(line, comments=True)
+    end = next((index for index, word in enumerate(words) if word in {"&&", "|", ">", ";"}), len(words))
+    _, name, *arguments = words[:end]
+    _, command, _ = cli.resolve_command(click.Context(cli), [name])
+    assert command is not None
+    context = click.Context(command, info_name=name)
+    if complete:
+        command.parse_args(context, arguments)
+    else:
+        command.make_parser(context).parse_args(arguments)
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_command_that_is_written_down_is_one(page: Path):
+    for line in _commands(page):
+        _parse(line)
+    for line in _mentioned(page):
+        _parse(line, complete=False)
+
+
+def test_commands_are_found_and_wrong_ones_refused():
+    assert sum(len(_commands(page)) for page in WRITTEN) > 100
+    assert any(line.endswith("--set glimpses=2") for line in _commands(DOCS / "own-data.md"))  # one that goes on in the next line
+    assert "glimpsezoo train mgnet --data digits" in _commands(ROOT / "plugins" / "glimpsezoo-mgnet" / "README.md")  # indented
+    for wrong in ("glimpsezoo walk", "glimpsezoo run mgnet --speed", "glimpsezoo compare a --format odt", "glimpsezoo show a b"):
+        with pytest.raises((GlimpseZooError, click.UsageError)):
+            _parse(wrong)
+    with pytest.raises(click.NoSuchOption):
+        _parse("glimpsezoo import --date today", complete=False)
+
+
+# Outputs
+
+
+def _quick(*names: str) -> str:
+    """What `glimpsezoo run NAMES --measure quick` prints of the digits cards, from their evidence."""
+    folders = [ROOT / "zoo_cards" / f"{name}.digits" for name in names]
+    alone = {"anytime": None, "corruptions": None, "attacks": (), "masking": None}
+    results = [Result.model_validate_json((folder / "result.json").read_bytes()).model_copy(update=alone) for folder in folders]
+    rows = {folder.name: unit.rows for folder in folders if (unit := read_rows(folder / "rows.parquet"))}
+    console = Console(file=(file := io.StringIO()), width=100, highlight=False, color_system=None)
+    print_results(results, console)
+    print_comparison(Comparison(run="docs", data="digits", pairs=compare(rows)), results, console)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+@pytest.mark.parametrize("page", ["index.md", "tutorial.md"])
+def test_the_first_table_is_what_the_command_prints(page: str):
+    found = re.search(r"<!-- quick (.*?) -->\n```text\n(.*?)\n?```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    assert found[2] == _quick(*found[1].split())

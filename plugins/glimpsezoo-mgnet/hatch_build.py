@@ -15,6 +15,6 @@ class OwnCards(BuildHookInterface):
         if version == "editable":
             return
         package = self.metadata.name.replace("-", "_")
-        for config in Path(self.root).parents[1].glob("zoo_cards/*/config.json"):
+        for config in Path(self.root, "../..").resolve().glob("zoo_cards/*/config.json"):
             if json.loads(config.read_text(encoding="utf-8"))["plugin"] == self.metadata.name:
                 build_data["force_include"][str(config.parent)] = f"{package}/zoo_cards/{config.parent.name}"

@@ -373,9 +373,9 @@ class Failure(Section):
 class Result(Section):
     """result.json: all that one run measured of one model on one data set. A section that was not asked for is null or empty.
 
-    schema: the version of these keys. run: which. model: of what. data: on what. environment: where. accuracy: with intervals. flops: the
-    cost. anytime: early exits. corruptions, attacks: robustness. masking: whether the attacks can be believed. speed: on this machine.
-    errors: what failed.
+    schema: the version of these keys. run: when, and by which command. model: which. data: on which images. environment: on which machine.
+    accuracy: at every step, with intervals. flops: the cost. anytime: accuracy against cost with early exits. corruptions, attacks:
+    accuracy under them. masking: whether the attacks can be believed. speed: times. errors: units of work that failed.
     """
 
     schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from textwrap import dedent
 from typing import Any
 
 from glimpsezoo.settings import NoSettings, Setting, settings_of
@@ -33,8 +34,9 @@ def cell(text: str) -> str:
 
 
 def prose(docstring: str) -> str:
-    """A docstring as Markdown, where a list has a blank line before it."""
-    return re.sub(r"^((?![- ]).+)\n(?=- )", r"\1\n\n", docstring, flags=re.MULTILINE)
+    """A docstring as Markdown: a list stands between blank lines, and what is indented, equations, is text."""
+    listed = re.sub(r"^((?![- ]).+)\n(?=- )|^([- ].*)\n(?=[^-\s])", r"\1\2\n\n", docstring, flags=re.MULTILINE)
+    return re.sub(r"(?:^ {4}.*\n?)+", lambda found: code(dedent(found[0]).strip(), "text") + "\n", listed, flags=re.MULTILINE)
 
 
 def slug(heading: str) -> str:

@@ -37,14 +37,12 @@ def pictures() -> dict[str, str]:
 
 
 def models_page() -> str:
-    every = [
-        (f"[`{title_of(s)}`]({page_of(s)})", s.description, plugin_link(s), ", ".join(map(card_link, cards_of(s)))) for s in ours(ModelSpec)
-    ]
+    every = [(f"[`{title_of(s)}`]({page_of(s)})", s.description, ", ".join(map(card_link, cards_of(s)))) for s in ours(ModelSpec)]
     headings = ("card", "data", "top-1 %", "corrupted %", "attack", "attacked %", "masking", "MACs an image")
     return joined(
         "# Models",
         "Every model of this checkout. A card is a trained one, with its evidence.",
-        table(("model", "what it is", "plugin", "cards"), every),
+        table(("model", "what it is", "cards"), every),
         "## What was measured",
         "At the last step, with 95 % intervals. A card's page has every step, the early exits and the commands; "
         "[what the numbers mean](../measuring.md) says how far they can be trusted.",

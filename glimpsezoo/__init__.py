@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from glimpsezoo.protocol import GlimpseModel, PaperMacs, Phase, State
     from glimpsezoo.regions import Decision, Regions
     from glimpsezoo.settings import Settings
-    from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Task
+    from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, PaperSpec, Task
     from glimpsezoo.training import TrainingPhase
 
 _HOME = {
@@ -48,7 +48,7 @@ _HOME = {
     "glimpsezoo.regions": ("Decision", "Regions"),
     "glimpsezoo.driver": ("Record", "Trace", "rollout"),
     "glimpsezoo.settings": ("Settings",),
-    "glimpsezoo.specs": ("AttackSpec", "CorruptionSpec", "DatasetSpec", "ExitRuleSpec", "ImporterSpec", "ModelSpec", "Task"),
+    "glimpsezoo.specs": ("AttackSpec", "CorruptionSpec", "DatasetSpec", "ExitRuleSpec", "ImporterSpec", "ModelSpec", "PaperSpec", "Task"),
     "glimpsezoo.training": ("TrainingPhase",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -2,7 +2,7 @@
 
 import pluggy
 
-from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec
+from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, PaperSpec
 
 GROUP = "glimpsezoo"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -37,3 +37,8 @@ def register_exit_rules() -> list[ExitRuleSpec]:  # type: ignore[empty-body]
 @hookspec
 def register_importers() -> list[ImporterSpec]:  # type: ignore[empty-body]
     """Converters from released checkpoints to cards."""
+
+
+@hookspec
+def register_papers() -> list[PaperSpec]:  # type: ignore[empty-body]
+    """Papers whose printed numbers `glimpsezoo compare --paper` puts beside the zoo's."""

@@ -14,7 +14,7 @@ import pluggy
 
 from glimpsezoo import builtin, hooks
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
-from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Provenance, Spec
+from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, PaperSpec, Provenance, Spec
 
 T = TypeVar("T", bound=Spec)
 HOOKS = {
@@ -24,6 +24,7 @@ HOOKS = {
     "register_attacks": AttackSpec,
     "register_exit_rules": ExitRuleSpec,
     "register_importers": ImporterSpec,
+    "register_papers": PaperSpec,
 }
 _NOUNS: dict[type[Spec], str] = {
     ModelSpec: "model",
@@ -32,6 +33,7 @@ _NOUNS: dict[type[Spec], str] = {
     AttackSpec: "attack",
     ExitRuleSpec: "exit rule",
     ImporterSpec: "importer",
+    PaperSpec: "paper",
 }
 
 

@@ -156,3 +156,15 @@ class ImporterSpec(Spec):
     """
 
     importer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperSpec(Spec):
+    """A paper whose tables the zoo stands beside. The description is its title.
+
+    `tables`: import package that holds `NAME.toml`, read by `glimpsezoo.papers`. `authors`: with the year. `url`: where it can be read.
+    """
+
+    tables: str
+    authors: str
+    url: str = ""

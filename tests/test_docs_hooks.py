@@ -15,6 +15,7 @@ from glimpsezoo import hooks, specs
 from glimpsezoo.data.loading import open_data
 from glimpsezoo.driver import rollout
 from glimpsezoo.noise import Noise
+from glimpsezoo.papers import PrintedTables
 from glimpsezoo.plugins import HOOKS, Registry, load_plugins
 from glimpsezoo.recipes import find_recipe
 from glimpsezoo.specs import (
@@ -24,6 +25,7 @@ from glimpsezoo.specs import (
     ExitRuleSpec,
     ImporterSpec,
     ModelSpec,
+    PaperSpec,
     Provenance,
     Spec,
     Task,
@@ -192,3 +194,9 @@ def test_the_pages_importer_makes_what_the_model_loads(glance: Registry, tmp_pat
     model.load_state_dict(tensors)
     images = torch.rand(2, 1, 8, 8)
     torch.testing.assert_close(rollout(model, images).logits, images.flatten(1) @ weight.T + bias)
+
+
+def test_the_pages_paper_has_tables_whose_cards_the_recipes_train(glance: Registry) -> None:
+    (table,) = PrintedTables.of(glance.find(PaperSpec, "glance-2024")).table
+    assert [(row.printed, row.cost) for row in table.row] == [(91.5, 2560)]
+    assert find_recipe(glance.find(ModelSpec, "glance"), str(table.row[0].card))

@@ -1,13 +1,16 @@
 """`compare`: results that were measured earlier, side by side."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from glimpsezoo.commands import options
+from glimpsezoo.errors import GlimpseZooError
 
 if TYPE_CHECKING:
+    from glimpsezoo.pages.paper import Reproduction
     from glimpsezoo.workflows.comparing import Compared
 
 FORMATS = ("table", "markdown", "csv", "json", "latex")
@@ -16,8 +19,10 @@ FORMATS = ("table", "markdown", "csv", "json", "latex")
 @click.command()
 @click.argument("runs", nargs=-1, metavar="RUN...")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How it is written.")
+@click.option("--paper", is_flag=True, help="Put the zoo's cards beside the printed tables of papers instead.")
+@click.option("-o", "--output", metavar="FILE", help="With --paper: write Markdown, and the plots into a folder beside it.")
 @options.together(options.as_json, options.debug)
-def compare(runs: tuple[str, ...], form: str, as_json: bool, debug: bool) -> None:
+def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, as_json: bool, debug: bool) -> None:
     """Show results side by side, with paired tests.
 
     A RUN is a folder of 'run' (runs/ID, or one model's in it), a result.json, or a measured card. Models that were measured on the same
@@ -28,7 +33,16 @@ def compare(runs: tuple[str, ...], form: str, as_json: bool, debug: bool) -> Non
       glimpsezoo compare runs/7784dccdc0
       glimpsezoo compare mgnet.digits cnn4.digits --format markdown
       glimpsezoo compare runs/* --format csv > results.csv
+      glimpsezoo compare --paper
+      glimpsezoo compare --paper mgnet-2021 -o reproduction.md
+
+    With --paper, a RUN is a paper of 'glimpsezoo list papers'; all of them without one.
     """
+    if paper:
+        _compare_papers(runs, "json" if as_json else form, output)
+        return
+    if output is not None:
+        raise GlimpseZooError("-o is for --paper: redirect what other comparisons print (compare ... > FILE)")
     from glimpsezoo.pages.formats import comma_separated, latex, markdown
     from glimpsezoo.workflows.comparing import read_runs
 
@@ -42,6 +56,47 @@ def compare(runs: tuple[str, ...], form: str, as_json: bool, debug: bool) -> Non
     else:
         writers = {"markdown": markdown, "latex": latex, "csv": lambda entries, pairs: comma_separated(entries)}
         click.echo(writers[form](compared.entries, compared.pairs), nl=False)
+
+
+def _compare_papers(names: tuple[str, ...], form: str, output: str | None) -> None:
+    """The papers' tables, printed or written."""
+    from glimpsezoo.pages.paper import as_json, comma_separated, markdown
+    from glimpsezoo.workflows.reproducing import reproduce, write_reproduction
+
+    if form == "latex" or (output is not None and form not in {"table", "markdown"}):
+        raise GlimpseZooError(f"--paper writes tables, Markdown, CSV and JSON, and files in Markdown, got --format {form}: choose another")
+    found = reproduce(names)
+    if output is not None:
+        for path in write_reproduction(found, Path(output)):
+            options.say(f"wrote {path}")
+    elif form == "table":
+        _print_papers(found)
+    else:
+        click.echo({"json": as_json, "csv": comma_separated, "markdown": lambda each: markdown(each, "")}[form](found).rstrip("\n"))
+
+
+def _print_papers(reproductions: "list[Reproduction]") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from glimpsezoo.pages.paper import columns, missing
+
+    console = options.stdout()
+    for each in reproductions:
+        console.print(Text(f"{each.paper.description} ({each.paper.authors})", style="bold"))
+        for table in each.tables:
+            title = f"{table.printed.title}: {table.printed.caption}"
+            shown = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False, header_style="bold")
+            wanted = [column for column in columns(table) if column.heading != "card"]  # wide, and in every other format
+            for column in wanted:
+                shown.add_column(column.heading, justify="left" if column.words else "right", overflow="fold")
+            for answer in table.answers:
+                shown.add_row(*(Text(column.text(answer)) for column in wanted))
+            console.print()
+            console.print(shown)
+            for line in [*(f"not run: {reason}" for reason in missing(table)), *table.printed.notes]:
+                console.print(Text(line, style="dim"))
+        console.print()
 
 
 def _print(compared: "Compared") -> None:

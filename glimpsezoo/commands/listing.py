@@ -17,7 +17,7 @@ from glimpsezoo.plugins import registry
 from glimpsezoo.recipes import recipe_names, recipe_title
 from glimpsezoo.reports import evidence
 from glimpsezoo.settings import settings_of
-from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Spec, load_string
+from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, PaperSpec, Spec, load_string
 from glimpsezoo.tables import interval, macs_text, percent
 
 KINDS: dict[str, type[Spec]] = {
@@ -27,8 +27,9 @@ KINDS: dict[str, type[Spec]] = {
     "attacks": AttackSpec,
     "exit-rules": ExitRuleSpec,
     "importers": ImporterSpec,
+    "papers": PaperSpec,
 }
-ALL_KINDS = ("models", "cards", "data", "recipes", "corruptions", "attacks", "exit-rules", "importers")
+ALL_KINDS = ("models", "cards", "data", "recipes", "corruptions", "attacks", "exit-rules", "importers", "papers")
 
 
 @click.command("list")
@@ -37,8 +38,9 @@ ALL_KINDS = ("models", "cards", "data", "recipes", "corruptions", "attacks", "ex
 @options.as_json
 @options.debug
 def list_(kind: str | None, pattern: str, as_json: bool, debug: bool) -> None:
-    """List models, cards, data, recipes, exit-rules or importers.
+    """List models, cards, data, recipes, papers and more.
 
+    KIND is one of models, cards, data, recipes, corruptions, attacks, exit-rules, importers and papers; all of them without one.
     PATTERN has wildcards: *, ?, [abc].
 
     \b

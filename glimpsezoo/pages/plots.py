@@ -149,6 +149,16 @@ def _in_words(lines: Sequence[Line], x: Axis, y: Axis) -> str:
     return f"{y.label} against {x.label}. {'; '.join(said)}."
 
 
+def with_legend(drawing: Scene, lines: Sequence[Line]) -> Scene:
+    """The drawing with the lines' marks and names below it, for where no page has them."""
+    shapes = list(drawing.shapes)
+    for k, line in enumerate(lines):
+        x, y = LEFT + (k % 2) * (drawing.width - LEFT) / 2, drawing.height + 10 + 18 * (k // 2)
+        shapes.append(Path(x=x, y=y, points=((0, 0), (24, 0)), stroke=line.colour, line=2.5, dashed=line.dashed))
+        shapes.append(Words(x=x + 30, y=y + 4, text=line.name))
+    return replace(drawing, height=drawing.height + 10 + 18 * math.ceil(len(lines) / 2), shapes=tuple(shapes))
+
+
 def swatch(line: Line) -> Scene:
     """The line's mark in a legend."""
     shapes: tuple[Shape, ...] = (Path(x=0, y=5, points=((0, 0), (24, 0)), stroke=line.colour, line=2.5, dashed=line.dashed),)

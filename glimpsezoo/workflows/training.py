@@ -140,18 +140,26 @@ def start_training(request: TrainingRequest) -> TrainingWork:
     return TrainingWork(named, job, settings, data)
 
 
+def named_by_recipe(name: str) -> Named | None:
+    """Who is meant by a recipe's whole name, MODEL.DATA[.VARIANT]; None if no plugin has such a recipe."""
+    for spec in registry().all(ModelSpec):
+        if file_name(name) in recipe_names(spec):
+            model, data = _split(name, spec)
+            return Named(spec, model + name[len(model) :], model, data)
+    return None
+
+
 def _named(request: TrainingRequest) -> Named:
     """Who is meant by MODEL with --data, or by a recipe's whole name."""
-    for spec in registry().all(ModelSpec):
-        if file_name(request.model) in recipe_names(spec):
-            model, data = _split(request.model, spec)
-            if request.data not in {None, data}:
-                raise GlimpseZooError(
-                    f"expected --data {data}, which the recipe {request.model!r} is for, got {request.data!r}: leave it out"
-                )
-            return Named(spec, model + request.model[len(model) :], model, data)
-    spec, data = registry().find(ModelSpec, request.model), request.data or DEFAULT_DATA
-    return Named(spec, f"{request.model}.{data}", request.model, data)
+    named = named_by_recipe(request.model)
+    if named is None:
+        spec, data = registry().find(ModelSpec, request.model), request.data or DEFAULT_DATA
+        return Named(spec, f"{request.model}.{data}", request.model, data)
+    if request.data not in {None, named.data}:
+        raise GlimpseZooError(
+            f"expected --data {named.data}, which the recipe {request.model!r} is for, got {request.data!r}: leave it out"
+        )
+    return named
 
 
 def _split(recipe: str, spec: ModelSpec) -> tuple[str, str]:

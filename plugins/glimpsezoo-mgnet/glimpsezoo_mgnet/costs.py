@@ -6,11 +6,15 @@ and the glimpse classifier never; biases, activations and the affine grid cost n
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from glimpsezoo import count_macs
+
+if TYPE_CHECKING:
+    from glimpsezoo_mgnet.model import MGNet
 
 
 def paper_macs(backbone: int, d: int, classes: int, glimpses: int) -> int:
@@ -46,6 +50,13 @@ def paper_table3_macs(backbone: int, d: int, classes: int, glimpses: int, elemen
     extra = sum(2 * t * t * d + 5 * t * d for t in range(1, glimpses + 1))
     per_glimpse = 2 * elements.norm + elements.pooled + 4 * elements.sampled
     return paper_macs(backbone, d, classes, glimpses) + extra + glimpses * per_glimpse
+
+
+def table3_macs(model: "MGNet", step: int) -> int:
+    """What table 3 would print of a run of `step` glimpses of a model."""
+    channels, size, d = model.task.channels, model.glimpse_size, model.norm.normalized_shape[0]
+    macs, elements = backbone_macs(model.backbone, channels, size), backbone_elements(model.backbone, channels, size)
+    return paper_table3_macs(macs, d, len(model.task.classes), step, elements)
 
 
 def backbone_elements(backbone: nn.Module, channels: int, size: tuple[int, int]) -> Elements:

@@ -1,6 +1,6 @@
 """What this plugin registers: MGNet, the small CNN it is compared with, and the importer of the authors' checkpoints."""
 
-from glimpsezoo import ImporterSpec, ModelSpec, hookimpl
+from glimpsezoo import ImporterSpec, ModelSpec, PaperSpec, hookimpl
 
 PAPER = "https://arxiv.org/abs/2111.02018"
 _DIGITS = {"backbone": "cnn4", "downsample": 4.0, "glimpses": 3}
@@ -51,5 +51,19 @@ def register_importers() -> list[ImporterSpec]:
             name="mgnet",
             description="PyTorch Lightning checkpoints of the authors' code (github.com/siahuat0727/MGNet).",
             importer="glimpsezoo_mgnet.importer:importer",
+        )
+    ]
+
+
+@hookimpl
+def register_papers() -> list[PaperSpec]:
+    return [
+        PaperSpec(
+            name="mgnet-2021",
+            description="Multi-Glimpse Network: A Robust and Efficient Classification Architecture based on Recurrent Downsampled "
+            "Attention",
+            authors="Tan, Dong & Ma, BMVC 2021",
+            url=PAPER,
+            tables="glimpsezoo_mgnet",
         )
     ]

@@ -1,6 +1,6 @@
 """The entry point: what this distribution registers. Imports no torch."""
 
-from glimpsezoo import ModelSpec, hookimpl
+from glimpsezoo import ModelSpec, PaperSpec, hookimpl
 
 PAPER = (
     "Image Classification Through Top-Down Image Pyramid Traversal (under review, ICLR 2020), https://openreview.net/forum?id=rkeH6AEYvr"
@@ -42,3 +42,16 @@ def _baseline(family: str, number: int, class_family: str, what: str, table: int
 @hookimpl
 def register_models() -> list[ModelSpec]:
     return [make(*row) for make in (_pyramid, _baseline) for row in ARCHITECTURES]
+
+
+@hookimpl
+def register_papers() -> list[PaperSpec]:
+    return [
+        PaperSpec(
+            name="pyramid-traversal-2020",
+            description="Image Classification Through Top-Down Image Pyramid Traversal",
+            authors="under review at ICLR 2020",
+            url="https://openreview.net/forum?id=rkeH6AEYvr",
+            tables="glimpsezoo_pyramid",
+        )
+    ]

@@ -1,6 +1,6 @@
 """What this plugin registers: the glimpse model and the two baselines of its paper."""
 
-from glimpsezoo import ModelSpec, hookimpl
+from glimpsezoo import ModelSpec, PaperSpec, hookimpl
 
 PAPER = "On Learning Where To Look (Ranzato, 2014), https://arxiv.org/abs/1405.5488"
 RECIPES = "glimpsezoo_ranzato.recipes"
@@ -43,4 +43,17 @@ def register_models() -> list[ModelSpec]:
             training_step="glimpsezoo_ranzato.baselines:training_step",
             recipes=RECIPES,
         ),
+    ]
+
+
+@hookimpl
+def register_papers() -> list[PaperSpec]:
+    return [
+        PaperSpec(
+            name="ranzato-2014",
+            description="On Learning Where To Look",
+            authors="Ranzato, 2014",
+            url="https://arxiv.org/abs/1405.5488",
+            tables="glimpsezoo_ranzato",
+        )
     ]

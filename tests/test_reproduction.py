@@ -1,0 +1,192 @@
+"""`glimpsezoo compare --paper`: what papers print stands beside what cards have in evidence, and nothing else does."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commanding import ask
+from plugging import installed
+
+from glimpsezoo import GlimpseZooError, PaperSpec
+from glimpsezoo.pages.paper import markdown
+from glimpsezoo.papers import PrintedTables
+from glimpsezoo.plugins import registry
+from glimpsezoo.records import Result
+from glimpsezoo.workflows.reproducing import reproduce, write_reproduction
+
+ROOT = Path(__file__).parent.parent
+PROJECT = """
+[project]
+name = "glimpsezoo-made"
+version = "0.1"
+[project.entry-points.glimpsezoo]
+made = "glimpsezoo_made"
+"""
+PLUGIN = """
+from glimpsezoo import PaperSpec, hookimpl
+
+@hookimpl
+def register_papers():
+    return [PaperSpec(name="made-2020", description="Made up", authors="Nobody, 2020", tables="glimpsezoo_made")]
+"""
+
+
+def evidence(card: str) -> Result:
+    return Result.model_validate_json((ROOT / "zoo_cards" / card / "result.json").read_bytes())
+
+
+@pytest.fixture
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The file that holds the tables of a plugin's paper, to be written."""
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    (tmp_path / "glimpsezoo_made").mkdir()
+    (tmp_path / "glimpsezoo_made" / "__init__.py").write_text(PLUGIN)
+    with installed(tmp_path, monkeypatch):
+        yield tmp_path / "glimpsezoo_made" / "made-2020.toml"
+
+
+def table(rows: str, head: str = "") -> str:
+    return f'[[table]]\ntitle = "Table 1"\ncaption = "Digits"\nneeds = "time"\n{head}\nrow = [\n{rows}\n]\n'
+
+
+def test_a_row_has_its_cards_number_at_its_step_and_the_cost_of_the_papers_convention(tables: Path) -> None:
+    tables.write_text(
+        table(
+            '{ method = "two", card = "mgnet.digits", step = 2, printed = 99.9 },\n'
+            '{ method = "last", card = "mgnet.digits", printed = 98.0 },'
+        )
+    )
+    two, last = reproduce(["made-2020"])[0].tables[0].answers
+    accuracy = evidence("mgnet.digits").accuracy
+    assert accuracy is not None
+    assert (two.ours, last.ours) == (accuracy.steps[1].top1, accuracy.steps[2].top1)
+    assert two.measured == accuracy.steps[1].macs
+    # The small CNN at 16 px: maps of 12, 6, 3 and 1 px a side.
+    d, backbone = 131, 25 * 16 * 12**2 + 25 * 16 * 32 * 6**2 + 9 * 32 * 64 * 3**2 + 9 * 64 * 128
+    assert two.cost == sum(backbone + 4 * d * d * t + 13 * d for t in (1, 2))
+    assert last.verdict(reproduce(["made-2020"])[0].tables[0].printed) == "reached"
+
+
+def test_an_error_is_what_is_left_of_accuracy_and_a_speed_up_is_over_the_tables_reference(tables: Path) -> None:
+    tables.write_text(
+        table(
+            '{ method = "a", card = "ranzato.digits", printed = 3.2 },\n{ method = "b", card = "ranzato.digits", printed = 0.1 },',
+            'number = "error"\nspeed_up_over = "ranzato-fc.mnist"',
+        )
+    )
+    found = reproduce(["made-2020"])[0].tables[0]
+    top1 = evidence("ranzato.digits").accuracy.top1  # type: ignore[union-attr]
+    ours = found.answers[0].ours
+    assert ours is not None
+    assert (ours.value, ours.low, ours.high) == pytest.approx((1 - top1.value, 1 - top1.high, 1 - top1.low))
+    fully_connected, paper = 28 * 28 * 500 + 500 * 10, evidence("ranzato.digits").flops.paper_macs  # type: ignore[union-attr]
+    assert paper is not None
+    assert found.answers[0].cost == pytest.approx(fully_connected / paper.value)
+    assert found.answers[1].verdict(found.printed) == f"short by {100 * ours.value - 0.1:.2f}"
+
+
+def test_early_exits_corruptions_and_locations_come_from_their_sections(tables: Path) -> None:
+    result = evidence("pyramid-m3.digits")
+    assert result.anytime is not None
+    assert result.corruptions is not None
+    assert result.accuracy is not None
+    point = result.anytime.curve[1]
+    tables.write_text(
+        table(f'{{ method = "exits", card = "pyramid-m3.digits", confidence = {point.threshold!r}, locations = 2.2 }},')
+        + table('{ method = "corrupted", card = "pyramid-m3.digits", step = 1 },', 'number = "corrupted"')
+    )
+    exits, corrupted = (each.answers[0] for each in reproduce(["made-2020"])[0].tables)
+    assert (exits.ours, exits.measured) == (point.top1, point.macs_mean)
+    assert exits.locations == sum(step.regions_mean for step in result.accuracy.steps[1:])
+    assert corrupted.ours == result.corruptions.by_step[0]
+
+
+def test_what_was_not_measured_says_what_it_needs_and_has_its_cost_all_the_same(tables: Path) -> None:
+    tables.write_text(
+        table(
+            '{ method = "no card", card = "mgnet.tiny-imagenet", printed = 57.72 },\n'
+            '{ method = "no such attack", card = "mgnet.digits", printed = 50.0 },\n{ method = "theirs", printed = 1.0 },',
+            'number = "attacked"',
+        )
+    )
+    no_card, no_attack, theirs = reproduce(["made-2020"])[0].tables[0].answers
+    assert (no_card.ours, no_card.missing) == (None, "needs time")
+    assert no_card.cost == pytest.approx(0.430e9, rel=0.01)
+    assert (no_attack.ours, no_attack.missing) == (None, "needs time")
+    assert (theirs.ours, theirs.cost, theirs.missing) == (None, None, "not a model of the zoo")
+    text = markdown(reproduce(["made-2020"]), "figures")
+    assert "| no card | 57.72 | not run |" in text
+    assert "Not run: needs time." in text
+
+
+def test_a_module_alone_costs_what_one_call_of_it_takes(tables: Path) -> None:
+    tables.write_text(
+        table('{ method = "location", card = "pyramid-m3.plain-mnist.28", module = "location", parameters = 5193, cost = 5184 },')
+    )
+    answer = reproduce(["made-2020"])[0].tables[0].answers[0]
+    assert (answer.parameters, answer.cost) == (3 * 3 * 64 * 9 + 9, 3 * 3 * 64 * 9)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ('{ method = "a", card = "mgnet.nothing" },', "a card or a recipe, got 'mgnet.nothing'"),
+        ('{ method = "a", card = "mgnet.digits", module = "nothing" },', "nothing"),
+        ('{ method = "a", step = 0 },', "step"),
+        ('{ method = "a", way = "b" },', "way"),
+        ("{ method = ", "made-2020.toml, got none"),
+    ],
+)
+def test_tables_that_name_what_is_not_there_are_errors(tables: Path, rows: str, told: str) -> None:
+    tables.write_text(table(rows))
+    with pytest.raises(GlimpseZooError, match=told):
+        reproduce(["made-2020"])
+
+
+def test_unknown_papers_and_formats_are_errors(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for arguments, told in (
+        (["--paper", "mgnet-2020"], "expected a paper, got 'mgnet-2020': did you mean 'mgnet-2021'"),
+        (["--paper", "ranzato-2014", "--format", "latex"], "got --format latex"),
+        (["mgnet.digits", "-o", str(tmp_path / "a.md")], "-o is for --paper"),
+    ):
+        answer = ask(capsys, "compare", *arguments)
+        assert answer.status == 2
+        assert told in answer.err
+
+
+def test_every_format_has_every_row(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    spec = registry().find(PaperSpec, "ranzato-2014")
+    methods = [row.method for each in PrintedTables.of(spec).table for row in each.row]
+    assert [row["method"] for row in ask(capsys, "compare", "--paper", "ranzato-2014", "--json").json] == methods
+    text = ask(capsys, "compare", "--paper", "ranzato-2014", "--format", "csv").out
+    assert [row["method"] for row in csv.DictReader(io.StringIO(text))] == methods
+    shown = ask(capsys, "compare", "--paper", "ranzato-2014")
+    assert "Table 3: MNIST" in shown.out
+
+
+def test_plots_have_the_printed_points_and_ours(tables: Path, tmp_path: Path) -> None:
+    tables.write_text(table('{ method = "a", card = "mgnet.digits", printed = 99.9, cost = 2e6, series = "MGNet" },'))
+    page, drawing = write_reproduction(reproduce(["made-2020"]), tmp_path / "out.md")
+    assert drawing == tmp_path / "out" / "made-2020-table-1.svg"
+    assert "(out/made-2020-table-1.svg)" in page.read_text()
+    picture = drawing.read_text()
+    top1 = evidence("mgnet.digits").accuracy.top1  # type: ignore[union-attr]
+    assert "MGNet, printed: 99.9 at 2M" in picture
+    assert f"MGNet, ours: {100 * top1.value:.3g} at" in picture
+
+
+def test_reproduction_md_is_what_the_cards_have_in_evidence(tmp_path: Path) -> None:
+    """Written again, the committed page and its plots are the same."""
+    for written in write_reproduction(reproduce(), tmp_path / "REPRODUCTION.md"):
+        kept = ROOT / "docs" / written.relative_to(tmp_path)
+        assert kept.is_file(), f"{kept.name} is missing: glimpsezoo compare --paper -o docs/REPRODUCTION.md"
+        assert kept.read_text() == written.read_text(), f"{kept.name} is old: glimpsezoo compare --paper -o docs/REPRODUCTION.md"
+
+
+def test_every_row_of_the_shipped_papers_has_a_recipe_or_is_of_others() -> None:
+    for spec in registry().all(PaperSpec):
+        for each in PrintedTables.of(spec).table:
+            assert each.needs or all(row.module for row in each.row), (spec.name, each.title)
+    assert {spec.name for spec in registry().all(PaperSpec)} >= {"mgnet-2021", "ranzato-2014", "pyramid-traversal-2020"}

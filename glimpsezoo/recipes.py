@@ -17,8 +17,10 @@ from glimpsezoo.specs import ModelSpec
 class PhaseRecipe(Settings):
     """One phase of training. Its length is `epochs` or `steps` (one optimiser step each).
 
-    trainable: patterns (`fnmatch`) on parameter names; the rest is held fixed. options: whatever the model's training step reads.
-    milestones: for schedule 'step', the shares of the phase after which the rate is multiplied by `decay`.
+    name: as progress and the training log have it. epochs, steps: its length. optimiser: by name. lr: the largest learning rate. momentum:
+    of SGD. weight_decay: of the optimiser. schedule: how the rate changes. milestones: for schedule 'step', the shares of the phase after
+    which the rate is multiplied by `decay`. decay: that factor. trainable: patterns (`fnmatch`) on parameter names; the rest is held fixed.
+    augment: vary the training images. options: whatever the model's training step reads.
     """
 
     name: str
@@ -44,9 +46,11 @@ class PhaseRecipe(Settings):
 
 
 class Recipe(Settings):
-    """A whole training. settings: of the model; data: of the data set; start: a card whose weights the training begins with.
+    """A whole training.
 
-    precision: of convolutions and products; 'auto' is bfloat16 on a GPU and float32 elsewhere. Weights are float32 in any case.
+    seed: of all that is random. batch_size: images a step. settings: of the model; data: of the data set; start: a card whose weights the
+    training begins with. phase: one after the other, each a table `[[phase]]`. precision: of convolutions and products; 'auto' is bfloat16
+    on a GPU and float32 elsewhere. Weights are float32 in any case.
     """
 
     seed: int = Field(0, ge=0, lt=2**32)

@@ -110,6 +110,8 @@ def _type(value: Mapping[str, Any]) -> str:
         return "|".join(map(str, value.get("enum", [value.get("const")])))
     if "anyOf" in value:
         return " or ".join(_type(option) for option in value["anyOf"]).replace("null", "none")
+    if "$ref" in value:
+        return "table"
     if "prefixItems" in value:
         return ",".join(_type(item) for item in value["prefixItems"])
     if value.get("type") == "array" and "items" in value:

@@ -28,7 +28,7 @@ def load_string(reference: str) -> Any:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a spec came from: the plugin's entry-point name, its distribution and that one's version."""
+    """Where a spec came from. plugin: the entry point's name. distribution: that one's name. version: of the distribution."""
 
     plugin: str
     distribution: str
@@ -40,9 +40,10 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What every registered thing has: a name that users type, one sentence, and its provenance (set by the host).
+    """What every registered thing has.
 
-    With `prefix`, the name ends in ':' and the spec answers for every name that begins with it (`timm:resnet18`).
+    name: what users type. description: one sentence. prefix: the name ends in ':' and the spec answers for every name that begins with it
+    (`timm:resnet18`). provenance: where it came from; the host sets it.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ModelSpec(Spec):
 
     `model`: import string of a `GlimpseModel` subclass, built as `model(config, task)`.
     `config`: import string of the pydantic model that validates its `--set` keys; its module must import neither torch nor timm.
+    `paper`: where the model comes from: an address or a citation.
     `prefix_key`: for a prefix spec, the config key that takes the text behind the prefix.
     `training_step`: import string of `training_step(model, images, labels, phase) -> {term: loss}`; None if it cannot be trained here.
     `recipes`: import package that holds the recipe files `MODEL.DATA.toml`.
@@ -80,7 +82,7 @@ class ModelSpec(Spec):
 class Task:
     """What a data set asks of a model.
 
-    image_size: (height, width) in pixels. classes: the names of the classes, in label order.
+    image_size: (height, width) in pixels. channels: 1 for grey, 3 for colour. classes: the names of the classes, in label order.
     mean, std: per channel, of pixels in [0, 1]; a model normalises inside with them. 0 and 1 unless given.
     """
 
@@ -106,6 +108,9 @@ class DatasetSpec(Spec):
     `config`: import string of the pydantic model that validates `--set data.KEY` (torch-free).
     `task`: what it asks of a model, or None where only opening it tells (a prefix spec).
     `splits`: split name -> number of examples; 'train', 'calibration' and 'test' exist for every data set.
+    `licence`: under which terms the images may be used. `homepage`: where they come from.
+    `transform`: what is done to the images before a model sees them.
+    `calibration`: how the calibration split is chosen: never from the test split.
     """
 
     source: str

@@ -71,11 +71,16 @@ def test_everything_that_is_registered_has_its_place(generate: ModuleType):
         part = pages["reference/commands.md"].partition(f"## `{name}`\n")[2].partition("\n## ")[0]
         options = [option for parameter in command.params if isinstance(parameter, click.Option) for option in parameter.opts]
         assert not [option for option in options if option not in part], name
-    for card in (ROOT / "zoo_cards").iterdir():
-        assert f"cards/{card.name}.md" in pages
-        assert card.name in pages["models/index.md"]
-    empty = [line for line in pages["reference/results.md"].splitlines() if line.endswith("|  |")]
-    assert empty == [], "a key of result.json has no meaning: say it in the docstring of its record"
+    for name in [config.parent.name for config in ROOT.glob("zoo_cards/*/config.json")]:
+        assert f"cards/{name}.md" in pages
+        assert name in pages["models/index.md"]
+
+
+@pytest.mark.parametrize("name", ["results", "hooks", "settings"])
+def test_every_key_has_a_meaning(generate: ModuleType, name: str):
+    rows = [line for line in generate.generated()[f"reference/{name}.md"].splitlines() if line.startswith("| `")]
+    assert len(rows) > 20
+    assert [row for row in rows if row.endswith("|  |")] == [], "say it in the docstring of its class"
 
 
 # The built site
@@ -226,6 +231,12 @@ def test_commands_are_found_and_wrong_ones_refused():
 
 
 # Outputs
+
+
+def test_the_python_of_early_exits_runs(capsys: pytest.CaptureFixture[str]):
+    (snippet,) = re.findall(r"```python\n(.*?)```", (DOCS / "exits.md").read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(snippet, "exits.md", "exec"), {})
+    assert re.fullmatch(r"tensor\(\[([123](, )?){8}\]\)\n", capsys.readouterr().out)
 
 
 def _quick(*names: str) -> str:

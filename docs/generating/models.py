@@ -11,10 +11,11 @@ from rich.console import Console
 from generating.checkout import cards, cards_of, distribution, ours, page_of, plugins, spec_of, title_of
 from generating.markdown import code, joined, prose, settings_table, shown, slug, table
 from glimpsezoo.cards import Card
+from glimpsezoo.plugins import registry
 from glimpsezoo.recipes import recipe_names, recipe_title
 from glimpsezoo.records import Result
 from glimpsezoo.reports import card_text, evidence, run_command
-from glimpsezoo.specs import ModelSpec, Spec, load_string
+from glimpsezoo.specs import DatasetSpec, ModelSpec, Spec, load_string
 from glimpsezoo.tables import macs_text, print_results, with_interval
 from glimpsezoo.workflows.tracing import TraceRequest, trace
 
@@ -45,7 +46,8 @@ def models_page() -> str:
         table(("model", "what it is", "cards"), every),
         "## What was measured",
         "At the last step, with 95 % intervals. A card's page has every step, the early exits and the commands; "
-        "[what the numbers mean](../measuring.md) says how far they can be trusted.",
+        "[what the numbers mean](../measuring.md) says how far they can be trusted, "
+        "[reproduction](../REPRODUCTION.md) what the papers print.",
         table(headings, filter(None, map(measured, cards()))),
     )
 
@@ -56,9 +58,10 @@ def measured(card: Card) -> tuple[str, ...] | None:
     if result is None or result.accuracy is None:
         return None
     data, attack = card.config.data.name, next(iter(result.attacks), None)
+    section = slug(title_of(registry().find(DatasetSpec, data)))
     return (
         card_link(card),
-        f"[{data}](../reference/data.md#{slug(data)})",
+        f"[{data}](../reference/data.md#{section})",
         with_interval(result.accuracy.top1),
         with_interval(result.corruptions.mean) if result.corruptions else "",
         attack.name if attack else "",

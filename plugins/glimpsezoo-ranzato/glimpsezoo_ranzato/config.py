@@ -43,7 +43,10 @@ class RanzatoConfig(Settings):
 
 
 class FullyConnectedConfig(Settings):
-    """Settings of the fully connected baseline. low_size: side in px of the down-sampled image it takes; None takes the whole image."""
+    """Settings of the fully connected baseline.
+
+    hidden: units of its layer. low_size: side in px of the down-sampled image it takes; None takes the whole image.
+    """
 
     hidden: int = Field(500, ge=1)
     low_size: int | None = Field(None, ge=1)

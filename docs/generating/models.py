@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -129,18 +130,22 @@ def looks(card: Card, folder: str) -> str:
     if not drawable(card):
         return ""
     words = f"Where {card.name} looks on image {DRAWN} of the test split, and what it says after each look"
-    command = f"glimpsezoo trace {card.name} --data {EMBEDDED} --index {DRAWN} -o looks.svg"
-    return joined("## Where it looks", f"![{words}]({folder}{card.name}.svg)", code(command))
+    sets = [word for setting in data_settings(card) for word in ("--set", setting)]
+    command = ["glimpsezoo", "trace", card.name, "--data", EMBEDDED, "--index", str(DRAWN), *sets, "-o", "looks.svg"]
+    return joined("## Where it looks", f"![{words}]({folder}{card.name}.svg)", code(shlex.join(command)))
 
 
 def drawable(card: Card) -> bool:
     return card.config.data.name == EMBEDDED and card.has_file
 
 
+def data_settings(card: Card) -> tuple[str, ...]:
+    return tuple(f"data.{key}={value}" for key, value in card.config.data.settings.items())
+
+
 def picture(card: Card) -> str:
     """What `glimpsezoo trace` draws of a card."""
-    sets = tuple(f"data.{key}={value}" for key, value in card.config.data.settings.items())
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "looks.svg"
+        path, sets = Path(folder) / "looks.svg", data_settings(card)
         trace(TraceRequest(model=str(card.folder), device=torch.device("cpu"), data=EMBEDDED, indices=(DRAWN,), sets=sets, output=path))
         return path.read_text(encoding="utf-8")

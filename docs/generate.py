@@ -1,4 +1,4 @@
-"""Writes what the site tells from the code and the cards: docs/reference/, models/, families/ and cards/.
+"""Writes what the site tells from the code and the cards: docs/reference/, models/, plugins/ and cards/.
 
     python docs/generate.py
 
@@ -12,7 +12,7 @@ from generating import models, reference
 from generating.markdown import joined
 
 DOCS = Path(__file__).parent
-FOLDERS = ("reference", "models", "families", "cards")
+FOLDERS = ("reference", "models", "plugins", "cards")
 MADE = "<!-- Written by docs/generate.py: change the code or the card, and run that. -->"
 
 

@@ -28,7 +28,7 @@ RECIPES = "`glimpsezoo train` takes a recipe's name, or a model with `--data`."
 def pages() -> dict[str, str]:
     """A page for every plugin, which is its README, for every model and for every card, by its path below docs/."""
     found = {"models/index.md": models_page()}
-    found |= {f"families/{folder.name}.md": (folder / "README.md").read_text(encoding="utf-8") for folder in plugins()}
+    found |= {f"plugins/{folder.name}.md": (folder / "README.md").read_text(encoding="utf-8") for folder in plugins()}
     found |= {f"models/{page_of(spec)}": model_page(spec) for spec in ours(ModelSpec)}
     return found | {f"cards/{card.name}.md": card_page(card) for card in cards()}
 
@@ -77,7 +77,7 @@ def card_link(card: Card) -> str:
 
 
 def plugin_link(spec: Spec) -> str:
-    return f"[{distribution(spec)}](../families/{distribution(spec)}.md)"
+    return f"[{distribution(spec)}](../plugins/{distribution(spec)}.md)"
 
 
 def model_page(spec: ModelSpec) -> str:

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent
 HOME = tempfile.mkdtemp(prefix="glimpsezoo-tests-")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ |= {"GLIMPSEZOO_HOME": HOME, "HF_HOME": HOME, "TORCH_HOME": HOME, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# A worker has the environment of the process that started it, with that one's threads.
+os.environ["OMP_NUM_THREADS"] = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
 
 # jaxtyping decorates methods one by one, where beartype cannot know what Self is: it is left unchecked.
 CHECKER = (

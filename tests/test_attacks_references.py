@@ -38,7 +38,6 @@ def test_fgsm_and_pgd_agree_with_foolbox_per_pixel(norm: str, name: str, steps: 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize("loss", ["ce", "dlr"])
-@pytest.mark.slow
 def test_apgd_breaks_as_many_as_its_authors_does(loss: str, norm: str) -> None:
     base = pytest.importorskip("pyautoattack.autopgd_base")
     model, images, labels = trained_net()
@@ -72,7 +71,6 @@ def test_apgd_goes_the_way_of_its_authors_from_the_same_start(norm: str) -> None
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
-@pytest.mark.slow
 def test_square_breaks_as_many_as_its_authors_does(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the places that the authors' code leaves out left out, which in images of 8 pixels matters."""
     base = pytest.importorskip("pyautoattack.square")
@@ -105,7 +103,6 @@ def _assert_as_many(attack: Attack[Any], theirs: Callable[[int], Tensor], norm: 
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
-@pytest.mark.slow
 def test_autoattack_breaks_as_many_as_the_whole_of_its_authors(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     package = pytest.importorskip("pyautoattack")
     monkeypatch.setattr(autoattack, "QUERIES", 100)

@@ -227,6 +227,31 @@ def test_a_loss_that_is_not_finite_ends_in_one_line(train: Ask, here: Path):
     assert not (here / "wild" / "config.json").exists()
 
 
+def test_a_training_begins_with_another_s_networks_and_makes_the_missing_ones(train: Ask, here: Path):
+    """As greedy stages do: the second glimpse's networks begin anew beside the first's, which are not trained any more."""
+    text = "batch_size = 64\n[settings]\nglimpses = {}\n[[phase]]\nname = 'p'\nsteps = 1\noptimiser = 'sgd'\nlr = 0.1\n"
+    (here / "one.toml").write_text(text.format(1))
+    (here / "two.toml").write_text("start = 'ranzato.digits'\n" + text.format(2) + "trainable = ['*.1.*']\noptions = {glimpse = 2}\n")
+    assert "which is not here: train it first" in train("ranzato", "--recipe", "two.toml", "-o", "two").err
+    assert train("ranzato", "--recipe", "one.toml").status == 0  # found where `train` puts it
+    assert train("ranzato", "--recipe", "two.toml", "-o", "two").status == 0
+    one, two = Card.read(here / "runs" / "train" / "ranzato.digits").weights(), Card.read(here / "two").weights()
+    assert {name: tensor.tolist() for name, tensor in one.items()} == {name: two[name].tolist() for name in one}
+    assert {name.split(".")[1] for name in two.keys() - one.keys()} == {"1"}
+
+
+def test_a_training_does_not_begin_with_what_is_not_its_own(train: Ask, here: Path):
+    text = "start = 'ranzato.digits'\nbatch_size = 64\n[[phase]]\nname = 'p'\nsteps = 1\noptimiser = 'sgd'\nlr = 0.1\n"
+    (here / "recipe.toml").write_text(text)
+    (here / "first.toml").write_text(text.partition("\n")[2])
+    assert train("ranzato", "--recipe", "first.toml", "--set", "hidden=20").status == 0
+    for words in (("ranzato", "--set", "hidden=30"), ("cnn4",)):
+        answer = train(*words, "--recipe", "recipe.toml", "-o", "other")
+        assert answer.status == 2
+        assert "starts from the card 'ranzato.digits', which does not fit: tensor" in answer.err
+        assert not (here / "other" / "config.json").exists()
+
+
 def test_a_plugin_s_own_recipe_by_its_whole_name(train: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
     """MODEL.DATA.VARIANT says the data; the card has that name."""
     digits = "batch_size = 64\n[settings]\nglimpses = 1\n[[phase]]\nname = 'p'\nsteps = 1\noptimiser = 'sgd'\nlr = 0.1\n"

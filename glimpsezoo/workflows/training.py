@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from glimpsezoo.cards import CONFIG, Card, CardConfig, CardData, CardTask, file_name, find_card, write_card
+from glimpsezoo.cards import CONFIG, Card, CardConfig, CardData, CardTask, file_name, find_card, misfits, write_card
 from glimpsezoo.data.loading import open_data
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.plugins import registry
@@ -106,7 +106,7 @@ class TrainingWork:
 def start_training(request: TrainingRequest) -> TrainingWork:
     """Resolve everything, and check that the output folder can be used, before the first step. Raises `GlimpseZooError`."""
     named = _named(request)
-    spec, described, folder = named.spec, data_spec(named.data), request.output or Path("runs", "train", file_name(named.card))
+    spec, described, folder = named.spec, data_spec(named.data), request.output or _usual_output(named.card)
     _check_output(request, folder)
     if spec.training_step is None:
         raise GlimpseZooError(f"{named.model} cannot be trained here, for its plugin registers no training step: import a card instead")
@@ -192,10 +192,21 @@ def _data(name: str, described: DatasetSpec, given: dict[str, Any]) -> CardData:
 
 
 def _start_from(name: str, model: GlimpseModel[Any]) -> None:
-    card = find_card(name)
+    """Load the card's weights, also one that `train` wrote a moment ago. Networks that the card does not have begin anew."""
+    card = find_card(name) or find_card(str(_usual_output(name)))
     if card is None:
         raise GlimpseZooError(f"the recipe starts from the card {name!r}, which is not here: train it first ('glimpsezoo train {name}')")
-    card.load_into(model, changed={})
+    own, tensors = model.state_dict(), card.weights()
+    problems = misfits(tensors, {key: own[key] for key in own if key in tensors})
+    if problems:
+        raise GlimpseZooError(
+            f"the recipe starts from the card {name!r}, which does not fit: {problems[0]}; name another card, or settings"
+        )
+    model.load_state_dict(tensors, strict=False)
+
+
+def _usual_output(card: str) -> Path:
+    return Path("runs", "train", file_name(card))
 
 
 def _check_output(request: TrainingRequest, folder: Path) -> None:

@@ -65,6 +65,20 @@ def test_every_place_of_the_canvas_is_about_equally_likely(folder: Path) -> None
     assert abs(np.corrcoef(tops, lefts)[0, 1]) < 0.05
 
 
+def test_training_on_mnist_may_shift_digits_and_measuring_does_not(folder: Path) -> None:
+    plain, shifted = opened("mnist", "train", folder), opened("mnist", "train", folder, shift=2)
+    digit = plain[5].image[0]
+    around = torch.nn.functional.pad(digit, (2, 2, 2, 2))
+    moved = {(down, right): around[down : down + 28, right : right + 28] for down in range(5) for right in range(5)}
+    seen = set()
+    for epoch in range(120):
+        image = shifted.training_example(5, epoch).image[0]
+        assert torch.equal(plain.training_example(5, epoch).image[0], digit)
+        seen |= {place for place, expected in moved.items() if torch.equal(image, expected)}
+    assert len(seen) > 20  # of the 25
+    assert torch.equal(images(opened("mnist", "test", folder, shift=2)), images(opened("mnist", "test", folder)))
+
+
 def test_jittered_mnist_has_ten_fixed_places_to_train_on_and_three_to_measure(folder: Path) -> None:
     train, test = opened("jittered-mnist", "train", folder), opened("jittered-mnist", "test", folder)
     assert (len(train), len(test)) == (30 * 10, 12 * 3)

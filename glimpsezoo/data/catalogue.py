@@ -41,7 +41,7 @@ def _mnist(name: str, description: str, *, side: int, transform: str, config: st
 _ANEW = "training places anew each epoch"
 _PYRAMID = f"{_ANEW}; with data.size=14|28|56 rescaled from 56 px by area"
 MNIST_FAMILY = (
-    _mnist("mnist", "Handwritten digits, 28 x 28.", side=28, config="MnistSettings", transform="8-bit grey in [0, 1], as it is"),
+    _mnist("mnist", "Handwritten digits, 28 x 28.", side=28, config="CentredMnistSettings", transform="8-bit grey in [0, 1], as it is"),
     _mnist(
         "tmnist",
         "Translated MNIST of MGNet: each digit anywhere on 112 x 112.",

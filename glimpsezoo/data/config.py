@@ -23,9 +23,15 @@ class PlacedSettings(Settings):
 
 
 class MnistSettings(Settings):
-    """MNIST as it is."""
+    """MNIST, and what is made of it."""
 
     streaming: bool = Field(False, description="read the Hub's files without keeping a copy")
+
+
+class CentredMnistSettings(MnistSettings):
+    """MNIST as it is."""
+
+    shift: int = Field(0, ge=0, le=28, description="training moves each digit by up to so many pixels each way, anew in every epoch")
 
 
 class PlacedMnistSettings(MnistSettings, PlacedSettings):

@@ -9,7 +9,7 @@ import torch
 
 from glimpsezoo.data import hub
 from glimpsezoo.data.base import BadImageError, DataInfo, ImageData
-from glimpsezoo.data.config import MnistSettings, PlacedMnistSettings, SizedSettings
+from glimpsezoo.data.config import CentredMnistSettings, MnistSettings, PlacedMnistSettings, SizedSettings
 from glimpsezoo.data.fingerprint import fingerprint
 from glimpsezoo.data.images import Labels, decode
 from glimpsezoo.data.placed import Glyphs, PlacedDigits, Placing, Treatment
@@ -31,6 +31,7 @@ class MnistSet:
     fixed: bool = False
 
 
+_PLACING = ("streaming", "places", "shift", "size")  # what no image depends on, or what its placing says
 _ONE = {"train": 1, "calibration": 1, "test": 1}
 MNIST_SETS: Mapping[str, MnistSet] = {
     "mnist": MnistSet(canvas=28, places=_ONE, fixed=True),
@@ -52,6 +53,8 @@ def open_mnist(spec: DatasetSpec, name: str, split: str, config: MnistSettings, 
     part = {"test": range(len(rows)), "calibration": range(VALIDATION), "train": range(VALIDATION, len(rows))}[split]
     known, task = MNIST_SETS[spec.name], spec.task
     placing = Placing(canvas=known.canvas, places=known.places[split], fixed=known.fixed, treatment=known.treatment)
+    if isinstance(config, CentredMnistSettings) and split == "train":
+        placing = replace(placing, shift=config.shift, fixed=not config.shift)
     if isinstance(config, PlacedMnistSettings):
         measured = config.places if config.places and split != "train" else placing.places
         placing = replace(placing, seed=config.seed, places=measured)
@@ -61,7 +64,7 @@ def open_mnist(spec: DatasetSpec, name: str, split: str, config: MnistSettings, 
         name=name,
         source=f"hf:{REQUEST.repository}",
         revision=found.revision,
-        fingerprint=fingerprint(rows.digest(), split, f"{spec.transform} {placing}", config, ignore=("streaming", "places", "size")),
+        fingerprint=fingerprint(rows.digest(), split, f"{spec.transform} {placing}", config, ignore=_PLACING),
         split=split,
         transform=spec.transform,
     )

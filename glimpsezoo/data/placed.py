@@ -64,12 +64,14 @@ class Placing:
     """How digits become images.
 
     canvas: its side in px. places: examples that are made of each digit. fixed: whether training keeps to those places, instead of
-    drawing new ones each epoch. treatment: what is done to the canvas. size: side in px to which it is rescaled by area.
+    drawing new ones each epoch. shift: px that a digit may lie beyond the canvas. treatment: what is done to the canvas. size: side in px
+    to which it is rescaled by area.
     """
 
     canvas: int
     places: int = 1
     fixed: bool = False
+    shift: int = 0
     treatment: Treatment = "none"
     size: int | None = None
     seed: int = 0
@@ -132,10 +134,11 @@ class PlacedDigits(ImageData):
 
     def draw(self, digit: Int[Tensor, "n"], placement: Int[Tensor, "n"]) -> Float[Tensor, "n 1 H W"]:
         """Images [n, 1, H, W] in [0, 1] of these digits in these placements."""
-        side, size = self.placing.canvas, self.placing.size
+        side, shift, size = self.placing.canvas, self.placing.shift, self.placing.size
         noise = Noise.of(self.placing.seed, self.glyphs.ids[digit]).fork(placement)
         split = SPLIT_NUMBERS[self.info.split]
-        images = _pasted(self.glyphs.pixels[digit], side, noise.uniform(split, 2, lane=PLACE))  # [n, S, S]
+        images = _pasted(self.glyphs.pixels[digit], side + 2 * shift, noise.uniform(split, 2, lane=PLACE))
+        images = images[:, shift : shift + side, shift : shift + side]  # [n, S, S]
         if self.placing.treatment == "gaussian":
             images = _with_gaussian(images, noise.uniform(split, side * side, lane=NOISE))
         elif self.placing.treatment == "salt-and-pepper":

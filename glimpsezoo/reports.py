@@ -139,8 +139,16 @@ def _attacked(result: Result) -> list[str]:
         lines.append("| " + " | ".join(cells) + " |")
     doubted = {name: check for name, check in (result.masking.checks if result.masking else {}).items() if check["verdict"] != "ok"}
     for name, check in doubted.items():
-        lines += ["", f"`{_cell(name)}` is {check['verdict']}: {_cell({key: value for key, value in check.items() if key != 'verdict'})}."]
+        numbers = ", ".join(f"{key.replace('_', ' ')} {_said(value)}" for key, value in check.items() if key != "verdict")
+        lines += ["", f"`{_cell(name)}` is {check['verdict']}: {_cell(numbers)}."]
     return [*lines, ""]
+
+
+def _said(value: object) -> str:
+    """A check's number to three digits, or several of them."""
+    if isinstance(value, list | tuple):
+        return " ".join(map(_said, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _made(card: Card) -> list[str]:

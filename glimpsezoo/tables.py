@@ -202,6 +202,7 @@ def attack_text(attack: Attack) -> str:
         parts.append(f"mean of {attack.evaluations} evaluations")
     parts += [f"aimed at {attack.target}"] if attack.target != "final" else []
     parts += ["looks frozen"] if attack.path == "frozen" else []
+    parts += ["not what masking judges"] if attack.space != "pixels" else []
     if attack.exit_rule:
         before, after = attack.clean, attack
         parts.append(

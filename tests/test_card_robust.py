@@ -13,7 +13,8 @@ def test_a_readme_has_exits_corruptions_and_attacks(tmp_path: Path) -> None:
     point = RESULT["anytime"]["curve"][0]
     curve = [{**point, "top1": estimate(0.7), "macs_mean": 4e6}, {**point, "rule": "fixed", "top1": estimate(0.9), "macs_mean": 9e6}]
     anytime = {"curve": curve, "area": 0.83, "calibrated_on": "calibration", "equal_accuracy": None}
-    checks = {"huge_eps": {"accuracy": 0.4, "verdict": "unreliable"}, "locator": {"reached": 1.0, "verdict": "ok"}}
+    bad = {"eps": [8 / 255, 0.5], "only_black": 12, "verdict": "unreliable"}
+    checks = {"black_box": bad, "locator": {"reached": 1.0, "verdict": "ok"}}
     found = result("mgnet", anytime=anytime, masking={"verdict": "unreliable", "checks": checks})
     text = card_text(make_card(tmp_path / "cnn4.digits"), found)
     assert "| confidence | 0.9 | 70.0 | 68.0 to 72.0 | 1.50 | 4.000 M |" in text
@@ -21,7 +22,7 @@ def test_a_readme_has_exits_corruptions_and_attacks(tmp_path: Path) -> None:
     assert "this is not ImageNet-C" in text
     assert "mCE 90.0 against cnn4" in text
     assert "| pgd | 50.0 | 40.0 to 60.0 | unreliable | linf 8/255 in pixels, 10 steps, 500 images |" in text
-    assert "`huge_eps` is unreliable: {'accuracy': 0.4}." in text
+    assert "`black_box` is unreliable: eps 0.0314 0.5, only black 12." in text
     assert "`locator`" not in text
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from test_records import RESULT
 
 from glimpsezoo.records import Result
-from glimpsezoo.tables import print_results
+from glimpsezoo.tables import attack_text, print_results
 
 
 def estimate(value: float) -> dict[str, Any]:
@@ -74,6 +74,14 @@ def test_an_attack_that_differs_by_model_is_told_by_model() -> None:
     text = " ".join(printed(result("mgnet"), result("pyramid", eot=5)).split())
     assert "pgd of mgnet: linf 8/255 in pixels, 10 steps, 500 images." in text
     assert "pgd of pyramid: linf 8/255 in pixels, 10 steps, 500 images, 5 samples a gradient." in text
+
+
+def test_an_attack_in_other_units_than_pixels_is_not_what_the_verdict_is_about() -> None:
+    paper = result("mgnet")
+    (attack,) = paper.attacks
+    text = attack_text(attack.model_copy(update={"space": "normalised"}))
+    assert text == "linf 8/255 in normalised, 10 steps, 500 images, not what masking judges"
+    assert "masking" not in attack_text(attack)
 
 
 def test_many_attacks_have_a_table_of_their_own() -> None:

@@ -10,6 +10,7 @@ from glimpsezoo.commands import options
 
 if TYPE_CHECKING:
     from glimpsezoo.workflows.measuring import RunWork
+    from glimpsezoo.workflows.requests import RunRequest
 
 
 @click.command()
@@ -61,10 +62,28 @@ def run(models: tuple[str, ...], **given: Any) -> int:
       glimpsezoo run mgnet --data imagenet100 --set backbone=resnet50 --checkpoint none --measure flops
     """
     from glimpsezoo.tables import comparison_json, print_comparison, print_results
-    from glimpsezoo.workflows.requests import RunRequest
     from glimpsezoo.workflows.running import prepare
 
-    request = RunRequest(
+    work = prepare(_request(models, given))
+    options.say(work.summary())
+    for note in work.notes:
+        options.say(note)
+    _follow(work)
+    outcome = work.finish()
+    options.say(outcome.summary)
+    if given["as_json"]:
+        click.echo(comparison_json(outcome.results, outcome.comparison))
+    else:
+        console = options.stdout()
+        print_results(outcome.results, console)
+        print_comparison(outcome.comparison, outcome.results, console)
+    return 0 if all(result.run.status == "done" for result in outcome.results) else 1
+
+
+def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
+    from glimpsezoo.workflows.requests import RunRequest
+
+    return RunRequest(
         models=models,
         data=given["data"],
         data_dir=given["data_dir"],
@@ -84,20 +103,6 @@ def run(models: tuple[str, ...], **given: Any) -> int:
         fresh=given["fresh"],
         update_card=given["update_card"],
     )
-    work = prepare(request)
-    options.say(work.summary())
-    for note in work.notes:
-        options.say(note)
-    _follow(work)
-    outcome = work.finish()
-    options.say(outcome.summary)
-    if given["as_json"]:
-        click.echo(comparison_json(outcome.results, outcome.comparison))
-    else:
-        console = options.stdout()
-        print_results(outcome.results, console)
-        print_comparison(outcome.comparison, outcome.results, console)
-    return 0 if all(result.run.status == "done" for result in outcome.results) else 1
 
 
 def _follow(work: "RunWork") -> None:

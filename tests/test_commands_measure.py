@@ -141,6 +141,17 @@ def test_a_stopped_run_goes_on_where_it_was(run: Ask, monkeypatch: pytest.Monkey
     assert "0 blocks measured, 7 reused" in run(*words).err
 
 
+def test_the_time_said_has_the_verdict_on_attacks_in_it_until_that_is_known(run: Ask, monkeypatch: pytest.MonkeyPatch):
+    from glimpsezoo.workflows import measuring
+
+    monkeypatch.setattr(measuring, "seconds_an_image", lambda *given: 1.0)
+    words = ("cnn4", *UNTRAINED, "--measure", "pgd", "--set", "pgd.steps=2", "--set", "masking.steps=3", "--set", "masking.queries=5")
+    attack = 2 * 3  # steps, each forward and backward
+    verdict = 7 * 3 * 3 + 5 + attack  # APGD at seven eps, Square, the attack itself
+    assert f"about {20 * (1 + (1 + attack) + verdict)} s" in run(*words).err  # clean, attacked, judged
+    assert "about 1 s (2 blocks measured already)" in run(*words).err
+
+
 def test_a_failed_condition_leaves_the_others(run: Ask, monkeypatch: pytest.MonkeyPatch):
     from glimpsezoo.corruptions.condition import Corruption
 

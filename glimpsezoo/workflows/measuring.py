@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from glimpsezoo.anytime import Calibration, calibrate
+from glimpsezoo.attacks.base import Attack
 from glimpsezoo.attacks.masking import masking
 from glimpsezoo.cards import RESULT, ROWS, file_name, write_whole
 from glimpsezoo.corruptions.published import CorruptedFolders
@@ -53,6 +54,7 @@ from glimpsezoo.workflows.planning import (
     comparable,
     corruption_plan,
     rule_for_attacks,
+    verdict_passes,
 )
 from glimpsezoo.workflows.requests import Outcome, RunRequest
 
@@ -167,25 +169,30 @@ class RunWork:
             if planned.last_of is not None:
                 planned.last_of.forget()
             done += whole
-        for found in self.findings:
+        for index, found in enumerate(self.findings):
             self._look_closer(found, lambda label, done=done: on_progress(label, done))
+            done += self._verdict_seconds(index)
 
     def _look_closer(self, found: Findings, report: Callable[[str], None]) -> None:
         """What is no evaluation of the whole data: whether attacks can be believed, and speed."""
         if found.attacks and self.few is not None:
             report(f"{found.name}: can its attacks be believed?")
-            found.masking = self._masking(found, limited(self.few, MASKED))
+            found.masking = self._masking(found, limited(self.few, MASKED), self._verdict_id(found))
         if "speed" in self.measures.sections and self.data is not None:
             report(f"{found.name}: speed")
             found.speed = speed_section(found.model, self.data, found.rules[-1] if found.rules else None)
 
-    def _masking(self, found: Findings, data: ImageData) -> Masking:
-        """The verdict on attacks, which is kept like a unit: found once."""
-        job, settings = Job(found.model, found.name, data), self.measures.masking
-        reported = next((attack for attack in found.attacks if comparable(attack)), None)
+    def _verdict_id(self, found: Findings) -> str:
+        """Under which the verdict on attacks is kept, like a unit: it is found once."""
+        assert self.few is not None
+        data, reported = limited(self.few, MASKED), _reported(found)
         attack = [reported.name, reported.parameters] if reported else None
-        identity = {**identity_of(job, self.request.seed), "masking": [settings.model_dump(mode="json"), attack]}
-        name = unit_id(identity, 0, len(data))
+        settings = self.measures.masking.model_dump(mode="json")
+        identity = {**identity_of(Job(found.model, found.name, data), self.request.seed), "masking": [settings, attack]}
+        return unit_id(identity, 0, len(data))
+
+    def _masking(self, found: Findings, data: ImageData, name: str) -> Masking:
+        """The verdict on attacks. name: under which it is kept."""
         known = None if self.request.fresh else self.store.read_finding(name)
         if known is not None:
             with contextlib.suppress(ValidationError):  # a damaged file is found again
@@ -194,7 +201,7 @@ class RunWork:
         device = self.request.device
         with evaluating(found.model):
             images, labels, ids = (tensor.to(device) for tensor in (batch.images, batch.labels, batch.ids))
-            verdict = masking(found.model, images, labels, ids, settings, reported)
+            verdict = masking(found.model, images, labels, ids, self.measures.masking, _reported(found))
         self.store.write_finding(name, verdict.to_json())
         return verdict
 
@@ -209,7 +216,15 @@ class RunWork:
 
     @property
     def expected_seconds(self) -> float:
-        return sum(self._seconds(planned) for planned in self.plan)
+        return sum(self._seconds(planned) for planned in self.plan) + sum(map(self._verdict_seconds, range(len(self.models))))
+
+    def _verdict_seconds(self, index: int) -> float:
+        """How long the verdict on a model's attacks should take, if it is not known."""
+        found = self.findings[index]
+        if not found.attacks or self.few is None:
+            return 0.0
+        passes = verdict_passes(self.measures.masking, found.model, _reported(found))
+        return min(MASKED, len(self.few)) * passes * self._cost[index]
 
     def _estimate(self) -> tuple[float, int]:
         """Seconds that are left to measure, and how many blocks are measured already."""
@@ -219,6 +234,9 @@ class RunWork:
             finished = 0 if self.request.fresh else sum(self.store.has(unit) for unit in ids)
             reused += finished
             seconds += self._seconds(planned) * (1 - finished / len(ids))
+        for index, found in enumerate(self.findings):
+            if found.attacks and (self.request.fresh or self.store.read_finding(self._verdict_id(found)) is None):
+                seconds += self._verdict_seconds(index)
         return seconds, reused
 
     def finish(self) -> Outcome:
@@ -302,6 +320,11 @@ class RunWork:
         if self.request.checkpoint == "timm":
             return Checkpoint(uri=choice.full_name, revision=None, sha256=weights_hash(self.models[index].state_dict()))
         return None
+
+
+def _reported(found: Findings) -> Attack | None:
+    """The attack that the verdict stands beside, if it is of the kind that can be judged."""
+    return next((attack for attack in found.attacks if comparable(attack)), None)
 
 
 def _made_with(corrupted: list[Planned], published: CorruptedFolders | None) -> tuple[tuple[str, ...], str]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from glimpsezoo.anytime import Calibration
 from glimpsezoo.attacks.base import Attack
+from glimpsezoo.attacks.masking import CURVE
+from glimpsezoo.attacks.settings import MaskingSettings
 from glimpsezoo.conditions import Clean, Condition, Remembered
 from glimpsezoo.corruptions.condition import Corruption
 from glimpsezoo.corruptions.presets import preset_for
@@ -139,8 +141,6 @@ def attack_plan(subjects: Subjects, index: int, attacks: Sequence[Attack]) -> It
     for attack in attacks:
         settings, rule = attack.settings, attack.exit_rule if attack.attacks_the_exit else None
         condition: Condition = Remembered(attack) if settings.evaluations > 1 else attack
-        gradient = 0.0 if attack.name == "square" else BACKWARD
-        cost = settings.steps * settings.restarts * settings.eot * (1 + gradient)
         for run in range(settings.evaluations):
             job = subjects.job(index, subjects.few, condition, rule)
             yield Planned(
@@ -149,7 +149,7 @@ def attack_plan(subjects: Subjects, index: int, attacks: Sequence[Attack]) -> It
                 ("attack", attack.name, run),
                 attack.name,
                 job,
-                passes=1 + (cost if run == 0 else 0),
+                passes=1 + (attack_passes(attack) if run == 0 else 0),
                 seed=subjects.seed + run,
                 last_of=condition if isinstance(condition, Remembered) and run == settings.evaluations - 1 else None,
             )
@@ -158,6 +158,20 @@ def attack_plan(subjects: Subjects, index: int, attacks: Sequence[Attack]) -> It
     for threshold, rule in rules.items():
         job = subjects.job(index, subjects.few, None, rule)
         yield Planned(index, "attacks", ("exit-clean", threshold), "exits", job, seed=subjects.seed)
+
+
+def attack_passes(attack: Attack) -> float:
+    """What an attack costs an image, in forward passes."""
+    settings, gradient = attack.settings, 0.0 if attack.name == "square" else BACKWARD
+    return settings.steps * settings.restarts * settings.eot * (1 + gradient)
+
+
+def verdict_passes(settings: MaskingSettings, model: GlimpseModel, reported: Attack | None) -> float:
+    """What the verdict on attacks costs an image, in forward passes; its few derivatives are not counted."""
+    ascents = len(CURVE) + 1 + (reported is not None)  # at every eps, at the huge one, at that of the reported attack
+    runs = settings.eot if model.stochastic else 1
+    searched = runs * (ascents * settings.steps * (1 + BACKWARD) + settings.queries)
+    return searched + (attack_passes(reported) if reported else 0)
 
 
 def rule_for_attacks(found: Calibration, chosen: float | None) -> ExitRule | None:

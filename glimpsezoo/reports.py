@@ -104,7 +104,7 @@ def _exits(result: Result) -> list[str]:
     for each in anytime.curve:
         cells = [
             each.rule,
-            f"{each.threshold:.4g}",
+            f"{each.threshold:.8g}",  # those of a sure model differ in their last digits
             percent(each.top1),
             interval(each.top1),
             f"{each.steps_mean:.2f}",

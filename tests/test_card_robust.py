@@ -11,13 +11,21 @@ from glimpsezoo.reports import card_text
 
 def test_a_readme_has_exits_corruptions_and_attacks(tmp_path: Path) -> None:
     point = RESULT["anytime"]["curve"][0]
-    curve = [{**point, "top1": estimate(0.7), "macs_mean": 4e6}, {**point, "rule": "fixed", "top1": estimate(0.9), "macs_mean": 9e6}]
+    sure = {**point, "top1": estimate(0.8), "macs_mean": 8e6}
+    curve = [
+        {**point, "top1": estimate(0.7), "macs_mean": 4e6},
+        {**sure, "threshold": 0.9999552369117737},
+        {**sure, "threshold": 0.9999999403953552},
+        {**point, "rule": "fixed", "top1": estimate(0.9), "macs_mean": 9e6},
+    ]
     anytime = {"curve": curve, "area": 0.83, "calibrated_on": "calibration", "equal_accuracy": None}
     bad = {"eps": [8 / 255, 0.5], "only_black": 12, "verdict": "unreliable"}
     checks = {"black_box": bad, "locator": {"reached": 1.0, "verdict": "ok"}}
     found = result("mgnet", anytime=anytime, masking={"verdict": "unreliable", "checks": checks})
     text = card_text(make_card(tmp_path / "cnn4.digits"), found)
     assert "| confidence | 0.9 | 70.0 | 68.0 to 72.0 | 1.50 | 4.000 M |" in text
+    assert "| confidence | 0.99995524 | 80.0" in text
+    assert "| confidence | 0.99999994 | 80.0" in text
     assert "| fog | 50.0 | 50.0 | 50.0 | 50.0 |  |" in text
     assert "this is not ImageNet-C" in text
     assert "mCE 90.0 against cnn4" in text

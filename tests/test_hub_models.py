@@ -9,6 +9,7 @@ import pytest
 import torch
 from commanding import RECIPE, make_card, put_weights, rewrite
 from hub_server import TOKEN, Client, Fault, HubServer
+from made_data import mnist
 from safetensors.torch import save
 
 from glimpsezoo.cards import Card
@@ -117,6 +118,21 @@ def test_a_card_without_weights_takes_them_from_the_repository_that_it_names(hub
     assert "are not those that card 'cnn4.digits.mine' names (another sha256)" in other
     assert "has another model or task" in misfit
     assert [path.name for path in (client.folder / "none").iterdir()] == ["config.json"]
+
+
+def test_a_model_s_name_alone_fetches_its_data_and_the_weights_of_its_card(hub: HubServer, client: Client, tmp_path: Path) -> None:
+    made = make_card(tmp_path / "made" / "cnn4.mnist", data="mnist")
+    commit = hub.repository("me/net", made.folder).head
+    hub.repository("ylecun/mnist", mnist(tmp_path / "copy"), kind="datasets")
+    named = client.folder / "zoo_cards" / "cnn4.mnist"
+    named.mkdir(parents=True)
+    (named / "config.json").write_bytes((made.folder / "config.json").read_bytes())
+    rewrite(Card.read(named), hub="me/net")
+    answer = client.command("run", "cnn4", "--data", "mnist", "-o", "out")
+    assert answer.status == 0, answer.err
+    assert checkpoint(client) == {"uri": NAME, "revision": commit, "sha256": sha256(made)}
+    assert hub.gets("model.safetensors")
+    assert hub.gets("test-00000-of-00001.parquet")
 
 
 def test_a_training_starts_from_a_card_of_the_hub(hub: HubServer, client: Client) -> None:

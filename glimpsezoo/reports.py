@@ -53,13 +53,19 @@ def _metadata(card: Card, result: Result | None) -> list[str]:
     """Model-card metadata of the Hub (YAML)."""
     config = card.config
     lines = [f"license: {config.license}", "library_name: glimpsezoo", "pipeline_tag: image-classification"]
-    lines += ["tags:", "- glimpsezoo", f"- {json.dumps(config.model)}", "datasets:", f"- {json.dumps(config.data.name)}"]
+    lines += ["tags:", "- glimpsezoo", f"- {json.dumps(config.model)}", "datasets:", f"- {json.dumps(_data_set(card, result))}"]
     lines += ["metrics:", "- accuracy"]
     if result and result.accuracy:
         lines += ["model-index:", f"- name: {json.dumps(config.name)}", "  results:", "  - task:", "      type: image-classification"]
-        lines += ["    dataset:", f"      name: {json.dumps(result.data.name)}", f"      type: {json.dumps(result.data.name)}"]
+        lines += ["    dataset:", f"      name: {json.dumps(result.data.name)}", f"      type: {json.dumps(_data_set(card, result))}"]
         lines += [f"      split: {result.data.split}", "    metrics:", "    - type: accuracy", f"      value: {result.accuracy.top1.value}"]
     return lines
+
+
+def _data_set(card: Card, result: Result | None) -> str:
+    """Its id on the Hub, of data that come from there; else the name that `--data` takes."""
+    source = (result.data.source if result else None) or card.config.data.name
+    return source.removeprefix("hf:").partition("@")[0] if source.startswith("hf:") else card.config.data.name
 
 
 def _numbers(result: Result) -> list[str]:

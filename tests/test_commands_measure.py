@@ -172,7 +172,7 @@ def test_a_failed_condition_leaves_the_others(run: Ask, monkeypatch: pytest.Monk
     assert found["errors"][0]["unit"]
 
 
-def test_images_that_are_too_small_are_left_out_by_default_and_refused_when_asked(run: Ask, tmp_path: Path):
+def test_images_that_are_too_small_to_corrupt_are_refused(run: Ask, tmp_path: Path):
     for label in ("a", "b"):
         for index in range(12):
             path = tmp_path / "faces" / label / f"{index}.png"

@@ -13,8 +13,9 @@ from torch import Tensor
 import glimpsezoo as gz
 from glimpsezoo.attacks import masking as module
 from glimpsezoo.attacks.derivatives import compare, inner_points
+from glimpsezoo.attacks.gradient import PGD
 from glimpsezoo.attacks.masking import masking, sign_test
-from glimpsezoo.attacks.settings import MaskingSettings
+from glimpsezoo.attacks.settings import MaskingSettings, PGDSettings
 from glimpsezoo.noise import Noise
 from glimpsezoo.records import Masking
 from glimpsezoo.regions import Decision
@@ -94,10 +95,25 @@ def test_a_black_box_that_breaks_more_is_masking() -> None:
 
 def test_a_loss_that_falls_with_eps_is_masking(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([0.5, 1.0, 0.96, 3.0, 1.2, 9.0])
-    monkeypatch.setattr(module, "_ascent", lambda victim, noise, settings, eps: (torch.full((40,), next(losses)), torch.ones(40)))
+    monkeypatch.setattr(module, "_ascent", lambda victim, noise, settings, eps, steps: (torch.full((40,), next(losses)), torch.ones(40)))
     check = verdict_of(planted(Net)).checks["loss_in_eps"]
     assert check["largest_fall"] == pytest.approx(0.6)
     assert check["verdict"] == "unreliable"
+
+
+def test_a_reported_attack_is_held_against_a_longer_one() -> None:
+    model, (_, images, labels) = planted(Net), trained_net()
+    settings = MaskingSettings.parse({"steps": 5, "queries": 20, "strong_steps": 30}, owner="masking")
+
+    def reported(**given: Any) -> dict[str, Any]:
+        attack = PGD(PGDSettings.parse({"eps": 0.3, **given}, owner="pgd"))
+        return masking(model, images, labels, torch.arange(len(images)), settings, attack).checks["reported"]
+
+    weak, long = reported(steps=1, step_size=0.001), reported(steps=30)
+    assert (weak["verdict"], long["verdict"]) == ("unreliable", "ok")
+    assert weak["only_stronger"] > 0.5 * len(images)
+    assert weak["only_reported"] == 0
+    assert (weak["attack"], weak["eps"], weak["steps"]) == ("pgd", 0.3, 30)
 
 
 def test_the_sign_test_is_the_tail_of_the_binomial() -> None:

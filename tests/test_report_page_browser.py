@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commanding import ask
 from measured import result
 from test_report_page import EVIL, entries, trace
 from test_trace_pictures import traced
@@ -50,6 +51,14 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Any]:
     for context in contexts:
         context.close()
     assert not said
+
+
+def test_the_leaderboard_of_the_shipped_cards_fits_a_desktop(show: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    cards = [folder.name for folder in (Path(__file__).parent.parent / "zoo_cards").iterdir() if folder.name.endswith(".digits")]
+    assert ask(capsys, "report", *cards, "--traces", "0", "-o", tmp_path / "cards.html").status == 0
+    page = show((tmp_path / "cards.html").read_text(), width=1280)
+    wide, there = page.locator("#board").evaluate("table => [table.scrollWidth, table.parentElement.clientWidth]")
+    assert wide <= there
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -29,7 +29,10 @@ class Attack(Condition, Generic[A]):
 
     The attacker knows model and label and draws noise of its own: starts and queries belong to an image and a seed, and the noises
     that it runs a stochastic model with are never those of a measured run (`Noise.of(seed, ids)` with any seed).
+    sees_gradients: false for a black box, to which a model's surrogate makes no difference.
     """
+
+    sees_gradients: ClassVar[bool] = True
 
     def __init__(self, settings: A, exit_rule: ExitRule | None = None) -> None:
         self.settings, self.exit_rule = settings, exit_rule
@@ -49,7 +52,7 @@ class Attack(Condition, Generic[A]):
         settings = self.settings
         names = ("norm", "eps", "space", "steps", "restarts", "eot", "evaluations", "target", "path")
         said = {name: getattr(settings, name) for name in names}
-        return {"name": self.name, **said, "step_size": settings.step, "surrogate": model.surrogate}
+        return {"name": self.name, **said, "step_size": settings.step, "surrogate": model.surrogate if self.sees_gradients else None}
 
     def check(self, model: GlimpseModel[Any]) -> None:
         """Raises `GlimpseZooError` for a model that this attack cannot be run on."""

@@ -85,7 +85,7 @@ def masking(
 
 
 def _by_attacks(victim: Victim, noise: Noise, settings: MaskingSettings) -> dict[str, dict[str, Any]]:
-    found = {eps: _ascent(victim, noise, settings, eps) for eps in (*CURVE, HUGE)}
+    found = {eps: _ascent(victim, noise, settings, eps, settings.steps) for eps in (*CURVE, HUGE)}
     accuracy = {eps: 1 - success.mean().item() for eps, (_, success) in found.items()}
     losses = [loss.mean().item() for loss, _ in found.values()]
     fall = max(0.0, *((before - after) / max(before, LEAST_LOSS) for before, after in pairwise(losses)))
@@ -103,10 +103,10 @@ def _by_attacks(victim: Victim, noise: Noise, settings: MaskingSettings) -> dict
     }
 
 
-def _ascent(victim: Victim, noise: Noise, settings: MaskingSettings, eps: float) -> tuple[Tensor, Tensor]:
+def _ascent(victim: Victim, noise: Noise, settings: MaskingSettings, eps: float, steps: int) -> tuple[Tensor, Tensor]:
     """The highest loss [B] and the greatest success [B] at this eps."""
     eot = settings.eot if victim.model.stochastic else 1
-    attack = APGDSettings.parse({"eps": eps, "steps": settings.steps, "eot": eot}, owner="masking")
+    attack = APGDSettings.parse({"eps": eps, "steps": steps, "eot": eot}, owner="masking")
     ascent = Ascent(victim, random_start(victim.images, "Linf", eps, noise), cross_entropy, attack, 0)
     _, success, _ = ascent.run()
     return ascent.best.loss, success
@@ -128,12 +128,12 @@ def _reported(victim: Victim, noise: Noise, settings: MaskingSettings, reported:
     """Paired counts of the images that the reported attack and APGD alone break, at the reported eps."""
     eps, eot = reported.settings.eps, settings.eot if victim.model.stochastic else 1
     weak = _broken(victim, reported.apply(victim.images, victim.labels, ids, victim.model), eot)
-    strong = _ascent(victim, noise, settings, eps)[1] >= 0.5
+    strong = _ascent(victim, noise, settings, eps, settings.strong_steps)[1] >= 0.5
     only_stronger, only_reported = int((strong & ~weak).sum()), int((weak & ~strong).sum())
     p, gain = sign_test(only_stronger, only_reported), (only_stronger - only_reported) / len(victim)
     verdict: Verdict = "ok" if gain <= WEAK_OK else "unreliable" if gain > WEAK_BAD and p < BLACK_P else "suspect"
     counts = {"only_stronger": only_stronger, "only_reported": only_reported, "p": p}
-    return {"attack": reported.name, "eps": eps, "steps": settings.steps, **counts, "verdict": verdict}
+    return {"attack": reported.name, "eps": eps, "steps": settings.strong_steps, **counts, "verdict": verdict}
 
 
 def _broken(victim: Victim, images: Float[Tensor, "B C H W"], runs: int) -> Bool[Tensor, "B"]:

@@ -30,11 +30,11 @@ Length = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=Fa
 class AttackSettings(Settings):
     """What every attack has. Lengths (eps, step_size) are in `space`: 'pixels' means those in [0, 1].
 
-    eps: the most that an image may change, in the norm; by default 8/255 in Linf and 0.5 in L2. steps: iterations (queries, for a
-    black box). step_size: of one iteration; by default 2.5 eps / steps (Madry et al., 2018). restarts: runs from different random
-    starts, of which the best counts. eot: runs of a stochastic model, each with other noise, that a gradient or a loss is the mean of.
-    evaluations: how often success is measured, each time with other noise of the model; it changes nothing in the attack.
-    target: the prediction to make wrong: the last one, that of any step, or the one at the exit (which needs an exit rule).
+    norm: how the change of an image is measured. eps: the most that it may be; by default 8/255 in Linf and 0.5 in L2. steps:
+    iterations (queries, for a black box). step_size: of one iteration; by default 2.5 eps / steps (Madry et al., 2018). restarts: runs
+    from different random starts, of which the best counts. eot: runs of a stochastic model, each with other noise, that a gradient or a
+    loss is the mean of. evaluations: how often success is measured, each time with other noise of the model; it changes nothing in the
+    attack. target: the prediction to make wrong: the last one, that of any step, or the one at the exit (which needs an exit rule).
     path: whether the attacked run chooses its looks, or keeps those of the clean run. seed: of all that is random.
     """
 
@@ -157,10 +157,12 @@ class PaperPGDSettings(AttackSettings):
 class MaskingSettings(Settings):
     """How the masking verdict is reached. steps: of the white-box attack at each eps. queries: of the black-box attack.
 
-    eot: runs that a gradient of a stochastic model is the mean of. seed: of all that is random.
+    strong_steps: of the white-box attack that the reported one, which may be a long one, is held against. eot: runs that a gradient of a
+    stochastic model is the mean of. seed: of all that is random.
     """
 
     steps: int = Field(20, ge=1)
     queries: int = Field(200, ge=1)
+    strong_steps: int = Field(100, ge=1)
     eot: int = Field(2, ge=1)
     seed: int = Field(0, ge=0, lt=2**32)

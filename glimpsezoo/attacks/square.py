@@ -36,6 +36,7 @@ class Square(Attack[SquareSettings]):
     """
 
     name = "square"
+    sees_gradients = False
 
     def perturb(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
         return where_right(victim, noise, self._attacked)

@@ -93,7 +93,7 @@ def style_sheet() -> str:
 _STYLE = """
 *{box-sizing:border-box}
 html{color-scheme:light dark}
-body{margin:0 auto;max-width:1100px;padding:16px;background:var(--paper);color:var(--ink);
+body{margin:0 auto;max-width:1280px;padding:16px;background:var(--paper);color:var(--ink);
   font:16px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.6rem;line-height:1.2;margin:.5em 0}
 h2{font-size:1.25rem;margin:2em 0 .4em;padding-top:.4em;border-top:1px solid var(--rule)}
@@ -109,7 +109,8 @@ table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nu
 th,td{padding:5px 10px;text-align:right;border-bottom:1px solid var(--rule);white-space:nowrap;overflow-wrap:normal}
 th:first-child,td.words,th.words{text-align:left}
 tbody th{font-weight:600;max-width:16rem;white-space:normal;overflow-wrap:anywhere;min-width:9rem}
-thead th{white-space:normal;min-width:5rem;vertical-align:bottom}#board thead th{white-space:nowrap;min-width:0}
+thead th{white-space:normal;min-width:5rem;vertical-align:bottom}#board thead th{min-width:0}#board th,#board td{padding:5px 7px}
+.beside{display:block;color:var(--muted);font-size:.8rem}
 th button{all:unset;cursor:pointer;font-weight:600;padding:4px 2px}
 th button::after{content:' \\2195';color:var(--muted)}
 th[aria-sort=ascending] button::after{content:' \\2191';color:inherit}

@@ -35,8 +35,8 @@ class Answer:
     """What the zoo has beside a printed row.
 
     ours: its number, a share in [0, 1]. cost: in the unit of the printed one, by the paper's convention. measured: MACs of what ran, an
-    image. locations: where images were looked at beyond the first look, on average. data: what `ours` was measured on. missing: why there
-    is no number.
+    image. locations: where images were looked at beyond the first look, on average. masking: the verdict on attacked accuracy. data: what
+    `ours` was measured on. missing: why there is no number.
     """
 
     row: PrintedRow
@@ -45,6 +45,7 @@ class Answer:
     measured: float | None = None
     parameters: int | None = None
     locations: float | None = None
+    masking: str = ""
     data: str = ""
     missing: str = ""
 
@@ -90,6 +91,7 @@ def columns(table: AnsweredTable) -> list[Column]:
         Column("method", lambda answer: answer.row.method, words=True),
         Column(f"{number}, printed", lambda answer: _printed(answer.row.printed)),
         Column(f"{number}, ours (95 %)", _ours),
+        Column("masking", lambda answer: answer.masking, words=True),
         Column("", lambda answer: answer.verdict(printed), words=True),
         Column("parameters, printed", lambda answer: _count(answer.row.parameters)),
         Column("ours", lambda answer: _count(answer.parameters)),
@@ -196,6 +198,7 @@ def as_rows(reproductions: Sequence[Reproduction]) -> list[dict[str, Any]]:
             "low": answer.ours.low if answer.ours else None,
             "high": answer.ours.high if answer.ours else None,
             "images": answer.ours.n if answer.ours else None,
+            "masking": answer.masking or None,
             "verdict": answer.verdict(table.printed),
             "cost": "speed-up" if table.printed.speed_up_over else "MACs",
             "cost_printed": answer.row.cost,

@@ -110,7 +110,12 @@ def _first(column: Column) -> str:
 
 def _board_cell(column: Column, entry: Entry, *, first: bool) -> Html:
     cell = column.cell(entry)
-    said: str = element("span", cell.text, class_=f"verdict {cell.text.replace(' ', '-')}") if column.heading == "masking" else cell.text
+    number, bracket, rest = cell.text.partition(" (")
+    said: str = cell.text
+    if column.heading == "masking":
+        said = element("span", cell.text, class_=f"verdict {cell.text.replace(' ', '-')}")
+    elif bracket and not column.words:  # an interval stands below its number
+        said = join(number, " ", element("span", f"({rest}", class_="beside"))
     tag, scope = ("th", "row") if first else ("td", None)
     return element(tag, said, scope=scope, class_=_kind(column), data_value=cell.value)
 

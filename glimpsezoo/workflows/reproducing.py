@@ -13,6 +13,7 @@ from glimpsezoo.cost import count_macs
 from glimpsezoo.data.config import task_of
 from glimpsezoo.driver import rollout
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
+from glimpsezoo.pages.board import UNCHECKED
 from glimpsezoo.pages.paper import Answer, AnsweredTable, Reproduction, markdown, plots
 from glimpsezoo.papers import PrintedRow, PrintedTable, PrintedTables
 from glimpsezoo.pictures.svg import svg_file
@@ -93,6 +94,7 @@ class _Zoo:
             cost=self._cost(table, row),
             measured=_measured(row, result),
             locations=_locations(row, result),
+            masking=(result.masking.verdict if result.masking else UNCHECKED) if table.number == "attacked" else "",
             data=f"{result.data.name}, {result.data.split}",
         )
 

@@ -165,10 +165,17 @@ def _check_used(sets: Assignments, wanted: CorruptionWanted | AttackWanted | Non
             )
 
 
+def _in_short(indices: Sequence[int]) -> str:
+    """Several images by number, for a file's name; many of them by the first, the last and how many they are."""
+    if len(indices) > 4:
+        return f"{indices[0]}-to-{indices[-1]}-of-{len(indices)}"
+    return "-".join(map(str, indices)) or "0"
+
+
 def _path(request: TraceRequest) -> Path:
     """Where the picture goes."""
     if request.output is None:
-        what = "-".join(file.stem for file in request.files[:1]) or "-".join(map(str, request.indices[:4])) or "0"
+        what = "-".join(file.stem for file in request.files[:1]) or _in_short(request.indices)
         path = Path(f"{file_name(request.model.rstrip('/').rpartition('/')[2])}-{what}{'.html' if request.html else '.png'}")
     else:
         path = request.output

@@ -10,10 +10,10 @@ from commanding import ask
 from plugging import installed
 
 from glimpsezoo import GlimpseZooError, PaperSpec
-from glimpsezoo.pages.paper import markdown
-from glimpsezoo.papers import PrintedTables
+from glimpsezoo.pages.paper import Answer, markdown
+from glimpsezoo.papers import PrintedTable, PrintedTables
 from glimpsezoo.plugins import registry
-from glimpsezoo.records import Result
+from glimpsezoo.records import Estimate, Result
 from glimpsezoo.workflows.reproducing import reproduce, write_reproduction
 
 ROOT = Path(__file__).parent.parent
@@ -85,6 +85,13 @@ def test_an_error_is_what_is_left_of_accuracy_and_a_speed_up_is_over_the_tables_
     assert paper is not None
     assert found.answers[0].cost == pytest.approx(fully_connected / paper.value)
     assert found.answers[1].verdict(found.printed) == f"short by {100 * ours.value - 0.1:.2f}"
+
+
+def test_a_number_that_is_the_printed_one_is_reached() -> None:
+    printed = PrintedTable.parse({"title": "t", "caption": "", "number": "error", "row": [{"method": "m", "printed": 1.2}]}, owner="paper")
+    for error, verdict in ((0.012, "reached"), (0.0121, "within the interval"), (0.02, "short by 0.80")):
+        ours = Estimate(value=error, low=error - 0.001, high=error + 0.001, n=10_000, groups=10_000)
+        assert Answer(printed.row[0], ours=ours).verdict(printed) == verdict
 
 
 def test_early_exits_corruptions_and_locations_come_from_their_sections(tables: Path) -> None:

@@ -54,8 +54,8 @@ class Answer:
         printed = self.row.printed
         if self.ours is None or not isinstance(printed, float):
             return ""
-        lower = table.number == "error"
-        if (100 * self.ours.value <= printed) if lower else (100 * self.ours.value >= printed):
+        better = (printed - 100 * self.ours.value) * (1 if table.number == "error" else -1)
+        if better > -1e-9:  # 1.2 is no worse than 1.2, whatever floating point makes of it
             return "reached"
         if 100 * self.ours.low <= printed <= 100 * self.ours.high:
             return "within the interval"

@@ -13,13 +13,16 @@ takes one gradient step on the weights with z held fixed (M step). For glimpse k
 E_0 and E_k are cross-entropies in nats (10) of the classes after no and after k glimpses. Stages are greedy (2.2.1): a recipe's phase
 names the glimpse that it trains and lets only that glimpse's network and locator (with N0 in the first) change.
 
-A phase's options: `glimpse` (k; default: the last) and `search` (default true; false looks where the model predicts: fine-tuning, 2.2.2).
+A phase's options: `glimpse` (k; default: the last), `search` (default true; false looks where the model predicts: fine-tuning, 2.2.2) and
+`copy` (default false; true begins with copies of the networks of glimpse k - 1).
 
 What the paper leaves open, and what is done here:
 - The grid is kept inside [0, 1] x [0, 1]: a sigmoid reaches nothing else.
 - Equation 18 depends on z alone, which the M step holds fixed: it steers the search, and its value in the loss has no gradient.
 - Fine-tuning is the limit of infinite lambda, where z* and z- are the prediction: one E_k at that place is left.
 - Without a learned policy there is nothing to search: the loss is E_0 + E_k at the given place (table 3, "fixed at the center").
+- Where the glimpses before leave hardly an error on the training images, a second network that begins at random finds nothing that the
+  location term (lambda/2 z^2) does not outweigh, and looks where it happened to begin. `copy` begins where the glimpse before looked.
 - With shared weights (table 2) N1 cannot be fixed while N2 is trained: the later stage trains the one network through both its uses.
 """
 
@@ -56,7 +59,9 @@ def training_step(
 
     Raises `GlimpseZooError` for phase options that it does not know.
     """
-    glimpse, search = stage_of(model, phase.options)
+    glimpse, search, copy = stage_of(model, phase.options)
+    if copy and phase.step == 0:
+        begin_as_before(model, glimpse)
     searched = search and model.policy == "learned"
 
     def choose(images: Tensor, state: State, decision: Decision) -> Decision:
@@ -76,17 +81,29 @@ def training_step(
     return terms
 
 
-def stage_of(model: Ranzato, options: Mapping[str, Any]) -> tuple[int, bool]:
-    """The glimpse k that a phase trains, and whether it searches. Raises `GlimpseZooError`."""
-    values = {"glimpse": model.config.glimpses, "search": True, **options}
-    glimpse, search = values.pop("glimpse"), values.pop("search")
+def begin_as_before(model: Ranzato, glimpse: int) -> None:
+    """Copy the locator and the network of glimpse k - 1 into those of k."""
+    for networks in (model.locators, *([] if model.config.shared else [model.glimpses])):
+        networks[glimpse - 1].load_state_dict(networks[glimpse - 2].state_dict())
+
+
+def stage_of(model: Ranzato, options: Mapping[str, Any]) -> tuple[int, bool, bool]:
+    """The glimpse k that a phase trains, whether it searches, and whether it begins as a copy of the one before.
+
+    Raises `GlimpseZooError`.
+    """
+    values = {"glimpse": model.config.glimpses, "search": True, "copy": False, **options}
+    glimpse, search, copy = values.pop("glimpse"), values.pop("search"), values.pop("copy")
     if values:
-        raise GlimpseZooError(f"expected the phase options glimpse and search, got {next(iter(values))!r}: correct the recipe")
+        raise GlimpseZooError(f"expected the phase options glimpse, search and copy, got {next(iter(values))!r}: correct the recipe")
     if type(glimpse) is not int or not 1 <= glimpse <= model.config.glimpses:
         raise GlimpseZooError(f"expected the phase option glimpse to be 1 to {model.config.glimpses}, got {glimpse!r}: correct the recipe")
-    if type(search) is not bool:
-        raise GlimpseZooError(f"expected the phase option search to be true or false, got {search!r}: correct the recipe")
-    return glimpse, search
+    for name, value in {"search": search, "copy": copy}.items():
+        if type(value) is not bool:
+            raise GlimpseZooError(f"expected the phase option {name} to be true or false, got {value!r}: correct the recipe")
+    if copy and glimpse == 1:
+        raise GlimpseZooError("expected the phase option copy for glimpse 2 or a later one, got glimpse 1: correct the recipe")
+    return glimpse, search, copy
 
 
 def search_around(

@@ -1,6 +1,7 @@
 """The recipes: what each stage trains and what it leaves alone; and that training on a few made-up images gets somewhere."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fnmatch import fnmatch
 from importlib.resources import files
 from typing import Any
@@ -14,7 +15,7 @@ from glimpsezoo_ranzato.config import ConvolutionalConfig, FullyConnectedConfig,
 from glimpsezoo_ranzato.model import Ranzato
 from torch import Tensor
 
-from glimpsezoo import GlimpseModel, Task, TrainingPhase, rollout
+from glimpsezoo import GlimpseModel, GlimpseZooError, Task, TrainingPhase, rollout
 from glimpsezoo.recipes import PhaseRecipe, Recipe
 
 # Two pixels are an eighth of these images: the paper's lambda would hold every search at the prediction.
@@ -94,6 +95,26 @@ def _network(parameter: str) -> str:
     """glimpses.0.first.weight -> glimpses.0; low.first.weight -> low."""
     parts = parameter.split(".")
     return parts[0] if parts[0] == "low" else ".".join(parts[:2])
+
+
+def test_a_second_glimpse_may_begin_as_a_copy_of_the_first(phase: Callable[..., TrainingPhase]) -> None:
+    images, labels = made_up(8)
+    for settings in ({}, {"shared": True}):
+        model = Ranzato(RanzatoConfig.parse({**TINY, **settings}, owner="ranzato"), FOUR)
+        training.training_step(model, images, labels, phase(8, glimpse=2, copy=True))  # the first step of a phase
+        for networks in (model.locators, model.glimpses):
+            assert all(torch.equal(*pair) for pair in zip(networks[0].parameters(), networks[-1].parameters(), strict=True))
+    later = replace(phase(8, glimpse=2, copy=True), step=1)
+    torch.nn.init.zeros_(model.locators[1].weight)
+    training.training_step(model, images, labels, later)
+    assert not model.locators[1].weight.any()
+
+
+@pytest.mark.parametrize("options", [{"glimpse": 1, "copy": True}, {"glimpse": 2, "copy": 1}, {"glimpse": 2, "copies": True}])
+def test_options_that_say_nothing_are_errors(options: dict[str, Any], phase: Callable[..., TrainingPhase]) -> None:
+    model = Ranzato(RanzatoConfig.parse(TINY, owner="ranzato"), FOUR)
+    with pytest.raises(GlimpseZooError, match="correct the recipe"):
+        training.training_step(model, *made_up(8), phase(8, **options))
 
 
 def test_the_recipes_differ_from_the_plain_one_in_what_their_rows_say() -> None:

@@ -68,8 +68,9 @@ def take_steps(
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(fnmatch(name, pattern) for pattern in recipe.trainable))
     optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
-    for _ in range(steps):
-        losses = training.training_step(model, images, labels, phase(len(images), **recipe.options))
+    for step in range(steps):
+        told = replace(phase(len(images), **recipe.options), step=step)
+        losses = training.training_step(model, images, labels, told)
         optimiser.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         optimiser.step()

@@ -7,12 +7,10 @@ finished": a finished unit is a file of that name, and who measures one holds it
 import hashlib
 import json
 import os
-import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +25,7 @@ from torch import Tensor
 
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.records import Section
+from glimpsezoo.sources import module_hash
 
 _METADATA = b"glimpsezoo"
 _COLUMNS = {  # of `Rows`: shape and type
@@ -255,21 +254,6 @@ def source_hash(kind: type) -> str:
     Raises `GlimpseZooError` for a class without a source file (typed into an interpreter): nobody could tell later what was measured.
     """
     for name in (kind.__module__.partition(".")[0], kind.__module__):
-        if found := _module_hash(name):
+        if found := module_hash(name):
             return found
     raise GlimpseZooError(f"expected a class from a source file, got {kind.__name__} without one: measure it without a store")
-
-
-@cache
-def _module_hash(name: str) -> str | None:
-    module = sys.modules.get(name)
-    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
-    files = [(path.relative_to(folder).as_posix(), path) for folder in folders for path in folder.rglob("*.py")]
-    if not files and getattr(module, "__file__", None):
-        path = Path(str(module.__file__))  # type: ignore[union-attr]
-        files = [(path.name, path)]
-    whole = hashlib.sha256()
-    for relative, path in sorted(files):
-        content = path.read_bytes()
-        whole.update(f"{relative} {len(content)}\n".encode() + content)
-    return whole.hexdigest() if files else None

@@ -15,6 +15,7 @@ from glimpsezoo.corruptions import condition as conditions
 from glimpsezoo.corruptions import frosting
 from glimpsezoo.corruptions.condition import Corruption
 from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.sources import module_hash
 from glimpsezoo.specs import CorruptionSpec, Provenance
 
 HEIGHT, WIDTH = 45, 61  # no multiple of what a processor works on at once
@@ -170,7 +171,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def make(share: str) -> Corruption:
         sys.modules.pop("made_up_corruptions", None)
-        conditions._source_of.cache_clear()
+        module_hash.cache_clear()
         (tmp_path / "made_up_corruptions.py").write_text(PLUGIN.format(share=share))
         provenance = Provenance("mine", "glimpsezoo-mine", "2.1")
         spec = CorruptionSpec(name="darker", description="Darker.", corrupt="made_up_corruptions:darker", provenance=provenance)

@@ -16,6 +16,7 @@ from torch import nn
 
 from glimpsezoo import store
 from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.sources import module_hash
 from glimpsezoo.store import Measured, PaperCosts, Rows, Unit, UnitStore, source_hash, unit_id, weights_hash
 
 MEASURED = Measured(
@@ -214,7 +215,7 @@ def test_the_hash_of_source_is_of_the_whole_package(tmp_path: Path, monkeypatch:
             path = tmp_path / "made_up_plugin" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        store._module_hash.cache_clear()
+        module_hash.cache_clear()
         return source_hash(importlib.import_module("made_up_plugin.model").Model)
 
     whole = {"__init__.py": "", "model.py": "class Model: pass", "layers/parts.py": "x = 1"}

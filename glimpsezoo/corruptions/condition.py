@@ -1,12 +1,8 @@
 """A corruption at a severity, as a condition that models are measured under."""
 
-import hashlib
-import sys
 import zlib
 from collections.abc import Callable
-from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import PIL
@@ -21,6 +17,7 @@ from glimpsezoo.corruptions.resampling import jpeg_compression
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.noise import Noise
 from glimpsezoo.protocol import GlimpseModel
+from glimpsezoo.sources import module_hash
 from glimpsezoo.specs import CorruptionSpec, load_string
 
 Corrupt = Callable[[Tensor, int, str, Noise], Tensor]
@@ -123,18 +120,9 @@ def _implementation(spec: CorruptionSpec, corrupt: Corrupt) -> str:
     return ", ".join(parts)
 
 
-@cache
 def _source_of(package: str, module: str) -> str:
-    """Hash (16 hex digits) of the Python files of a package, or of a module that belongs to none with a folder."""
-    folders = [Path(folder) for folder in getattr(sys.modules.get(package), "__path__", ())]
-    files = sorted((path.relative_to(folder).as_posix(), path) for folder in folders for path in folder.rglob("*.py"))
-    alone = getattr(sys.modules.get(module), "__file__", None)
-    if not files and alone:
-        files = [("", Path(alone))]
-    if not files:
+    """Hash (16 hex digits) of the source of a package, or of a module that belongs to none with a folder."""
+    found = module_hash(package) or module_hash(module)
+    if found is None:
         raise GlimpseZooError(f"expected a corruption from a source file, got one of {module}, which has none: put it into a module")
-    whole = hashlib.sha256()
-    for name, path in files:
-        content = path.read_bytes()
-        whole.update(f"{name} {len(content)}\n".encode() + content)
-    return whole.hexdigest()[:16]
+    return found[:16]

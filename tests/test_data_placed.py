@@ -9,7 +9,7 @@ from made_data import encoded, glyph, mnist, opened, write_parquet
 
 from glimpsezoo.data import BadImageError, ImageData, batches, training_batches
 from glimpsezoo.data import mnist as mnist_module
-from glimpsezoo.data.placed import PlacedDigits
+from glimpsezoo.data.placed import Distortion, PlacedDigits
 from glimpsezoo.data.texture import grass
 
 SETS = ["tmnist", "gtmnist", "jittered-mnist", "plain-mnist", "textured-mnist", "noisy-mnist"]
@@ -77,6 +77,35 @@ def test_training_on_mnist_may_shift_digits_and_measuring_does_not(folder: Path)
         seen |= {place for place, expected in moved.items() if torch.equal(image, expected)}
     assert len(seen) > 20  # of the 25
     assert torch.equal(images(opened("mnist", "test", folder, shift=2)), images(opened("mnist", "test", folder)))
+
+
+def test_training_may_turn_and_stretch_digits_and_measuring_does_not(folder: Path) -> None:
+    for name in ("mnist", "tmnist"):
+        plain, turned = opened(name, "train", folder), opened(name, "train", folder, rotation=20, zoom=0.2)
+        views = [turned.training_example(5, epoch).image for epoch in range(60)]
+        assert torch.equal(views[7], opened(name, "train", folder, rotation=20, zoom=0.2).training_example(5, 7).image)
+        assert len({view.numpy().tobytes() for view in views}) == 60
+        mass = torch.stack(views).sum((1, 2, 3)) / plain[5].image.sum()
+        assert mass.min() > 0.6  # .8 x .8
+        assert mass.max() < 1.5  # 1.2 x 1.2
+        assert mass.std() > 0.05
+        assert torch.equal(images(opened(name, "test", folder, rotation=20, zoom=0.2)), images(opened(name, "test", folder)))
+        assert opened(name, "test", folder, rotation=20).info.fingerprint == opened(name, "test", folder).info.fingerprint
+        assert turned.info.fingerprint != plain.info.fingerprint
+
+
+def test_a_digit_is_turned_by_the_angle_and_stretched_by_the_factors_that_are_drawn() -> None:
+    bar = torch.zeros(1, 29, 29, dtype=torch.uint8)
+    bar[0, 4:25, 13:16] = 200  # upright, 21 x 3 px
+    whole = torch.tensor([[1.0, 0.5, 0.5]])  # the most, and no stretching
+    turned = Distortion(rotation=90)(bar, whole)[0]
+    assert torch.allclose(turned, bar[0].T.float(), atol=0.1)
+    slanted = Distortion(rotation=45)(bar, whole)[0]
+    assert slanted[7, 21] + slanted[21, 7] > 390 or slanted[7, 7] + slanted[21, 21] > 390
+    assert slanted[7, 21] * slanted[7, 7] == 0
+    wide = Distortion(zoom=1 / 3)(bar, torch.tensor([[0.5, 1.0, 0.0]]))[0]  # a third wider, a third lower
+    assert wide[14].sum() / 200 == pytest.approx(4, abs=0.1)
+    assert wide[:, 14].sum() / 200 == pytest.approx(14, abs=0.1)
 
 
 def test_jittered_mnist_has_ten_fixed_places_to_train_on_and_three_to_measure(folder: Path) -> None:

@@ -69,6 +69,16 @@ def test_the_table_has_a_row_an_image_and_readable_columns(tmp_path: Path) -> No
     assert table["id"][3].as_py() == (1 << 40) + 3
 
 
+def test_ids_and_floats_are_laid_out_for_the_compressor(tmp_path: Path) -> None:
+    store.write_rows(tmp_path / "rows.parquet", Unit(some_rows(), MEASURED))
+    group = pq.ParquetFile(tmp_path / "rows.parquet").metadata.row_group(0)
+    columns = [group.column(i) for i in range(group.num_columns)]
+    chosen = {c.path_in_schema: set(c.encodings) & {"DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT", "RLE_DICTIONARY"} for c in columns}
+    assert chosen["id"] == {"DELTA_BINARY_PACKED"}
+    assert chosen["confidence.list.element"] == chosen["nll.list.element"] == {"BYTE_STREAM_SPLIT"}
+    assert chosen["prediction.list.element"] == chosen["exit_step"] == {"RLE_DICTIONARY"}
+
+
 def test_rows_concatenate_in_order_with_none_among_them() -> None:
     a, b = some_rows(3, seed=1), some_rows(4, seed=2)
     both = Rows.concatenate([Rows.empty(2), a, b])

@@ -61,9 +61,11 @@ def run(models: tuple[str, ...], **given: Any) -> int:
       glimpsezoo run mgnet --measure accuracy,fog,pgd:4/255 --set pgd.steps=100
       glimpsezoo run mgnet --data imagenet100 --set backbone=resnet50 --checkpoint none --measure flops
     """
+    from glimpsezoo.environment import keep_freed_memory
     from glimpsezoo.tables import comparison_json, print_comparison, print_results
     from glimpsezoo.workflows.running import prepare
 
+    keep_freed_memory()
     work = prepare(_request(models, given))
     options.say(work.summary())
     for note in work.notes:

@@ -43,6 +43,7 @@ def train(model: str, **given: Any) -> None:
       glimpsezoo train mgnet --data digits
       glimpsezoo train mgnet --data digits --set glimpses=4 --set train.epochs=20 -o my_card
     """
+    from glimpsezoo.environment import keep_freed_memory
     from glimpsezoo.reports import run_command
     from glimpsezoo.workflows.training import TrainingRequest, start_training
 
@@ -59,6 +60,7 @@ def train(model: str, **given: Any) -> None:
         force=given["force"],
         fresh=given["fresh"],
     )
+    keep_freed_memory()
     run = start_training(request)
     options.say(run.summary)
     _follow(run)

@@ -26,6 +26,10 @@ class MnistSettings(Settings):
     """MNIST, and what is made of it."""
 
     streaming: bool = Field(False, description="read the Hub's files without keeping a copy")
+    rotation: float = Field(
+        0.0, ge=0, le=45, description="training turns each digit by up to so many degrees each way, anew in every epoch"
+    )
+    zoom: float = Field(0.0, ge=0, lt=1, description="training stretches each digit by up to such a share each way, anew in every epoch")
 
 
 class CentredMnistSettings(MnistSettings):

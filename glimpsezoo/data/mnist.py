@@ -12,7 +12,7 @@ from glimpsezoo.data.base import BadImageError, DataInfo, ImageData
 from glimpsezoo.data.config import CentredMnistSettings, MnistSettings, PlacedMnistSettings, SizedSettings
 from glimpsezoo.data.fingerprint import fingerprint
 from glimpsezoo.data.images import Labels, decode
-from glimpsezoo.data.placed import Glyphs, PlacedDigits, Placing, Treatment
+from glimpsezoo.data.placed import Distortion, Glyphs, PlacedDigits, Placing, Treatment
 from glimpsezoo.data.rows import Rows
 from glimpsezoo.specs import DatasetSpec
 
@@ -31,7 +31,8 @@ class MnistSet:
     fixed: bool = False
 
 
-_PLACING = ("streaming", "places", "shift", "size")  # what no image depends on, or what its placing says
+_PLACING = {"streaming", "places", "shift", "size"}  # what no image depends on, or what its placing says
+_DISTORTION = {"rotation", "zoom"}  # what training images alone depend on
 _ONE = {"train": 1, "calibration": 1, "test": 1}
 MNIST_SETS: Mapping[str, MnistSet] = {
     "mnist": MnistSet(canvas=28, places=_ONE, fixed=True),
@@ -60,15 +61,19 @@ def open_mnist(spec: DatasetSpec, name: str, split: str, config: MnistSettings, 
         placing = replace(placing, seed=config.seed, places=measured)
     if isinstance(config, SizedSettings) and config.size is not None:
         placing, task = replace(placing, size=config.size), replace(task, image_size=(config.size, config.size))
+    distorted = split == "train" and (config.rotation > 0 or config.zoom > 0)
+    distortion = Distortion(rotation=config.rotation, zoom=config.zoom) if distorted else None
     info = DataInfo(
         name=name,
         source=f"hf:{REQUEST.repository}",
         revision=found.revision,
-        fingerprint=fingerprint(rows.digest(), split, f"{spec.transform} {placing}", config, ignore=_PLACING),
+        fingerprint=fingerprint(
+            rows.digest(), split, f"{spec.transform} {placing}", config, ignore=_PLACING | (set() if distorted else _DISTORTION)
+        ),
         split=split,
         transform=spec.transform,
     )
-    return PlacedDigits(info, task, read_glyphs(rows, part, f"{name}, {split} split"), placing)
+    return PlacedDigits(info, task, read_glyphs(rows, part, f"{name}, {split} split"), placing, distortion)
 
 
 def read_glyphs(rows: Rows, part: range, where: str) -> Glyphs:

@@ -1,13 +1,14 @@
 """Small grey digits on a larger canvas: placements, noise and textures are a function of (seed, split, digit, placement)."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Num, UInt8
 from torch import Tensor
 
 from glimpsezoo.data.base import BadImageError, DataInfo, Example, ImageData
@@ -16,7 +17,7 @@ from glimpsezoo.noise import Noise
 from glimpsezoo.specs import Task
 
 SPLIT_NUMBERS = {"train": 0, "calibration": 1, "test": 2}
-PLACE, NOISE, TEXTURE = 0, 1, 2  # lanes of an image's noise
+PLACE, NOISE, TEXTURE, DISTORTION = 0, 1, 2, 3  # lanes of an image's noise
 DEVIATION = 0.3  # of the Gaussian noise, with black at 0 and white at 1 (MGNet, appendix B)
 CORRUPTED = 0.1  # share of pixels that salt and pepper hit, half of them white (pyramid, section 5.1)
 CHUNK = 64  # images drawn at once: bounds memory, whatever the batch
@@ -77,14 +78,31 @@ class Placing:
     seed: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Distortion:
+    """How training varies the digits themselves, anew in every epoch. rotation: degrees; zoom: of width and height; each the most either way."""
+
+    rotation: float = 0.0
+    zoom: float = 0.0
+
+    def __call__(self, glyphs: UInt8[Tensor, "n h w"], draws: Float[Tensor, "n 3"]) -> Float[Tensor, "n h w"]:
+        """Each glyph turned and stretched about its middle; draws in [0, 1) for the angle and the two factors."""
+        angle, wide, high = (2 * draws - 1).mul(torch.tensor([math.radians(self.rotation), self.zoom, self.zoom])).unbind(1)
+        cosine, sine, nothing = angle.cos(), angle.sin(), torch.zeros_like(angle)
+        wide, high = 1 + wide, 1 + high
+        rows = [torch.stack([cosine / wide, sine / wide, nothing], 1), torch.stack([-sine / high, cosine / high, nothing], 1)]
+        grid = F.affine_grid(torch.stack(rows, 1), [len(glyphs), 1, *glyphs.shape[1:]], align_corners=False)
+        return F.grid_sample(glyphs[:, None].float(), grid, align_corners=False)[:, 0]
+
+
 class PlacedDigits(ImageData):
     """Each digit at one or more places of a canvas of zeros.
 
     The examples of a digit share its `group`, and lie side by side in the split's order.
     """
 
-    def __init__(self, info: DataInfo, task: Task, glyphs: Glyphs, placing: Placing) -> None:
-        self.info, self.task, self.glyphs, self.placing = info, task, glyphs, placing
+    def __init__(self, info: DataInfo, task: Task, glyphs: Glyphs, placing: Placing, distortion: Distortion | None = None) -> None:
+        self.info, self.task, self.glyphs, self.placing, self.distortion = info, task, glyphs, placing, distortion
 
     def __len__(self) -> int:
         return len(self.glyphs.labels) * self.placing.places
@@ -108,7 +126,7 @@ class PlacedDigits(ImageData):
         """The digits at places that no measured example and no other epoch shares (but by chance), unless placements are fixed."""
         index = torch.tensor(list(places), dtype=torch.long)
         fresh = 0 if self.placing.fixed else (epoch + 1) * self.placing.places
-        for example in self._drawn(index, fresh + index % self.placing.places):
+        for example in self._drawn(index, fresh + index % self.placing.places, epoch):
             if isinstance(example, BadImageError):
                 raise example
             yield example
@@ -120,11 +138,11 @@ class PlacedDigits(ImageData):
         present = set(self.glyphs.labels.tolist())
         return tuple(name for label, name in enumerate(self.task.classes) if label not in present)
 
-    def _drawn(self, index: Int[Tensor, "n"], placement: Int[Tensor, "n"]) -> Iterator[Example | BadImageError]:
+    def _drawn(self, index: Int[Tensor, "n"], placement: Int[Tensor, "n"], epoch: int | None = None) -> Iterator[Example | BadImageError]:
         places = self.placing.places
         for chunk, placed in zip(index.split(CHUNK), placement.split(CHUNK), strict=True):
             digit = chunk // places
-            images = self.draw(digit, placed)
+            images = self.draw(digit, placed, epoch)
             groups = self.glyphs.ids[digit]
             ids = groups * places + chunk % places
             rows = zip(images, self.glyphs.labels[digit].tolist(), ids.tolist(), groups.tolist(), digit.tolist(), strict=True)
@@ -132,12 +150,15 @@ class PlacedDigits(ImageData):
                 wrong = self.glyphs.bad.get(source)
                 yield BadImageError(wrong) if wrong else Example(image, label, id_, group)
 
-    def draw(self, digit: Int[Tensor, "n"], placement: Int[Tensor, "n"]) -> Float[Tensor, "n 1 H W"]:
-        """Images [n, 1, H, W] in [0, 1] of these digits in these placements."""
+    def draw(self, digit: Int[Tensor, "n"], placement: Int[Tensor, "n"], epoch: int | None = None) -> Float[Tensor, "n 1 H W"]:
+        """Images [n, 1, H, W] in [0, 1] of these digits in these placements; as an epoch of training distorts them, where one is given."""
         side, shift, size = self.placing.canvas, self.placing.shift, self.placing.size
         noise = Noise.of(self.placing.seed, self.glyphs.ids[digit]).fork(placement)
         split = SPLIT_NUMBERS[self.info.split]
-        images = _pasted(self.glyphs.pixels[digit], side + 2 * shift, noise.uniform(split, 2, lane=PLACE))
+        glyphs = self.glyphs.pixels[digit]  # [n, h, w]
+        if self.distortion is not None and epoch is not None:
+            glyphs = self.distortion(glyphs, noise.fork(epoch).uniform(split, 3, lane=DISTORTION))
+        images = _pasted(glyphs, side + 2 * shift, noise.uniform(split, 2, lane=PLACE))
         images = images[:, shift : shift + side, shift : shift + side]  # [n, S, S]
         if self.placing.treatment == "gaussian":
             images = _with_gaussian(images, noise.uniform(split, side * side, lane=NOISE))
@@ -149,8 +170,8 @@ class PlacedDigits(ImageData):
         return images if size in (None, side) else F.avg_pool2d(images, side // size)
 
 
-def _pasted(glyphs: UInt8[Tensor, "n h w"], side: int, draws: Float[Tensor, "n 2"]) -> Float[Tensor, "n S S"]:
-    """Glyphs on black canvases of `side` px; every place that holds a whole glyph is equally likely."""
+def _pasted(glyphs: Num[Tensor, "n h w"], side: int, draws: Float[Tensor, "n 2"]) -> Float[Tensor, "n S S"]:
+    """Glyphs, 0..255, on black canvases of `side` px; every place that holds a whole glyph is equally likely."""
     n, h, w = glyphs.shape
     corner = (draws * torch.tensor([side - h + 1, side - w + 1])).long()  # [n, 2]: (y, x) of the top left
     rows = (corner[:, 0, None] + torch.arange(h))[:, :, None]  # [n, h, 1]

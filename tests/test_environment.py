@@ -1,0 +1,36 @@
+"""What a process may ask of the machine."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PAGES_FAULTED = """
+import resource, sys, torch
+from glimpsezoo.environment import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+torch.set_num_threads(1)
+
+
+def fill(times):
+    for _ in range(times):
+        tensor = torch.empty(1 << 24).fill_(1)  # 64 MB: beyond what glibc keeps by itself
+        del tensor
+
+
+fill(16)  # until the heap has room for it
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+fill(4)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faulted(word: str) -> int:
+    return int(subprocess.run([sys.executable, "-c", PAGES_FAULTED, word], check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc")
+def test_freed_memory_is_kept_for_the_next_tensor() -> None:
+    assert faulted("keep") * 20 < faulted("leave")

@@ -1,8 +1,7 @@
 """From the texts of `--measure` and `--under` to what is measured: sections, corruptions at severities, attacks with their settings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -103,14 +102,14 @@ def scopes() -> list[str]:
 
 
 def parse_measures(texts: Iterable[str] | None, sets: Assignments) -> Measures:
-    """What `--measure` names: sections, presets, corruptions (`fog`, `fog:3`) and attacks (`pgd`, `pgd:4/255`). None: the default.
+    """What `--measure` names: sections, presets, corruptions (`fog`, `fog:3`) and attacks (`pgd`, `pgd:4/255:100`). None: the default.
 
     Raises `GlimpseZooError` for unknown names, severities outside 1 to 5, and settings that are wrong or that nothing takes.
     """
     asked = texts is not None
     sections: set[str] = set()
     corruptions: dict[str, CorruptionWanted] = {}
-    attacks: dict[str, AttackWanted] = {}
+    attacks: list[AttackWanted] = []
     given = texts if texts is not None else DEFAULT
     for text in (each for preset in given for each in PRESETS.get(preset, (preset,))):
         name = text.partition(":")[0]
@@ -121,21 +120,22 @@ def parse_measures(texts: Iterable[str] | None, sets: Assignments) -> Measures:
             corruptions |= {spec.name: CorruptionWanted(spec) for spec in wanted}
         elif text in ("attacks", "stronger-attacks"):
             wanted = STANDARD_ATTACKS if text == "attacks" else STRONGER_ATTACKS
-            attacks |= {each: _attack(each, None, sets, named=False) for each in wanted if each not in attacks}
+            attacks += [_attack(each, {}, sets, named=False) for each in wanted]
         elif name in _names(CorruptionSpec):
             found = parse_corruption(text)
             before = corruptions[name].severities if name in corruptions else ()
             corruptions[name] = CorruptionWanted(found.spec, tuple(sorted({*before, *found.severities})))
         elif name in _names(AttackSpec):
-            attacks[name] = parse_attack(text, sets)
+            attacks.append(parse_attack(text, sets))
         else:
             raise GlimpseZooError(f"--measure expects any of {', '.join(_choices())}, got {text!r}: {did_you_mean(name, _all_names())}")
     sections |= ({"corruptions"} if corruptions else set()) | ({"attacks"} if attacks else set())
+    attacks = _each_once(attacks)
     _check_used(sets, attacks)
     return Measures(
         sections=frozenset(sections),
         corruptions=tuple(corruptions.values()),
-        attacks=tuple(attacks.values()),
+        attacks=tuple(attacks),
         anytime=_anytime(sets),
         masking=MaskingSettings.parse(sets.of("masking"), owner="masking"),
         baseline=CorruptionSettings.parse(sets.of("corruptions"), owner="corruptions").baseline,
@@ -166,29 +166,39 @@ def parse_corruption(text: str) -> CorruptionWanted:
 
 
 def parse_attack(text: str, sets: Assignments) -> AttackWanted:
-    """`pgd`, or `pgd:4/255` for another eps."""
-    name, colon, eps = text.partition(":")
-    return _attack(name, eps if colon else None, sets, named=True)
+    """`pgd`, `pgd:4/255` for another eps, or `pgd:4/255:100` for a number of steps as well."""
+    name, *budget = text.split(":")
+    if len(budget) > 2:
+        raise GlimpseZooError(f"{name} expects an eps and a number of steps, got {text!r}: write {name}:4/255:100, say")
+    return _attack(name, dict(zip(("eps", "steps"), budget, strict=False)), sets, named=True)
 
 
-def _attack(name: str, eps: str | None, sets: Assignments, *, named: bool) -> AttackWanted:
-    """With what `--set attacks.KEY` says to all attacks that know the key, and `--set NAME.KEY` to this one."""
+def _attack(name: str, budget: Mapping[str, str], sets: Assignments, *, named: bool) -> AttackWanted:
+    """With its own budget, what `--set NAME.KEY` says to it, and `--set attacks.KEY` to all attacks that know the key, in this order."""
     spec = registry().find(AttackSpec, name)
     schema: type[Settings] = load_string(spec.config)
     shared = {key: value for key, value in sets.of("attacks").items() if key in schema.model_fields}
-    values: dict[str, Any] = {**shared, **({"eps": eps} if eps is not None else {}), **sets.of(name)}
-    return AttackWanted(spec, schema.parse(values, owner=name), named)
+    return AttackWanted(spec, schema.parse({**shared, **sets.of(name), **budget}, owner=name), named)
 
 
-def _check_used(sets: Assignments, attacks: Mapping[str, AttackWanted]) -> None:
+def _each_once(attacks: Iterable[AttackWanted]) -> list[AttackWanted]:
+    """Those that differ; one that was named counts as named. Naming an attack takes the place of a preset's of that name."""
+    attacks = list(attacks)
+    own = {wanted.spec.name for wanted in attacks if wanted.named}
+    found = {(w.spec.name, w.settings): w for w in attacks if w.named or w.spec.name not in own}
+    return list(found.values())
+
+
+def _check_used(sets: Assignments, attacks: Sequence[AttackWanted]) -> None:
     """A setting that no attack of the run takes is a mistake."""
-    known = {key for wanted in attacks.values() for key in type(wanted.settings).model_fields}
+    names = list(dict.fromkeys(wanted.spec.name for wanted in attacks))
+    known = {key for wanted in attacks for key in type(wanted.settings).model_fields}
     for key in sets.of("attacks"):
         if key not in known:
-            who = ", ".join(attacks) or "an attack"
+            who = ", ".join(names) or "an attack"
             raise GlimpseZooError(f"--set attacks.{key} expects a setting of {who}: {did_you_mean(key, known)}")
     for name in _names(AttackSpec):
-        if sets.of(name) and name not in attacks:
+        if sets.of(name) and name not in names:
             raise GlimpseZooError(f"--set {name}.{next(iter(sets.of(name)))} expects {name} to be measured: name it in --measure")
 
 

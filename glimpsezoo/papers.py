@@ -19,8 +19,8 @@ class PrintedRow(Settings):
     the first. card: the card that answers for it, or the recipe that trains it; none for what is no model of the plugin.
 
     step: of the card's looks, the one that the row stops at; the last by default. confidence: the row's images exit by the confidence
-    rule at this threshold. attack_steps: of the paper's attack, in a table of attacked accuracy. module: the row is of this submodule
-    alone, by its dotted name, an input at a time. series: the line of the table's plot that the row is a point of.
+    rule at this threshold. attack, attack_steps: in a table of attacked accuracy. module: the row is of this submodule alone, by its dotted
+    name, an input at a time. series: the line of the table's plot that the row is a point of.
     """
 
     method: str = Field(min_length=1)
@@ -31,6 +31,7 @@ class PrintedRow(Settings):
     card: str | None = None
     step: int | None = Field(None, ge=1)
     confidence: float | None = Field(None, gt=0, le=1)
+    attack: str | None = None
     attack_steps: int | None = Field(None, ge=1)
     module: str | None = None
     series: str | None = None
@@ -39,7 +40,7 @@ class PrintedRow(Settings):
 class PrintedTable(Settings):
     """A table, or the numbers of a figure.
 
-    number: what `printed` is in per cent: top-1 accuracy, error, mean accuracy under corruptions, or accuracy under the paper's attack.
+    number: what `printed` is in per cent: top-1 accuracy, error, mean accuracy under corruptions, or accuracy under an attack.
     speed_up_over: the card whose MACs over a row's own are the row's cost; without it, costs are MACs. convention: import string of
     `convention(model, step) -> MACs`, where the table counts differently from `GlimpseModel.paper_macs`. needs: what it takes to run it.
     notes: what a reader must know of the printed numbers.

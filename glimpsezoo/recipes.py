@@ -49,7 +49,7 @@ class Recipe(Settings):
     """A whole training.
 
     seed: of all that is random. batch_size: images a step. settings: of the model; data: of the data set; start: a card whose weights the
-    training begins with; what the model has beyond it begins anew. phase: one after the other, each a table `[[phase]]`. precision: of
+    training begins with, in the networks that both have. phase: one after the other, each a table `[[phase]]`. precision: of
     convolutions and products; 'auto' is bfloat16 on a GPU and float32 elsewhere. Weights are float32 in any case.
     """
 

@@ -56,7 +56,7 @@ def print_results(results: Sequence[Result], console: Console) -> None:
         if not steps:
             table.add_row(Text(display_name(result)), "failed" if result.errors else "-")  # '-': measured at no single step
     console.print(table)
-    if len(_attack_names(results)) > INLINE_ATTACKS:
+    if len(_labels(results)) > INLINE_ATTACKS:
         console.print(_attack_table(results))
     console.print(Text(footnote(next((result for result in results if result.accuracy), results[0])), style="dim"))
     for line in _robust_footnotes(results):
@@ -90,17 +90,24 @@ def _robust_columns(results: Sequence[Result]) -> dict[str, Cell]:
         columns["top-1 % (95 %)"] = _of_step(lambda step: with_interval(step.top1))
     if any(result.corruptions for result in results):
         columns["corrupted %"] = lambda result, step: with_interval(result.corruptions.by_step[step]) if result.corruptions else ""
-    names = _attack_names(results)
-    for name in names if len(names) <= INLINE_ATTACKS else names[:1]:
-        columns[f"{name} %"] = _attacked(name)
+    labels = _labels(results)
+    for label in labels if len(labels) <= INLINE_ATTACKS else labels[:1]:
+        columns[f"{label} %"] = _attacked(results, label)
     if any(result.masking for result in results):
         columns["masking"] = lambda result, step: "" if step or not result.masking else result.masking.verdict
     columns["MACs"] = _macs
     return columns
 
 
-def _attack_names(results: Sequence[Result]) -> list[str]:
-    return list(dict.fromkeys(attack.name for result in results for attack in result.attacks))
+def attack_label(attack: Attack, results: Sequence[Result]) -> str:
+    """An attack's name, with its budget where one of the results has several of that name."""
+    if all(sum(other.name == attack.name for other in result.attacks) <= 1 for result in results):
+        return attack.name
+    return f"{attack.name} {eps_text(attack.eps)}, {counted(attack.steps, 'step')}"
+
+
+def _labels(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(attack_label(attack, results) for result in results for attack in result.attacks))
 
 
 def _attack_table(results: Sequence[Result]) -> Table:
@@ -109,16 +116,16 @@ def _attack_table(results: Sequence[Result]) -> Table:
     table.add_column("attack %", style="cyan", no_wrap=True)
     for result in results:
         table.add_column(Text(result.model.name), justify="right", overflow="fold", min_width=14)
-    for name in _attack_names(results):
-        table.add_row(name, *(_attacked(name)(result, -1) for result in results))
+    for label in _labels(results):
+        table.add_row(label, *(_attacked(results, label)(result, -1) for result in results))
     verdicts = [result.masking.verdict if result.masking else "" for result in results]
     table.add_row("masking", *verdicts)
     return table
 
 
-def _attacked(name: str) -> Cell:
+def _attacked(results: Sequence[Result], label: str) -> Cell:
     def cell(result: Result, step: int) -> str:
-        attack = next((attack for attack in result.attacks if attack.name == name), None)
+        attack = next((attack for attack in result.attacks if attack_label(attack, results) == label), None)
         return with_interval(attack.by_step[step], 0) if attack else ""
 
     return cell
@@ -169,15 +176,15 @@ def _robust_footnotes(results: Sequence[Result]) -> list[str]:
 def _attack_lines(results: Sequence[Result]) -> list[str]:
     """What each attack was; by model, where it was not the same for all."""
     lines = []
-    for name in dict.fromkeys(attack.name for result in results for attack in result.attacks):
+    for label in _labels(results):
         texts: dict[str, list[str]] = {}
         for result in results:
             for attack in result.attacks:
-                if attack.name == name:
+                if attack_label(attack, results) == label:
                     texts.setdefault(attack_text(attack), []).append(result.model.name)
         for text, models in texts.items():
             whose = f" of {', '.join(models)}" if len(texts) > 1 else ""
-            lines.append(f"{name}{whose}: {text}.")
+            lines.append(f"{label}{whose}: {text}.")
     return lines
 
 
@@ -193,7 +200,7 @@ def eps_text(eps: float) -> str:
 
 def attack_text(attack: Attack) -> str:
     """An attack's threat model in a few words."""
-    parts = [f"{attack.norm} {eps_text(attack.eps)} in {attack.space}", f"{attack.steps} steps", f"{attack.n} images"]
+    parts = [f"{attack.norm} {eps_text(attack.eps)} in {attack.space}", counted(attack.steps, "step"), f"{attack.n} images"]
     if attack.restarts > 1:
         parts.append(f"{attack.restarts} restarts")
     if attack.eot > 1:

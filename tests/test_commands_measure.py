@@ -85,6 +85,23 @@ def test_an_attack_is_described_whole_and_never_helps_on_average(run: Ask):
     assert found.masking.verdict in {"ok", "suspect", "unreliable"}
 
 
+def test_one_run_measures_an_attack_with_several_budgets(run: Ask):
+    """As points of a curve; a preset's attack of that name makes way for them."""
+    texts = "accuracy,attacks,pgd:0.5:2,pgd:16/255:1,pgd:16/255:3,pgd:16/255:1,fgsm"
+    answer = run("cnn4", *UNTRAINED, "--measure", texts, "--set", "pgd.steps=7")
+    (found,) = [Result.model_validate_json(path.read_text()) for path in Path("runs").glob("*/cnn4/result.json")]
+    assert [(attack.name, attack.eps, attack.steps) for attack in found.attacks] == [
+        ("pgd", 0.5, 2),
+        ("pgd", 16 / 255, 1),
+        ("pgd", 16 / 255, 3),
+        ("fgsm", 8 / 255, 1),
+    ]
+    assert found.attacks[2].top1.value <= found.attacks[1].top1.value
+    lines = {line.strip().rpartition("  ")[0].strip() for line in answer.out.splitlines()}
+    assert {"pgd 0.5, 2 steps", "pgd 16/255, 1 step", "pgd 16/255, 3 steps", "fgsm"} <= lines
+    assert "pgd 16/255, 3 steps: Linf 16/255 in pixels, 3 steps, 20 images." in " ".join(answer.out.split())
+
+
 def test_the_slowdown_attack_reports_steps_and_macs_before_and_after(run: Ask):
     words = ("mgnet", *TINY, *UNTRAINED, "--measure", "slowdown:16/255", "--set", "slowdown.steps=3", "--set", "anytime.threshold=0.11")
     (found,) = results(run(*words, "--json"))
@@ -188,6 +205,8 @@ def test_images_that_are_too_small_to_corrupt_are_refused(run: Ask, tmp_path: Pa
     [
         (("--measure", "pgd:many"), ("eps", "expected a number or a fraction such as 8/255")),
         (("--measure", "pgd:0"), ("eps", "greater than 0")),
+        (("--measure", "pgd:4/255:many"), ("steps", "valid integer")),
+        (("--measure", "pgd:4/255:5:5"), ("pgd expects an eps and a number of steps, got 'pgd:4/255:5:5': write pgd:4/255:100, say",)),
         (("--measure", "fog:7"), ("fog expects a severity from 1 to 5, got '7'",)),
         (("--measure", "fogg"), ("--measure expects any of", "did you mean 'fog'?")),
         (("--measure", "pdg"), ("--measure expects any of", "did you mean 'pgd'?")),

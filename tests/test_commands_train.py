@@ -245,11 +245,25 @@ def test_a_training_does_not_begin_with_what_is_not_its_own(train: Ask, here: Pa
     (here / "recipe.toml").write_text(text)
     (here / "first.toml").write_text(text.partition("\n")[2])
     assert train("ranzato", "--recipe", "first.toml", "--set", "hidden=20").status == 0
-    for words in (("ranzato", "--set", "hidden=30"), ("cnn4",)):
+    for words, why in ((("ranzato", "--set", "hidden=30"), "tensor"), (("cnn4",), "they have no tensor in common")):
         answer = train(*words, "--recipe", "recipe.toml", "-o", "other")
         assert answer.status == 2
-        assert "starts from the card 'ranzato.digits', which does not fit: tensor" in answer.err
+        assert f"starts from the card 'ranzato.digits', which does not fit: {why}" in answer.err
         assert not (here / "other" / "config.json").exists()
+
+
+def test_mgnet_may_begin_with_the_backbone_of_a_plain_classifier(train: Ask, here: Path):
+    phase = "batch_size = 64\n[[phase]]\nname = 'p'\nsteps = 1\noptimiser = 'sgd'\nlr = 0.1\n"
+    (here / "plain.toml").write_text(phase)
+    (here / "mgnet.toml").write_text("start = 'cnn4.digits'\n" + phase + "trainable = ['global_classifier.*']\n")
+    assert train("cnn4", "--recipe", "plain.toml", "-o", "runs/train/cnn4.digits").status == 0
+    assert train("mgnet", *TINY, "--recipe", "mgnet.toml", "-o", "mgnet").status == 0
+    plain, whole = Card.read(here / "runs" / "train" / "cnn4.digits").weights(), Card.read(here / "mgnet").weights()
+    backbone = {name for name in plain if name.startswith("backbone.")}
+    assert len(backbone) == 8
+    assert all(torch.equal(plain[name], whole[name]) for name in backbone)
+    assert whole.keys() - backbone
+    assert "head.bias" not in whole
 
 
 def test_a_plugin_s_own_recipe_by_its_whole_name(train: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):

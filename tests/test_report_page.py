@@ -128,7 +128,7 @@ def test_the_leaderboard_has_the_numbers_and_every_verdict():
     cells = [{head: re.sub("<.*?>", "", cell) for head, cell in zip(heads, line, strict=True)} for line in lines]
     assert [line["top-1 %"] for line in cells] == ["90.0 (88.0-92.0)", "90.0 (88.0-92.0)", "80.0 (78.0-82.0)"]
     assert [line["masking"] for line in cells] == ["ok", "suspect", "not checked"]
-    assert [line["pgd linf 4/255 %"] for line in cells] == ["31.0 (29.0-33.0)", "", ""]
+    assert [line["pgd linf 4/255, 10 steps %"] for line in cells] == ["31.0 (29.0-33.0)", "", ""]
     assert "Attacked accuracy is no measure of robustness where masking is not ok: mgnet, run def, cnn4." in page
 
 
@@ -157,9 +157,18 @@ def test_attack_curves_join_what_differs_in_eps_alone():
     assert "masking: ok, suspect" in line.name
 
 
+def test_attack_curves_join_what_differs_in_steps_alone():
+    (attack,) = result("mgnet", eps=4 / 255).attacks
+    several = tuple(attack.model_copy(update={"steps": steps}) for steps in (100, 1, 10))
+    found = result("mgnet", eps=4 / 255).model_copy(update={"attacks": several})
+    (figure,) = attack_curves([Entry("mgnet", found)])
+    assert figure.title == "Accuracy under pgd by steps, eps 4/255 in pixels"
+    assert [point.x for point in figure.lines[0].points] == [0, 1, 10, 100]
+
+
 def test_attack_curves_do_not_join_other_attacks_or_other_models():
     one, other = (result("mgnet", eps=eps) for eps in (4 / 255, 8 / 255))
-    longer = other.model_copy(update={"attacks": tuple(each.model_copy(update={"steps": 99}) for each in other.attacks)})
+    longer = other.model_copy(update={"attacks": tuple(each.model_copy(update={"steps": 99}) for each in other.attacks)})  # and eps
     random = other.model_copy(update={"model": other.model.model_copy(update={"config": {"policy": "random"}})})
     assert not list(attack_curves([Entry("a", one), Entry("b", longer), Entry("c", random)]))
     assert list(attack_curves([Entry("a", one), Entry("b", other)]))

@@ -184,6 +184,24 @@ def test_plots_have_the_printed_points_and_ours(tables: Path, tmp_path: Path) ->
     assert f"MGNet, ours: {100 * top1.value:.3g} at" in picture
 
 
+def test_attacked_accuracy_is_of_the_attack_and_steps_of_the_row_and_is_drawn_over_steps(tables: Path, tmp_path: Path) -> None:
+    tables.write_text(
+        table(
+            '{ method = "a", card = "mgnet.digits", printed = 44.2, attack = "pgd", attack_steps = 10, series = "MGNet" },\n'
+            '{ method = "b", card = "mgnet.digits", attack = "pgd", attack_steps = 11 },\n'
+            '{ method = "c", card = "mgnet.digits", attack = "fgsm", attack_steps = 10 },',
+            'number = "attacked"',
+        )
+    )
+    answers = reproduce(["made-2020"])[0].tables[0].answers
+    attack = next(attack for attack in evidence("mgnet.digits").attacks if attack.name == "pgd")
+    assert [answer.ours for answer in answers] == [attack.by_step[-1], None, None]
+    assert answers[0].masking == evidence("mgnet.digits").masking.verdict  # type: ignore[union-attr]
+    _, drawing = write_reproduction(reproduce(["made-2020"]), tmp_path / "out.md")
+    assert "MGNet, printed: 44.2 at 10" in drawing.read_text()
+    assert "steps of the attack" in drawing.read_text()
+
+
 def test_reproduction_md_is_what_the_cards_have_in_evidence(tmp_path: Path) -> None:
     """Written again, the committed page and its plots are the same."""
     for written in write_reproduction(reproduce(), tmp_path / "REPRODUCTION.md"):

@@ -97,7 +97,8 @@ def corruptions_page() -> str:
 def attacks_page() -> str:
     return joined(
         "# Attacks",
-        "What `--measure` takes: `pgd`, or `pgd:4/255` for another eps. [Measuring](../measuring.md#attacks) says what the numbers mean.",
+        "What `--measure` takes: `pgd`, `pgd:4/255` for another eps, or `pgd:4/255:100` for a number of steps as well; of one attack, as "
+        "many as you name. [Measuring](../measuring.md#attacks) says what the numbers mean.",
         "## All attacks",
         "`attacks.KEY` reaches every attack, `pgd.KEY` one.",
         settings_table(AttackSettings, prefix="attacks."),

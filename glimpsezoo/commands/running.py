@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     click.option(
         "--measure",
         metavar="LIST",
-        help="accuracy, flops, anytime, corruptions, attacks, speed; a corruption (fog, fog:3) or an attack (pgd:4/255); quick, "
-        "robustness or full.  [default: all but speed]",
+        help="accuracy, flops, anytime, corruptions, attacks, speed; a corruption (fog, fog:3) or an attack (pgd, pgd:4/255, or "
+        "pgd:4/255:100 with so many steps); quick, robustness or full.  [default: all but speed]",
     ),
     click.option("--corrupted-dir", metavar="DIR", help="Published corrupted images: folders corruption/severity/class/image."),
     click.option(

@@ -80,7 +80,7 @@ class Placing:
 
 @dataclass(frozen=True, kw_only=True)
 class Distortion:
-    """How training varies the digits themselves, anew in every epoch. rotation: degrees; zoom: of width and height; each the most either way."""
+    """How training varies digits, anew in every epoch. rotation: degrees; zoom: of width and height; each the most either way."""
 
     rotation: float = 0.0
     zoom: float = 0.0

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glimpsezoo.records import Attack, Estimate, Pair, Result
-from glimpsezoo.tables import display_name, eps_text, macs_text, with_interval
+from glimpsezoo.tables import counted, display_name, eps_text, macs_text, with_interval
 
 UNCHECKED = "not checked"
 
@@ -78,7 +78,7 @@ def columns(entries: Sequence[Entry]) -> list[Column]:
 def attack_name(attack: Attack) -> str:
     """An attack with its budget: accuracies under other budgets do not compare."""
     aimed = "" if attack.target == "final" else f", {attack.target}"
-    return f"{attack.name} {attack.norm} {eps_text(attack.eps)}{aimed}"
+    return f"{attack.name} {attack.norm} {eps_text(attack.eps)}, {counted(attack.steps, 'step')}{aimed}"
 
 
 def attack_names(entries: Sequence[Entry]) -> list[str]:

@@ -85,35 +85,38 @@ def _costs(result: Result) -> list[float]:
 
 
 def attack_curves(entries: Sequence[Entry]) -> Iterator[Figure]:
-    """Accuracy by eps, where a model was attacked with several by the same attack; eps 0 are the same images without it."""
-    kinds = dict.fromkeys(_kind(attack) for entry in entries for attack in entry.result.attacks)
-    for kind in kinds:
-        found: dict[tuple[str, ...], dict[float, tuple[Attack, Entry]]] = {}
-        for entry in entries:
-            for attack in entry.result.attacks:
-                if _kind(attack) == kind:
-                    found.setdefault(_attacked(entry), {})[attack.eps] = (attack, entry)
-        several = {model: by_eps for model, by_eps in found.items() if len(by_eps) > 1}
-        lines = [_curve(series(k), model[:2], by_eps) for k, (model, by_eps) in enumerate(several.items())]
-        if lines:
-            title = f"Accuracy under {kind.name} by eps, {counted(kind.steps, 'step')}"
-            eps = Axis(f"eps in {kind.space}, {kind.norm}", low=0)
-            yield Figure(title, tuple(lines), eps, Axis(ACCURACY, low=0), "Bars are 95 % intervals.")
+    """Accuracy by eps, and by steps, where a model was attacked with several by the same attack."""
+    for axis in ("eps", "steps"):
+        for kind in dict.fromkeys(_kind(attack, axis) for entry in entries for attack in entry.result.attacks):
+            found: dict[tuple[str, ...], dict[float, tuple[Attack, Entry]]] = {}
+            for entry in entries:
+                for attack in entry.result.attacks:
+                    if _kind(attack, axis) == kind:
+                        found.setdefault(_attacked(entry), {})[getattr(attack, axis)] = (attack, entry)
+            several = {model: points for model, points in found.items() if len(points) > 1}
+            lines = [_curve(series(k), model[:2], points) for k, (model, points) in enumerate(several.items())]
+            if lines:
+                by_eps = axis == "eps"
+                rest = counted(int(kind.other), "step") if by_eps else f"eps {eps_text(kind.other)} in {kind.space}"
+                x = Axis(f"eps in {kind.space}, {kind.norm}" if by_eps else "steps of the attack", low=0)
+                note = f"Bars are 95 % intervals; {axis} 0 is the same images without the attack."
+                yield Figure(f"Accuracy under {kind.name} by {axis}, {rest}", tuple(lines), x, Axis(ACCURACY, low=0), note)
 
 
 class _Kind(NamedTuple):
-    """What attacks must share to be points of one curve."""
+    """What attacks must share to be points of one curve. other: their eps on a curve by steps, their steps on one by eps."""
 
     name: str
     norm: str
     space: str
-    steps: int
     target: str
     path: str
+    other: float
 
 
-def _kind(attack: Attack) -> _Kind:
-    return _Kind(*(getattr(attack, name) for name in _Kind._fields))
+def _kind(attack: Attack, axis: str) -> _Kind:
+    other = attack.steps if axis == "eps" else attack.eps
+    return _Kind(attack.name, attack.norm, attack.space, attack.target, attack.path, other)
 
 
 def _attacked(entry: Entry) -> tuple[str, ...]:
@@ -123,15 +126,16 @@ def _attacked(entry: Entry) -> tuple[str, ...]:
     return display_name(result), entry.data, used.sha256 if used else "", json.dumps(result.model.config, sort_keys=True)
 
 
-def _curve(colour: str, model: tuple[str, ...], by_eps: dict[float, tuple[Attack, Entry]]) -> Line:
-    ordered = [by_eps[eps] for eps in sorted(by_eps)]
-    clean = ordered[0][0].clean.top1
+def _curve(colour: str, model: tuple[str, ...], attacks: dict[float, tuple[Attack, Entry]]) -> Line:
+    """The attacks by their place on the axis, from the unattacked images at 0 on."""
+    ordered = sorted(attacks.items())
+    clean = ordered[0][1][0].clean.top1
     points = [Point(0, 100 * clean.value, 100 * clean.low, 100 * clean.high, f"{model[0]}, clean: {with_interval(clean)} %")]
-    for attack, entry in ordered:
-        top1 = attack.top1
-        tip = f"{model[0]}, eps {eps_text(attack.eps)}: {with_interval(top1)} %, masking {verdict(entry)}"
-        points.append(Point(attack.eps, 100 * top1.value, 100 * top1.low, 100 * top1.high, tip))
-    verdicts = ", ".join(dict.fromkeys(verdict(entry) for _, entry in ordered))
+    for place, (attack, entry) in ordered:
+        top1, budget = attack.top1, f"eps {eps_text(attack.eps)}, {counted(attack.steps, 'step')}"
+        tip = f"{model[0]}, {budget}: {with_interval(top1)} %, masking {verdict(entry)}"
+        points.append(Point(place, 100 * top1.value, 100 * top1.low, 100 * top1.high, tip))
+    verdicts = ", ".join(dict.fromkeys(verdict(entry) for _, (_, entry) in ordered))
     return Line(f"{model[0]}, {model[1]} (masking: {verdicts})", colour, tuple(points))
 
 

@@ -129,14 +129,16 @@ def _cost(table: AnsweredTable, cost: float | None) -> str:
 
 
 def plots(reproduction: Reproduction) -> dict[str, Scene]:
-    """Number against cost for the tables whose rows have series, by file name: printed points dashed, ours with their intervals."""
+    """The tables whose rows have series, by file name: printed points dashed, ours with their intervals.
+
+    Against cost, attacked accuracy against the steps of the attack.
+    """
     found = {}
     for table in reproduction.tables:
         lines = [line for line in _lines(table) if line.points]
         if lines:
-            cost = "speed-up" if table.printed.speed_up_over else "MACs an image"
             title = f"{reproduction.paper.name}, {table.printed.title}"
-            drawing = plot(title, lines, Axis(cost, logarithmic=True), Axis(NUMBERS[table.printed.number]))
+            drawing = plot(title, lines, Axis(_across(table.printed), logarithmic=True), Axis(NUMBERS[table.printed.number]))
             found[f"{title.lower().replace(', ', '-').replace(' ', '-')}.svg"] = with_legend(drawing, lines)
     return found
 
@@ -145,10 +147,17 @@ def _lines(table: AnsweredTable) -> Iterator[Line]:
     names = dict.fromkeys(answer.row.series for answer in table.answers if answer.row.series)
     for k, name in enumerate(names):
         rows = [answer for answer in table.answers if answer.row.series == name]
-        printed = [Point(a.row.cost, a.row.printed) for a in rows if a.row.cost and isinstance(a.row.printed, float)]
-        ours = [(a.cost, _in_per_cent(table.printed, a.ours)) for a in rows if a.cost and a.ours]
+        steps = table.printed.number == "attacked"
+        places = [(a, a.row.attack_steps, a.row.attack_steps) if steps else (a, a.row.cost, a.cost) for a in rows]
+        printed = [Point(x, a.row.printed) for a, x, _ in places if x and isinstance(a.row.printed, float)]
+        ours = [(x, _in_per_cent(table.printed, a.ours)) for a, _, x in places if x and a.ours]
         yield Line(f"{name}, printed", series(k), tuple(printed), dashed=True)
-        yield Line(f"{name}, ours", series(k), tuple(Point(cost, each.value, each.low, each.high) for cost, each in ours))
+        yield Line(f"{name}, ours", series(k), tuple(Point(x, each.value, each.low, each.high) for x, each in ours))
+
+
+def _across(table: PrintedTable) -> str:
+    """What a plot's points lie over."""
+    return "steps of the attack" if table.number == "attacked" else "speed-up" if table.speed_up_over else "MACs an image"
 
 
 def _in_per_cent(table: PrintedTable, ours: Estimate) -> Estimate:

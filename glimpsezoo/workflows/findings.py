@@ -97,9 +97,9 @@ class Findings:
 
     def attack_sections(self) -> tuple[AttackSection, ...]:
         sections = []
-        for attack in self.attacks:
+        for place, attack in enumerate(self.attacks):
             rule = attack.exit_rule if attack.attacks_the_exit else None
-            runs = [self.rows(("attack", attack.name, run)) for run in range(attack.settings.evaluations)]
+            runs = [self.rows(("attack", place, run)) for run in range(attack.settings.evaluations)]
             clean = self.rows(("exit-clean", rule.parameters["threshold"]) if rule else "clean")
             whole = [rows for rows in runs if rows is not None]
             if clean is None or len(whole) < len(runs):

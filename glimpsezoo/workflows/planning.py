@@ -138,7 +138,7 @@ def comparable(attack: Attack) -> bool:
 def attack_plan(subjects: Subjects, index: int, attacks: Sequence[Attack]) -> Iterator[Planned]:
     """One model under its attacks, each evaluated as often as its settings say; and under its exit rule without them, to compare."""
     rules = {}
-    for attack in attacks:
+    for place, attack in enumerate(attacks):
         settings, rule = attack.settings, attack.exit_rule if attack.attacks_the_exit else None
         condition: Condition = Remembered(attack) if settings.evaluations > 1 else attack
         for run in range(settings.evaluations):
@@ -146,7 +146,7 @@ def attack_plan(subjects: Subjects, index: int, attacks: Sequence[Attack]) -> It
             yield Planned(
                 index,
                 "attacks",
-                ("attack", attack.name, run),
+                ("attack", place, run),
                 attack.name,
                 job,
                 passes=1 + (attack_passes(attack) if run == 0 else 0),

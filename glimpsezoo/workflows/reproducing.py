@@ -20,7 +20,7 @@ from glimpsezoo.pictures.svg import svg_file
 from glimpsezoo.plugins import registry
 from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.recipes import find_recipe
-from glimpsezoo.records import Estimate, Result
+from glimpsezoo.records import Attack, Estimate, Result
 from glimpsezoo.reports import evidence
 from glimpsezoo.resolve import data_spec, spec_of
 from glimpsezoo.sections import flops_of
@@ -94,7 +94,7 @@ class _Zoo:
             cost=self._cost(table, row),
             measured=_measured(row, result),
             locations=_locations(row, result),
-            masking=(result.masking.verdict if result.masking else UNCHECKED) if table.number == "attacked" else "",
+            masking=_masking(row, result) if table.number == "attacked" else "",
             data=f"{result.data.name}, {result.data.split}",
         )
 
@@ -156,9 +156,20 @@ def _number(table: PrintedTable, row: PrintedRow, result: Result) -> Estimate | 
     if table.number == "corrupted":
         return result.corruptions.by_step[place] if result.corruptions else None
     if table.number == "attacked":
-        attack = next((attack for attack in result.attacks if (attack.name, attack.steps) == ("pgd-paper", row.attack_steps)), None)
+        attack = _attack(row, result)
         return attack.by_step[place] if attack else None
     return result.accuracy.steps[place].top1
+
+
+def _attack(row: PrintedRow, result: Result) -> Attack | None:
+    return next((attack for attack in result.attacks if (attack.name, attack.steps) == (row.attack, row.attack_steps)), None)
+
+
+def _masking(row: PrintedRow, result: Result) -> str:
+    """The verdict, if it is about attacks like this one."""
+    attack = _attack(row, result)
+    judged = result.masking if attack and attack.space == "pixels" else None
+    return judged.verdict if judged else UNCHECKED
 
 
 def _measured(row: PrintedRow, result: Result) -> float | None:

@@ -192,17 +192,21 @@ def _data(name: str, described: DatasetSpec, given: dict[str, Any]) -> CardData:
 
 
 def _start_from(name: str, model: GlimpseModel[Any]) -> None:
-    """Load the card's weights, also one that `train` wrote a moment ago. Networks that the card does not have begin anew."""
+    """Load the card's weights, also one that `train` wrote a moment ago, into the networks that both have. The model's others begin anew.
+
+    So MGNet may begin with the backbone of a plain classifier.
+    """
     card = find_card(name) or find_card(str(_usual_output(name)))
     if card is None:
         raise GlimpseZooError(f"the recipe starts from the card {name!r}, which is not here: train it first ('glimpsezoo train {name}')")
-    own, tensors = model.state_dict(), card.weights()
-    problems = misfits(tensors, {key: own[key] for key in own if key in tensors})
+    own = model.state_dict()
+    shared = {key: tensor for key, tensor in card.weights().items() if key in own}
+    problems = misfits(shared, {key: own[key] for key in shared}) if shared else ["they have no tensor in common"]
     if problems:
         raise GlimpseZooError(
             f"the recipe starts from the card {name!r}, which does not fit: {problems[0]}; name another card, or settings"
         )
-    model.load_state_dict(tensors, strict=False)
+    model.load_state_dict(shared, strict=False)
 
 
 def _usual_output(card: str) -> Path:

@@ -175,7 +175,10 @@ class Card:
         if card.has_file:
             return card.folder / declared.file
         if card.origin is None:
-            raise GlimpseZooError(f"card {self.name!r} names weights {declared.file!r} that are not in its folder: get the card again")
+            raise GlimpseZooError(
+                f"card {self.name!r} names weights {declared.file!r} that are not in its folder: get the card again, or train it "
+                f"('glimpsezoo train {self.name} -o DIR') and name DIR"
+            )
         return fetch_blob(card.origin, Blob(declared.file, declared.sha256, declared.bytes))
 
     def weights(self) -> dict[str, Any]:

@@ -6,8 +6,11 @@ import shlex
 from pydantic import ValidationError
 
 from glimpsezoo.cards import README, RESULT, ROWS, Card, write_whole
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.hub import PREFIX
 from glimpsezoo.records import Result
+from glimpsezoo.resolve import data_spec
+from glimpsezoo.specs import load_string
 from glimpsezoo.tables import attack_text, footnote, interval, macs_text, percent
 
 
@@ -34,6 +37,7 @@ def card_text(card: Card, result: Result | None) -> str:
     lines += [f"`{config.model}` (plugin `{config.plugin}`) for `{config.data.name}`, as a card of glimpsezoo.", ""]
     address = f"{PREFIX}{config.hub}" if config.hub else card.name
     lines += ["```", f"pip install {config.plugin}", run_command(card, address), "```", ""]
+    lines += _weights_elsewhere(card)
     lines += _numbers(result) if result else [f"Not measured yet: `{run_command(card, card.name)} --update-card`.", ""]
     lines += ["## How it was made", "", *_made(card), ""]
     lines += ["## Settings", "", "| setting | value |", "| --- | --- |"]
@@ -42,11 +46,28 @@ def card_text(card: Card, result: Result | None) -> str:
     return "\n".join(lines)
 
 
+def _weights_elsewhere(card: Card) -> list[str]:
+    """Of a card that keeps its evidence alone."""
+    if card.has_file or card.origin is not None or card.config.weights is None:
+        return []
+    size, command = card.config.weights.bytes / 1e6, card.config.trained.get("command", f"glimpsezoo train {card.name}")
+    return [f"Its weights ({size:.0f} MB) are not in this folder: `{command}` trains such weights again.", ""]
+
+
 def run_command(card: Card, argument: str) -> str:
     """What measures a card, named by `argument`, on data like those it was trained on."""
     data = card.config.data
-    sets = [word for key, value in data.settings.items() for word in ("--set", f"data.{key}={value}")]
+    of_training = _augmentation(data.name)
+    sets = [word for key, value in data.settings.items() if key not in of_training for word in ("--set", f"data.{key}={value}")]
     return shlex.join(["glimpsezoo", "run", argument, "--data", data.name, *sets])
+
+
+def _augmentation(data: str) -> frozenset[str]:
+    """The settings of a data set that change training images alone; none that are known of data whose plugin is not here."""
+    try:
+        return getattr(load_string(data_spec(data).config), "augmentation", frozenset())
+    except GlimpseZooError:
+        return frozenset()
 
 
 def _metadata(card: Card, result: Result | None) -> list[str]:

@@ -11,9 +11,9 @@ import yaml
 from commanding import make_card
 from rich.console import Console
 
-from glimpsezoo.cards import Card
+from glimpsezoo.cards import Card, CardData
 from glimpsezoo.records import Comparison, Failure, Pair, Result
-from glimpsezoo.reports import card_text
+from glimpsezoo.reports import card_text, run_command
 from glimpsezoo.tables import comparison_json, macs_text, pair_text, print_comparison, print_results
 
 ZOO = Path(__file__).parent.parent / "zoo_cards"
@@ -172,3 +172,22 @@ def test_a_readme_says_what_is_not_known(tmp_path: Path, results: list[Result]):
     assert "glimpsezoo run cnn4.digits --data digits --set data.seed=3" in card_text(placed, None)
     counted = results[1].model_copy(update={"accuracy": None})
     assert "It takes 20.721 M MACs an image." in card_text(card, counted)
+
+
+def test_a_card_s_command_has_the_settings_that_change_measured_images(tmp_path: Path):
+    made = make_card(tmp_path / "net", "mgnet")
+
+    def trained_on(name: str, **settings: object) -> Card:
+        return replace(made, config=made.config.model_copy(update={"data": CardData(name=name, settings=settings)}))
+
+    assert run_command(trained_on("mnist", shift=2, rotation=10.0), "net") == "glimpsezoo run net --data mnist"
+    assert run_command(trained_on("tmnist", zoom=0.1, seed=3), "net") == "glimpsezoo run net --data tmnist --set data.seed=3"
+    assert run_command(trained_on("tiny-imagenet", crop_area=0.5, size=32), "net").endswith("tiny-imagenet --set data.size=32")
+    assert run_command(trained_on("somebody-s", seed=3), "net").endswith("somebody-s --set data.seed=3")
+
+
+def test_a_card_without_its_weights_says_how_to_make_them(tmp_path: Path):
+    made = make_card(tmp_path / "mgnet.digits", "mgnet")
+    assert "not in this folder" not in card_text(made, None)
+    (made.folder / "model.safetensors").unlink()
+    assert "are not in this folder: `glimpsezoo train mgnet.digits` trains such weights again." in card_text(made, None)

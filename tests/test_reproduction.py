@@ -101,12 +101,16 @@ def test_early_exits_corruptions_and_locations_come_from_their_sections(tables: 
     assert result.accuracy is not None
     point = result.anytime.curve[1]
     tables.write_text(
-        table(f'{{ method = "exits", card = "pyramid-m3.digits", confidence = {point.threshold!r}, locations = 2.2 }},')
+        table(
+            f'{{ method = "exits", card = "pyramid-m3.digits", confidence = {point.threshold!r}, locations = 2.2 }},\n'
+            '{ method = "beside it", card = "pyramid-m3.digits" },\n{ method = "of one look", card = "cnn4.digits" },'
+        )
         + table('{ method = "corrupted", card = "pyramid-m3.digits", step = 1 },', 'number = "corrupted"')
     )
-    exits, corrupted = (each.answers[0] for each in reproduce(["made-2020"])[0].tables)
+    (exits, beside, one_look), (corrupted,) = (each.answers for each in reproduce(["made-2020"])[0].tables)
     assert (exits.ours, exits.measured) == (point.top1, point.macs_mean)
-    assert exits.locations == sum(step.regions_mean for step in result.accuracy.steps[1:])
+    assert exits.locations == beside.locations == sum(step.regions_mean for step in result.accuracy.steps[1:])
+    assert (one_look.locations, corrupted.locations) == (None, None)
     assert corrupted.ours == result.corruptions.by_step[0]
 
 

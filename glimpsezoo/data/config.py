@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -10,20 +10,28 @@ from glimpsezoo.settings import Settings
 from glimpsezoo.specs import DatasetSpec, Task, load_string
 
 
-class SizedSettings(Settings):
+class DataSettings(Settings):
+    """What every data set's settings have. augmentation: the keys that change training images alone."""
+
+    augmentation: ClassVar[frozenset[str]] = frozenset()
+
+
+class SizedSettings(DataSettings):
     """Data whose images come in the size that is asked for."""
 
     size: int | None = Field(None, ge=8, description="side of an image in pixels; None is the data set's own")
 
 
-class PlacedSettings(Settings):
+class PlacedSettings(DataSettings):
     """Digits placed on a canvas."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="seed of placements, noise and textures")
 
 
-class MnistSettings(Settings):
+class MnistSettings(DataSettings):
     """MNIST, and what is made of it."""
+
+    augmentation: ClassVar[frozenset[str]] = frozenset({"rotation", "zoom"})
 
     streaming: bool = Field(False, description="read the Hub's files without keeping a copy")
     rotation: float = Field(
@@ -34,6 +42,8 @@ class MnistSettings(Settings):
 
 class CentredMnistSettings(MnistSettings):
     """MNIST as it is."""
+
+    augmentation: ClassVar[frozenset[str]] = MnistSettings.augmentation | {"shift"}
 
     shift: int = Field(0, ge=0, le=28, description="training moves each digit by up to so many pixels each way, anew in every epoch")
 
@@ -58,6 +68,8 @@ class RescaledMnistSettings(PlacedMnistSettings, SizedSettings):
 class AugmentedSettings(SizedSettings):
     """Natural images: how big they are, and how training varies them."""
 
+    augmentation: ClassVar[frozenset[str]] = frozenset({"seed", "crop_area", "crop_aspect", "interpolation", "colours"})
+
     seed: int = Field(0, ge=0, lt=2**32, description="seed of the training augmentation")
     crop_area: float = Field(0.08, gt=0, le=1, description="least share of the image that a training crop covers")
     crop_aspect: float = Field(4 / 3, ge=1, description="largest ratio of a training crop's sides")
@@ -67,11 +79,6 @@ class AugmentedSettings(SizedSettings):
     colours: Literal["autoaugment", "distort", "keep"] = Field(
         "autoaugment", description="AutoAugment's ImageNet policy; random brightness, contrast and saturation; or none"
     )
-
-    @property
-    def augmentation(self) -> set[str]:
-        """The keys that change training images alone."""
-        return {"seed", "crop_area", "crop_aspect", "interpolation", "colours"}
 
 
 class CataloguedImageSettings(AugmentedSettings):

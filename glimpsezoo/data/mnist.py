@@ -32,7 +32,6 @@ class MnistSet:
 
 
 _PLACING = {"streaming", "places", "shift", "size"}  # what no image depends on, or what its placing says
-_DISTORTION = {"rotation", "zoom"}  # what training images alone depend on
 _ONE = {"train": 1, "calibration": 1, "test": 1}
 MNIST_SETS: Mapping[str, MnistSet] = {
     "mnist": MnistSet(canvas=28, places=_ONE, fixed=True),
@@ -68,7 +67,7 @@ def open_mnist(spec: DatasetSpec, name: str, split: str, config: MnistSettings, 
         source=f"hf:{REQUEST.repository}",
         revision=found.revision,
         fingerprint=fingerprint(
-            rows.digest(), split, f"{spec.transform} {placing}", config, ignore=_PLACING | (set() if distorted else _DISTORTION)
+            rows.digest(), split, f"{spec.transform} {placing}", config, ignore=_PLACING | (set() if distorted else config.augmentation)
         ),
         split=split,
         transform=spec.transform,

@@ -93,7 +93,7 @@ class _Zoo:
             ours=ours,
             cost=self._cost(table, row),
             measured=_measured(row, result),
-            locations=_locations(row, result),
+            locations=_locations(result) if any(each.locations for each in table.row) else None,
             masking=_masking(row, result) if table.number == "attacked" else "",
             data=f"{result.data.name}, {result.data.split}",
         )
@@ -181,10 +181,10 @@ def _measured(row: PrintedRow, result: Result) -> float | None:
     return result.accuracy.steps[(row.step or len(result.accuracy.steps)) - 1].macs
 
 
-def _locations(row: PrintedRow, result: Result) -> float | None:
-    """Regions that an image looked at beyond its first look, where the paper counts them."""
+def _locations(result: Result) -> float | None:
+    """Regions that an image looked at beyond its first look; None for a model of one look."""
     assert result.accuracy is not None
-    return sum(step.regions_mean for step in result.accuracy.steps[1:]) if row.locations is not None else None
+    return sum(step.regions_mean for step in result.accuracy.steps[1:]) if len(result.accuracy.steps) > 1 else None
 
 
 def _macs_of_call(model: GlimpseModel[Any], module: str) -> float:

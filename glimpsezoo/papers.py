@@ -16,7 +16,8 @@ class PrintedRow(Settings):
 
     method: in the paper's words. printed: its number in per cent, or words where the paper gives no number. cost: printed MACs, or the
     speed-up in a table of those. parameters: their printed number. locations: the printed number of places an image was looked at, beyond
-    the first; where one row has it, ours stands beside every row. card: the card that answers for it, or the recipe that trains it; none for what is no model of the plugin.
+    the first; where one row has it, ours stands beside every row. card: the card that answers for it, or the recipe that trains it; none
+    for what is no model of the plugin.
 
     step: of the card's looks, the one that the row stops at; the last by default. confidence: the row's images exit by the confidence
     rule at this threshold. attack, attack_steps: in a table of attacked accuracy. module: the row is of this submodule alone, by its dotted

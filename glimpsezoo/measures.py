@@ -1,5 +1,6 @@
 """From the texts of `--measure` and `--under` to what is measured: sections, corruptions at severities, attacks with their settings."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -90,7 +91,8 @@ class Measures:
             names = [wanted.spec.name for wanted in self.corruptions]
             severities = sum(len(wanted.severities) for wanted in self.corruptions)
             found.append(f"{f'{len(names)} corruptions' if len(names) > 1 else names[0]} ({severities} conditions)")
-        return [*found, *(wanted.spec.name for wanted in self.attacks)]
+        times = Counter(wanted.spec.name for wanted in self.attacks)
+        return [*found, *(name if count == 1 else f"{name} ({count} budgets)" for name, count in times.items())]
 
 
 SCOPES = ("data", "anytime", "corruptions", "attacks", "masking")

@@ -99,6 +99,7 @@ def test_one_run_measures_an_attack_with_several_budgets(run: Ask):
     assert found.attacks[2].top1.value <= found.attacks[1].top1.value
     lines = {line.strip().rpartition("  ")[0].strip() for line in answer.out.splitlines()}
     assert {"pgd 0.5, 2 steps", "pgd 16/255, 1 step", "pgd 16/255, 3 steps", "fgsm"} <= lines
+    assert answer.err.startswith("accuracy, pgd (3 budgets), fgsm of cnn4")
     assert "pgd 16/255, 3 steps: Linf 16/255 in pixels, 3 steps, 20 images." in " ".join(answer.out.split())
 
 

@@ -15,7 +15,7 @@ from measured import put, result, rows
 
 from glimpsezoo.pages.board import Entry
 from glimpsezoo.pages.figures import accuracy_against_macs, attack_curves, robustness_against_budget, training_curves
-from glimpsezoo.pages.plots import HEIGHT, LEFT, WIDTH, Axis, Line, Point, plot
+from glimpsezoo.pages.plots import HEIGHT, LEFT, WIDTH, Axis, Line, Point, plot, with_legend
 from glimpsezoo.pages.report import LARGEST, Reported, report_page
 from glimpsezoo.pictures.scene import Dot, Words
 from glimpsezoo.pictures.scene import Path as Polyline
@@ -225,6 +225,19 @@ def test_any_points_can_be_plotted(values: tuple[tuple[float, float], ...], loga
     line = Line("a", "s0", tuple(Point(*value) for value in values))
     scene = plot("t", [line], Axis("x", logarithmic=logarithmic), Axis("y"))
     assert all(0 <= shape.x <= WIDTH and 0 <= shape.y <= HEIGHT for shape in scene.shapes)
+
+
+@pytest.mark.parametrize("name", ["M3", "T-MNIST, FF-Net, the paper's PGD, printed"])
+def test_names_in_a_legend_do_not_touch(name: str):
+    lines = [Line(f"{name} {k}", "series-1", (Point(1, 2), Point(2, 3))) for k in range(3)]
+    drawing = with_legend(plot("a plot", lines, Axis("x"), Axis("y")), lines)
+    words = [(shape.x, shape.y, shape.text) for shape in drawing.shapes if isinstance(shape, Words) and shape.text.startswith(name)]
+    assert len(words) == 3
+    for x, y, text in words:
+        end = x + 6.5 * len(text)
+        assert end < drawing.width
+        assert y < drawing.height
+        assert not [other for other, line, _ in words if line == y and x < other < end]
 
 
 def test_traces_that_make_the_page_too_large_are_left_out_and_it_says_so():

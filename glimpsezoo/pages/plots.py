@@ -9,6 +9,7 @@ from glimpsezoo.pictures.scene import Box, Dot, Path, Scene, Shape, Words
 WIDTH, HEIGHT = 420.0, 290.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 12.0, 46.0
 TICKS = 5  # about so many on an axis
+SWATCH, LETTER = 30.0, 7.0  # px of a legend's mark, and about those of a letter
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,15 @@ def _in_words(lines: Sequence[Line], x: Axis, y: Axis) -> str:
 
 
 def with_legend(drawing: Scene, lines: Sequence[Line]) -> Scene:
-    """The drawing with the lines' marks and names below it, for where no page has them."""
+    """The drawing with the lines' marks and names below it, for where no page has them: two a row, if all are short enough."""
+    half = (drawing.width - LEFT) / 2
+    columns = 2 if all(SWATCH + LETTER * len(line.name) < half for line in lines) else 1
     shapes = list(drawing.shapes)
     for k, line in enumerate(lines):
-        x, y = LEFT + (k % 2) * (drawing.width - LEFT) / 2, drawing.height + 10 + 18 * (k // 2)
+        x, y = LEFT + k % columns * half, drawing.height + 10 + 18 * (k // columns)
         shapes.append(Path(x=x, y=y, points=((0, 0), (24, 0)), stroke=line.colour, line=2.5, dashed=line.dashed))
-        shapes.append(Words(x=x + 30, y=y + 4, text=line.name))
-    return replace(drawing, height=drawing.height + 10 + 18 * math.ceil(len(lines) / 2), shapes=tuple(shapes))
+        shapes.append(Words(x=x + SWATCH, y=y + 4, text=line.name))
+    return replace(drawing, height=drawing.height + 10 + 18 * math.ceil(len(lines) / columns), shapes=tuple(shapes))
 
 
 def swatch(line: Line) -> Scene:

@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from glimpsezoo.cards import README, RESULT, ROWS, Card, write_whole
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.hub import PREFIX
+from glimpsezoo.plugins import registry
 from glimpsezoo.records import Result
-from glimpsezoo.resolve import data_spec
-from glimpsezoo.specs import load_string
+from glimpsezoo.specs import DatasetSpec, load_string
 from glimpsezoo.tables import attack_text, footnote, interval, macs_text, percent
 
 
@@ -65,7 +65,7 @@ def run_command(card: Card, argument: str) -> str:
 def _augmentation(data: str) -> frozenset[str]:
     """The settings of a data set that change training images alone; none that are known of data whose plugin is not here."""
     try:
-        return getattr(load_string(data_spec(data).config), "augmentation", frozenset())
+        return getattr(load_string(registry().find(DatasetSpec, data).config), "augmentation", frozenset())
     except GlimpseZooError:
         return frozenset()
 

@@ -157,10 +157,12 @@ def test_the_locators_of_the_digits_cards_are_reached(name: str) -> None:
     images, labels, ids = digits(8)
     model = gz.load(name)
     found = masking(model, images, labels, ids, QUICK)
+    if name == "pyramid-m3.digits":  # its looks are drawn, for some images with near certainty: their gate lets no gradient through
+        assert found.checks["locator"] == {"reached": 0.5, "surrogate": model.surrogate, "verdict": "suspect"}
+        return
     assert found.verdict == "ok", found.checks
     assert found.checks["locator"] == {"reached": 1.0, "surrogate": model.surrogate, "verdict": "ok"}
-    if name != "pyramid-m3.digits":  # whose looks are drawn
-        assert found.checks["looks"]["factor"] == pytest.approx(1, abs=1e-4)
+    assert found.checks["looks"]["factor"] == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.usefixtures("only_derivatives")

@@ -37,21 +37,12 @@ def card_text(card: Card, result: Result | None) -> str:
     lines += [f"`{config.model}` (plugin `{config.plugin}`) for `{config.data.name}`, as a card of glimpsezoo.", ""]
     address = f"{PREFIX}{config.hub}" if config.hub else card.name
     lines += ["```", f"pip install {config.plugin}", run_command(card, address), "```", ""]
-    lines += _weights_elsewhere(card)
     lines += _numbers(result) if result else [f"Not measured yet: `{run_command(card, card.name)} --update-card`.", ""]
     lines += ["## How it was made", "", *_made(card), ""]
     lines += ["## Settings", "", "| setting | value |", "| --- | --- |"]
     lines += [f"| {key} | {_cell(value)} |" for key, value in config.config.items()]
     lines += ["", "## Limits", "", *_limits(card), ""]
     return "\n".join(lines)
-
-
-def _weights_elsewhere(card: Card) -> list[str]:
-    """Of a card that keeps its evidence alone."""
-    if card.has_file or card.origin is not None or card.config.weights is None:
-        return []
-    size, command = card.config.weights.bytes / 1e6, card.config.trained.get("command", f"glimpsezoo train {card.name}")
-    return [f"Its weights ({size:.0f} MB) are not in this folder: `{command}` trains such weights again.", ""]
 
 
 def run_command(card: Card, argument: str) -> str:

@@ -184,10 +184,3 @@ def test_a_card_s_command_has_the_settings_that_change_measured_images(tmp_path:
     assert run_command(trained_on("tmnist", zoom=0.1, seed=3), "net") == "glimpsezoo run net --data tmnist --set data.seed=3"
     assert run_command(trained_on("tiny-imagenet", crop_area=0.5, size=32), "net").endswith("tiny-imagenet --set data.size=32")
     assert run_command(trained_on("somebody-s", seed=3), "net").endswith("somebody-s --set data.seed=3")
-
-
-def test_a_card_without_its_weights_says_how_to_make_them(tmp_path: Path):
-    made = make_card(tmp_path / "mgnet.digits", "mgnet")
-    assert "not in this folder" not in card_text(made, None)
-    (made.folder / "model.safetensors").unlink()
-    assert "are not in this folder: `glimpsezoo train mgnet.digits` trains such weights again." in card_text(made, None)

@@ -94,6 +94,20 @@ def test_training_may_turn_and_stretch_digits_and_measuring_does_not(folder: Pat
         assert turned.info.fingerprint != plain.info.fingerprint
 
 
+def test_noise_may_grow_over_the_first_epochs_of_training_alone(folder: Path) -> None:
+    plain, growing = opened("gtmnist", "train", folder), opened("gtmnist", "train", folder, noise_epochs=3)
+    deviations = []
+    for epoch in (0, 1, 2, 3, 10_000):
+        image, bare = (data.training_example(5, epoch).image for data in (growing, opened("tmnist", "train", folder)))
+        deviations.append((2 * image[bare == 0].square().mean()).sqrt().item())  # where the canvas is black, half of the noise is left
+    assert torch.allclose(growing.training_example(5, 3).image, plain.training_example(5, 3).image, atol=1e-5)
+    assert deviations == pytest.approx([0.075, 0.15, 0.225, 0.3, 0.3], rel=0.05)
+    assert torch.equal(images(opened("gtmnist", "test", folder, noise_epochs=3)), images(opened("gtmnist", "test", folder)))
+    for split, same in (("train", False), ("test", True)):
+        fingerprints = {opened("gtmnist", split, folder, noise_epochs=epochs).info.fingerprint for epochs in (0, 3)}
+        assert (len(fingerprints) == 1) is same
+
+
 def test_a_digit_is_turned_by_the_angle_and_stretched_by_the_factors_that_are_drawn() -> None:
     bar = torch.zeros(1, 29, 29, dtype=torch.uint8)
     bar[0, 4:25, 13:16] = 200  # upright, 21 x 3 px

@@ -52,6 +52,7 @@ MNIST_FAMILY = (
         "gtmnist",
         "Gaussian-noise translated MNIST of MGNet: tmnist with noise of standard deviation 0.3.",
         side=112,
+        config="NoisyMnistSettings",
         transform=f"28 px digit placed uniformly on 112 x 112 zeros, plus N(0, 0.3), clipped to [0, 1]; {_ANEW}, with new noise",
     ),
     _mnist(

@@ -54,6 +54,14 @@ class PlacedMnistSettings(MnistSettings, PlacedSettings):
     places: int | None = Field(None, ge=1, description="placements of each calibration and test digit; None is the data set's own number")
 
 
+class NoisyMnistSettings(PlacedMnistSettings):
+    """MNIST digits on a canvas of Gaussian noise."""
+
+    augmentation: ClassVar[frozenset[str]] = PlacedMnistSettings.augmentation | {"noise_epochs"}
+
+    noise_epochs: int = Field(0, ge=0, le=9999, description="training begins with weaker noise, which grows over so many epochs")
+
+
 class RescaledMnistSettings(PlacedMnistSettings, SizedSettings):
     """MNIST digits on a canvas of 56 px, rescaled by area."""
 

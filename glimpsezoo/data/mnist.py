@@ -9,7 +9,7 @@ import torch
 
 from glimpsezoo.data import hub
 from glimpsezoo.data.base import BadImageError, DataInfo, ImageData
-from glimpsezoo.data.config import CentredMnistSettings, MnistSettings, PlacedMnistSettings, SizedSettings
+from glimpsezoo.data.config import CentredMnistSettings, MnistSettings, NoisyMnistSettings, PlacedMnistSettings, SizedSettings
 from glimpsezoo.data.fingerprint import fingerprint
 from glimpsezoo.data.images import Labels, decode
 from glimpsezoo.data.placed import Distortion, Glyphs, PlacedDigits, Placing, Treatment
@@ -60,8 +60,10 @@ def open_mnist(spec: DatasetSpec, name: str, split: str, config: MnistSettings, 
         placing = replace(placing, seed=config.seed, places=measured)
     if isinstance(config, SizedSettings) and config.size is not None:
         placing, task = replace(placing, size=config.size), replace(task, image_size=(config.size, config.size))
-    distorted = split == "train" and (config.rotation > 0 or config.zoom > 0)
-    distortion = Distortion(rotation=config.rotation, zoom=config.zoom) if distorted else None
+    distortion = Distortion(rotation=config.rotation, zoom=config.zoom)
+    if isinstance(config, NoisyMnistSettings):
+        distortion = replace(distortion, noise_epochs=config.noise_epochs)
+    distorted = split == "train" and distortion != Distortion()
     info = DataInfo(
         name=name,
         source=f"hf:{REQUEST.repository}",
@@ -72,7 +74,7 @@ def open_mnist(spec: DatasetSpec, name: str, split: str, config: MnistSettings, 
         split=split,
         transform=spec.transform,
     )
-    return PlacedDigits(info, task, read_glyphs(rows, part, f"{name}, {split} split"), placing, distortion)
+    return PlacedDigits(info, task, read_glyphs(rows, part, f"{name}, {split} split"), placing, distortion if distorted else None)
 
 
 def read_glyphs(rows: Rows, part: range, where: str) -> Glyphs:

@@ -80,10 +80,14 @@ class Placing:
 
 @dataclass(frozen=True, kw_only=True)
 class Distortion:
-    """How training varies digits, anew in every epoch. rotation: degrees; zoom: of width and height; each the most either way."""
+    """How training varies digits, anew in every epoch. rotation: degrees; zoom: of width and height; each the most either way.
+
+    noise_epochs: in so many epochs Gaussian noise is weaker, and grows: a model that finds bare digits learns to find them in noise.
+    """
 
     rotation: float = 0.0
     zoom: float = 0.0
+    noise_epochs: int = 0
 
     def __call__(self, glyphs: UInt8[Tensor, "n h w"], draws: Float[Tensor, "n 3"]) -> Float[Tensor, "n h w"]:
         """Each glyph turned and stretched about its middle; draws in [0, 1) for the angle and the two factors."""
@@ -93,6 +97,10 @@ class Distortion:
         rows = [torch.stack([cosine / wide, sine / wide, nothing], 1), torch.stack([-sine / high, cosine / high, nothing], 1)]
         grid = F.affine_grid(torch.stack(rows, 1), [len(glyphs), 1, *glyphs.shape[1:]], align_corners=False)
         return F.grid_sample(glyphs[:, None].float(), grid, align_corners=False)[:, 0]
+
+    def deviation(self, epoch: int) -> float:
+        """Of the Gaussian noise in this epoch, 0-based: `DEVIATION` after `noise_epochs` of them."""
+        return DEVIATION * min(1.0, (epoch + 1) / (self.noise_epochs + 1))
 
 
 class PlacedDigits(ImageData):
@@ -155,13 +163,14 @@ class PlacedDigits(ImageData):
         side, shift, size = self.placing.canvas, self.placing.shift, self.placing.size
         noise = Noise.of(self.placing.seed, self.glyphs.ids[digit]).fork(placement)
         split = SPLIT_NUMBERS[self.info.split]
-        glyphs = self.glyphs.pixels[digit]  # [n, h, w]
+        glyphs, deviation = self.glyphs.pixels[digit], DEVIATION  # [n, h, w]
         if self.distortion is not None and epoch is not None:
+            deviation = self.distortion.deviation(epoch)
             glyphs = self.distortion(glyphs, noise.fork(epoch).uniform(split, 3, lane=DISTORTION))
         images = _pasted(glyphs, side + 2 * shift, noise.uniform(split, 2, lane=PLACE))
         images = images[:, shift : shift + side, shift : shift + side]  # [n, S, S]
         if self.placing.treatment == "gaussian":
-            images = _with_gaussian(images, noise.uniform(split, side * side, lane=NOISE))
+            images = _with_gaussian(images, noise.uniform(split, side * side, lane=NOISE), deviation)
         elif self.placing.treatment == "salt-and-pepper":
             images = _with_salt_and_pepper(images, noise.uniform(split, side * side, lane=NOISE))
         elif self.placing.treatment == "texture":
@@ -181,9 +190,9 @@ def _pasted(glyphs: Num[Tensor, "n h w"], side: int, draws: Float[Tensor, "n 2"]
     return canvas
 
 
-def _with_gaussian(images: Float[Tensor, "n S S"], draws: Float[Tensor, "n pixels"]) -> Float[Tensor, "n S S"]:
+def _with_gaussian(images: Float[Tensor, "n S S"], draws: Float[Tensor, "n pixels"], deviation: float) -> Float[Tensor, "n S S"]:
     """Add zero-mean Gaussian noise, and clip to [0, 1]. Through the inverse of the normal distribution: one draw a pixel."""
-    noise = torch.special.ndtri(draws.double()).float() * DEVIATION
+    noise = torch.special.ndtri(draws.double()).float() * deviation
     return (images + noise.view_as(images)).clamp(0, 1)
 
 

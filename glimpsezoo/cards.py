@@ -21,6 +21,7 @@ from glimpsezoo.specs import ModelSpec, Task
 
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 RESULT, ROWS = "result.json", "rows.parquet"  # the evidence
+LOG, CURVE = "training.jsonl", "training.svg"  # how the losses and the accuracy went, and a drawing of it
 
 
 def _one_name(text: str) -> str:
@@ -273,6 +274,15 @@ def find_card(name: str) -> Card | None:
         return Card.of_hub(Repository.parse(name))
     folder = Path(name) if (Path(name) / CONFIG).is_file() else card_paths().get(file_name(name))
     return Card.read(folder) if folder else None
+
+
+def training_log(folder: Path) -> tuple[dict[str, Any], ...]:
+    """The lines of a card's training log that tell losses; none where there is no log, or none that can be read."""
+    try:
+        lines = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError):
+        return ()
+    return tuple(line for line in lines if isinstance(line, dict) and isinstance(line.get("losses"), dict))
 
 
 def file_name(name: str) -> str:

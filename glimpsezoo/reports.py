@@ -5,7 +5,7 @@ import shlex
 
 from pydantic import ValidationError
 
-from glimpsezoo.cards import README, RESULT, ROWS, Card, write_whole
+from glimpsezoo.cards import CURVE, README, RESULT, ROWS, Card, write_whole
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.hub import PREFIX
 from glimpsezoo.plugins import registry
@@ -184,6 +184,7 @@ def _made(card: Card) -> list[str]:
             *([""] if notes else []),
             *notes,
         ]
+    curve = ["", f"![Losses of {card.name}, and its accuracy on the calibration split, by epochs]({CURVE})"]
     return [
         "Trained by",
         "",
@@ -191,8 +192,9 @@ def _made(card: Card) -> list[str]:
         str(trained["command"]),
         "```",
         "",
-        f"in {trained['minutes']} minutes ({trained['machine']}, torch {trained['torch']}); the curve is in `training.jsonl`, "
+        f"in {trained['minutes']} minutes ({trained['machine']}, torch {trained['torch']}); the log is `training.jsonl`, "
         "the recipe in `config.json`. No choice was made on the test split.",
+        *(curve if (card.folder / CURVE).is_file() else []),
     ]
 
 

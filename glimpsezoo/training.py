@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from glimpsezoo.cards import LOG
 from glimpsezoo.data.base import Batch, ImageData
 from glimpsezoo.data.loading import batches, batches_per_epoch, training_batches
 from glimpsezoo.driver import rollout
@@ -27,7 +28,7 @@ from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.recipes import PhaseRecipe, Recipe
 
 TrainingStep = Callable[[GlimpseModel[Any], Tensor, Tensor, "TrainingPhase"], dict[str, Tensor]]
-CHECKPOINT, LOG = "checkpoint.pt", "training.jsonl"
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,10 @@ from torch import nn
 
 import glimpsezoo as gz
 from glimpsezoo import cards
-from glimpsezoo.cards import Card, card_folders, card_paths, find_card, write_card, write_whole
+from glimpsezoo.cards import CURVE, Card, card_folders, card_paths, find_card, training_log, write_card, write_whole
 from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.pages.figures import training_picture
+from glimpsezoo.pictures.svg import svg_file
 from glimpsezoo.records import Result
 from glimpsezoo.reports import card_text, evidence
 from glimpsezoo.store import read_rows
@@ -165,7 +167,7 @@ def shipped() -> Path:
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_a_shipped_card_is_what_it_says(folder: Path):
-    """Weights by their hash, the README by its result, the result by its rows and these weights, and all of it small."""
+    """Weights by their hash, the README by its result, the result by its rows and these weights, the curve by the log; all of it small."""
     card = Card.read(folder)
     assert card.name == folder.name
     card.load_into(gz.create_model(card.config.model, task=card.config.task.task(), **card.config.config), changed={})
@@ -173,6 +175,9 @@ def test_a_shipped_card_is_what_it_says(folder: Path):
     assert result is not None
     assert result == Result.model_validate_json((folder / "result.json").read_bytes())
     assert (folder / "README.md").read_text() == card_text(card, result)
+    drawing = training_picture(card.name, training_log(folder))
+    assert drawing is not None
+    assert (folder / CURVE).read_text() == svg_file(drawing)
     assert (result.run.status, result.run.limit, result.data.name, result.data.split) == ("done", None, card.config.data.name, "test")
     assert result.model.config == card.config.config
 

@@ -15,10 +15,10 @@ from commanding import RECIPE, TINY, Answer, ask, tree
 from rich.progress import Progress
 
 import glimpsezoo as gz
-from glimpsezoo.cards import Card
+from glimpsezoo.cards import CURVE, LOG, Card
 from glimpsezoo.records import Result
 from glimpsezoo.reports import card_text
-from glimpsezoo.training import CHECKPOINT, LOG, TrainingPhase
+from glimpsezoo.training import CHECKPOINT, TrainingPhase
 
 Ask = Callable[..., Answer]
 QUICK = ("--recipe", "tiny.toml", *TINY, "--set", "train.steps=4")
@@ -66,7 +66,7 @@ def test_a_training_gives_a_card_that_run_accepts(train: Ask, here: Path, capsys
     assert "goes on" not in answer.err
     assert "global" in answer.err  # the loss's terms, as progress
     folder = here / "zoo_cards" / "mgnet.digits"
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors", LOG]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors", LOG, CURVE]
 
     card = Card.read(folder)
     assert (card.config.model, card.config.plugin, card.config.data.name) == ("mgnet", "glimpsezoo-mgnet", "digits")
@@ -79,6 +79,8 @@ def test_a_training_gives_a_card_that_run_accepts(train: Ask, here: Path, capsys
     measured = ask(capsys, "run", "mgnet", "--limit", "30", "--json").json["results"][0]
     assert measured["model"]["checkpoint"]["sha256"] == sha256(folder)
     assert [len(line) for line in (folder / LOG).read_text().splitlines()] != []
+    assert f"and its accuracy on the calibration split, by epochs]({CURVE})" in card_text(card, None)
+    assert all(loss in (folder / CURVE).read_text() for loss in ("global", "glimpse", "calibration split"))
 
 
 def test_data_settings_are_kept_and_said(train: Ask, here: Path):

@@ -37,7 +37,7 @@ class TestPush:
         assert answer.out.splitlines()[1] == "measure it: glimpsezoo run hf-hub:me/net --data digits"
         files = published(hub)
         assert set(files) == {path.name for path in SHIPPED.iterdir()}
-        for file in ("model.safetensors", "result.json", "rows.parquet", "training.jsonl"):
+        for file in ("model.safetensors", "result.json", "rows.parquet", "training.jsonl", "training.svg"):
             assert files[file] == (SHIPPED / file).read_bytes()
         card = Card.read(SHIPPED)
         there = Card(SHIPPED, card.config.model_copy(update={"hub": "me/net"}))

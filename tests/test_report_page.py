@@ -188,14 +188,15 @@ def test_the_curves_are_those_of_the_results():
 
 
 def test_training_curves_are_thinned_and_keep_their_end():
-    losses, accuracy = training_curves(entries())
+    (entry,) = (entry for entry in entries() if entry.training)
+    losses, accuracy = training_curves(entry.name, entry.training)
     points = losses.lines[0].points
     assert len(points) <= 200
     assert (points[-1].x, points[-1].y) == (500, pytest.approx(2 / 500))
     assert all(point.y == pytest.approx(2.0 / point.x) for point in points)
     assert (accuracy.lines[0].points[-1].x, accuracy.lines[0].points[-1].y) == (500, pytest.approx(50))
-    strange = Entry("x", result("x"), ({"losses": {"loss": float("nan")}}, {"losses": {"loss": "high"}}, {"losses": {"loss": 1.0}}))
-    (figure,) = training_curves([strange])
+    strange = [{"losses": {"loss": float("nan")}}, {"losses": {"loss": "high"}}, {"losses": {"loss": 1.0}}]
+    (figure,) = training_curves("x", strange)
     assert [(point.x, point.y) for point in figure.lines[0].points] == [(3, 1.0)]
 
 

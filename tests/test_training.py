@@ -8,12 +8,13 @@ import torch
 from torch.nn import functional as F
 from toys import TASK, Peek, toy
 
+from glimpsezoo.cards import LOG
 from glimpsezoo.data.base import DataInfo, Example, ImageData
 from glimpsezoo.driver import rollout
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.recipes import Recipe
 from glimpsezoo.settings import Settings
-from glimpsezoo.training import CHECKPOINT, LOG, Progress, TrainingJob, train
+from glimpsezoo.training import CHECKPOINT, Progress, TrainingJob, train
 
 
 class Blobs(ImageData):

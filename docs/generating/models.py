@@ -11,7 +11,7 @@ from rich.console import Console
 
 from generating.checkout import cards, cards_of, distribution, ours, page_of, plugins, spec_of, title_of
 from generating.markdown import code, joined, prose, settings_table, shown, slug, table
-from glimpsezoo.cards import Card
+from glimpsezoo.cards import CURVE, Card
 from glimpsezoo.plugins import registry
 from glimpsezoo.recipes import recipe_names, recipe_title
 from glimpsezoo.records import Result
@@ -34,8 +34,15 @@ def pages() -> dict[str, str]:
 
 
 def pictures() -> dict[str, str]:
-    """The SVG of every card that can be drawn here, by its path below docs/."""
-    return {f"cards/{card.name}.svg": picture(card) for card in cards() if drawable(card)}
+    """Every card's training curve, and the looks of those that can be drawn here: SVG by its path below docs/."""
+    curves = {f"cards/{curve_of(card)}": card.folder / CURVE for card in cards()}
+    found = {path: file.read_text(encoding="utf-8") for path, file in curves.items() if file.is_file()}
+    return found | {f"cards/{card.name}.svg": picture(card) for card in cards() if drawable(card)}
+
+
+def curve_of(card: Card) -> str:
+    """The file with a card's training curve, beside its page."""
+    return f"{card.name}.{CURVE}"
 
 
 def models_page() -> str:
@@ -119,7 +126,7 @@ def printed(result: Result) -> str:
 
 def card_page(card: Card) -> str:
     """The card's README without the Hub's metadata, with a picture."""
-    text = card_text(card, evidence(card)).split("---\n", 2)[2]
+    text = card_text(card, evidence(card)).split("---\n", 2)[2].replace(f"]({CURVE})", f"]({curve_of(card)})")
     model = f"`{card.config.model}`"
     before, heading, after = text.replace(model, f"[{model}](../models/{page_of(spec_of(card))})", 1).partition("## How it was made")
     return joined(before, looks(card, ""), heading + after)

@@ -2,13 +2,13 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from glimpsezoo.pages.board import Entry, attack_name, verdict
-from glimpsezoo.pages.plots import Axis, Line, Point
-from glimpsezoo.pictures.scene import series
+from glimpsezoo.pages.plots import Axis, Line, Point, plot, with_legend
+from glimpsezoo.pictures.scene import Scene, beside, series
 from glimpsezoo.records import Attack, Estimate, Result
 from glimpsezoo.tables import counted, display_name, eps_text, macs_text, with_interval
 
@@ -139,21 +139,25 @@ def _curve(colour: str, model: tuple[str, ...], attacks: dict[float, tuple[Attac
     return Line(f"{model[0]}, {model[1]} (masking: {verdicts})", colour, tuple(points))
 
 
-def training_curves(entries: Sequence[Entry]) -> Iterator[Figure]:
-    """For each model with a log: its losses, and its accuracy on the calibration split, by the epochs of all phases."""
-    for entry in entries:
-        places = range(1, len(entry.training) + 1)
-        names = dict.fromkeys(name for line in entry.training for name in line["losses"])
-        lines = list(zip(places, entry.training, strict=True))
-        curves = {name: _thinned([(at, line["losses"].get(name)) for at, line in lines]) for name in names}
-        losses = [Line(name, series(k), points, dots=False) for k, (name, points) in enumerate(curves.items())]
-        if losses:
-            yield Figure(f"Training losses of {entry.name}", tuple(losses), Axis("epoch"), Axis("loss"))
-        shares = _thinned([(at, line.get("calibration_top1")) for at, line in lines])
-        accuracy = tuple(Point(point.x, 100 * point.y) for point in shares)
-        if accuracy:
-            line = Line("calibration split", series(0), accuracy, dots=False)
-            yield Figure(f"Accuracy of {entry.name} while it was trained", (line,), Axis("epoch"), Axis(ACCURACY))
+def training_curves(name: str, log: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
+    """The losses in a training log, and the accuracy on the calibration split, by the epochs of all phases; nothing of an empty log."""
+    lines = list(enumerate(log, start=1))
+    names = dict.fromkeys(loss for line in log for loss in line["losses"])
+    curves = {loss: _thinned([(at, line["losses"].get(loss)) for at, line in lines]) for loss in names}
+    losses = [Line(loss, series(k), points, dots=len(points) == 1) for k, (loss, points) in enumerate(curves.items())]
+    if losses:
+        yield Figure(f"Training losses of {name}", tuple(losses), Axis("epoch"), Axis("loss"))
+    shares = _thinned([(at, line.get("calibration_top1")) for at, line in lines])
+    accuracy = tuple(Point(point.x, 100 * point.y) for point in shares)
+    if accuracy:
+        line = Line("calibration split", series(0), accuracy, dots=len(accuracy) == 1)
+        yield Figure(f"Accuracy of {name} while it was trained", (line,), Axis("epoch"), Axis(ACCURACY))
+
+
+def training_picture(name: str, log: Sequence[Mapping[str, Any]]) -> Scene | None:
+    """The training curves beside each other, for where no page has their legend; None for an empty log."""
+    drawn = [with_legend(plot(each.title, each.lines, each.x, each.y), each.lines) for each in training_curves(name, log)]
+    return beside(drawn) if drawn else None
 
 
 def _thinned(values: Sequence[tuple[int, object]]) -> tuple[Point, ...]:

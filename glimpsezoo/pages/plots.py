@@ -53,7 +53,7 @@ class Axis:
         for letter, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
             if abs(value) >= size:
                 return f"{value / size:.3g}{letter}"
-        return f"{value:.3g}{self.unit}"
+        return f"{value:.4g}{self.unit}"
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,10 @@ def _sections(reported: Reported, traces: list[Html], left_out: list[str]) -> di
         "corruptions": ("Corruptions", _heat_maps(entries)),
         "attacks": ("Attacks", join(_plots("attacks", attack_curves(entries)), _attacks(entries))),
         "traces": ("Where they look", _traces(traces, notes)),
-        "training": ("Training", _plots("training", training_curves(entries))),
+        "training": (
+            "Training",
+            _plots("training", (figure for entry in entries for figure in training_curves(entry.name, entry.training))),
+        ),
         "environment": ("Environment and commands", join(*(_environment(entry) for entry in entries))),
     }
     return {key: section for key, section in found.items() if section[1]}

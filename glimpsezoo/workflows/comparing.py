@@ -1,6 +1,5 @@
 """Results that were measured earlier, from folders and cards: read, told apart by name, and tested against each other image by image."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,15 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from glimpsezoo.cards import CONFIG, RESULT, ROWS, Card, find_card
+from glimpsezoo.cards import CONFIG, LOG, RESULT, ROWS, Card, find_card, training_log
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.pages.board import Entry
 from glimpsezoo.records import Comparison, Data, Pair, Result
 from glimpsezoo.reports import evidence
 from glimpsezoo.sections import compare
 from glimpsezoo.store import Rows, read_rows
-
-TRAINING = "training.jsonl"
 
 
 @dataclass(frozen=True)
@@ -94,14 +91,10 @@ def _read(folder: Path) -> Measured:
 def _training(folder: Path, result: Result) -> tuple[dict[str, Any], ...]:
     """The training log of the result's card: beside the result, or in the card of that name that has the weights that were measured."""
     used = result.model.checkpoint
-    if not (folder / TRAINING).is_file() and used is not None:
+    if not (folder / LOG).is_file() and used is not None:
         card = card_of(result)
         folder = card.folder if card else folder
-    try:
-        lines = [json.loads(line) for line in (folder / TRAINING).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError):
-        return ()
-    return tuple(line for line in lines if isinstance(line, dict) and isinstance(line.get("losses"), dict))
+    return training_log(folder)
 
 
 def card_of(result: Result) -> Card | None:

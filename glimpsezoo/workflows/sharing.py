@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from glimpsezoo.cards import (
     CONFIG,
+    CURVE,
+    LOG,
     README,
     RESULT,
     ROWS,
@@ -29,10 +31,10 @@ from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.reports import card_text, evidence, write_card_readme
 from glimpsezoo.resolve import Assignments, build_model, choose_model, spec_of
 from glimpsezoo.specs import ModelSpec, load_string
-from glimpsezoo.training import LOG
 from glimpsezoo.workflows.output import check_writable, unwritable
 
-BESIDE = (RESULT, ROWS, LOG)  # what a card may have beside its config and weights; its README is made anew
+HISTORY = (LOG, CURVE)
+BESIDE = (RESULT, ROWS, *HISTORY)  # what a card may have beside its config and weights; its README is made anew
 UNKNOWN = "unknown"  # the data of a model that no card says more about
 M = TypeVar("M", bound=GlimpseModel[Any])
 
@@ -121,7 +123,7 @@ def push(name: str, repository: str, *, private: bool = False, force: bool = Fal
         CONFIG: public.config.to_json(),
         card.config.weights.file: card.weights_file(),
     }
-    beside = BESIDE if result else (LOG,)  # what was measured with other weights is no evidence
+    beside = BESIDE if result else HISTORY  # what was measured with other weights is no evidence
     files |= {file: card.folder / file for file in beside if (card.folder / file).is_file()}
     return public, publish(place, files, private=private, replacing=force)
 

@@ -9,9 +9,25 @@ from typing import Any
 
 import torch
 
-from glimpsezoo.cards import CONFIG, Card, CardConfig, CardData, CardTask, file_name, find_card, misfits, write_card
+from glimpsezoo.cards import (
+    CONFIG,
+    CURVE,
+    LOG,
+    Card,
+    CardConfig,
+    CardData,
+    CardTask,
+    file_name,
+    find_card,
+    misfits,
+    training_log,
+    write_card,
+    write_whole,
+)
 from glimpsezoo.data.loading import open_data
 from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.pages.figures import training_picture
+from glimpsezoo.pictures.svg import svg_file
 from glimpsezoo.plugins import registry
 from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.recipes import Recipe, find_recipe, recipe_names
@@ -19,7 +35,7 @@ from glimpsezoo.reports import write_card_readme
 from glimpsezoo.resolve import Assignments, data_folder, data_spec
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import DatasetSpec, ModelSpec, load_string
-from glimpsezoo.training import CHECKPOINT, LOG, Progress, TrainingJob, checkpoint_of, train
+from glimpsezoo.training import CHECKPOINT, Progress, TrainingJob, checkpoint_of, train
 from glimpsezoo.workflows.output import check_writable, command_line
 
 DEFAULT_DATA = "digits"
@@ -98,9 +114,17 @@ class TrainingWork:
             },
         )
         card = write_card(job.folder, config, job.model)
+        draw_training(card)
         write_card_readme(card)
         (job.folder / CHECKPOINT).unlink(missing_ok=True)
         return card
+
+
+def draw_training(card: Card) -> None:
+    """Draw the card's training log beside it, where there is one."""
+    picture = training_picture(card.name, training_log(card.folder))
+    if picture is not None:
+        write_whole(card.folder / CURVE, svg_file(picture).encode())
 
 
 def start_training(request: TrainingRequest) -> TrainingWork:
@@ -227,5 +251,5 @@ def _prepare(request: TrainingRequest, job: TrainingJob) -> None:
     if not request.fresh:
         checkpoint_of(job)
     job.folder.mkdir(parents=True, exist_ok=True)
-    for old in (CONFIG, *((CHECKPOINT, LOG) if request.fresh else ())):
+    for old in (CONFIG, *((CHECKPOINT, LOG, CURVE) if request.fresh else ())):
         (job.folder / old).unlink(missing_ok=True)

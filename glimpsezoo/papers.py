@@ -21,7 +21,8 @@ class PrintedRow(Settings):
 
     step: of the card's looks, the one that the row stops at; the last by default. confidence: the row's images exit by the confidence
     rule at this threshold. attack, attack_steps: in a table of attacked accuracy. module: the row is of this submodule alone, by its dotted
-    name, an input at a time. series: the line of the table's plot that the row is a point of.
+    name, an input at a time. series: the line of the table's plot that the row is a point of. note: what a reader must know of our number,
+    beside it.
     """
 
     method: str = Field(min_length=1)
@@ -36,6 +37,7 @@ class PrintedRow(Settings):
     attack_steps: int | None = Field(None, ge=1)
     module: str | None = None
     series: str | None = None
+    note: str = ""
 
 
 class PrintedTable(Settings):

@@ -37,6 +37,8 @@ def card_text(card: Card, result: Result | None) -> str:
     lines += [f"`{config.model}` (plugin `{config.plugin}`) for `{config.data.name}`, as a card of glimpsezoo.", ""]
     address = f"{PREFIX}{config.hub}" if config.hub else card.name
     lines += ["```", f"pip install {config.plugin}", run_command(card, address), "```", ""]
+    if config.weights and not (card.has_file or config.hub):
+        lines += [f"Its weights, {config.weights.bytes / 1e6:.1f} MB, are not in this folder: train it as below, and name that card.", ""]
     lines += _numbers(result) if result else [f"Not measured yet: `{run_command(card, card.name)} --update-card`.", ""]
     lines += ["## How it was made", "", *_made(card), ""]
     lines += ["## Settings", "", "| setting | value |", "| --- | --- |"]

@@ -35,8 +35,9 @@ def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, a
       glimpsezoo compare runs/* --format csv > results.csv
       glimpsezoo compare --paper
       glimpsezoo compare --paper mgnet-2021 -o reproduction.md
+      glimpsezoo compare --paper runs/train/mgnet.tmnist
 
-    With --paper, a RUN is a paper of 'glimpsezoo list papers'; all of them without one.
+    With --paper, a RUN is a paper of 'glimpsezoo list papers' (all of them without one), or a card that is not in the zoo.
     """
     if paper:
         _compare_papers(runs, "json" if as_json else form, output)

@@ -20,10 +20,11 @@ INTRODUCTION = """\
 Every table of the papers whose models are in the zoo, with the printed numbers and ours. Written by
 
 ```
-glimpsezoo compare --paper -o docs/REPRODUCTION.md
+glimpsezoo compare --paper benchmarks/cards/* -o docs/REPRODUCTION.md
 ```
 
-from the evidence of the cards (`result.json`, whole test splits); a test holds it against them. *Reached*: ours is no worse than the
+from the evidence of the cards (`result.json`, whole test splits); a test holds it against them. The cards are those of `zoo_cards`, and of
+`benchmarks/cards`, whose weights are too large for this repository: they have all but those. *Reached*: ours is no worse than the
 printed number; *within the interval*: it is worse, but not beyond our 95 % interval. Costs: "ours" counts by the paper's convention, for
 models without a card too, and "MACs that ran" is what the harness measured.
 """
@@ -112,7 +113,7 @@ def _printed(printed: float | str | None) -> str:
 def _ours(answer: Answer) -> str:
     if answer.ours is None:
         return "not run" if answer.missing and answer.row.card else "-" if answer.missing else ""
-    return f"{percent(answer.ours, 2)} ({interval(answer.ours, 2)})"
+    return ", ".join(filter(None, (f"{percent(answer.ours, 2)} ({interval(answer.ours, 2)})", answer.row.note)))
 
 
 def _count(number: int | None) -> str:
@@ -218,6 +219,7 @@ def as_rows(reproductions: Sequence[Reproduction]) -> list[dict[str, Any]]:
             "locations_printed": answer.row.locations,
             "locations_ours": answer.locations,
             "card": answer.row.card,
+            "note": answer.row.note or None,
             "data": answer.data,
             "missing": answer.missing,
         }

@@ -1,6 +1,6 @@
 """The papers' tables with the zoo's numbers beside the printed ones: from the evidence of measured cards, and costs from the models."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,20 +30,25 @@ from glimpsezoo.workflows.training import named_by_recipe
 
 
 def reproduce(names: Sequence[str] = ()) -> list[Reproduction]:
-    """The tables of the papers of that name, of all papers without a name.
+    """The tables of the papers among the names, or of all. The other names are cards, which go before the zoo's of the same name.
 
-    Raises `GlimpseZooError` for a paper that no plugin registers, and for tables that name what is not there.
+    Raises `GlimpseZooError` for what is neither a paper nor a card, and for tables that name what is not there.
     """
-    specs = registry().all(PaperSpec)
-    for name in names:
-        if name not in {spec.name for spec in specs}:
-            raise GlimpseZooError(f"expected a paper, got {name!r}: {did_you_mean(name, [spec.name for spec in specs])}")
-    zoo = _Zoo()
+    specs = {spec.name: spec for spec in registry().all(PaperSpec)}
+    papers, cards = [name for name in names if name in specs], [_card(name, list(specs)) for name in names if name not in specs]
+    zoo = _Zoo({card.name: card for card in cards})
     return [
         Reproduction(spec, tuple(zoo.answered(table) for table in PrintedTables.of(spec).table))
-        for spec in specs
-        if not names or spec.name in names
+        for name, spec in specs.items()
+        if not papers or name in papers
     ]
+
+
+def _card(name: str, papers: Sequence[str]) -> Card:
+    card = find_card(name)
+    if card is None:
+        raise GlimpseZooError(f"expected a paper or a card, got {name!r}: {did_you_mean(name, papers)}")
+    return card
 
 
 def write_reproduction(reproductions: Sequence[Reproduction], path: Path) -> list[Path]:
@@ -66,8 +71,9 @@ def write_reproduction(reproductions: Sequence[Reproduction], path: Path) -> lis
 class _Zoo:
     """What the zoo has to say of a row: the evidence of its card, and the costs of its model, which needs no weights."""
 
-    def __init__(self) -> None:
-        self.card = cache(find_card)
+    def __init__(self, given: Mapping[str, Card]) -> None:
+        """given: cards by their names, looked for before those of the zoo."""
+        self.card = cache(lambda name: given.get(name) or find_card(name))
         self.result = cache(self._result)
         self.model = cache(self._model)
 

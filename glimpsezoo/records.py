@@ -325,10 +325,14 @@ class Attack(Section):
     clean: Unattacked
 
 
-class Masking(Section):
-    """Whether attacked accuracy can be believed. checks: what was looked at, by name, with its numbers and its own verdict.
+JUDGED = ("Linf", "pixels", "final", "free")  # norm, space, target and path of the attacks that `Masking` can judge
+UNCHECKED = "not checked"
 
-    verdict: the worst of theirs.
+
+class Masking(Section):
+    """Whether attacked accuracy can be believed: that under the run's first attack of a kind that can be judged.
+
+    checks: what was looked at, by name, with its numbers and its own verdict. verdict: the worst of theirs.
     """
 
     verdict: Literal["ok", "suspect", "unreliable"]
@@ -391,6 +395,16 @@ class Result(Section):
     masking: Masking | None = None
     speed: Speed | None = None
     errors: tuple[Failure, ...] = ()
+
+    @property
+    def judged(self) -> Attack | None:
+        """The attack that `masking` is about."""
+        kinds = ((attack, (attack.norm, attack.space, attack.target, attack.path)) for attack in self.attacks)
+        return next((attack for attack, kind in kinds if kind == JUDGED), None) if self.masking else None
+
+    def verdict_on(self, attack: Attack) -> str:
+        """Whether accuracy under this attack of the result can be believed; 'not checked' of one that `masking` is not about."""
+        return self.masking.verdict if self.masking and attack == self.judged else UNCHECKED
 
 
 class Pair(Section):

@@ -152,10 +152,9 @@ def _attacked(result: Result) -> list[str]:
     """Accuracy under each attack, with the verdict on whether that can be believed."""
     if not result.attacks:
         return []
-    verdict = result.masking.verdict if result.masking else "not looked for"
     lines = ["### Under attack", "", "| attack | top-1 % | 95 % interval | masking | threat model |", "| --- " * 5 + "|"]
     for attack in result.attacks:
-        cells = [_cell(attack.name), percent(attack.top1), interval(attack.top1), verdict, _cell(attack_text(attack))]
+        cells = [_cell(attack.name), percent(attack.top1), interval(attack.top1), result.verdict_on(attack), _cell(attack_text(attack))]
         lines.append("| " + " | ".join(cells) + " |")
     doubted = {name: check for name, check in (result.masking.checks if result.masking else {}).items() if check["verdict"] != "ok"}
     for name, check in doubted.items():

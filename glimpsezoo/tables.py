@@ -119,7 +119,8 @@ def _attack_table(results: Sequence[Result]) -> Table:
     for label in _labels(results):
         table.add_row(label, *(_attacked(results, label)(result, -1) for result in results))
     verdicts = [result.masking.verdict if result.masking else "" for result in results]
-    table.add_row("masking", *verdicts)
+    judged = dict.fromkeys(attack_label(result.judged, results) for result in results if result.judged)
+    table.add_row(f"masking of {', '.join(judged)}" if judged else "masking", *verdicts)
     return table
 
 
@@ -163,7 +164,7 @@ def _robust_footnotes(results: Sequence[Result]) -> list[str]:
         doubted = [
             f"{result.model.name} ({result.masking.verdict})" for result in results if result.masking and result.masking.verdict != "ok"
         ]
-        lines.append(f"masking: attacked accuracy is no measure of robustness for {', '.join(doubted)}; result.json says why.")
+        lines.append(f"masking doubts the attacked accuracy of {', '.join(doubted)}; result.json says why.")
     lines += [anytime_text(result) for result in results if result.anytime and len(result.anytime.curve) > 1]
     papers = [(result.model.name, result.flops.paper_macs) for result in results if result.flops and result.flops.paper_macs]
     if lines and papers:

@@ -105,7 +105,7 @@ def test_a_csv_has_the_results_numbers(run: Path):
         assert [float(line[f"top-1 %{end}"]) for end in ("", " low", " high")] == pytest.approx(
             [100 * accuracy.top1.value, 100 * accuracy.top1.low, 100 * accuracy.top1.high]
         )
-    assert [line["pgd linf 8/255, 10 steps %"] for line in lines[:2]] == ["31.0", "31.0"]
+    assert [line["pgd Linf 8/255, 10 steps %"] for line in lines[:2]] == ["31.0", "31.0"]
     assert [line["masking"] for line in lines[:2]] == ["suspect", "ok"]
     card = compared.entries[2].result
     assert card.corruptions is not None

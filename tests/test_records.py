@@ -92,7 +92,7 @@ RESULT: dict[str, Any] = {
     "attacks": [
         {
             "name": "pgd",
-            "norm": "linf",
+            "norm": "Linf",
             "eps": 0.1,
             "space": "pixels",
             "steps": 10,
@@ -164,6 +164,15 @@ def test_what_the_schema_does_not_know_is_refused(where: tuple[str, ...], value:
     place[where[-1]] = value
     with pytest.raises(ValidationError):
         Result.model_validate(changed)
+
+
+def test_masking_is_about_the_first_attack_of_a_kind_that_can_be_judged() -> None:
+    given = RESULT["attacks"][0]
+    attacks = [{**given, "name": "pgd-paper", "space": "normalised"}, given, {**given, "steps": 100}, {**given, "norm": "L2"}]
+    result = Result.model_validate({**RESULT, "attacks": attacks})
+    assert [result.verdict_on(attack) for attack in result.attacks] == ["not checked", result.masking.verdict, "not checked", "not checked"]  # type: ignore[union-attr]
+    unjudged = Result.model_validate({**RESULT, "attacks": attacks, "masking": None})
+    assert {unjudged.verdict_on(attack) for attack in unjudged.attacks} == {"not checked"}
 
 
 def test_numbers_that_json_cannot_hold_are_refused() -> None:

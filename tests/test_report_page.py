@@ -128,8 +128,8 @@ def test_the_leaderboard_has_the_numbers_and_every_verdict():
     cells = [{head: re.sub("<.*?>", "", cell) for head, cell in zip(heads, line, strict=True)} for line in lines]
     assert [line["top-1 %"] for line in cells] == ["90.0 (88.0-92.0)", "90.0 (88.0-92.0)", "80.0 (78.0-82.0)"]
     assert [line["masking"] for line in cells] == ["ok", "suspect", "not checked"]
-    assert [line["pgd linf 4/255, 10 steps %"] for line in cells] == ["31.0 (29.0-33.0)", "", ""]
-    assert "Attacked accuracy is no measure of robustness where masking is not ok: mgnet, run def, cnn4." in page
+    assert [line["pgd Linf 4/255, 10 steps %"] for line in cells] == ["31.0 (29.0-33.0)", "", ""]
+    assert "Masking doubts the attacked accuracy, or was not looked for: mgnet, run def, cnn4." in page
 
 
 def test_plots_are_pictures_with_words():

@@ -83,7 +83,7 @@ def test_it_sorts_by_every_column_and_says_so(show: Any, report: str):
     head.locator("button").click()
     assert head.get_attribute("aria-sort") == "ascending"
     assert [text.split()[0] for text in column(page, place)] == ["80.0", "90.0", "90.0", "95.0"]
-    attacked = names.index("pgd linf 4/255, 10 steps %")
+    attacked = names.index("pgd Linf 4/255, 10 steps %")
     for _ in range(2):  # what was not measured stays below
         heads.nth(attacked).locator("button").click()
         assert [text.split()[:1] for text in column(page, attacked + 1)] == [["31.0"], [], [], []]

@@ -65,22 +65,22 @@ def test_every_step_has_its_accuracy_under_every_condition_and_the_verdict() -> 
 def test_the_notes_say_what_the_columns_are() -> None:
     text = " ".join(printed(result("mgnet", verdict="unreliable"), result("cnn4")).split())
     assert "corrupted: 77 images under 1 corruption (x; constants for 64 px)." in text
-    assert "pgd: linf 8/255 in pixels, 10 steps, 500 images." in text
-    assert "attacked accuracy is no measure of robustness for mgnet (unreliable)" in text
+    assert "pgd: Linf 8/255 in pixels, 10 steps, 500 images." in text
+    assert "masking doubts the attacked accuracy of mgnet (unreliable)" in text
     assert "The papers' conventions count 6 MACs for mgnet, 6 MACs for cnn4." in text
 
 
 def test_an_attack_that_differs_by_model_is_told_by_model() -> None:
     text = " ".join(printed(result("mgnet"), result("pyramid", eot=5)).split())
-    assert "pgd of mgnet: linf 8/255 in pixels, 10 steps, 500 images." in text
-    assert "pgd of pyramid: linf 8/255 in pixels, 10 steps, 500 images, 5 samples a gradient." in text
+    assert "pgd of mgnet: Linf 8/255 in pixels, 10 steps, 500 images." in text
+    assert "pgd of pyramid: Linf 8/255 in pixels, 10 steps, 500 images, 5 samples a gradient." in text
 
 
 def test_an_attack_in_other_units_than_pixels_is_not_what_the_verdict_is_about() -> None:
     paper = result("mgnet")
     (attack,) = paper.attacks
     text = attack_text(attack.model_copy(update={"space": "normalised"}))
-    assert text == "linf 8/255 in normalised, 10 steps, 500 images, not what masking judges"
+    assert text == "Linf 8/255 in normalised, 10 steps, 500 images, not what masking judges"
     assert "masking" not in attack_text(attack)
 
 

@@ -102,8 +102,9 @@ def _print_papers(reproductions: "list[Reproduction]") -> None:
 
 def _print(compared: "Compared") -> None:
     """A table for each data set, as `run` prints it, then the pairs."""
-    from glimpsezoo.pages.board import UNCHECKED, verdict
+    from glimpsezoo.pages.board import verdict
     from glimpsezoo.pages.formats import pair_texts
+    from glimpsezoo.records import UNCHECKED
     from glimpsezoo.tables import print_results
 
     console = options.stdout()

@@ -4,10 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from glimpsezoo.records import Attack, Estimate, Pair, Result
+from glimpsezoo.records import UNCHECKED, Attack, Estimate, Pair, Result
 from glimpsezoo.tables import counted, display_name, eps_text, macs_text, with_interval
-
-UNCHECKED = "not checked"
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
-from glimpsezoo.pages.board import Entry, attack_name, verdict
+from glimpsezoo.pages.board import Entry, attack_name
 from glimpsezoo.pages.plots import Axis, Line, Point, plot, with_legend
 from glimpsezoo.pictures.scene import Scene, beside, series
-from glimpsezoo.records import Attack, Estimate, Result
+from glimpsezoo.records import Attack, Corruptions, Estimate, Result
 from glimpsezoo.tables import counted, display_name, eps_text, macs_text, with_interval
 
 MOST_POINTS = 200  # of a training curve
@@ -53,27 +54,27 @@ def accuracy_against_macs(entries: Sequence[Entry]) -> Iterator[Figure]:
 
 def robustness_against_budget(entries: Sequence[Entry]) -> Iterator[Figure]:
     """Accuracy under corruptions and under every attack of runs stopped at each step, against their cost."""
-    yield from _by_budget(
-        "under corruptions", entries, lambda result: result.corruptions.by_step if result.corruptions else (), lambda entry: ""
-    )
+    yield from _by_budget("under corruptions", entries, lambda result: result.corruptions)
     for name in dict.fromkeys(attack_name(attack) for entry in entries for attack in entry.result.attacks):
-
-        def steps(result: Result, name: str = name) -> Sequence[Estimate]:
-            return next((attack.by_step for attack in result.attacks if attack_name(attack) == name), ())
-
-        yield from _by_budget(f"under {name}", entries, steps, lambda entry: f" (masking: {verdict(entry)})")
+        yield from _by_budget(f"under {name}", entries, partial(_attack_of_name, name))
 
 
-def _by_budget(
-    what: str, entries: Sequence[Entry], steps: Callable[[Result], Sequence[Estimate]], mark: Callable[[Entry], str]
-) -> Iterator[Figure]:
+def _attack_of_name(name: str, result: Result) -> Attack | None:
+    return next((attack for attack in result.attacks if attack_name(attack) == name), None)
+
+
+def _by_budget(what: str, entries: Sequence[Entry], section: Callable[[Result], Corruptions | Attack | None]) -> Iterator[Figure]:
     colour = colours(entries)
     for data in dict.fromkeys(entry.data for entry in entries):
         lines = []
-        for entry in (entry for entry in entries if entry.data == data and steps(entry.result)):
-            found = zip(_costs(entry.result), steps(entry.result), strict=False)  # without costs, there is no point
-            points = tuple(_point(f"{entry.name}, step {k}", macs, each) for k, (macs, each) in enumerate(found, start=1))
-            lines.append(Line(f"{entry.name}{mark(entry)}", colour[entry.name], points))
+        for entry in (entry for entry in entries if entry.data == data):
+            found = section(entry.result)
+            if found is None:
+                continue
+            known = zip(_costs(entry.result), found.by_step, strict=False)  # without costs, there is no point
+            points = tuple(_point(f"{entry.name}, step {k}", macs, each) for k, (macs, each) in enumerate(known, start=1))
+            mark = f" (masking: {entry.result.verdict_on(found)})" if isinstance(found, Attack) else ""
+            lines.append(Line(f"{entry.name}{mark}", colour[entry.name], points))
         if lines:
             yield Figure(f"Accuracy {what}, {data}", tuple(lines), _macs(lines), Axis(ACCURACY, low=0), "Cost of the clean run.")
 
@@ -133,9 +134,9 @@ def _curve(colour: str, model: tuple[str, ...], attacks: dict[float, tuple[Attac
     points = [Point(0, 100 * clean.value, 100 * clean.low, 100 * clean.high, f"{model[0]}, clean: {with_interval(clean)} %")]
     for place, (attack, entry) in ordered:
         top1, budget = attack.top1, f"eps {eps_text(attack.eps)}, {counted(attack.steps, 'step')}"
-        tip = f"{model[0]}, {budget}: {with_interval(top1)} %, masking {verdict(entry)}"
+        tip = f"{model[0]}, {budget}: {with_interval(top1)} %, masking {entry.result.verdict_on(attack)}"
         points.append(Point(place, 100 * top1.value, 100 * top1.low, 100 * top1.high, tip))
-    verdicts = ", ".join(dict.fromkeys(verdict(entry) for _, (_, entry) in ordered))
+    verdicts = ", ".join(dict.fromkeys(entry.result.verdict_on(attack) for _, (attack, entry) in ordered))
     return Line(f"{model[0]}, {model[1]} (masking: {verdicts})", colour, tuple(points))
 
 

@@ -127,7 +127,7 @@ def _board_notes(entries: Sequence[Entry]) -> Iterator[str]:
     yield from dict.fromkeys(footnote(entry.result) for entry in entries)
     doubted = [entry.name for entry in entries if verdict(entry) not in {"", "ok"}]
     if doubted:
-        yield f"Attacked accuracy is no measure of robustness where masking is not ok: {', '.join(doubted)}."
+        yield f"Masking doubts the attacked accuracy, or was not looked for: {', '.join(doubted)}."
 
 
 def _paired(entries: Sequence[Entry], pairs: Sequence[Pair]) -> Iterator[Html]:
@@ -192,7 +192,7 @@ def _heat(value: float | None, estimate: Estimate | None = None) -> Html:
 def _attacks(entries: Sequence[Entry]) -> Html:
     rows = [
         [entry.name, attack.name, f"{attack.norm} {eps_text(attack.eps)}", with_interval(attack.top1), with_interval(attack.clean.top1),
-         verdict(entry), attack_text(attack)]
+         entry.result.verdict_on(attack), attack_text(attack)]
         for entry in entries for attack in entry.result.attacks
     ]  # fmt: skip
     if not rows:

@@ -18,6 +18,7 @@ from glimpsezoo.evaluation import Job
 from glimpsezoo.exits import ExitRule, Fixed
 from glimpsezoo.measures import AttackWanted, Measures
 from glimpsezoo.protocol import GlimpseModel
+from glimpsezoo.records import JUDGED
 from glimpsezoo.specs import load_string
 
 EVALUATIONS = 5  # noises that a stochastic model is judged with under attack, unless a setting says otherwise
@@ -132,7 +133,7 @@ def built_attack(wanted: AttackWanted, name: str, model: GlimpseModel, rule: Exi
 def comparable(attack: Attack) -> bool:
     """Whether the verdict on attacks can be about this one: on the label, at the last step, in Linf on pixels."""
     settings = attack.settings
-    return (settings.norm, settings.space, settings.target, settings.path) == ("Linf", "pixels", "final", "free")
+    return (settings.norm, settings.space, settings.target, settings.path) == JUDGED
 
 
 def attack_plan(subjects: Subjects, index: int, attacks: Sequence[Attack]) -> Iterator[Planned]:

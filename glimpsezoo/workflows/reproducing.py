@@ -13,7 +13,6 @@ from glimpsezoo.cost import count_macs
 from glimpsezoo.data.config import task_of
 from glimpsezoo.driver import rollout
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
-from glimpsezoo.pages.board import UNCHECKED
 from glimpsezoo.pages.paper import Answer, AnsweredTable, Reproduction, markdown, plots
 from glimpsezoo.papers import PrintedRow, PrintedTable, PrintedTables
 from glimpsezoo.pictures.svg import svg_file
@@ -92,6 +91,7 @@ class _Zoo:
         ours = None if result is None else _number(table, row, result)
         if result is None or ours is None:
             return Answer(row, cost=self._cost(table, row), missing=f"needs {table.needs}")
+        attack = _attack(row, result) if table.number == "attacked" else None
         if table.number == "error":
             ours = ours.model_copy(update={"value": 1 - ours.value, "low": 1 - ours.high, "high": 1 - ours.low})
         return Answer(
@@ -100,7 +100,7 @@ class _Zoo:
             cost=self._cost(table, row),
             measured=_measured(row, result),
             locations=_locations(result) if any(each.locations for each in table.row) else None,
-            masking=_masking(row, result) if table.number == "attacked" else "",
+            masking=result.verdict_on(attack) if attack else "",
             data=f"{result.data.name}, {result.data.split}",
         )
 
@@ -169,13 +169,6 @@ def _number(table: PrintedTable, row: PrintedRow, result: Result) -> Estimate | 
 
 def _attack(row: PrintedRow, result: Result) -> Attack | None:
     return next((attack for attack in result.attacks if (attack.name, attack.steps) == (row.attack, row.attack_steps)), None)
-
-
-def _masking(row: PrintedRow, result: Result) -> str:
-    """The verdict, if it is about attacks like this one."""
-    attack = _attack(row, result)
-    judged = result.masking if attack and attack.space == "pixels" else None
-    return judged.verdict if judged else UNCHECKED
 
 
 def _measured(row: PrintedRow, result: Result) -> float | None:

@@ -6,6 +6,7 @@ import os
 import re
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +22,7 @@ from glimpsezoo.specs import ModelSpec, Task
 
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 RESULT, ROWS = "result.json", "rows.parquet"  # the evidence
-LOG, CURVE = "training.jsonl", "training.svg"  # how the losses and the accuracy went, and a drawing of it
+LOG, CURVE = HISTORY = ("training.jsonl", "training.svg")  # how the losses and the accuracy went, and a drawing of it
 
 
 def _one_name(text: str) -> str:
@@ -277,11 +278,18 @@ def find_card(name: str) -> Card | None:
 
 
 def training_log(folder: Path) -> tuple[dict[str, Any], ...]:
-    """The lines of a card's training log that tell losses; none where there is no log, or none that can be read."""
+    """The lines of a card's training log that tell losses; none where there is no log.
+
+    A line that cannot be read is left out: of a machine that went down, the last one may be torn.
+    """
     try:
-        lines = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError):
+        content = (folder / LOG).read_bytes()
+    except OSError:
         return ()
+    lines = []
+    for text in content.splitlines():
+        with suppress(ValueError):
+            lines.append(json.loads(text))
     return tuple(line for line in lines if isinstance(line, dict) and isinstance(line.get("losses"), dict))
 
 
@@ -294,10 +302,10 @@ def file_name(name: str) -> str:
     return name.replace(":", "_").replace("/", "_")
 
 
-def write_card(folder: Path, config: CardConfig, model: Any) -> Card:
+def write_card(folder: Path, config: CardConfig, model: Any, *, keep_log: bool = False) -> Card:
     """Write weights and config.json; the config, which makes a folder a card, comes last and whole.
 
-    What an earlier card left as its evidence goes: it is none for these weights.
+    What an earlier card left as its evidence and its history goes: it is none of these weights. keep_log: the log that is there is theirs.
     """
     from safetensors.torch import save
 
@@ -305,7 +313,7 @@ def write_card(folder: Path, config: CardConfig, model: Any) -> Card:
     content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()})
     weights = Weights(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
     folder.mkdir(parents=True, exist_ok=True)
-    for old in (CONFIG, RESULT, ROWS):
+    for old in (CONFIG, RESULT, ROWS, CURVE, *(() if keep_log else (LOG,))):
         (folder / old).unlink(missing_ok=True)
     write_whole(folder / WEIGHTS, content)
     return write_config(folder, config.model_copy(update={"weights": weights}))

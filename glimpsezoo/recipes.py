@@ -18,9 +18,11 @@ class PhaseRecipe(Settings):
     """One phase of training. Its length is `epochs` or `steps` (one optimiser step each).
 
     name: as progress and the training log have it. epochs, steps: its length. optimiser: by name. lr: the largest learning rate. momentum:
-    of SGD. weight_decay: of the optimiser. schedule: how the rate changes. milestones: for schedule 'step', the shares of the phase after
-    which the rate is multiplied by `decay`. decay: that factor. trainable: patterns (`fnmatch`) on parameter names; the rest is held fixed.
-    augment: vary the training images. options: whatever the model's training step reads.
+    of SGD; none is given beside schedule 'one-cycle', which moves it. weight_decay: of the optimiser. schedule: how the rate changes;
+    'one-cycle' is Smith and Topin's (arXiv:1708.07120), in which the momentum of SGD (of Adam and AdamW: beta1) falls from 0.95 to 0.85
+    while the rate rises, and rises again while it falls. milestones: for schedule 'step', the shares of the phase after which the rate is
+    multiplied by `decay`. decay: that factor. trainable: patterns (`fnmatch`) on parameter names; the rest is held fixed. augment: vary
+    the training images. options: whatever the model's training step reads.
     """
 
     name: str
@@ -42,6 +44,15 @@ class PhaseRecipe(Settings):
     def _one_length(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"phase {self.name!r} needs either epochs or steps")
+        return self
+
+    @model_validator(mode="after")
+    def _one_momentum(self) -> Self:
+        if self.schedule == "one-cycle" and "momentum" in self.model_fields_set:  # it would say what is not done
+            raise ValueError(
+                f"expected no momentum beside schedule 'one-cycle', which moves it itself, got {self.momentum:g} in phase {self.name!r}: "
+                "leave it out, or choose another schedule"
+            )
         return self
 
 
@@ -72,16 +83,18 @@ class Recipe(Settings):
 
     def override(self, values: Mapping[str, Any]) -> Self:
         """With `--set train.KEY=value`: those of the whole training, any other key in every phase."""
-        whole, own = self.model_dump(), ("seed", "batch_size", "precision")
-        for key, value in values.items():
-            if key in own:
-                whole[key] = value
-            elif key in PhaseRecipe.model_fields:
-                length = {"epochs": "steps", "steps": "epochs"}.get(key)
-                whole["phase"] = tuple({**phase, **({length: None} if length else {}), key: value} for phase in whole["phase"])
-            else:
-                raise GlimpseZooError(f"a recipe has no key {key!r}: {did_you_mean(key, [*PhaseRecipe.model_fields, *own])}")
-        return type(self).parse(whole, owner="train")
+        own = ("seed", "batch_size", "precision", "start")
+        for key in values:
+            if key not in own and key not in PhaseRecipe.model_fields:
+                hint = did_you_mean(key, [*PhaseRecipe.model_fields, *own])
+                raise GlimpseZooError(f"expected a key of a training or of its phases, got 'train.{key}': {hint}")
+        every = {key: value for key, value in values.items() if key not in own}
+        # A length takes the place of the other one. Only what was said is parsed again: a default is no choice.
+        every = {other: None for key, other in (("epochs", "steps"), ("steps", "epochs")) if key in every} | every
+        # Each phase by itself, so that text becomes values, and errors name the key as it was typed.
+        phases = tuple(PhaseRecipe.parse({**phase.model_dump(exclude_unset=True), **every}, owner="train") for phase in self.phase)
+        whole = {**self.model_dump(exclude_unset=True), **{key: value for key, value in values.items() if key in own}}
+        return type(self).parse({**whole, "phase": phases}, owner="train")
 
 
 def recipe_names(spec: ModelSpec) -> list[str]:

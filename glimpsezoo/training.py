@@ -7,8 +7,8 @@ phase, step), and each step seeds torch by itself. So a training that was stoppe
 import contextlib
 import fnmatch
 import hashlib
+import io
 import json
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from glimpsezoo.cards import LOG
+from glimpsezoo.cards import LOG, training_log, write_whole
 from glimpsezoo.data.base import Batch, ImageData
 from glimpsezoo.data.loading import batches, batches_per_epoch, training_batches
 from glimpsezoo.driver import rollout
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.noise import Noise
 from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.recipes import PhaseRecipe, Recipe
 
 TrainingStep = Callable[[GlimpseModel[Any], Tensor, Tensor, "TrainingPhase"], dict[str, Tensor]]
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, LOCK = "checkpoint.pt", ".training.lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,10 @@ class TrainingPhase:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """One training: what to train on what, and how. folder: where checkpoint and log are kept."""
+    """One training: what to train on what, and how.
+
+    folder: where checkpoint and log are kept. start: sha256 of the weights file that the model begins with, if any.
+    """
 
     model: GlimpseModel[Any]
     training_step: TrainingStep
@@ -61,6 +65,7 @@ class TrainingJob:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 0
     checkpoint_seconds: float = 30.0
+    start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,26 +88,56 @@ def train(job: TrainingJob) -> Generator[Progress]:
     """Train, yielding progress after every step; the model holds the final weights when the iterator ends.
 
     Starts from the folder's checkpoint if there is one of the same job. Stopping it between two steps (closing the iterator) writes a
-    checkpoint first. What stops it within a step leaves the last checkpoint as it is: a step half taken cannot be gone on from.
-    Raises `GlimpseZooError` if the folder holds a checkpoint of another job, or a loss is not finite.
+    checkpoint first. What stops it within a step (the last of an epoch ends when that is logged) leaves the last checkpoint as it is: a
+    step half taken cannot be gone on from. Raises `GlimpseZooError` if the folder holds a checkpoint of another job, if another training
+    writes to it or nothing can be written, or if a loss is not finite.
     """
-    run = _TrainingRun(job)
-    run.restore()
+    with claimed(job.folder):
+        run = _TrainingRun(job)
+        run.restore()
+        try:
+            for index in range(run.phase, len(job.recipe.phase)):
+                yield from run.train_phase(index)
+        finally:
+            if run.whole:
+                run.save()
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep every other training out of the folder. Raises `GlimpseZooError` at once if one is in it."""
+    with _written(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise GlimpseZooError(f"another training writes to this folder: choose another --output than {str(folder)!r}") from None
     try:
-        for index in range(run.phase, len(job.recipe.phase)):
-            yield from run.train_phase(index)
+        yield
     finally:
-        if run.whole:
-            run.save()
+        with contextlib.suppress(OSError):  # whoever finds it unlocked may have it
+            (folder / LOCK).unlink(missing_ok=True)  # while it is ours, or it might be another's
+        lock.release()
+
+
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Say in one line that the folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or one_line(error)
+        raise GlimpseZooError(
+            f"expected an output folder that can be written, got {str(folder)!r} ({why}): make room, and the same command goes on from its "
+            "last checkpoint; or choose another --output"
+        ) from None
 
 
 def job_digest(job: TrainingJob) -> str:
-    """What decides the outcome of a job, hashed: recipe, model settings and data."""
-    text = json.dumps(
-        [job.recipe.model_dump(), job.model.config.model_dump(), type(job.model).__qualname__, job.train.info.fingerprint],
-        sort_keys=True,
-        default=str,
-    )
+    """What decides the outcome of a job, hashed: recipe, model settings, data, and the weights that it begins with."""
+    parts = [job.recipe.model_dump(), job.model.config.model_dump(), type(job.model).__qualname__, job.train.info.fingerprint]
+    text = json.dumps([*parts, *([job.start] if job.start else [])], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -115,7 +150,7 @@ class _TrainingRun:
         self.model = job.model.to(job.device)
         self.model.to(memory_format=torch.channels_last)  # convolutions are faster so, on a CPU as well
         self.phase, self.step = 0, 0  # the phase under way and its next step
-        self.whole = True  # false within a step
+        self.whole = True  # false within a step, which for an epoch's last includes its line in the log
         self.optimiser: torch.optim.Optimizer | None = None
         self.schedule: torch.optim.lr_scheduler.LRScheduler | None = None
         self.memory: dict[str, Tensor] = {}
@@ -128,6 +163,10 @@ class _TrainingRun:
         phase = self.recipe.phase[index]
         return phase.steps if phase.steps is not None else self.per_epoch * int(phase.epochs or 0)
 
+    def epochs_of(self, index: int) -> int:
+        """Of a phase, one that is cut short counted as a whole one."""
+        return -(-self.steps_of(index) // self.per_epoch)
+
     @property
     def per_epoch(self) -> int:
         return batches_per_epoch(self.job.train, self.recipe.batch_size)
@@ -136,19 +175,29 @@ class _TrainingRun:
         phase = self.recipe.phase[index]
         self._begin(index, phase)
         total = self.steps_of(index)
+        # For the data, epochs count over all phases: no phase sees the placements of another again, and noise that grows over epochs
+        # (data.noise_epochs) grows on. Once each phase counted from 10,000 times its number, so that the noise of a second phase was full
+        # from the start; the older cards of several phases were trained so. A first phase draws what it drew.
+        before = sum(self.epochs_of(earlier) for earlier in range(index))
         while self.step < total:
             epoch, first = divmod(self.step, self.per_epoch)
             if first == 0:
                 self.sums = {}
-            # Epochs are numbered over all phases, so that no phase sees the placements of another again.
-            number = epoch + 10_000 * index
             source = training_batches(
-                self.job.train, number, self.recipe.seed, self.recipe.batch_size, self.job.workers, first_batch=first, augment=phase.augment
+                self.job.train,
+                before + epoch,
+                self.recipe.seed,
+                self.recipe.batch_size,
+                self.job.workers,
+                first_batch=first,
+                augment=phase.augment,
             )
             for batch in source:
+                self.whole = False
                 self._step(phase, batch, epoch, total)
                 last = self.step % self.per_epoch == 0 or self.step == total
                 calibration = self._end_epoch(phase, epoch, last=self.step == total) if last else None
+                self.whole = True
                 yield self._progress(phase, epoch, calibration)
                 if self.step == total or time.monotonic() - self.saved > self.job.checkpoint_seconds:
                     self.save()
@@ -172,7 +221,6 @@ class _TrainingRun:
             self.restored = {}
 
     def _step(self, phase: PhaseRecipe, batch: Batch, epoch: int, total: int) -> None:
-        self.whole = False
         assert self.optimiser is not None
         assert self.schedule is not None
         seed = _mixed(self.recipe.seed, self.phase, self.step)
@@ -204,7 +252,6 @@ class _TrainingRun:
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value.item()
         self.step += 1
-        self.whole = True
 
     def _hold_fixed(self, phase: PhaseRecipe) -> None:
         """Training mode, but modules without a trainable parameter of their own keep their statistics (BatchNorm) too."""
@@ -217,9 +264,8 @@ class _TrainingRun:
 
     def _end_epoch(self, phase: PhaseRecipe, epoch: int, *, last: bool) -> float | None:
         """Log the epoch; measure calibration accuracy about thirty times a phase and at its end."""
-        epochs = max(1, -(-self.steps_of(self.phase) // self.per_epoch))
         calibration = None
-        if last or (epoch + 1) % max(1, epochs // 30) == 0:
+        if last or (epoch + 1) % max(1, self.epochs_of(self.phase) // 30) == 0:
             calibration = calibration_accuracy(self.model, self.job.calibration, self.job.device)
         steps = (self.step - 1) % self.per_epoch + 1
         assert self.optimiser is not None
@@ -231,7 +277,7 @@ class _TrainingRun:
             "losses": {name: value / steps for name, value in self.sums.items()},
             "calibration_top1": calibration,
         }
-        with (self.job.folder / LOG).open("a", encoding="utf-8") as log:
+        with _written(self.job.folder), (self.job.folder / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps({"phase_index": self.phase, **line}) + "\n")
         return calibration
 
@@ -247,7 +293,6 @@ class _TrainingRun:
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
-        path = self.job.folder / CHECKPOINT
         state = {
             "job": job_digest(self.job),
             "phase": self.phase,
@@ -259,21 +304,23 @@ class _TrainingRun:
         }
         if self.optimiser is not None and self.schedule is not None:
             state |= {"optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict()}
-        part = path.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, path)
+        content = io.BytesIO()  # torch raises a RuntimeError for a disk that is full
+        torch.save(state, content)
+        with _written(self.job.folder):
+            write_whole(self.job.folder / CHECKPOINT, content.getvalue())
         self.saved = time.monotonic()
 
     def restore(self) -> None:
-        state, log = checkpoint_of(self.job), self.job.folder / LOG
+        state = checkpoint_of(self.job)
         if state is None:
-            log.unlink(missing_ok=True)  # of a training that is finished, or died before its first checkpoint
+            with _written(self.job.folder):  # of a training that is finished, or died before its first checkpoint
+                (self.job.folder / LOG).unlink(missing_ok=True)
             return
         self.model.load_state_dict(state["model"])
         self.phase, self.step, self.memory, self.sums = state["phase"], state["step"], state["memory"], state["sums"]
         self.seconds = state["seconds"]
         self.restored = {key: state[key] for key in ("optimiser", "schedule") if key in state}
-        _forget_later_lines(log, self.phase, self.step)
+        _forget_later_lines(self.job.folder, self.phase, self.step)
 
 
 def checkpoint_of(job: TrainingJob) -> dict[str, Any] | None:
@@ -294,12 +341,12 @@ def checkpoint_of(job: TrainingJob) -> dict[str, Any] | None:
     return state
 
 
-def _forget_later_lines(log: Path, phase: int, step: int) -> None:
-    """Drop log lines of steps that the checkpoint does not know: they will be taken again."""
-    if log.exists():
-        lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        kept = [line for line in lines if (line["phase_index"], line["step"]) <= (phase, step) or line["phase_index"] < phase]
-        log.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+def _forget_later_lines(folder: Path, phase: int, step: int) -> None:
+    """Drop log lines of steps that the checkpoint does not know: they will be taken again. So does a line that is torn."""
+    if (folder / LOG).exists():
+        kept = [line for line in training_log(folder) if (line["phase_index"], line["step"]) <= (phase, step)]
+        with _written(folder):
+            write_whole(folder / LOG, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
 @torch.no_grad()

@@ -14,10 +14,11 @@ from torch import nn
 
 import glimpsezoo as gz
 from glimpsezoo import cards
-from glimpsezoo.cards import CURVE, Card, card_folders, card_paths, find_card, training_log, write_card, write_whole
+from glimpsezoo.cards import CURVE, LOG, Card, card_folders, card_paths, find_card, training_log, write_card, write_whole
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.pages.figures import training_picture
 from glimpsezoo.pictures.svg import svg_file
+from glimpsezoo.recipes import Recipe
 from glimpsezoo.records import Result
 from glimpsezoo.reports import card_text, evidence
 from glimpsezoo.store import read_rows
@@ -132,6 +133,22 @@ def test_the_config_comes_last_and_older_evidence_goes(here: Path, monkeypatch: 
     assert [path.name for path in card.folder.iterdir()] == ["model.safetensors"]
 
 
+def test_the_history_of_other_weights_goes(here: Path):
+    card = make_card(here / "cnn4.digits")
+    for kept in (False, True):
+        for file in (LOG, CURVE):
+            (card.folder / file).write_text("of a training")
+        model = gz.create_model("cnn4", data="digits")
+        write_card(card.folder, card.config, model, **({"keep_log": True} if kept else {}))
+        assert ((card.folder / LOG).exists(), (card.folder / CURVE).exists()) == (kept, False)  # the curve is drawn again
+
+
+def test_a_torn_line_of_a_log_is_left_out(tmp_path: Path):
+    assert training_log(tmp_path) == ()
+    (tmp_path / LOG).write_bytes(b'{"losses": {"a": 1.0}, "epoch": 1}\n\n{"losses": {"a": 0.5}, "epoch": 2}\n\xff\0\n{"losses": {"a"')
+    assert [line["epoch"] for line in training_log(tmp_path)] == [1, 2]
+
+
 def test_a_file_is_written_whole_or_not_at_all(here: Path, monkeypatch: pytest.MonkeyPatch):
     path = here / "file"
     write_whole(path, b"old")
@@ -182,6 +199,8 @@ def test_a_shipped_card_is_what_it_says(folder: Path):
     assert (folder / CURVE).read_text() == svg_file(drawing)
     assert (result.run.status, result.run.limit, result.data.name, result.data.split) == ("done", None, card.config.data.name, "test")
     assert result.model.config == card.config.config
+    if "recipe" in card.config.trained:
+        Recipe.parse(card.config.trained["recipe"], owner=card.name)
 
     unit = read_rows(folder / "rows.parquet")
     assert unit is not None

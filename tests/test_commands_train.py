@@ -1,5 +1,6 @@
 """`train`: from a recipe to a card that `run` accepts; stopped and run again, it ends with the same weights."""
 
+import errno
 import json
 import os
 import signal
@@ -16,9 +17,10 @@ from rich.progress import Progress
 
 import glimpsezoo as gz
 from glimpsezoo.cards import CURVE, LOG, Card
+from glimpsezoo.data.placed import PlacedDigits
 from glimpsezoo.records import Result
 from glimpsezoo.reports import card_text
-from glimpsezoo.training import CHECKPOINT, TrainingPhase
+from glimpsezoo.training import CHECKPOINT, TrainingPhase, claimed
 
 Ask = Callable[..., Answer]
 QUICK = ("--recipe", "tiny.toml", *TINY, "--set", "train.steps=4")
@@ -222,6 +224,45 @@ def test_the_seed_decides_the_weights_and_fresh_starts_anew(train: Ask, here: Pa
     assert sha256(here / "c") == sha256(here / "b")
 
 
+def test_a_folder_that_another_training_writes_is_left_alone(train: Ask, here: Path):
+    folder = here / "mine"
+    folder.mkdir()
+    (folder / LOG).write_text("of the other")
+    with claimed(folder):
+        for more in ((), ("--fresh",)):
+            answer = train("mgnet", *QUICK, "-o", "mine", *more)
+            assert (answer.status, answer.out) == (2, "")
+            assert answer.err == "glimpsezoo: another training writes to this folder: choose another --output than 'mine'\n"
+    assert [path.name for path in folder.iterdir()] == [LOG]
+
+
+def test_a_disk_that_is_full_at_the_end_ends_in_one_line_and_loses_nothing(train: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*given: Any, **named: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("glimpsezoo.workflows.training.write_card", full)
+        answer = train("mgnet", *QUICK, "-o", "mine")
+    assert answer.status == 2
+    assert answer.err.splitlines()[-1] == (
+        "glimpsezoo: expected an output folder that can be written, got 'mine' (No space left on device): choose another --output"
+    )
+    assert sorted(path.name for path in (here / "mine").iterdir()) == [CHECKPOINT, LOG]
+
+
+@pytest.mark.parametrize("counts", [{"train": 1, "calibration": 585}, {"train": 1084, "calibration": 0}])
+@pytest.mark.parametrize("length", ["train.steps=4", "train.epochs=1"])
+def test_data_that_make_no_batch_are_refused(train: Ask, here: Path, monkeypatch: pytest.MonkeyPatch, counts: dict[str, int], length: str):
+    monkeypatch.setattr(PlacedDigits, "__len__", lambda self: counts[self.info.split])
+    answer = train("mgnet", *QUICK[:-2], "--set", length, "-o", "mine")
+    assert answer.status == 2
+    assert answer.err == (
+        f"glimpsezoo: expected two images of digits to train on and one to calibrate with, got {counts['train']} and "
+        f"{counts['calibration']}: add images, or choose other data\n"
+    )
+    assert not (here / "mine").exists()
+
+
 def test_a_loss_that_is_not_finite_ends_in_one_line(train: Ask, here: Path):
     answer = train("mgnet", *QUICK, "--set", "train.lr=1e30", "-o", "wild")
     assert answer.status == 2
@@ -240,6 +281,35 @@ def test_a_training_begins_with_another_s_networks_and_makes_the_missing_ones(tr
     one, two = Card.read(here / "runs" / "train" / "ranzato.digits").weights(), Card.read(here / "two").weights()
     assert {name: tensor.tolist() for name, tensor in one.items()} == {name: two[name].tolist() for name in one}
     assert {name.split(".")[1] for name in two.keys() - one.keys()} == {"1"}
+
+
+def test_a_training_begins_with_the_card_that_was_just_trained_and_says_so(train: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    text = "batch_size = 64\n[settings]\nglimpses = 1\n[[phase]]\nname = 'p'\nsteps = 2\noptimiser = 'sgd'\nlr = 0.1\n"
+    (here / "one.toml").write_text(text)
+    (here / "next.toml").write_text("start = 'ranzato.digits'\n" + text)
+    shipped, mine = "zoo_cards/ranzato.digits", "runs/train/ranzato.digits"
+    assert train("ranzato", "--recipe", "one.toml", "-o", shipped, "--seed", "1").status == 0
+    assert f"begins with the weights of ranzato.digits ({here / shipped})" in start_and_stop(train, monkeypatch)
+    assert train("ranzato", "--recipe", "one.toml").status == 0
+    again = train("ranzato", "--recipe", "next.toml", "-o", "next")
+    assert "next holds the checkpoint of another training" in again.err  # which began with the other card
+    answer = train("ranzato", "--recipe", "next.toml", "-o", "next", "--fresh")
+    assert f"begins with the weights of ranzato.digits ({mine})" in answer.err
+    trained = Card.read(here / "next").config.trained
+    assert trained["start"] == {"card": "ranzato.digits", "sha256": sha256(here / mine)}
+    assert trained["recipe"]["start"] == "ranzato.digits"
+
+    answer = train("ranzato", "--recipe", "one.toml", "--set", f"train.start={here / shipped}", "-o", "third")
+    trained = Card.read(here / "third").config.trained
+    assert (trained["start"]["sha256"], trained["recipe"]["start"]) == (sha256(here / shipped), "ranzato.digits")
+    assert str(here) not in (here / "third" / "config.json").read_text()
+
+
+def start_and_stop(train: Ask, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a training says that is stopped after its first step."""
+    with monkeypatch.context() as patch:
+        stop_bar(patch, after=1)
+        return train("ranzato", "--recipe", "next.toml", "-o", "next").err
 
 
 def test_a_training_does_not_begin_with_what_is_not_its_own(train: Ask, here: Path):
@@ -320,6 +390,8 @@ def test_an_import_gives_a_card_that_run_accepts(here: Path, capsys: pytest.Capt
     found = ask(capsys, "run", "mgnet", "--limit", "20", "--json").json["results"][0]
     assert Result.model_validate(found).model.checkpoint is not None
     assert ask(capsys, *words).status == 2
+    (here / "zoo_cards" / "mgnet.digits" / LOG).write_text("of weights that were here before")
     assert ask(capsys, *words, "--force").status == 0
+    assert not (here / "zoo_cards" / "mgnet.digits" / LOG).exists()
     other = ask(capsys, *words[:-1], "imagenet100", "--force")
     assert "tells 10 classes apart, got --data imagenet100 with 100" in other.err

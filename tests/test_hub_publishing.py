@@ -58,6 +58,15 @@ class TestPush:
         assert set(published(hub)) == {"README.md", "config.json", "model.safetensors"}
         assert b"Not measured yet" in published(hub)["README.md"]
 
+    def test_the_log_of_other_weights_is_left_out(self, hub: HubServer, client: Client) -> None:
+        card = make_card(client.folder / "card")
+        for file in ("training.jsonl", "training.svg"):
+            (card.folder / file).write_bytes((SHIPPED / file).read_bytes())
+        (card.folder / ".training.lock").touch()  # of a training that was killed
+        gz.create_model("cnn4", data="digits", seed=1).save_pretrained(card.folder)
+        assert client.command("push", "card", "me/net", HF_TOKEN=TOKEN).status == 0
+        assert set(published(hub)) == {"README.md", "config.json", "model.safetensors"}
+
     def test_a_card_that_is_there_is_replaced_by_force_alone(self, hub: HubServer, client: Client) -> None:
         make_card(client.folder / "card")
         assert client.command("push", "card", "me/net", HF_TOKEN=TOKEN).status == 0

@@ -48,6 +48,40 @@ def test_override_reaches_the_recipe_and_every_phase():
     assert (recipe.batch_size, recipe.phase[0].steps, recipe.phase[0].epochs, recipe.phase[0].lr) == (4, 7, None, 0.5)
 
 
+def test_override_takes_tuples_and_none_as_settings_do():
+    recipe = Recipe.from_toml(TEXT.replace("lr = 0.1", "lr = 0.1\nclip = 2.0"), name="x")
+    changed = recipe.override({"milestones": "0.5,0.8", "trainable": "head.*", "clip": "none", "start": "cnn4.digits"})
+    phase = changed.phase[0]
+    assert (phase.milestones, phase.trainable, phase.clip, changed.start) == ((0.5, 0.8), ("head.*",), None, "cnn4.digits")
+    assert changed.override({"start": "none"}).start is None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lr": "fast"}, "^--set lr=fast for train: "),
+        ({"clip": "-1"}, "^--set clip=-1 for train: "),
+        ({"batch_size": "1"}, "^--set batch_size=1 for train: "),
+        ({"settings": "x"}, "^expected a key of a training or of its phases, got 'train.settings': "),
+    ],
+)
+def test_what_override_refuses_is_named_as_it_was_typed(values: dict[str, str], message: str):
+    with pytest.raises(GlimpseZooError, match=message):
+        Recipe.from_toml(TEXT, name="x").override(values)
+
+
+def test_one_cycle_moves_the_momentum_and_takes_none():
+    cycle = TEXT + 'schedule = "one-cycle"\n'
+    refused = "expected no momentum beside schedule 'one-cycle', which moves it itself, got 0.8 in phase 'joint': leave it out"
+    with pytest.raises(GlimpseZooError, match=refused):
+        Recipe.from_toml(cycle + "momentum = 0.8", name="x")
+    recipe = Recipe.from_toml(cycle, name="x")
+    with pytest.raises(GlimpseZooError, match=refused):
+        recipe.override({"momentum": "0.8"})
+    assert recipe.override({"lr": "0.5"}).phase[0].lr == 0.5
+    assert Recipe.parse(recipe.model_dump(mode="json", exclude_defaults=True), owner="a card's") == recipe
+
+
 def test_an_unknown_key_names_the_nearest():
     with pytest.raises(GlimpseZooError, match="did you mean 'epochs'"):
         Recipe.from_toml(TEXT, name="x").override({"epoch": "1"})

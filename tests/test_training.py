@@ -1,6 +1,8 @@
 """Training: it learns, it resumes exactly wherever it was stopped, and it holds fixed what a phase does not train."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from torch.nn import functional as F
 from toys import TASK, Peek, toy
 
+from glimpsezoo import training
 from glimpsezoo.cards import LOG
 from glimpsezoo.data.base import DataInfo, Example, ImageData
 from glimpsezoo.driver import rollout
@@ -127,6 +130,91 @@ def test_a_kill_loses_only_what_follows_the_last_checkpoint(tmp_path: Path):
     assert (tmp_path / "killed" / LOG).read_text() == (tmp_path / "whole" / LOG).read_text()
 
 
+@pytest.mark.parametrize("stopped", [1, 2, 3])
+def test_stopped_while_an_epoch_is_measured_it_loses_no_line_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: int):
+    whole = finish(job(tmp_path / "whole"))
+    measured: list[int] = []
+    plain = training.calibration_accuracy
+
+    def stop(*given) -> float:
+        measured.append(1)
+        if len(measured) == stopped:
+            raise KeyboardInterrupt
+        return plain(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "calibration_accuracy", stop)
+        with pytest.raises(KeyboardInterrupt):
+            finish(job(tmp_path / "cut", checkpoint_seconds=0))
+    resumed = finish(job(tmp_path / "cut"))
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    assert (tmp_path / "cut" / LOG).read_text() == (tmp_path / "whole" / LOG).read_text()
+
+
+def test_a_torn_line_of_the_log_stops_no_resume(tmp_path: Path):
+    finish(job(tmp_path / "whole"))
+    steps = train(job(tmp_path / "cut"))
+    for _ in range(5):
+        next(steps)
+    steps.close()
+    with (tmp_path / "cut" / LOG).open("a") as log:
+        log.write('{"phase_index": 0, "ph')
+    finish(job(tmp_path / "cut"))
+    assert (tmp_path / "cut" / LOG).read_text() == (tmp_path / "whole" / LOG).read_text()
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path):
+    steps = train(job(tmp_path))
+    next(steps)
+    with pytest.raises(GlimpseZooError, match=r"^another training writes to this folder: choose another --output"):
+        next(train(job(tmp_path)))
+    next(steps)  # which the other one left alone
+    steps.close()
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+    finish(job(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, LOG]
+
+
+def test_a_disk_that_is_full_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    words = r"^expected an output folder that can be written, got '.*' \(No space left on device\): make room, and the same command goes on"
+
+    def full(*places: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(GlimpseZooError, match=words):
+            finish(job(tmp_path / "checkpoint"))
+    steps = train(job(tmp_path / "log"))
+    next(steps)
+    (tmp_path / "log" / LOG).symlink_to("/dev/full")
+    with pytest.raises(GlimpseZooError, match=words):
+        list(steps)
+    assert not (tmp_path / "log" / CHECKPOINT).exists()  # of a step whose epoch is not logged
+
+
+def test_epochs_of_the_data_count_over_all_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[int] = []
+    plain = training.training_batches
+
+    def spy(data: ImageData, epoch: int, *given, **named):
+        seen.append(epoch)
+        return plain(data, epoch, *given, **named)
+
+    monkeypatch.setattr(training, "training_batches", spy)
+    recipe = RECIPE + "[[phase]]" + RECIPE.split("[[phase]]")[1]
+    finish(job(tmp_path / "whole", recipe))
+    assert seen == [0, 1, 2, 3, 4, 5]  # two epochs of 4 steps, 5 steps, two epochs
+
+    seen.clear()
+    cut = train(job(tmp_path / "cut", recipe))
+    for _ in range(2 * 4 + 5 + 3):
+        next(cut)
+    cut.close()
+    finish(job(tmp_path / "cut", recipe))
+    assert seen == [0, 1, 2, 3, 4, 4, 5]
+
+
 def test_a_phase_trains_only_what_it_names(tmp_path: Path):
     work = job(tmp_path)
     steps = train(work)
@@ -152,6 +240,15 @@ def test_another_job_s_checkpoint_is_refused(tmp_path: Path):
     steps.close()
     with pytest.raises(GlimpseZooError, match="checkpoint of another training"):
         next(train(job(tmp_path, RECIPE.replace("lr = 0.05", "lr = 0.06"))))
+
+
+def test_a_job_that_begins_with_other_weights_is_another(tmp_path: Path):
+    next(steps := train(job(tmp_path, start=64 * "a")))
+    steps.close()
+    for start in (None, 64 * "b"):
+        with pytest.raises(GlimpseZooError, match="checkpoint of another training"):
+            next(train(job(tmp_path, start=start)))
+    next(train(job(tmp_path, start=64 * "a")))
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path):

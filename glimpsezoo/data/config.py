@@ -59,7 +59,7 @@ class NoisyMnistSettings(PlacedMnistSettings):
 
     augmentation: ClassVar[frozenset[str]] = PlacedMnistSettings.augmentation | {"noise_epochs"}
 
-    noise_epochs: int = Field(0, ge=0, le=9999, description="training begins with weaker noise, which grows over so many epochs")
+    noise_epochs: int = Field(0, ge=0, description="training begins with weaker noise, which grows over so many epochs")
 
 
 class RescaledMnistSettings(PlacedMnistSettings, SizedSettings):

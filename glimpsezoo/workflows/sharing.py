@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 from glimpsezoo.cards import (
     CONFIG,
-    CURVE,
-    LOG,
+    HISTORY,
     README,
     RESULT,
     ROWS,
@@ -33,7 +32,6 @@ from glimpsezoo.resolve import Assignments, build_model, choose_model, spec_of
 from glimpsezoo.specs import ModelSpec, load_string
 from glimpsezoo.workflows.output import check_writable, unwritable
 
-HISTORY = (LOG, CURVE)
 BESIDE = (RESULT, ROWS, *HISTORY)  # what a card may have beside its config and weights; its README is made anew
 UNKNOWN = "unknown"  # the data of a model that no card says more about
 M = TypeVar("M", bound=GlimpseModel[Any])

@@ -24,7 +24,7 @@ from glimpsezoo.cards import (
     write_card,
     write_whole,
 )
-from glimpsezoo.data.loading import open_data
+from glimpsezoo.data.loading import batches_per_epoch, open_data
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.pages.figures import training_picture
 from glimpsezoo.pictures.svg import svg_file
@@ -35,8 +35,8 @@ from glimpsezoo.reports import write_card_readme
 from glimpsezoo.resolve import Assignments, data_folder, data_spec
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import DatasetSpec, ModelSpec, load_string
-from glimpsezoo.training import CHECKPOINT, Progress, TrainingJob, checkpoint_of, train
-from glimpsezoo.workflows.output import check_writable, command_line
+from glimpsezoo.training import CHECKPOINT, Progress, TrainingJob, checkpoint_of, claimed, train
+from glimpsezoo.workflows.output import check_writable, command_line, unwritable
 
 DEFAULT_DATA = "digits"
 
@@ -70,12 +70,13 @@ class Named:
 
 @dataclass
 class TrainingWork:
-    """A training that is ready to run: take its `steps`, then `finish` it."""
+    """A training that is ready to run: take its `steps`, then `finish` it. start: the card whose weights it begins with, if any."""
 
     named: Named
     job: TrainingJob
     settings: Settings
     data: CardData
+    start: Card | None = None
     seconds: float = 0.0
 
     @property
@@ -84,7 +85,9 @@ class TrainingWork:
         texts = [f"{count} {unit}{'' if count == 1 else 's'}" for count, unit in lengths]
         phases = ", ".join(f"{phase.name} ({text})" for phase, text in zip(self.job.recipe.phase, texts, strict=True))
         resumed = "; goes on from its checkpoint" if (self.job.folder / CHECKPOINT).exists() else ""
-        return f"{self.named.card}: {len(self.job.train):,} training images, batches of {self.job.recipe.batch_size}: {phases}{resumed}"
+        began = f"; begins with the weights of {self.start.name} ({self.start.origin or self.start.folder})" if self.start else ""
+        images = f"{len(self.job.train):,} training images, batches of {self.job.recipe.batch_size}"
+        return f"{self.named.card}: {images}: {phases}{began}{resumed}"
 
     def steps(self) -> Generator[Progress]:
         """Train to the end, yielding progress after every optimiser step. Closing it saves a checkpoint."""
@@ -95,7 +98,7 @@ class TrainingWork:
 
     def finish(self) -> Card:
         """Write the card and remove the checkpoint."""
-        job, recipe, provenance = self.job, self.job.recipe, self.named.spec.provenance
+        job, provenance = self.job, self.named.spec.provenance
         assert provenance is not None
         config = CardConfig(
             name=self.named.card,
@@ -107,17 +110,30 @@ class TrainingWork:
             weights=None,
             trained={
                 "command": command_line(),
-                "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
+                **self._recipe(),
                 "minutes": round(self.seconds / 60, 1),
                 "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {job.device.type}",
                 "torch": torch.__version__,
             },
         )
-        card = write_card(job.folder, config, job.model)
-        draw_training(card)
-        write_card_readme(card)
-        (job.folder / CHECKPOINT).unlink(missing_ok=True)
+        with claimed(job.folder):
+            try:
+                card = write_card(job.folder, config, job.model, keep_log=True)
+                draw_training(card)
+                write_card_readme(card)
+                (job.folder / CHECKPOINT).unlink(missing_ok=True)
+            except OSError as error:
+                raise unwritable(job.folder, error) from None
         return card
+
+    def _recipe(self) -> dict[str, Any]:
+        """The recipe as the card tells it, and which weights the training began with."""
+        recipe = self.job.recipe.model_dump(mode="json", exclude_defaults=True)
+        if self.start is None:
+            return {"recipe": recipe}
+        if Path(recipe["start"]).is_dir():  # without the folders of this machine
+            recipe["start"] = Path(recipe["start"]).resolve().name
+        return {"recipe": recipe, "start": {"card": self.start.name, "sha256": self.job.start}}
 
 
 def draw_training(card: Card) -> None:
@@ -145,11 +161,15 @@ def start_training(request: TrainingRequest) -> TrainingWork:
 
     data, data_dir = _data(named.data, described, {**recipe.data, **sets.of("data")}), data_folder(request.data_dir)
     training_data, calibration = (open_data(described, data.name, split, data.settings, data_dir) for split in ("train", "calibration"))
+    if batches_per_epoch(training_data, recipe.batch_size) == 0 or len(calibration) == 0:
+        raise GlimpseZooError(
+            f"expected two images of {data.name} to train on and one to calibrate with, got {len(training_data)} and {len(calibration)}: "
+            "add images, or choose other data"
+        )
     torch.manual_seed(recipe.seed)
     kind: type[GlimpseModel[Any]] = load_string(spec.model)
     model = kind(settings, training_data.task)
-    if recipe.start:
-        _start_from(recipe.start, model)
+    start = _start_from(recipe.start, model) if recipe.start else None
     job = TrainingJob(
         model=model,
         training_step=load_string(spec.training_step),
@@ -159,9 +179,10 @@ def start_training(request: TrainingRequest) -> TrainingWork:
         folder=folder,
         device=request.device,
         workers=request.workers,
+        start=start.config.weights.sha256 if start and start.config.weights else None,
     )
     _prepare(request, job)
-    return TrainingWork(named, job, settings, data)
+    return TrainingWork(named, job, settings, data, start)
 
 
 def named_by_recipe(name: str) -> Named | None:
@@ -215,15 +236,15 @@ def _data(name: str, described: DatasetSpec, given: dict[str, Any]) -> CardData:
     return CardData(name=name, settings=schema.parse(given, owner="data").model_dump(mode="json", include=set(given)))
 
 
-def _start_from(name: str, model: GlimpseModel[Any]) -> None:
-    """Load the card's weights, also one that `train` wrote a moment ago, into the networks that both have. The model's others begin anew.
+def _start_from(name: str, model: GlimpseModel[Any]) -> Card:
+    """Load the card's weights into the networks that both have, and return it. The model's others begin anew.
 
-    So MGNet may begin with the backbone of a plain classifier.
+    So MGNet may begin with the backbone of a plain classifier. A card that `train` wrote here goes before one of that name in the zoo.
     """
-    card = find_card(name) or find_card(str(_usual_output(name)))
+    card = find_card(str(_usual_output(name))) or find_card(name)
     if card is None:
         raise GlimpseZooError(f"the recipe starts from the card {name!r}, which is not here: train it first ('glimpsezoo train {name}')")
-    own = model.state_dict()
+    card, own = card.located(), model.state_dict()
     shared = {key: tensor for key, tensor in card.weights().items() if key in own}
     problems = misfits(shared, {key: own[key] for key in shared}) if shared else ["they have no tensor in common"]
     if problems:
@@ -231,6 +252,7 @@ def _start_from(name: str, model: GlimpseModel[Any]) -> None:
             f"the recipe starts from the card {name!r}, which does not fit: {problems[0]}; name another card, or settings"
         )
     model.load_state_dict(shared, strict=False)
+    return card
 
 
 def _usual_output(card: str) -> Path:
@@ -250,6 +272,9 @@ def _prepare(request: TrainingRequest, job: TrainingJob) -> None:
     """Make the folder, in which a training under way is no card, after a look at the checkpoint that it may hold."""
     if not request.fresh:
         checkpoint_of(job)
-    job.folder.mkdir(parents=True, exist_ok=True)
-    for old in (CONFIG, *((CHECKPOINT, LOG, CURVE) if request.fresh else ())):
-        (job.folder / old).unlink(missing_ok=True)
+    with claimed(job.folder):
+        try:
+            for old in (CONFIG, *((CHECKPOINT, LOG, CURVE) if request.fresh else ())):
+                (job.folder / old).unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(job.folder, error) from None

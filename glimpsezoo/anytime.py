@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from glimpsezoo.cost import Meter
-from glimpsezoo.data.base import ImageData
+from glimpsezoo.data.base import ImageData, OnBadImage
 from glimpsezoo.data.loading import batches
 from glimpsezoo.driver import Record, rollout
 from glimpsezoo.errors import GlimpseZooError
@@ -103,11 +103,18 @@ class Calibration:
 
 
 @torch.no_grad()
-def calibrate(model: GlimpseModel[Any], data: ImageData, rule: type[ThresholdRule], *, seed: int = 0) -> Calibration:
-    """Let the model take all its steps on `data`, a calibration split, and note score, outcome and cost of stopping at each."""
+def calibrate(
+    model: GlimpseModel[Any], data: ImageData, rule: type[ThresholdRule], *, seed: int = 0, on_bad_image: OnBadImage = "fail"
+) -> Calibration:
+    """Let the model take all its steps on `data`, a calibration split, and note score, outcome and cost of stopping at each.
+
+    on_bad_image: 'fail' raises `BadImageError`; 'skip' leaves the image out, and raises `GlimpseZooError` where none is left.
+    """
     meter, scores, hits, costs = Meter(model), [], [], []
     with evaluating(model):
-        for batch in batches(data, 0, len(data), auto_batch_size(data.task, model.device), 0):
+        for batch in batches(data, 0, len(data), auto_batch_size(data.task, model.device), 0, on_bad_image=on_bad_image):
+            if not len(batch.ids):
+                continue
             images, noise = batch.images.to(model.device), Noise.of(seed, batch.ids.to(model.device))
             trace = rollout(model, images, noise=noise, record=Record(every_step=True, meter=meter))
             assert trace.macs is not None
@@ -117,6 +124,8 @@ def calibrate(model: GlimpseModel[Any], data: ImageData, rule: type[ThresholdRul
             scores.append(torch.stack([rule.score(logits[:, :t]) for t in steps], 1))
             hits.append(logits.argmax(-1) == batch.labels.to(model.device)[:, None])
             costs.append(torch.stack([torch.as_tensor(cost) for cost in stopped], 1))
+    if not scores:
+        raise GlimpseZooError(f"expected calibration images that can be read, got none among {len(data)}: mend the calibration split")
     return Calibration(rule, *(torch.cat(parts).cpu().numpy() for parts in (scores, hits, costs)))
 
 

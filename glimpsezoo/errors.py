@@ -13,6 +13,15 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def counted(count: int, what: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "corruption"), counted(15, "corruption")
+    ('1 corruption', '15 corruptions')
+    """
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def did_you_mean(name: str, known: Iterable[str], *, most: int = 3) -> str:
     """A clause naming the known names nearest to `name`, or all of them when they are few.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import Field, model_validator
 
 from glimpsezoo.attacks.settings import MaskingSettings
-from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.errors import GlimpseZooError, counted, did_you_mean
 from glimpsezoo.exits import ThresholdRule
 from glimpsezoo.plugins import registry
 from glimpsezoo.resolve import Assignments
@@ -90,7 +90,8 @@ class Measures:
         if self.corruptions:
             names = [wanted.spec.name for wanted in self.corruptions]
             severities = sum(len(wanted.severities) for wanted in self.corruptions)
-            found.append(f"{f'{len(names)} corruptions' if len(names) > 1 else names[0]} ({severities} conditions)")
+            what = counted(len(names), "corruption") if len(names) > 1 else names[0]
+            found.append(f"{what} ({counted(severities, 'condition')})")
         times = Counter(wanted.spec.name for wanted in self.attacks)
         return [*found, *(name if count == 1 else f"{name} ({count} budgets)" for name, count in times.items())]
 
@@ -134,13 +135,16 @@ def parse_measures(texts: Iterable[str] | None, sets: Assignments) -> Measures:
     sections |= ({"corruptions"} if corruptions else set()) | ({"attacks"} if attacks else set())
     attacks = _each_once(attacks)
     _check_used(sets, attacks)
+    baseline = CorruptionSettings.parse(sets.of("corruptions"), owner="corruptions").baseline
+    if baseline is not None:
+        _check_benchmark_whole(corruptions)
     return Measures(
         sections=frozenset(sections),
         corruptions=tuple(corruptions.values()),
         attacks=tuple(attacks),
         anytime=_anytime(sets),
         masking=MaskingSettings.parse(sets.of("masking"), owner="masking"),
-        baseline=CorruptionSettings.parse(sets.of("corruptions"), owner="corruptions").baseline,
+        baseline=baseline,
         asked=asked,
     )
 
@@ -202,6 +206,17 @@ def _check_used(sets: Assignments, attacks: Sequence[AttackWanted]) -> None:
     for name in _names(AttackSpec):
         if sets.of(name) and name not in names:
             raise GlimpseZooError(f"--set {name}.{next(iter(sets.of(name)))} expects {name} to be measured: name it in --measure")
+
+
+def _check_benchmark_whole(corruptions: Mapping[str, CorruptionWanted]) -> None:
+    """A baseline is for mCE, which is no number unless all of the benchmark is measured."""
+    benchmark = [spec.name for spec in registry().all(CorruptionSpec) if spec.benchmark]
+    whole = [name for name in benchmark if name in corruptions and corruptions[name].severities == SEVERITIES]
+    if len(whole) < len(benchmark):
+        raise GlimpseZooError(
+            f"--set corruptions.baseline expects all {len(benchmark)} corruptions of the benchmark at every severity, for mCE is over all "
+            f"of them, got {len(whole)}: add corruptions to --measure, or leave the baseline out"
+        )
 
 
 def _anytime(sets: Assignments) -> AnytimeSettings:

@@ -29,7 +29,7 @@ def corruptions_section(table: Table, clean: Rows | None, benchmark: Sequence[st
     ids = common_ids([*rows, *([clean] if clean is not None else [])])
     same = [rows_at(each, ids) for each in rows]
     shares = np.mean([each.hits for each in same], axis=0)  # [n, T]
-    by_step = tuple(mean_share(shares[:, step], same[0].group) for step in range(shares.shape[1]))
+    by_step = tuple(_share(shares[:, step], same[0].group) for step in range(shares.shape[1]))
     return Corruptions(
         implementation="",
         preset="",

@@ -172,10 +172,10 @@ class UnitStore:
             raise _unwritable(self.folder, error) from None
 
     def read_finding(self, name: str) -> str | None:
-        """A finding that is no table of rows: the text that was written under this name; None if there is none."""
+        """A finding that is no table of rows: the text that was written under this name; None if there is none, or no text."""
         try:
             return (self.folder / f"{name}.json").read_text(encoding="utf-8")
-        except OSError:
+        except (OSError, ValueError):
             return None
 
     def write_finding(self, name: str, text: str) -> None:

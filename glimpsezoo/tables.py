@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from glimpsezoo.errors import counted
 from glimpsezoo.records import AccuracyStep, Attack, Comparison, Estimate, Pair, Result
 
 INLINE_ATTACKS = 2  # more of them have a table of their own
@@ -49,7 +50,7 @@ def print_results(results: Sequence[Result], console: Console) -> None:
     for heading in ("step", *columns):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
-        steps = max(len(result.accuracy.steps) if result.accuracy else 0, len(result.flops.steps) if result.flops else 0)
+        steps = _steps(result)
         for step in range(steps):
             cells = [cell(result, step) for cell in columns.values()]
             table.add_row("" if step else Text(display_name(result)), str(step + 1), *cells)
@@ -61,6 +62,13 @@ def print_results(results: Sequence[Result], console: Console) -> None:
     console.print(Text(footnote(next((result for result in results if result.accuracy), results[0])), style="dim"))
     for line in _robust_footnotes(results):
         console.print(Text(line, style="dim"))
+
+
+def _steps(result: Result) -> int:
+    """How many steps the result has numbers of, whichever of its sections they stand in."""
+    found = [each.steps for each in (result.accuracy, result.flops) if each]
+    robust = [each.by_step for each in (result.corruptions, *result.attacks) if each]
+    return max(map(len, [*found, *robust]), default=0)
 
 
 Cell = Callable[[Result, int], str]  # of a result at a step, counted from 0
@@ -95,7 +103,8 @@ def _robust_columns(results: Sequence[Result]) -> dict[str, Cell]:
         columns[f"{label} %"] = _attacked(results, label)
     if any(result.masking for result in results):
         columns["masking"] = lambda result, step: "" if step or not result.masking else result.masking.verdict
-    columns["MACs"] = _macs
+    if any(result.flops or result.accuracy for result in results):
+        columns["MACs"] = _macs
     return columns
 
 
@@ -233,17 +242,8 @@ def anytime_text(result: Result) -> str:
     if equal is None:
         return text + "."
     if equal.macs_ratio is None:
-        return text + f"; it never has the accuracy of {equal.baseline}."
+        return text + f"; no point of the curve has the accuracy of {equal.baseline}."
     return text + f"; as accurate as {equal.baseline} at {equal.macs_ratio:.3g} times its MACs."
-
-
-def counted(count: int, what: str) -> str:
-    """A number with its noun.
-
-    >>> counted(1, "corruption"), counted(15, "corruption")
-    ('1 corruption', '15 corruptions')
-    """
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def with_interval(estimate: Estimate, digits: int = 1) -> str:
@@ -260,7 +260,7 @@ def footnote(result: Result) -> str:
         sources = f" of {top1.groups:,} sources (resampled for the intervals)" if top1.groups != top1.n else " (Wilson intervals)"
         line = f"{data.name} {data.split}: {top1.n:,} images{sources}, {size} px."
         if data.skipped:
-            line += f" {data.skipped} unreadable image{'' if data.skipped == 1 else 's'} skipped."
+            line += f" {counted(data.skipped, 'unreadable image')} skipped."
     else:
         line = f"{data.name}: {size} px, {data.classes} classes."
         if result.flops and result.flops.images == "noise":
@@ -281,11 +281,11 @@ def print_comparison(comparison: Comparison | None, results: Sequence[Result], c
 
 def pair_text(pair: Pair, macs_a: float | None, macs_b: float | None) -> str:
     """`a` held against `b` in a sentence."""
-    verdict = "significantly worse" if pair.p < 0.05 else "not significantly worse"
     p = f"p = {pair.p:.3f}" if pair.p >= 0.001 else "p < 0.001"
+    worse = f"{'significantly' if pair.p < 0.05 else 'not significantly'} worse (one-sided {p})"
     text = (
         f"{pair.a} against {pair.b}: {100 * pair.difference:+.2f} points ({100 * pair.low:+.2f} to {100 * pair.high:+.2f}), "
-        f"{verdict} (one-sided {p})"
+        f"{'better' if pair.low > 0 else worse}"
     )
     return text + (f", at {macs_a / macs_b:.3g} times its MACs" if macs_a and macs_b else "")
 

@@ -61,6 +61,22 @@ def test_what_calibration_foresees_is_what_a_real_run_does(rule: type[ThresholdR
         assert real.steps_mean == pytest.approx(sum(step * share for step, share in enumerate(real.exits, 1)))
 
 
+def test_images_that_cannot_be_read_are_left_out_of_calibration_or_stop_it() -> None:
+    model = model_of(Peek, steps=3)
+    found, whole = calibrate(model, MadeUp(bad=(0, 5)), Confidence, on_bad_image="skip"), calibrate(model, MadeUp(), Confidence)
+    assert len(found.hits) == len(whole.hits) - 2
+    np.testing.assert_allclose(found.score, np.delete(whole.score, (0, 5), axis=0), rtol=1e-5)
+    with pytest.raises(GlimpseZooError, match="row 0 is no image"):
+        calibrate(model, MadeUp(bad=(0, 5)), Confidence)
+    with pytest.raises(GlimpseZooError, match=r"expected calibration images that can be read, got none among 33: mend"):
+        calibrate(model, MadeUp(bad=tuple(range(33))), Confidence, on_bad_image="skip")
+
+
+def test_a_batch_without_an_image_that_can_be_read_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glimpsezoo.anytime.auto_batch_size", lambda *_: 4)
+    assert len(calibrate(model_of(Peek, steps=3), MadeUp(bad=(4, 5, 6, 7)), Confidence, on_bad_image="skip").hits) == 29
+
+
 def test_a_rule_of_one_step_has_no_threshold() -> None:
     model = model_of(Peek, steps=1)
     assert calibrate(model, MadeUp(), Confidence).spread(5) == []

@@ -9,6 +9,7 @@ import pytest
 from commanding import TINY, Answer, ask, lonely
 from PIL import Image
 
+from glimpsezoo.data.limited import Held
 from glimpsezoo.data.loading import open_data
 from glimpsezoo.records import Result
 from glimpsezoo.resolve import data_spec
@@ -68,6 +69,53 @@ def test_mce_is_relative_to_the_run_s_feed_forward_model(run: Ask):
     by_hand = 100 * np.mean([errors["mgnet"][name] / errors["cnn4"][name] for name in errors["cnn4"]])
     assert len(errors["cnn4"]) == 15
     assert mgnet.corruptions.mce.value == pytest.approx(by_hand)
+
+
+def test_a_baseline_of_mce_without_all_of_the_benchmark_is_refused(run: Ask):
+    (found,) = results(run("cnn4", *UNTRAINED, "--measure", "fog", "--output", "before", "--json"))
+    answer = run("cnn4", *UNTRAINED, "--measure", "corruptions", "--set", "corruptions.baseline=before/cnn4/result.json")
+    assert found.corruptions is not None
+    assert (answer.status, len(answer.err.splitlines())) == (2, 1)
+    assert "got 'before/cnn4/result.json' without gaussian_noise, shot_noise, impulse_noise, ...: measure them there" in answer.err
+
+
+def test_a_run_of_robustness_alone_prints_its_numbers(run: Ask):
+    words = ("cnn4", *UNTRAINED, "--measure", "fog:3,pgd:4/255:2")
+    (found,) = results(run(*words, "--json"))
+    answer = run(*words)
+    assert found.corruptions is not None
+    assert answer.err.startswith("fog (1 condition), pgd of cnn4")
+    row = next(line for line in answer.out.splitlines() if line.startswith("cnn4"))
+    for value in (found.corruptions.mean.value, found.attacks[0].top1.value):
+        assert f"{100 * value:.1f} (" in row
+
+
+def test_images_that_are_held_are_read_without_workers(run: Ask, monkeypatch: pytest.MonkeyPatch):
+    """A worker process would hold them for itself, and they would be read again under every condition."""
+    from glimpsezoo.workflows import measuring
+
+    real, seen = measuring.evaluate, set()
+
+    def noted(job, config, *given, **more):
+        seen.add((type(job.data) is Held, config.workers))
+        return real(job, config, *given, **more)
+
+    monkeypatch.setattr(measuring, "evaluate", noted)
+    results(run("cnn4", *UNTRAINED, "--measure", "fog:1,fog:2", "--workers", "1", "--json"))
+    assert seen == {(False, 1), (True, 0)}
+
+
+def test_bad_images_are_skipped_in_calibration_and_where_speed_is_measured_too(run: Ask, monkeypatch: pytest.MonkeyPatch):
+    from glimpsezoo import speed
+    from glimpsezoo.workflows import measuring
+
+    seen = []
+    for name in ("calibrate", "speed_section"):
+        real = getattr(measuring, name)
+        monkeypatch.setattr(measuring, name, lambda *given, _real=real, **more: seen.append(more["on_bad_image"]) or _real(*given, **more))
+    monkeypatch.setattr(speed, "REPEATS", 2)
+    results(run("mgnet", *TINY, *UNTRAINED, "--measure", "anytime,speed", "--on-bad-image", "skip", "--json"))
+    assert seen == ["skip", "skip"]
 
 
 def test_an_attack_is_described_whole_and_never_helps_on_average(run: Ask):
@@ -164,8 +212,9 @@ def test_the_time_said_has_the_verdict_on_attacks_in_it_until_that_is_known(run:
 
     monkeypatch.setattr(measuring, "seconds_an_image", lambda *given: 1.0)
     words = ("cnn4", *UNTRAINED, "--measure", "pgd", "--set", "pgd.steps=2", "--set", "masking.steps=3", "--set", "masking.queries=5")
+    words += ("--set", "masking.strong_steps=9")
     attack = 2 * 3  # steps, each forward and backward
-    verdict = 7 * 3 * 3 + 5 + attack  # APGD at seven eps, Square, the attack itself
+    verdict = 6 * 3 * 3 + 5 + attack + 9 * 3  # APGD at six eps, Square, the attack itself, and the long APGD beside it
     assert f"about {20 * (1 + (1 + attack) + verdict)} s" in run(*words).err  # clean, attacked, judged
     assert "about 1 s (2 blocks measured already)" in run(*words).err
 
@@ -219,6 +268,8 @@ def test_images_that_are_too_small_to_corrupt_are_refused(run: Ask, tmp_path: Pa
         (("--measure", "anytime", "--set", "anytime.macs=5", "--set", "anytime.accuracy=.9"), ("one of accuracy, macs and threshold",)),
         (("--measure", "corruptions", "--set", "corruptions.baseline=alexnet"), ("1000 classes at 224 px, got 10 at 64 x 64",)),
         (("--measure", "corruptions", "--set", "corruptions.baseline=nowhere"), ("a result.json or 'alexnet', got 'nowhere'",)),
+        (("--measure", "fog", "--set", "corruptions.baseline=cnn4"), ("expects all 15 corruptions of the benchmark", "got 1: add")),
+        (("--measure", "fog:1", "--set", "corruptions.baseline=cnn4"), ("at every severity", "got 0: add corruptions to --measure")),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(run: Ask, tmp_path: Path, words: tuple[str, ...], says: tuple[str, ...]):
@@ -231,7 +282,7 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(run: Ask, tmp_
     assert not (tmp_path / "runs").exists()
 
 
-def test_published_images_take_the_place_of_our_corruptions(run: Ask, tmp_path: Path):
+def test_published_images_take_the_place_of_our_corruptions(run: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     data = open_data(data_spec("digits"), "digits", "test", {})
     for severity in range(1, 6):
         for index in range(0, 300, 5):  # a digit stands at five places
@@ -245,6 +296,12 @@ def test_published_images_take_the_place_of_our_corruptions(run: Ask, tmp_path: 
     assert section is not None
     assert (section.implementation, section.preset, section.clean, section.n) == ("published images in published", "published", None, 20)
     assert all(cell and cell.n == 20 for cell in section.table["fog"])
+    forgotten: list[str] = []
+    monkeypatch.setattr(Held, "forget", lambda held: forgotten.append(held.info.split))
+    both = results(run("cnn4", "mgnet", *TINY, *published[1:], "--measure", "fog:1,fog:2", "--limit", "20", "--json"))
+    assert both[0].corruptions is not None
+    assert both[0].corruptions.table["fog"][0] == section.table["fog"][0]
+    assert len(forgotten) == 2  # each severity's images, after the second model
     absent = run(*published, "--measure", "snow")
     assert (absent.status, "expects a folder snow" in absent.err) == (2, True)
     nothing = run(*published, "--measure", "accuracy")

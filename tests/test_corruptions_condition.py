@@ -11,6 +11,7 @@ from corruption_references import SPECS, apply, as_images, photograph
 from PIL import Image
 from torch import Tensor
 
+from glimpsezoo.conditions import Remembered
 from glimpsezoo.corruptions import condition as conditions
 from glimpsezoo.corruptions import frosting
 from glimpsezoo.corruptions.condition import Corruption
@@ -109,20 +110,22 @@ def test_every_shape_of_image_will_do(name: str, size: tuple[int, int]) -> None:
 
 def test_what_is_kept_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    corruption = of("shot_noise", keep=True)
-    inner = corruption.corrupt
+    corruption = of("shot_noise")
+    remembered, inner = Remembered(corruption), corruption.corrupt
     monkeypatch.setattr(corruption, "corrupt", lambda images, *others: made.append(len(images)) or inner(images, *others))
     images = images_of(3)
-    first = apply(corruption, images)
-    assert torch.equal(apply(corruption, images), first)
+    plain, first = apply(corruption, images), apply(remembered, images)
+    assert torch.equal(first, plain)
     first.zero_()  # what a caller does to its images changes nothing
-    assert apply(corruption, images).any()
-    assert made == [3]
-    apply(corruption, images[:2])
-    assert made == [3, 2]
-    corruption.forget()
-    apply(corruption, images)
-    assert made == [3, 2, 3]
+    assert torch.equal(apply(remembered, images), plain)
+    assert made == [3, 3]
+    assert torch.equal(apply(remembered, images[:2]), plain[:2])
+    assert made == [3, 3, 2]
+    remembered.forget()
+    assert torch.equal(apply(remembered, images), plain)
+    assert made == [3, 3, 2, 3]
+    assert (remembered.name, remembered.parameters, remembered.kind) == (corruption.name, corruption.parameters, Corruption)
+    assert remembered.implementation == corruption.implementation
 
 
 def test_identity() -> None:

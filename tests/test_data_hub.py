@@ -239,6 +239,14 @@ class TestAnySet:
         assert data.labels().tolist() == [0] * 6 + [1] * 6
         assert data[6].label == 1
         assert len(opened("hf:me/set", "train", size=16)) == 11
+
+        def fails(*_: object, **__: object) -> None:
+            raise OSError("the table cannot be read")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(datasets.DatasetBuilder, "as_dataset", fails)
+            with pytest.raises(GlimpseZooError, match="expected a data set that can be read, got 'me/set': the table cannot be read"):
+                opened("hf:me/set", "test", size=16)
         with pytest.raises(GlimpseZooError, match=r"expected Parquet files to stream, got 0.png: set data.streaming=false"):
             opened("hf:me/set", "test", streaming=True)
 
@@ -260,6 +268,20 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, damage: str) -> Non
     with pytest.raises(GlimpseZooError) as error:
         list(batches(opened("tiny-imagenet", "test", tmp_path, streaming=True, on_bad_image="skip"), 0, 200, 50))
     assert "valid-00000-of-00001.parquet, which cannot be read" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("damage", "says"), [("cut", "got train-00001-of-00002.parquet"), ("zeros", "got 'zh-plus/tiny-imagenet' (")])
+def test_a_damaged_file_of_the_train_split_is_one_line_that_says_what_to_do(tmp_path: Path, damage: str, says: str) -> None:
+    file = tiny_imagenet(tmp_path, train=400, valid=10) / "data" / "train-00001-of-00002.parquet"
+    content = file.read_bytes()
+    half = len(content) // 2
+    file.write_bytes(content[:-3] if damage == "cut" else content[:4] + bytes(half - 4) + content[half:])
+    with pytest.raises(GlimpseZooError) as error:
+        opened("tiny-imagenet", "train", tmp_path)
+    assert says in str(error.value)
+    assert "again" in str(error.value)
+    assert "error occurred while generating" not in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -117,3 +117,6 @@ def test_held_images_are_read_once_and_are_the_same() -> None:
     assert (held.info, len(held), held[2].label) == (plain.info, 10, 0)
     with pytest.raises(BadImageError, match="row 7"):
         held[7]
+    held.forget()
+    assert held[2].label == 0
+    assert Counted.asked == 11

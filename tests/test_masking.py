@@ -14,7 +14,7 @@ import glimpsezoo as gz
 from glimpsezoo.attacks import masking as module
 from glimpsezoo.attacks.derivatives import compare, inner_points
 from glimpsezoo.attacks.gradient import PGD
-from glimpsezoo.attacks.masking import masking, sign_test
+from glimpsezoo.attacks.masking import masking
 from glimpsezoo.attacks.settings import MaskingSettings, PGDSettings
 from glimpsezoo.noise import Noise
 from glimpsezoo.records import Masking
@@ -114,12 +114,6 @@ def test_a_reported_attack_is_held_against_a_longer_one() -> None:
     assert weak["only_stronger"] > 0.5 * len(images)
     assert weak["only_reported"] == 0
     assert (weak["attack"], weak["eps"], weak["steps"]) == ("pgd", 0.3, 30)
-
-
-def test_the_sign_test_is_the_tail_of_the_binomial() -> None:
-    assert sign_test(0, 0) == 1
-    assert sign_test(9, 1) == pytest.approx(11 / 1024)
-    assert sign_test(1, 9) == pytest.approx(1023 / 1024)
 
 
 def test_derivatives_of_a_known_function() -> None:

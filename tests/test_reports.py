@@ -120,6 +120,8 @@ def test_a_pair_is_a_sentence():
         == "m against n: -3.00 points (-6.12 to +0.10), significantly worse (one-sided p = 0.040), at 0.25 times its MACs"
     )
     calm = PAIR.model_copy(update={"p": 0.05})
+    ahead = calm.model_copy(update={"difference": 0.02, "low": 0.01, "high": 0.03, "p": 1.0})
+    assert pair_text(ahead, None, None) == "m against n: +2.00 points (+1.00 to +3.00), better"
     assert pair_text(calm, None, None) == "m against n: -3.00 points (-6.12 to +0.10), not significantly worse (one-sided p = 0.050)"
     assert "(one-sided p < 0.001)" in pair_text(PAIR.model_copy(update={"p": 0.0004}), 1, 1)
 

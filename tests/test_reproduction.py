@@ -146,6 +146,12 @@ def test_a_card_that_is_named_answers_before_the_zoos_and_needs_no_weights(table
     assert "), of another model | " in markdown(reproduce(["made-2020"]), "figures")
 
 
+def test_a_card_that_looks_less_often_than_a_row_does_not_answer_for_it(tables: Path) -> None:
+    tables.write_text(table('{ method = "a", card = "mgnet.digits", step = 4, printed = 99.9 },'))
+    (answer,) = reproduce(["made-2020"])[0].tables[0].answers
+    assert (answer.ours, answer.missing) == (None, "takes 4 looks, and the card mgnet.digits has 3")
+
+
 def test_a_module_alone_costs_what_one_call_of_it_takes(tables: Path) -> None:
     tables.write_text(
         table('{ method = "location", card = "pyramid-m3.plain-mnist.28", module = "location", parameters = 5193, cost = 5184 },')
@@ -175,6 +181,7 @@ def test_unknown_papers_and_formats_are_errors(capsys: pytest.CaptureFixture[str
         (["--paper", "mgnet-2020"], "expected a paper or a card, got 'mgnet-2020': did you mean 'mgnet-2021'"),
         (["--paper", "ranzato-2014", "--format", "latex"], "got --format latex"),
         (["mgnet.digits", "-o", str(tmp_path / "a.md")], "-o is for --paper"),
+        (["--paper", "ranzato-2014", "-o", str(tmp_path / "out")], "-o expects a Markdown file, got 'out'"),
     ):
         answer = ask(capsys, "compare", *arguments)
         assert answer.status == 2

@@ -116,6 +116,15 @@ def test_a_damaged_value_is_never_taken_for_a_measured_one(tmp_path: Path) -> No
     assert absent > len(places) / 2
 
 
+def test_a_finding_comes_back_and_one_that_is_damaged_counts_as_absent(tmp_path: Path) -> None:
+    store = UnitStore(tmp_path)
+    assert store.read_finding("verdict") is None
+    store.write_finding("verdict", "größer")
+    assert store.read_finding("verdict") == "größer"
+    (tmp_path / "verdict.json").write_bytes(b"\xff\xfe\x80")
+    assert store.read_finding("verdict") is None
+
+
 def test_a_table_of_another_layout_counts_as_absent(tmp_path: Path) -> None:
     folder, rows = UnitStore(tmp_path), some_rows()
     folder.write("x", Unit(rows, MEASURED))

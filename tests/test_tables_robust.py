@@ -101,7 +101,18 @@ def test_equal_accuracy_is_told_with_the_curve() -> None:
     text = " ".join(printed(result("mgnet", anytime=anytime)).split())
     assert "mgnet with confidence exits: 70.0 % at 4.000 M MACs to 90.0 % at 9.000 M, mean 83.0 %; as accurate as cnn4 at 0.3" in text
     never = {**anytime, "equal_accuracy": {"baseline": "cnn4", "macs_ratio": None}}
-    assert "it never has the accuracy of cnn4." in " ".join(printed(result("mgnet", anytime=never)).split())
+    assert "no point of the curve has the accuracy of cnn4." in " ".join(printed(result("mgnet", anytime=never)).split())
+
+
+@pytest.mark.parametrize("left_out", [("corruptions",), ("attacks", "masking"), ()])
+def test_robustness_alone_has_its_numbers_without_accuracy_and_costs(left_out: tuple[str, ...]) -> None:
+    empty = {name: () if name == "attacks" else None for name in ("accuracy", "flops", *left_out)}
+    lines = printed(result("mgnet", **empty)).splitlines()
+    corrupted, attacked = ([word] if name not in left_out else [] for name, word in (("corruptions", "41.0"), ("attacks", "31.0")))
+    assert lines[1].split()[:2] == ["mgnet", "1"]
+    assert [word for word in lines[1].split() if word in ("41.0", "31.0")] == [*corrupted, *attacked]
+    assert lines[2].split()[0] == "2"
+    assert "MACs" not in lines[0]
 
 
 @pytest.mark.parametrize("name", ["m", "pyramid-imagenet-m1.imagenet100-cmc.a-long-variant.28"])

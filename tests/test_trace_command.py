@@ -79,6 +79,7 @@ def test_files_are_looked_at_too(capsys: pytest.CaptureFixture[str], here: Path)
     ("words", "said"),
     [
         (["mgnet", "--index", "99999"], "--index expects an image of the 2980 of digits test (from 0), got 99999"),
+        (["mgnet", "--index", "7-3"], "--index expects numbers from 0 (3, 3,7 or 3-7), got '7-3'"),
         (["mgnet", "--index", "x"], "--index expects numbers from 0 (3, 3,7 or 3-7), got 'x'"),
         (["mgnet", "7"], "expected one model, got mgnet 7: name images by --index or --image"),
         (["mgnet", "--index", "1", "--image", "x.png"], "got both: leave one out"),

@@ -33,6 +33,7 @@ from glimpsezoo.errors import one_line
 from glimpsezoo.noise import Noise
 from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.records import Masking
+from glimpsezoo.statistics import fair_coin_tail
 
 Verdict = Literal["ok", "suspect", "unreliable"]
 _ORDER: tuple[Verdict, ...] = ("ok", "suspect", "unreliable")
@@ -118,7 +119,7 @@ def _black_box(victim: Victim, noise: Noise, settings: MaskingSettings, eps: flo
     attack = Square(SquareSettings.parse({"eps": eps, "steps": settings.queries, "eot": eot}, owner="masking"))
     black = _broken(victim, attack.perturb(victim, noise), eot)
     only_black, only_white = int((black & ~white).sum()), int((white & ~black).sum())
-    p = sign_test(only_black, only_white)
+    p = fair_coin_tail(only_white, only_white + only_black)
     share = only_black / len(victim)
     verdict: Verdict = "unreliable" if share > BLACK_OK and p < BLACK_P else "suspect" if share > BLACK_OK else "ok"
     return {"eps": eps, "queries": settings.queries, "only_black": only_black, "only_white": only_white, "p": p, "verdict": verdict}
@@ -130,7 +131,7 @@ def _reported(victim: Victim, noise: Noise, settings: MaskingSettings, reported:
     weak = _broken(victim, reported.apply(victim.images, victim.labels, ids, victim.model), eot)
     strong = _ascent(victim, noise, settings, eps, settings.strong_steps)[1] >= 0.5
     only_stronger, only_reported = int((strong & ~weak).sum()), int((weak & ~strong).sum())
-    p, gain = sign_test(only_stronger, only_reported), (only_stronger - only_reported) / len(victim)
+    p, gain = fair_coin_tail(only_reported, only_reported + only_stronger), (only_stronger - only_reported) / len(victim)
     verdict: Verdict = "ok" if gain <= WEAK_OK else "unreliable" if gain > WEAK_BAD and p < BLACK_P else "suspect"
     counts = {"only_stronger": only_stronger, "only_reported": only_reported, "p": p}
     return {"attack": reported.name, "eps": eps, "steps": settings.strong_steps, **counts, "verdict": verdict}
@@ -139,16 +140,6 @@ def _reported(victim: Victim, noise: Noise, settings: MaskingSettings, reported:
 def _broken(victim: Victim, images: Float[Tensor, "B C H W"], runs: int) -> Bool[Tensor, "B"]:
     """Wrong in at least half of so many runs that no attack has seen."""
     return torch.stack([victim.wrong(images, run) for run in range(-1, -1 - runs, -1)]).float().mean(0) >= 0.5
-
-
-def sign_test(first: int, second: int) -> float:
-    """Probability of `first` or more of `first + second` tosses of a fair coin.
-
-    >>> sign_test(3, 0)
-    0.125
-    """
-    tosses = first + second
-    return sum(math.comb(tosses, heads) for heads in range(first, tosses + 1)) / 2**tosses
 
 
 def _by_derivatives(victim: Victim, noise: Noise) -> dict[str, dict[str, Any]]:

@@ -89,7 +89,7 @@ def _numbers(texts: list[str]) -> tuple[int, ...]:
     found: list[int] = []
     for text in (part for given in texts for part in given.split(",")):
         first, dash, last = text.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last))):
             raise GlimpseZooError(f"--index expects numbers from 0 (3, 3,7 or 3-7), got {text!r}")
         found += range(int(first), int(last) + 1) if dash else [int(first)]
     return tuple(found)

@@ -7,7 +7,7 @@ from typing import Any
 
 import PIL
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from glimpsezoo.conditions import Condition
@@ -36,20 +36,18 @@ _ROUNDING = 2**-10  # of a level: what float32 may lose below a whole level
 class Corruption(Condition):
     """`spec`'s corruption of images of `image_size` (height, width) at a severity from 1 to 5.
 
-    Random parts follow from (seed, corruption, severity, image id). keep: remember the result of each batch, so that several models
-    see the same images, made once; `forget` drops them. Then all batches must come from one data set.
+    Random parts follow from (seed, corruption, severity, image id).
     Raises `GlimpseZooError` for another severity and for images below 32 px.
     """
 
-    def __init__(self, spec: CorruptionSpec, severity: int, image_size: tuple[int, int], seed: int = 0, *, keep: bool = False) -> None:
+    def __init__(self, spec: CorruptionSpec, severity: int, image_size: tuple[int, int], seed: int = 0) -> None:
         if severity not in SEVERITIES:
             raise GlimpseZooError(f"expected a severity from 1 to 5 for {spec.name}, got {severity}")
-        self.name, self.severity, self.seed, self.keep = spec.name, severity, seed, keep
+        self.name, self.severity, self.seed = spec.name, severity, seed
         self.preset = preset_for(*image_size)
         self.corrupt: Corrupt = load_string(spec.corrupt)
         self.by_channel = spec.by_channel
         self.implementation = _implementation(spec, self.corrupt)
-        self._kept: dict[tuple[Any, ...], UInt8[Tensor, "B C H W"]] = {}
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -59,17 +57,7 @@ class Corruption(Condition):
         self, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], ids: Int[Tensor, "B"], model: GlimpseModel[Any]
     ) -> Float[Tensor, "B C H W"]:
         """Images of 8 bits, in [0, 1]. Grey ones are corrupted as RGB and turned back."""
-        key = (tuple(ids.tolist()), tuple(images.shape))
-        if key in self._kept:
-            return self._kept[key].to(images).div_(255)
-        levels = self._levels(images, ids)
-        if self.keep:
-            self._kept[key] = levels.to(torch.uint8)
-        return levels.div_(255)
-
-    def forget(self) -> None:
-        """Drop the images that were kept."""
-        self._kept.clear()
+        return self._levels(images, ids).div_(255)
 
     @torch.no_grad()
     def _levels(self, images: Float[Tensor, "B C H W"], ids: Int[Tensor, "B"]) -> Float[Tensor, "B C H W"]:

@@ -104,17 +104,19 @@ def open_rows(found: Found, split: str, columns: tuple[str, str], *, streaming: 
             raise GlimpseZooError(f"expected Parquet files to stream, got {Path(files[0]).name}: set data.streaming=false")
         with _said(found.request):
             found.builder.download_and_prepare()
-        digest = file_digest(files) if found.local else f"{found.revision}:{split}"
-        return TableRows(found.builder.as_dataset(split=split), *columns, digest)
+            table = found.builder.as_dataset(split=split)
+        return TableRows(table, *columns, file_digest(files) if found.local else f"{found.revision}:{split}")
     if streaming:
         return ParquetRows(files, *columns, shuffled=shuffled)
     if not found.local:
         with _said(found.request):
             files = tuple(_downloaded(file) for file in files)
-    if shuffled:
+    rows = ParquetRows(files, *columns)  # names a file that is cut, which `datasets` does not
+    if not shuffled:
+        return rows
+    with _said(found.request):
         table = datasets.load_dataset("parquet", data_files={split: list(files)}, split=split)
-        return TableRows(table, *columns, file_digest(files))
-    return ParquetRows(files, *columns)
+    return TableRows(table, *columns, file_digest(files))
 
 
 def source_split(found: Found, split: str) -> str:
@@ -202,7 +204,12 @@ def _said(request: Request) -> Iterator[None]:
 
 def _explained(request: Request, error: Exception) -> str:
     """One line: what was expected, what was got, what to do."""
-    text, name = one_line(error), request.repository
+    from datasets.exceptions import DatasetGenerationError
+
+    name = request.repository
+    if isinstance(error, DatasetGenerationError):  # which says no more than that
+        return f"expected a data set that can be read, got {name!r} ({one_line(error.__cause__ or error)}): fetch its files again"
+    text = one_line(error)
     page = f"https://huggingface.co/datasets/{name}"
     if "gated" in text.lower() or (request.gated and "cannot be accessed" in text):
         return (

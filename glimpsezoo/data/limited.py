@@ -55,7 +55,10 @@ def limited(data: ImageData, limit: int | None) -> ImageData:
 
 
 class Held(ImageData):
-    """The images of `data`, read once and held in memory: for a few images that are measured under many conditions."""
+    """The images of `data`, read once and held in memory: for a few images that are measured under many conditions.
+
+    To be read without workers: what a worker process reads is held there, and is gone with it.
+    """
 
     def __init__(self, data: ImageData) -> None:
         self.data, self.info, self.task = data, data.info, data.task
@@ -74,6 +77,10 @@ class Held(ImageData):
         missing = [place for place in places if place not in self._held]
         self._held |= zip(missing, self.data.examples_at(missing), strict=True)
         return (self._held[place] for place in places)
+
+    def forget(self) -> None:
+        """Drop all images; they are read again where they are asked for."""
+        self._held.clear()
 
     def labels(self) -> Int[Tensor, "n"]:
         return self.data.labels()

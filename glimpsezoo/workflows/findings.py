@@ -14,11 +14,13 @@ from glimpsezoo.corruptions.mce import ALEXNET, alexnet_applies, mce
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation import Evaluation
 from glimpsezoo.exits import ExitRule, Fixed
+from glimpsezoo.plugins import registry
 from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.records import Anytime, AnytimePoint, Corruptions, Failure, Masking, Mce, Result, Speed, Units
 from glimpsezoo.records import Attack as AttackSection
 from glimpsezoo.robustness import Table, attack_section, common_ids, corruptions_section, errors_by_severity, rows_at
 from glimpsezoo.sections import failures
+from glimpsezoo.specs import CorruptionSpec
 from glimpsezoo.store import Rows
 
 
@@ -165,7 +167,14 @@ def _of_result(path: str) -> tuple[str, Mapping[str, float]]:
     if result.corruptions is None:
         raise GlimpseZooError(f"corruptions.baseline expects a result with corruptions, got {path!r}, which has none: measure them there")
     table = result.corruptions.table
-    return result.model.name, _means({name: [1 - cell.value for cell in cells if cell] for name, cells in table.items() if all(cells)})
+    errors = _means({name: [1 - cell.value for cell in cells if cell] for name, cells in table.items() if all(cells)})
+    lacking = [spec.name for spec in registry().all(CorruptionSpec) if spec.benchmark and not errors.get(spec.name)]
+    if lacking:
+        raise GlimpseZooError(
+            f"corruptions.baseline expects a result with errors under every corruption of the benchmark at every severity, got {path!r} "
+            f"without {', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''}: measure them there"
+        )
+    return result.model.name, errors
 
 
 def _means(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:

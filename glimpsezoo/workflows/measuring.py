@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime as dt
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,10 +17,11 @@ from glimpsezoo.attacks.masking import masking
 from glimpsezoo.cards import RESULT, ROWS, file_name, write_whole
 from glimpsezoo.corruptions.published import CorruptedFolders
 from glimpsezoo.data.base import ImageData
-from glimpsezoo.data.limited import limited
+from glimpsezoo.data.limited import Held, limited
 from glimpsezoo.data.loading import batches
 from glimpsezoo.driver import rollout
 from glimpsezoo.environment import environment_section
+from glimpsezoo.errors import counted
 from glimpsezoo.evaluation import Job, evaluate, evaluating, identity_of, unit_ids
 from glimpsezoo.exits import ExitRule, ThresholdRule
 from glimpsezoo.measures import Measures
@@ -40,7 +40,7 @@ from glimpsezoo.sections import (
     model_section,
 )
 from glimpsezoo.specs import CorruptionSpec, ExitRuleSpec, Task, load_string
-from glimpsezoo.speed import speed_section
+from glimpsezoo.speed import seconds_of, speed_section
 from glimpsezoo.store import Unit, UnitStore, unit_id, weights_hash, write_rows
 from glimpsezoo.workflows.findings import Findings, feed_forward_baseline, mce_reference
 from glimpsezoo.workflows.output import command_line
@@ -107,7 +107,7 @@ class RunWork:
             images += f" ({len(self.few):,} of them for corruptions and attacks)"
         seconds, reused = self._estimate()
         text = f"{what} on {self.request.data} {self.request.split}: {images}, about {max(1, round(seconds))} s"
-        return text + (f" ({blocks(reused)} measured already)" if reused else "")
+        return text + (f" ({counted(reused, 'block')} measured already)" if reused else "")
 
     @cached_property
     def plan(self) -> list[Planned]:
@@ -136,7 +136,8 @@ class RunWork:
 
     def _calibrate(self, index: int) -> Calibration:
         assert self.calibration is not None
-        return calibrate(self.models[index].to(self.request.device), self.calibration, self.rule, seed=self.request.seed)
+        model, bad = self.models[index].to(self.request.device), self.request.on_bad_image
+        return calibrate(model, self.calibration, self.rule, seed=self.request.seed, on_bad_image=bad)
 
     def _rules(self, found: Calibration) -> list[ExitRule]:
         """The rule at every threshold of the curve, the user's own among them."""
@@ -164,6 +165,8 @@ class RunWork:
 
             report(0)
             found, config = self.findings[planned.index], replace(self.request.config, seed=planned.seed)
+            if isinstance(planned.job.data, Held):
+                config = replace(config, workers=0)  # what a worker reads is gone with it
             found.evaluations[planned.key] = evaluate(planned.job, config, self.store, on_images=report)
             found.measures[planned.key] = planned.measure
             if planned.last_of is not None:
@@ -180,7 +183,8 @@ class RunWork:
             found.masking = self._masking(found, limited(self.few, MASKED), self._verdict_id(found))
         if "speed" in self.measures.sections and self.data is not None:
             report(f"{found.name}: speed")
-            found.speed = speed_section(found.model, self.data, found.rules[-1] if found.rules else None)
+            rule = found.rules[-1] if found.rules else None
+            found.speed = speed_section(found.model, self.data, rule, on_bad_image=self.request.on_bad_image)
 
     def _verdict_id(self, found: Findings) -> str:
         """Under which the verdict on attacks is kept, like a unit: it is found once."""
@@ -344,13 +348,8 @@ def _done(results: list[Result]) -> str:
         return "counted"
     done, reused = (sum(getattr(result.run.units, what) for result in results) for what in ("done", "reused"))
     errors = [failure.error for result in results for failure in result.errors]
-    failed = f", {blocks(len(errors))} FAILED ({errors[0]}; all errors are in result.json)" if errors else ""
-    return f"{blocks(done)} measured, {reused} reused{failed}"
-
-
-def blocks(count: int) -> str:
-    """A number of units, in words."""
-    return f"{count} block{'' if count == 1 else 's'}"
+    failed = f", {counted(len(errors), 'block')} FAILED ({errors[0]}; all errors are in result.json)" if errors else ""
+    return f"{counted(done, 'block')} measured, {reused} reused{failed}"
 
 
 @torch.no_grad()
@@ -358,9 +357,4 @@ def seconds_an_image(model: GlimpseModel[Any], task: Task, device: torch.device,
     """How long one image takes, from the shortest of three batches of noise."""
     model.to(device)
     images = torch.rand(batch, task.channels, *task.image_size, device=device)
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        rollout(model, images)
-        times.append(time.perf_counter() - began)
-    return min(times) / batch
+    return min(seconds_of(lambda: rollout(model, images), device) for _ in range(3)) / batch

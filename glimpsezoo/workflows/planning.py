@@ -29,7 +29,7 @@ BACKWARD = 2.0  # what a gradient costs beside the pass it belongs to
 class Planned:
     """One evaluation of a run. key: how it is found again. label: what the user reads. passes: its cost an image, in forward passes.
 
-    seed: of the model's noise. last_of: a condition whose images nobody needs after this one.
+    seed: of the model's noise. last_of: what keeps images that nobody needs after this one.
     """
 
     index: int
@@ -39,7 +39,7 @@ class Planned:
     job: Job
     passes: float = 1.0
     seed: int = 0
-    last_of: Remembered | None = None
+    last_of: Remembered | Held | None = None
 
     @property
     def forward_images(self) -> float:
@@ -81,16 +81,18 @@ def anytime_plan(subjects: Subjects, index: int, rules: Sequence[ExitRule]) -> I
 def corruption_plan(subjects: Subjects, measures: Measures) -> Iterator[Planned]:
     """Corruption after corruption, each for all models: its images are made once, and are gone when the next ones are made.
 
-    Published images are read as they are, the same few of every corruption.
+    Published images are read as they are, the same few of every corruption, and once for several models.
     """
     models = range(len(subjects.models))
     for wanted in measures.corruptions:
         for severity in wanted.severities:
-            data, condition = subjects.few, None
+            data, condition, kept = subjects.few, None, None
             if subjects.published is None:
-                condition = Remembered(Corruption(wanted.spec, severity, data.task.image_size, subjects.seed))
+                condition = kept = Remembered(Corruption(wanted.spec, severity, data.task.image_size, subjects.seed))
             else:
-                data = Held(limited(subjects.published.open(wanted.spec.name, severity), len(subjects.few)))
+                data = limited(subjects.published.open(wanted.spec.name, severity), len(subjects.few))
+                if len(models) > 1:
+                    data = kept = Held(data)
             for index in models:
                 yield Planned(
                     index,
@@ -99,7 +101,7 @@ def corruption_plan(subjects: Subjects, measures: Measures) -> Iterator[Planned]
                     f"{wanted.spec.name} {severity}",
                     subjects.job(index, data, condition),
                     seed=subjects.seed,
-                    last_of=condition if index == models[-1] else None,
+                    last_of=kept if index == models[-1] else None,
                 )
 
 
@@ -169,9 +171,9 @@ def attack_passes(attack: Attack) -> float:
 
 def verdict_passes(settings: MaskingSettings, model: GlimpseModel, reported: Attack | None) -> float:
     """What the verdict on attacks costs an image, in forward passes; its few derivatives are not counted."""
-    ascents = len(CURVE) + 1 + (reported is not None)  # at every eps, at the huge one, at that of the reported attack
+    ascents = (len(CURVE) + 1) * settings.steps + (settings.strong_steps if reported else 0)  # at every eps, the huge one, the reported
     runs = settings.eot if model.stochastic else 1
-    searched = runs * (ascents * settings.steps * (1 + BACKWARD) + settings.queries)
+    searched = runs * (ascents * (1 + BACKWARD) + settings.queries)
     return searched + (attack_passes(reported) if reported else 0)
 
 

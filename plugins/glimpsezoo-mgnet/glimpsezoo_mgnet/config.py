@@ -14,7 +14,7 @@ def _fraction(value: Any) -> Any:
         return value
     try:
         return float(Fraction(value.strip()))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise ValueError("expected a number or a fraction such as 7/3") from None
 
 

@@ -42,7 +42,7 @@ def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[MGNetConfig
             raise GlimpseZooError(f"expected a checkpoint of MGNet with a tensor {name!r}, but {checkpoint.name} has none")
     values, notes = _settings(hyper_parameters, tensors)
     config = MGNetConfig.parse({**values, **settings}, owner="mgnet")
-    task = _task(hyper_parameters, tensors)
+    task = _task(tensors)
     notes.append(f"images of {task.image_size[0]} px, as the authors' code for these weights takes them")
     return config, task, _renamed(tensors, MGNet(config, task).state_dict()), notes
 
@@ -84,7 +84,7 @@ def _settings(hyper_parameters: Mapping[str, Any], tensors: Mapping[str, Tensor]
     return {**values, "biases": True}, notes
 
 
-def _task(hyper_parameters: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Task:
+def _task(tensors: Mapping[str, Tensor]) -> Task:
     """Classes are numbered: the file does not name them. The authors normalise with the usual constants of ImageNet and MNIST."""
     classes = tuple(str(label) for label in range(tensors[_CLASSIFIER].shape[0]))
     if tensors[_FIRST_CONVOLUTION].shape[1] == 1:

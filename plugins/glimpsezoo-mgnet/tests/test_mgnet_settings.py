@@ -29,6 +29,7 @@ def parse(**values: Any) -> MGNetConfig:
         ("downsample", "much", "a fraction such as 7/3"),
         ("downsample", "1/2", "greater than or equal to 1"),
         ("downsample", "inf", "a fraction such as 7/3"),
+        ("downsample", "1e999", "a fraction such as 7/3"),
         ("glimpses", "0", "greater than or equal to 1"),
         ("glimpses", "2.5", "valid integer"),
         ("scale", "0.5,0.2", "a_min <= a_max"),

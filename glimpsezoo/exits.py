@@ -70,7 +70,7 @@ class ThresholdRule(ExitRule):
 
 
 class Confidence(ThresholdRule):
-    """As soon as the largest class probability reaches `threshold`. Ranzato's cascade is this rule (2014, section 2.2.3).
+    """As soon as the largest class probability reaches `threshold`. Ranzato's cascade is this rule (2014, section 4.1).
 
     >>> rule = Confidence(threshold=0.9)
     >>> rule.exits(torch.tensor([[[0.0, 5.0]], [[0.0, 1.0]]])).tolist()

@@ -144,7 +144,9 @@ def _corrupted(result: Result) -> list[str]:
         lines.append(f"| {name} | " + " | ".join(percent(cell) if cell else "" for cell in cells) + " |")
     text = f"Mean {percent(found.mean)} % ({interval(found.mean)}) of {found.n} images"
     text += f", {percent(found.clean)} % as they are" if found.clean else ""
-    text += f"; mCE {found.mce.value:.1f} against {_cell(found.mce.baseline)}" if found.mce else ""
+    text += (
+        f"; mCE {found.mce.value:.1f} against {_cell(found.mce.baseline)}" if found.mce and found.mce.baseline != result.model.name else ""
+    )
     return [*lines, "", f"{text}. Made by {_cell(found.implementation)}: this is not ImageNet-C.", ""]
 
 
@@ -194,7 +196,7 @@ def _made(card: Card) -> list[str]:
         "```",
         "",
         f"in {trained['minutes']} minutes ({trained['machine']}, torch {trained['torch']}); the log is `training.jsonl`, "
-        "the recipe in `config.json`. No choice was made on the test split.",
+        "the recipe in `config.json`. It saw the training and calibration splits alone.",
         *(curve if (card.folder / CURVE).is_file() else []),
     ]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from glimpsezoo.records import UNCHECKED, Attack, Estimate, Pair, Result
+from glimpsezoo.records import UNCHECKED, Attack, Estimate, Result
 from glimpsezoo.tables import counted, display_name, eps_text, macs_text, with_interval
 
 
@@ -87,11 +87,6 @@ def verdict(entry: Entry) -> str:
     """Whether the model's attacked accuracy can be believed; '' where it was not attacked."""
     result = entry.result
     return result.masking.verdict if result.masking else UNCHECKED if result.attacks else ""
-
-
-def pair_of(pairs: Sequence[Pair], a: str, b: str) -> Pair | None:
-    """The paired test of `a` against `b`, if both were measured on the same images."""
-    return next((pair for pair in pairs if (pair.a, pair.b) == (a, b)), None)
 
 
 def _percent(estimate: Estimate) -> Cell:

@@ -25,7 +25,9 @@ glimpsezoo compare --paper benchmarks/cards/* -o docs/REPRODUCTION.md
 
 from the evidence of the cards (`result.json`, whole test splits); a test holds it against them. The cards are those of `zoo_cards`, and of
 `benchmarks/cards`, whose weights are too large for this repository: they have all but those. *Reached*: ours is no worse than the
-printed number; *within the interval*: it is worse, but not beyond our 95 % interval. Costs: "ours" counts by the paper's convention, for
+printed number; *within the interval*: it is worse, but not beyond our 95 % interval; *short by*: so many points beyond it. The models are
+the papers', the trainings often are not: each recipe says what is not as printed, and these words compare numbers, not methods. *-*: a
+row that is no model of the zoo. Costs: "ours" counts by the paper's convention, for
 models without a card too, and "MACs that ran" is what the harness measured.
 """
 NUMBERS = {"top-1": "top-1 %", "error": "error %", "corrupted": "corrupted %", "attacked": "attacked %"}

@@ -42,7 +42,6 @@ class Axis:
     logarithmic: bool = False
     low: float | None = None
     high: float | None = None
-    unit: str = ""
 
     def text(self, value: float) -> str:
         """A tick's number, with k, M and G for thousands.
@@ -53,7 +52,7 @@ class Axis:
         for letter, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
             if abs(value) >= size:
                 return f"{value / size:.3g}{letter}"
-        return f"{value:.4g}{self.unit}"
+        return f"{value:.4g}"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The report: one page with everything that was measured of some models, which opens without a network."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from glimpsezoo.pages.board import Column, Entry, columns, verdict
 from glimpsezoo.pages.figures import Figure, accuracy_against_macs, attack_curves, robustness_against_budget, training_curves
@@ -30,8 +31,13 @@ class Reported:
 
 def report_page(reported: Reported) -> str:
     """The page, below 3 MB: traces that would make it larger are left out, which it says."""
-    rest = _page(reported, [], [])
-    room, figures = LARGEST - len(rest.encode()), []
+    sections = _sections(reported)
+
+    def whole(traces: Sequence[Html], *left_out: str) -> str:
+        """Only the traces are drawn anew."""
+        return _page(reported, {**sections, "traces": _Section("Where they look", _traces(traces, [*reported.notes, *left_out]))})
+
+    room, figures = LARGEST - len(whole([]).encode()), []
     for number, traced in enumerate(reported.traces):
         figure = trace_figure(traced, f"trace-{number}")
         room -= len(figure.encode())
@@ -39,17 +45,23 @@ def report_page(reported: Reported) -> str:
             break
         figures.append(figure)
     missing = len(reported.traces) - len(figures)
-    return _page(reported, figures, [f"{counted(missing, 'trace')} left out: the page would be larger than 3 MB"] if missing else [])
+    return whole(figures, *([f"{counted(missing, 'trace')} left out: the page would be larger than 3 MB"] if missing else []))
 
 
-def _page(reported: Reported, traces: list[Html], left_out: list[str]) -> str:
-    entries = reported.entries
-    names = {"leaderboard": "Leaderboard", **{key: title for key, (title, _) in _sections(reported, traces, left_out).items()}}
+class _Section(NamedTuple):
+    title: str
+    content: Html
+
+
+def _page(reported: Reported, sections: Mapping[str, _Section]) -> str:
+    """The leaderboard, then the sections that have something to show."""
+    entries, shown = reported.entries, {key: section for key, section in sections.items() if section.content}
+    names = {"leaderboard": "Leaderboard", **{key: section.title for key, section in shown.items()}}
     contents = [element("a", title, href=f"#{key}") for key, title in names.items()]
     data = ", ".join(dict.fromkeys(entry.data for entry in entries))
     title = f"{counted(len(entries), 'model')} on {data}"
     parts = [_leaderboard(entries, reported.pairs)]
-    for key, (heading, content) in _sections(reported, traces, left_out).items():
+    for key, (heading, content) in shown.items():
         parts.append(element("section", element("h2", heading, id=f"{key}-title"), content, id=key, aria_labelledby=f"{key}-title"))
     body = join(
         element("a", "Skip to the leaderboard", href="#leaderboard", class_="skip"),
@@ -59,22 +71,21 @@ def _page(reported: Reported, traces: list[Html], left_out: list[str]) -> str:
     return page(f"glimpsezoo report: {title}", body, _SCRIPT)
 
 
-def _sections(reported: Reported, traces: list[Html], left_out: list[str]) -> dict[str, tuple[str, Html]]:
-    """Those that have something to show."""
-    entries, notes = reported.entries, [*reported.notes, *left_out]
-    found = {
-        "cost": ("Accuracy against cost", _plots("cost", accuracy_against_macs(entries))),
-        "robustness": ("Robustness against budget", _plots("robustness", robustness_against_budget(entries))),
-        "corruptions": ("Corruptions", _heat_maps(entries)),
-        "attacks": ("Attacks", join(_plots("attacks", attack_curves(entries)), _attacks(entries))),
-        "traces": ("Where they look", _traces(traces, notes)),
-        "training": (
+def _sections(reported: Reported) -> dict[str, _Section]:
+    """All in their order, without the traces."""
+    entries = reported.entries
+    return {
+        "cost": _Section("Accuracy against cost", _plots("cost", accuracy_against_macs(entries))),
+        "robustness": _Section("Robustness against budget", _plots("robustness", robustness_against_budget(entries))),
+        "corruptions": _Section("Corruptions", _heat_maps(entries)),
+        "attacks": _Section("Attacks", join(_plots("attacks", attack_curves(entries)), _attacks(entries))),
+        "traces": _Section("Where they look", Html("")),
+        "training": _Section(
             "Training",
             _plots("training", (figure for entry in entries for figure in training_curves(entry.name, entry.training))),
         ),
-        "environment": ("Environment and commands", join(*(_environment(entry) for entry in entries))),
+        "environment": _Section("Environment and commands", join(*(_environment(entry) for entry in entries))),
     }
-    return {key: section for key, section in found.items() if section[1]}
 
 
 def _leaderboard(entries: Sequence[Entry], pairs: Sequence[Pair]) -> Html:
@@ -201,7 +212,7 @@ def _attacks(entries: Sequence[Entry]) -> Html:
     return table("Every attack, with the verdict on whether it can be believed.", headings, rows, {"attack", "budget", "masking", "how"})
 
 
-def _traces(traces: list[Html], notes: list[str]) -> Html:
+def _traces(traces: Sequence[Html], notes: Sequence[str]) -> Html:
     shown = [element("div", *traces, class_="traces")] if traces else []
     return join(*shown, *(element("p", f"{note}.", class_="note") for note in notes))
 

@@ -50,7 +50,7 @@ def _traced(measured: Measured, images: int, data_dir: str | None) -> list[Trace
     data = _opened(measured, choice.card.config.data.settings, data_dir)
     model = build_model(choice, data.task).to(torch.device("cpu"))
     viewing = Viewing(model, measured.entry.name, seed=result.run.seed)
-    chosen = [next(iter(data.examples_at([place]))) for place in range(len(data))][:images]
+    chosen = [next(iter(data.examples_at([place]))) for place in range(min(images, len(data)))]
     return [
         trace_image(viewing, Subject(f"{measured.entry.data}, id {example.id}", example.image, example.label, example.id))
         for example in chosen

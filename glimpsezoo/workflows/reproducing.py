@@ -19,7 +19,7 @@ from glimpsezoo.pictures.svg import svg_file
 from glimpsezoo.plugins import registry
 from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.recipes import find_recipe
-from glimpsezoo.records import Attack, Estimate, Result
+from glimpsezoo.records import AnytimePoint, Attack, Estimate, Result
 from glimpsezoo.reports import evidence
 from glimpsezoo.resolve import data_spec, spec_of
 from glimpsezoo.sections import flops_of
@@ -55,6 +55,8 @@ def write_reproduction(reproductions: Sequence[Reproduction], path: Path) -> lis
 
     Raises `GlimpseZooError` for a place that cannot be written.
     """
+    if path.suffix != ".md":
+        raise GlimpseZooError(f"-o expects a Markdown file, got {path.name!r}: name it NAME.md")
     folder = path.with_suffix("")
     drawings = {folder / name: svg_file(scene) for each in reproductions for name, scene in plots(each).items()}
     texts = {path: markdown(reproductions, folder.relative_to(path.parent).as_posix()), **drawings}
@@ -88,6 +90,9 @@ class _Zoo:
                 raise GlimpseZooError(f"a paper's table expects a module of {row.card}, got {row.module!r}: correct the table")
             return Answer(row, cost=_macs_of_call(model, row.module), parameters=_parameters(model.get_submodule(row.module)))
         result = self.result(row.card)
+        steps = len(result.accuracy.steps) if result and result.accuracy else 0
+        if result and row.step and row.step > steps:
+            return Answer(row, missing=f"takes {row.step} looks, and the card {row.card} has {steps}")
         ours = None if result is None else _number(table, row, result)
         if result is None or ours is None:
             return Answer(row, cost=self._cost(table, row), missing=f"needs {table.needs}")
@@ -157,8 +162,8 @@ def _number(table: PrintedTable, row: PrintedRow, result: Result) -> Estimate | 
     assert result.accuracy is not None
     place = (row.step or len(result.accuracy.steps)) - 1
     if row.confidence is not None:
-        points = result.anytime.curve if result.anytime else ()
-        return next((point.top1 for point in points if (point.rule, point.threshold) == ("confidence", row.confidence)), None)
+        point = _exit(row, result)
+        return point.top1 if point else None
     if table.number == "corrupted":
         return result.corruptions.by_step[place] if result.corruptions else None
     if table.number == "attacked":
@@ -171,12 +176,18 @@ def _attack(row: PrintedRow, result: Result) -> Attack | None:
     return next((attack for attack in result.attacks if (attack.name, attack.steps) == (row.attack, row.attack_steps)), None)
 
 
+def _exit(row: PrintedRow, result: Result) -> AnytimePoint | None:
+    """Images that exit by the confidence rule at the row's threshold."""
+    points = result.anytime.curve if result.anytime else ()
+    return next((point for point in points if (point.rule, point.threshold) == ("confidence", row.confidence)), None)
+
+
 def _measured(row: PrintedRow, result: Result) -> float | None:
     """MACs of what ran, an image."""
     assert result.accuracy is not None
     if row.confidence is not None:
-        points = result.anytime.curve if result.anytime else ()
-        return next((point.macs_mean for point in points if (point.rule, point.threshold) == ("confidence", row.confidence)), None)
+        point = _exit(row, result)
+        return point.macs_mean if point else None
     return result.accuracy.steps[(row.step or len(result.accuracy.steps)) - 1].macs
 
 

@@ -115,10 +115,14 @@ class MGNet(GlimpseModel[MGNetState]):
         return self.global_classifier(state.fused)
 
     def locate(self, state: MGNetState) -> Decision:
-        """Equation 4; the range of a^x, a^y keeps the region inside the image."""
+        """Equation 4; the range of a^x, a^y keeps the region inside the image.
+
+        In full precision under mixed precision too, which would round places to most of a pixel of 224.
+        """
         low, high = self.config.scale
         if self.config.policy == "learned":
-            raw = self.locator(state.fused).sigmoid()  # [B, 3]: s, x, y
+            with torch.autocast(state.fused.device.type, enabled=False):
+                raw = self.locator(state.fused.to(self.locator.weight)).sigmoid()  # [B, 3]: s, x, y
             if self.training or self.training_gradients:
                 raw = rescale_gradient(raw, self.config.gradient_scale)
             scale, place, made = raw[:, 0] * (high - low) + low, raw[:, 1:], "regressed"

@@ -98,6 +98,18 @@ def test_the_first_look_is_the_whole_image_and_the_next_ones_follow_equation_4()
     assert code[:, 1].std(0).min() > 1e-3  # images are looked at in different places
 
 
+def test_places_are_not_rounded_under_mixed_precision() -> None:
+    model, images = model_of(), images_of(64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        state = rollout(model, images, record=EVERY).looks[0].state
+        regions = model.locate(state).regions
+        assert regions.centre.dtype == regions.scale.dtype == torch.float32
+        assert len(regions.centre[:, 0].unique()) == 64
+    raw = (state.fused.double() @ model.locator.weight.double().T + model.locator.bias.double()).sigmoid()
+    low, high = model.config.scale
+    torch.testing.assert_close(regions.scale, (raw[:, 0] * (high - low) + low).float())
+
+
 @pytest.mark.parametrize("extreme", [-50.0, 50.0])
 def test_no_region_reaches_outside_the_image(extreme: float) -> None:
     model = model_of()

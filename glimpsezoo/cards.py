@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import re
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.files import user_folder, write_whole
 from glimpsezoo.hub import PREFIX, Blob, Repository, fetch, fetch_blob, fetch_if_there
 from glimpsezoo.plugins import registry
 from glimpsezoo.records import Checkpoint
@@ -251,11 +250,6 @@ def card_folders() -> list[Path]:
     return list(unique.values())
 
 
-def user_folder() -> Path:
-    """The user's own folder: $GLIMPSEZOO_HOME, or ~/.glimpsezoo."""
-    return Path(os.environ.get("GLIMPSEZOO_HOME") or Path.home() / ".glimpsezoo")
-
-
 def card_paths() -> dict[str, Path]:
     """The folder of every card that can be named, by the folder's name; the first of a name wins."""
     found: dict[str, Path] = {}
@@ -323,13 +317,3 @@ def write_config(folder: Path, config: CardConfig) -> Card:
     """Write a card's config.json, whole."""
     write_whole(folder / CONFIG, config.to_json())
     return Card(folder, config, Repository.parse(config.hub) if config.hub else None)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file atomically: readers see the old content or the new, never a part."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -5,8 +5,9 @@ import shlex
 
 from pydantic import ValidationError
 
-from glimpsezoo.cards import CURVE, README, RESULT, ROWS, Card, write_whole
+from glimpsezoo.cards import CURVE, README, RESULT, ROWS, Card
 from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.files import write_whole
 from glimpsezoo.hub import PREFIX
 from glimpsezoo.plugins import registry
 from glimpsezoo.records import Result

@@ -6,8 +6,6 @@ finished": a finished unit is a file of that name, and who measures one holds it
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.files import whole, write_whole
 from glimpsezoo.records import Section
 from glimpsezoo.sources import module_hash
 
@@ -180,11 +179,9 @@ class UnitStore:
 
     def write_finding(self, name: str, text: str) -> None:
         """Write such a finding whole. Raises `GlimpseZooError` if the folder cannot be written."""
-        part = self.folder / f".{name}.{uuid.uuid4().hex}.part"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, self.folder / f"{name}.json")
+            write_whole(self.folder / f"{name}.json", text.encode())
         except OSError as error:
             raise _unwritable(self.folder, error) from None
 
@@ -214,12 +211,8 @@ def _unwritable(folder: Path, error: OSError) -> GlimpseZooError:
 def write_rows(path: Path, unit: Unit) -> None:
     """Write rows and who measured them to a parquet file, atomically: readers see all of it or nothing."""
     table = unit.rows.to_table().replace_schema_metadata({_METADATA: unit.measured.model_dump_json()})
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
+    with whole(path) as part:
         pq.write_table(table, part, compression="zstd", write_page_checksum=True, **_encodings(table.schema))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _encodings(schema: pa.Schema) -> dict[str, Any]:

@@ -19,11 +19,12 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from glimpsezoo.cards import LOG, training_log, write_whole
+from glimpsezoo.cards import LOG, training_log
 from glimpsezoo.data.base import Batch, ImageData
 from glimpsezoo.data.loading import batches, batches_per_epoch, training_batches
 from glimpsezoo.driver import rollout
 from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.files import write_whole
 from glimpsezoo.noise import Noise
 from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.recipes import PhaseRecipe, Recipe

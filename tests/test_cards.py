@@ -14,8 +14,9 @@ from torch import nn
 
 import glimpsezoo as gz
 from glimpsezoo import cards
-from glimpsezoo.cards import CURVE, LOG, Card, card_folders, card_paths, find_card, training_log, write_card, write_whole
+from glimpsezoo.cards import CURVE, LOG, Card, card_folders, card_paths, find_card, training_log, write_card
 from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.files import write_whole
 from glimpsezoo.pages.figures import training_picture
 from glimpsezoo.pictures.svg import svg_file
 from glimpsezoo.recipes import Recipe

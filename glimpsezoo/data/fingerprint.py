@@ -6,9 +6,11 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from glimpsezoo.files import user_folder, write_whole
 from glimpsezoo.settings import Settings
 
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -62,15 +64,11 @@ def _one_digest(file: str) -> str:
 
 
 def _cache_folder() -> Path:
-    return Path(os.environ.get("GLIMPSEZOO_HOME") or Path.home() / ".glimpsezoo", CACHE)
+    return user_folder() / CACHE
 
 
 def _keep(path: Path, digest: str) -> None:
-    """Write whole or not at all; where the folder cannot be written, the files are hashed again next time."""
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
+    """Where the folder cannot be written, the files are hashed again next time."""
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(digest, encoding="ascii")
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
+        write_whole(path, digest.encode("ascii"))

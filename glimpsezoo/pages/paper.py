@@ -136,14 +136,18 @@ def plots(reproduction: Reproduction) -> dict[str, Scene]:
 
     Against cost, attacked accuracy against the steps of the attack.
     """
-    found = {}
-    for table in reproduction.tables:
-        lines = [line for line in _lines(table) if line.points]
-        if lines:
-            title = f"{reproduction.paper.name}, {table.printed.title}"
-            drawing = plot(title, lines, Axis(_across(table.printed), logarithmic=True), Axis(NUMBERS[table.printed.number]))
-            found[f"{title.lower().replace(', ', '-').replace(' ', '-')}.svg"] = with_legend(drawing, lines)
-    return found
+    drawn = (_plot(reproduction, table) for table in reproduction.tables)
+    return {file: scene for each in drawn for file, scene in each.items()}
+
+
+def _plot(reproduction: Reproduction, table: AnsweredTable) -> dict[str, Scene]:
+    """The plot of a table by its file's name; nothing of one without series."""
+    lines = [line for line in _lines(table) if line.points]
+    if not lines:
+        return {}
+    title = f"{reproduction.paper.name}, {table.printed.title}"
+    drawing = plot(title, lines, Axis(_across(table.printed), logarithmic=True), Axis(NUMBERS[table.printed.number]))
+    return {f"{title.lower().replace(', ', '-').replace(' ', '-')}.svg": with_legend(drawing, lines)}
 
 
 def _lines(table: AnsweredTable) -> Iterator[Line]:
@@ -153,7 +157,7 @@ def _lines(table: AnsweredTable) -> Iterator[Line]:
         steps = table.printed.number == "attacked"
         places = [(a, a.row.attack_steps, a.row.attack_steps) if steps else (a, a.row.cost, a.cost) for a in rows]
         printed = [Point(x, a.row.printed) for a, x, _ in places if x and isinstance(a.row.printed, float)]
-        ours = [(x, _in_per_cent(table.printed, a.ours)) for a, _, x in places if x and a.ours]
+        ours = [(x, _in_per_cent(a.ours)) for a, _, x in places if x and a.ours]
         yield Line(f"{name}, printed", series(k), tuple(printed), dashed=True)
         yield Line(f"{name}, ours", series(k), tuple(Point(x, each.value, each.low, each.high) for x, each in ours))
 
@@ -163,7 +167,7 @@ def _across(table: PrintedTable) -> str:
     return "steps of the attack" if table.number == "attacked" else "speed-up" if table.speed_up_over else "MACs an image"
 
 
-def _in_per_cent(table: PrintedTable, ours: Estimate) -> Estimate:
+def _in_per_cent(ours: Estimate) -> Estimate:
     return ours.model_copy(update={key: 100 * getattr(ours, key) for key in ("value", "low", "high")})
 
 
@@ -180,7 +184,6 @@ def markdown(reproductions: Sequence[Reproduction], folder: str) -> str:
 def _paper(reproduction: Reproduction, folder: str) -> Iterator[str]:
     spec = reproduction.paper
     yield from (f"## {spec.description}", "", f"{spec.authors}{f', <{spec.url}>' if spec.url else ''}.", "")
-    drawn = plots(reproduction)
     for table in reproduction.tables:
         shown = columns(table)
         yield from (f"### {table.printed.title}: {table.printed.caption}", "")
@@ -192,9 +195,8 @@ def _paper(reproduction: Reproduction, folder: str) -> Iterator[str]:
         for reason in missing(table):
             yield from (f"Not run: {reason}.", "")
         yield from (line for note in table.printed.notes for line in (f"Note: {note}.", ""))
-        for name, scene in drawn.items():
-            if scene.title.endswith(f", {table.printed.title}"):
-                yield from (f"![{scene.title}: {scene.description}]({folder}/{name})", "")
+        for name, scene in _plot(reproduction, table).items():
+            yield from (f"![{scene.title}: {scene.description}]({folder}/{name})", "")
 
 
 def as_rows(reproductions: Sequence[Reproduction]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from glimpsezoo.anytime import Calibration, calibrate
 from glimpsezoo.attacks.base import Attack
 from glimpsezoo.attacks.masking import masking
-from glimpsezoo.cards import RESULT, ROWS, file_name, write_whole
+from glimpsezoo.cards import RESULT, ROWS, file_name
 from glimpsezoo.corruptions.published import CorruptedFolders
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import Held, limited
@@ -24,6 +24,7 @@ from glimpsezoo.environment import environment_section
 from glimpsezoo.errors import counted
 from glimpsezoo.evaluation import Job, evaluate, evaluating, identity_of, unit_ids
 from glimpsezoo.exits import ExitRule, ThresholdRule
+from glimpsezoo.files import write_whole
 from glimpsezoo.measures import Measures
 from glimpsezoo.plugins import registry
 from glimpsezoo.protocol import GlimpseModel

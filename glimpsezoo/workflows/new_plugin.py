@@ -10,8 +10,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from string import Template
 
-from glimpsezoo.cards import write_whole
 from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.files import write_whole
 from glimpsezoo.plugins import registry
 from glimpsezoo.specs import ModelSpec
 from glimpsezoo.workflows.output import check_writable, unwritable

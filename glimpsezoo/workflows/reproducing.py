@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glimpsezoo.cards import Card, find_card, write_whole
+from glimpsezoo.cards import Card, find_card
 from glimpsezoo.cost import count_macs
 from glimpsezoo.data.config import task_of
 from glimpsezoo.driver import rollout
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
+from glimpsezoo.files import write_whole
 from glimpsezoo.pages.paper import Answer, AnsweredTable, Reproduction, markdown, plots
 from glimpsezoo.papers import PrintedRow, PrintedTable, PrintedTables
 from glimpsezoo.pictures.svg import svg_file

@@ -19,11 +19,11 @@ from glimpsezoo.cards import (
     card_paths,
     file_name,
     find_card,
-    user_folder,
     write_card,
     write_config,
 )
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.files import user_folder
 from glimpsezoo.hub import PREFIX, Repository, fetch_if_there, publish
 from glimpsezoo.plugins import registry
 from glimpsezoo.protocol import GlimpseModel

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from glimpsezoo.cards import file_name, write_whole
+from glimpsezoo.cards import file_name
 from glimpsezoo.corruptions.condition import Corruption
 from glimpsezoo.data.images import MODES, fitted, to_tensor
 from glimpsezoo.data.loading import open_data
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
 from glimpsezoo.exits import ExitRule, Fixed
+from glimpsezoo.files import write_whole
 from glimpsezoo.measures import AnytimeSettings, AttackWanted, CorruptionWanted, parse_condition, scopes
 from glimpsezoo.pages.flip import flip_page
 from glimpsezoo.pictures.layout import panel, sheet

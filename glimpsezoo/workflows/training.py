@@ -22,10 +22,10 @@ from glimpsezoo.cards import (
     misfits,
     training_log,
     write_card,
-    write_whole,
 )
 from glimpsezoo.data.loading import batches_per_epoch, open_data
 from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.files import write_whole
 from glimpsezoo.pages.figures import training_picture
 from glimpsezoo.pictures.svg import svg_file
 from glimpsezoo.plugins import registry

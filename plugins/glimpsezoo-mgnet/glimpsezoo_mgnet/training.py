@@ -1,17 +1,27 @@
 """The losses: of MGNet (equations 6 to 8 and appendix B) and of the plain small CNN."""
 
-import math
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
-from glimpsezoo import GlimpseZooError, Record, TrainingPhase, rollout
+from glimpsezoo import Record, Settings, TrainingPhase, rollout
 from glimpsezoo_mgnet.cnn4 import CNN4
 from glimpsezoo_mgnet.model import MGNet, MGNetState
+
+
+class PhaseOptions(Settings):
+    """Options of a phase of MGNet's training.
+
+    size_penalty: stands for the setting: regions may first learn where to be, and then to be small. sizes_anew: regions begin the phase
+    with the middle size. In a card whose sizes have come to an end of their range, the sigmoid of equation 4 lets no gradient through.
+    """
+
+    size_penalty: float | None = Field(None, ge=0, allow_inf_nan=False)
+    sizes_anew: bool = False
 
 
 def mgnet_step(
@@ -23,10 +33,14 @@ def mgnet_step(
     (equation 8). size: `size_penalty` times ||a^s - a_min||, the mean over the regions that the locator chose. Terms that are zero by
     the settings are left out.
 
-    A phase's option `size_penalty` stands for the setting: regions may first learn where to be, and then to be small. Raises
-    `GlimpseZooError` for other options.
+    A phase's options are `PhaseOptions`; raises `GlimpseZooError` for others.
     """
-    config, size_penalty = model.config, size_penalty_of(model, phase.options)
+    config, options = model.config, PhaseOptions.parse(phase.options, owner=f"phase {phase.name!r}")
+    size_penalty = config.size_penalty if options.size_penalty is None else options.size_penalty
+    if options.sizes_anew and phase.step == 0:
+        with torch.no_grad():
+            for parameter in model.locator.parameters():
+                parameter[0] = 0  # the row of a^s
     looks = rollout(model, images, noise=phase.noise, record=Record(every_step=True, states=True)).looks
     losses = {"global": (1 - config.alpha) * _mean_cross_entropy([cast(Tensor, look.logits) for look in looks], labels)}
     if model.glimpse_classifier is not None:
@@ -36,17 +50,6 @@ def mgnet_step(
         size = torch.cat([look.decision.regions.scale for look in looks[1:]])  # [B (T - 1)]
         losses["size"] = size_penalty * (size - config.scale[0]).abs().mean()  # the norm of one number is its size
     return losses
-
-
-def size_penalty_of(model: MGNet, options: Mapping[str, Any]) -> float:
-    """The weight of the size penalty in a phase with such options. Raises `GlimpseZooError`."""
-    values = {"size_penalty": model.config.size_penalty, **options}
-    weight = values.pop("size_penalty")
-    if values:
-        raise GlimpseZooError(f"expected the phase option size_penalty, got {next(iter(values))!r}: correct the recipe")
-    if type(weight) not in (int, float) or not 0 <= weight < math.inf:
-        raise GlimpseZooError(f"expected the phase option size_penalty to be a number from 0, got {weight!r}: correct the recipe")
-    return weight
 
 
 def cnn4_step(

@@ -64,10 +64,28 @@ def test_a_phase_may_weigh_the_size_penalty_itself() -> None:
     assert set(none) == {"global", "glimpse"}
 
 
-@pytest.mark.parametrize("options", [{"penalty": 1}, {"size_penalty": -1}, {"size_penalty": "big"}, {"size_penalty": float("nan")}])
+@pytest.mark.parametrize(
+    "options", [{"penalty": 1}, {"size_penalty": -1}, {"size_penalty": "big"}, {"size_penalty": float("nan")}, {"sizes_anew": 3}]
+)
 def test_a_phases_options_that_say_nothing_are_errors(options: dict[str, Any]) -> None:
-    with pytest.raises(GlimpseZooError, match="phase option size_penalty"):
+    with pytest.raises(GlimpseZooError, match="phase 'all'"):
         mgnet_step(model_of(), *batch(), phase(6, **options))
+
+
+def test_regions_may_begin_a_phase_with_the_middle_size_and_only_its_first_step_does_that() -> None:
+    model, images = model_of(biases=True, scale="0.2,0.5"), batch()[0]
+    with torch.no_grad():
+        model.locator.bias[0] = 9.0  # as of a card whose regions have grown as far as they may
+
+    def sizes() -> Tensor:
+        return torch.cat([look.decision.regions.scale for look in rollout(model, images, record=Record(states=True)).looks[1:]])
+
+    places = model.locator.weight[1:].clone()
+    mgnet_step(model, *batch(), phase(6, step=1, sizes_anew=True))
+    assert sizes().min() > 0.49
+    mgnet_step(model, *batch(), phase(6, step=0, sizes_anew=True))
+    torch.testing.assert_close(sizes(), torch.full((12,), 0.35))
+    assert torch.equal(model.locator.weight[1:], places)
 
 
 def test_every_parameter_learns() -> None:

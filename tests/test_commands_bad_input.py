@@ -222,7 +222,7 @@ def test_an_output_folder_of_another_run(refused: Refuse, here: Path):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (("--set", "train.epoch=1"), ("a recipe has no key 'epoch'", "did you mean 'epochs'?")),
+        (("--set", "train.epoch=1"), ("of a training or of its phases, got 'train.epoch'", "did you mean 'epochs'?")),
         (("--set", "train.epochs=none_at_all"), ("epochs", "integer")),
         (("--set", "train.lr=-1"), ("lr", "greater than 0")),
         (("--set", f"train.seed={10**30}"), ("seed", "less than")),

@@ -14,7 +14,7 @@ from commanding import ask
 from measured import put, result, rows
 
 from glimpsezoo.pages.board import Entry
-from glimpsezoo.pages.figures import accuracy_against_macs, attack_curves, robustness_against_budget, training_curves
+from glimpsezoo.pages.figures import accuracy_against_macs, attack_curves, robustness_against_budget, training_curves, training_picture
 from glimpsezoo.pages.plots import HEIGHT, LEFT, WIDTH, Axis, Line, Point, plot, with_legend
 from glimpsezoo.pages.report import LARGEST, Reported, report_page
 from glimpsezoo.pictures.scene import Dot, Words
@@ -195,6 +195,10 @@ def test_training_curves_are_thinned_and_keep_their_end():
     assert (points[-1].x, points[-1].y) == (500, pytest.approx(2 / 500))
     assert all(point.y == pytest.approx(2.0 / point.x) for point in points)
     assert (accuracy.lines[0].points[-1].x, accuracy.lines[0].points[-1].y) == (500, pytest.approx(50))
+    (single,) = training_curves("x", [{"losses": {"loss": 1.0}}])
+    assert single.lines[0].dots  # a line of one point would not be seen
+    assert not losses.lines[0].dots
+    assert training_picture("x", []) is None
     strange = [{"losses": {"loss": float("nan")}}, {"losses": {"loss": "high"}}, {"losses": {"loss": 1.0}}]
     (figure,) = training_curves("x", strange)
     assert [(point.x, point.y) for point in figure.lines[0].points] == [(3, 1.0)]

@@ -92,6 +92,8 @@ def test_many_attacks_have_a_table_of_their_own() -> None:
     for name in names:
         (row,) = [line for line in lines if line.startswith(f"{name} ") and not line.startswith(f"{name} %")]
         assert row.count("32.0 (30-34)") == 4
+    (verdicts,) = [line for line in lines if line.startswith("masking of ")]
+    assert verdicts.startswith("masking of pgd ")  # the first, which alone was judged
 
 
 def test_equal_accuracy_is_told_with_the_curve() -> None:

@@ -20,7 +20,7 @@ class PhaseOptions(Settings):
     with the middle size. In a card whose sizes have come to an end of their range, the sigmoid of equation 4 lets no gradient through.
     """
 
-    size_penalty: float | None = Field(None, ge=0, allow_inf_nan=False)
+    size_penalty: float | None = Field(None, ge=0, allow_inf_nan=False, strict=True)
     sizes_anew: bool = False
 
 

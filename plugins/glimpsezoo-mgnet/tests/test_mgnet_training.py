@@ -65,7 +65,15 @@ def test_a_phase_may_weigh_the_size_penalty_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"penalty": 1}, {"size_penalty": -1}, {"size_penalty": "big"}, {"size_penalty": float("nan")}, {"sizes_anew": 3}]
+    "options",
+    [
+        {"penalty": 1},
+        {"size_penalty": -1},
+        {"size_penalty": "big"},
+        {"size_penalty": float("nan")},
+        {"size_penalty": True},
+        {"sizes_anew": 3},
+    ],
 )
 def test_a_phases_options_that_say_nothing_are_errors(options: dict[str, Any]) -> None:
     with pytest.raises(GlimpseZooError, match="phase 'all'"):

@@ -1,7 +1,8 @@
 """What every test of the repository gets, the core's and the plugins' alike.
 
 Tensor signatures are checked (jaxtyping with beartype) in the core and the plugins, except where only benchmarks run: checking costs
-time. Nothing reaches the network or the user's folders, and torch takes no more threads than its share.
+time. Nothing reaches the network or the user's folders, and torch takes no more threads than its share. GLIMPSEZOO_SHORT shortens the
+suite.
 """
 
 import atexit
@@ -42,3 +43,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not _only_benchmarks(config):
         plugins = [package.name for package in ROOT.glob("plugins/*/glimpsezoo_*")]
         install_import_hook(["glimpsezoo", *plugins], CHECKER)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With GLIMPSEZOO_SHORT set, every test runs once, with the first of its parameters: what other versions are tried with."""
+    if "GLIMPSEZOO_SHORT" not in os.environ or _only_benchmarks(config):
+        return
+    first = {item.nodeid.partition("[")[0]: item for item in reversed(items)}
+    config.hook.pytest_deselected(items=[item for item in items if item is not first[item.nodeid.partition("[")[0]]])
+    items[:] = [item for item in items if item is first[item.nodeid.partition("[")[0]]]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from glimpsezoo.attacks.settings import AttackSettings
     from glimpsezoo.attacks.victim import Victim
     from glimpsezoo.batched import Batched, select_rows
+    from glimpsezoo.checkpoints import Released, read_checkpoint
     from glimpsezoo.conditions import Clean, Condition
     from glimpsezoo.cost import Meter, count_macs
     from glimpsezoo.driver import Record, Trace, rollout
@@ -38,6 +39,7 @@ _HOME = {
     "glimpsezoo.attacks.settings": ("AttackSettings",),
     "glimpsezoo.attacks.victim": ("Victim",),
     "glimpsezoo.batched": ("Batched", "select_rows"),
+    "glimpsezoo.checkpoints": ("Released", "read_checkpoint"),
     "glimpsezoo.conditions": ("Clean", "Condition"),
     "glimpsezoo.cost": ("Meter", "count_macs"),
     "glimpsezoo.errors": ("GlimpseZooError", "did_you_mean"),

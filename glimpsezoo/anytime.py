@@ -6,6 +6,7 @@ that exit leave the batch, on the split that is reported.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -19,24 +20,34 @@ from glimpsezoo.data.loading import batches
 from glimpsezoo.driver import Record, rollout
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation import auto_batch_size, evaluating
-from glimpsezoo.exits import ExitRule, ThresholdRule
+from glimpsezoo.exits import ExitRule, Fixed, ThresholdRule
 from glimpsezoo.noise import Noise
 from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.records import AnytimePoint, EqualAccuracy
-from glimpsezoo.statistics import proportion
+from glimpsezoo.statistics import LEVEL, Groups, proportion
 from glimpsezoo.store import Rows
 
+_ROUNDING = 1e-12  # of means of the same numbers, added in another order
 CANDIDATES = 400  # thresholds that are tried; more change a share of exits by less than a four-hundredth
+
+
+class NoCalibrationError(GlimpseZooError):
+    """There is no image to find thresholds on."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How n calibration images fare under a rule. score, hits, macs: [n, T], of runs stopped at each step. rule: whose scores."""
+    """How n calibration images fare under a rule.
+
+    score, hits, macs: [n, T], of runs stopped at each step. rule: the exit rule that produced the scores. missing: operations that may
+    hold products and have no formula; with any of them, `macs` are lower bounds.
+    """
 
     rule: type[ThresholdRule]
     score: Float[ndarray, "n T"]
     hits: Bool[ndarray, "n T"]
     macs: Int[ndarray, "n T"]
+    missing: tuple[str, ...] = ()
 
     def candidates(self) -> list[float]:
         """Thresholds in the order of rising cost, up to `CANDIDATES`: midway between scores that were reached before the last step.
@@ -91,7 +102,15 @@ class Calibration:
         return min(good, key=lambda threshold: outcomes[threshold][1])
 
     def within(self, macs: float) -> float:
-        """The most accurate threshold of at most so many MACs an image. Raises `GlimpseZooError` if all cost more."""
+        """The most accurate threshold of at most so many MACs an image.
+
+        Raises `GlimpseZooError` if all cost more, and if nobody knows what they cost.
+        """
+        if self.missing:
+            raise GlimpseZooError(
+                f"a budget in MACs expects a model whose operations all have a formula, got {', '.join(self.missing)} without one: "
+                "ask for an accuracy or a threshold instead"
+            )
         outcomes = {threshold: self.outcome(threshold) for threshold in self.candidates()}
         cheap = [threshold for threshold, (_, cost) in outcomes.items() if cost <= macs]
         if not cheap:
@@ -108,7 +127,7 @@ def calibrate(
 ) -> Calibration:
     """Let the model take all its steps on `data`, a calibration split, and note score, outcome and cost of stopping at each.
 
-    on_bad_image: 'fail' raises `BadImageError`; 'skip' leaves the image out, and raises `GlimpseZooError` where none is left.
+    on_bad_image: 'fail' raises `BadImageError`; 'skip' leaves the image out. Raises `NoCalibrationError` where there is no image left.
     """
     meter, scores, hits, costs = Meter(model), [], [], []
     with evaluating(model):
@@ -125,8 +144,11 @@ def calibrate(
             hits.append(logits.argmax(-1) == batch.labels.to(model.device)[:, None])
             costs.append(torch.stack([torch.as_tensor(cost) for cost in stopped], 1))
     if not scores:
-        raise GlimpseZooError(f"expected calibration images that can be read, got none among {len(data)}: mend the calibration split")
-    return Calibration(rule, *(torch.cat(parts).cpu().numpy() for parts in (scores, hits, costs)))
+        raise NoCalibrationError(
+            f"expected calibration images of {data.info.name} that can be read, got none among {len(data)}: add images to its training data"
+        )
+    arrays = (torch.cat(parts).cpu().numpy() for parts in (scores, hits, costs))
+    return Calibration(rule, *arrays, missing=tuple(sorted(meter.missing)))
 
 
 def point(rule: ExitRule, rows: Rows) -> AnytimePoint:
@@ -141,6 +163,24 @@ def point(rule: ExitRule, rows: Rows) -> AnytimePoint:
     )
 
 
+def stops(rows: Rows) -> list[AnytimePoint]:
+    """What the same run gives if all images stop at step 1, 2, ...: the fixed rule, up to the whole run. rows: of the whole run."""
+    found = []
+    for step in range(1, rows.steps):
+        last = np.minimum(rows.exit_step, step)  # who is done sooner stops sooner
+        found.append(
+            AnytimePoint(
+                rule=Fixed.name,
+                threshold=float(step),
+                top1=proportion(rows.hits[:, step - 1], rows.group),
+                macs_mean=float(rows.macs_by_step[:, step - 1].mean()),
+                steps_mean=float(last.mean()),
+                exits=tuple(float((last == look).mean()) for look in range(1, rows.steps + 1)),
+            )
+        )
+    return [*found, point(Fixed(), rows)]
+
+
 def area(curve: Sequence[AnytimePoint]) -> float:
     """The area under accuracy against MACs over the width of the curve (trapezoidal): the mean accuracy over the budgets it spans."""
     macs, top1 = _by_cost(curve)
@@ -148,17 +188,72 @@ def area(curve: Sequence[AnytimePoint]) -> float:
     return float(((top1[1:] + top1[:-1]) / 2 * np.diff(macs)).sum() / width) if width else float(top1.max())
 
 
-def equal_accuracy(curve: Sequence[AnytimePoint], baseline: str, top1: float, macs: float) -> EqualAccuracy:
-    """The cost at which `curve` first has the baseline's accuracy, linear between points, as a share of the baseline's MACs."""
-    costs, reached = _by_cost(curve)
-    reached = np.maximum.accumulate(reached)  # who can afford more may still stop early
-    if reached[-1] < top1:
-        return EqualAccuracy(baseline=baseline, macs_ratio=None)
-    after = int((reached >= top1).argmax())
-    if after == 0:
-        return EqualAccuracy(baseline=baseline, macs_ratio=float(costs[0] / macs))
-    share = (top1 - reached[after - 1]) / (reached[after] - reached[after - 1])
-    return EqualAccuracy(baseline=baseline, macs_ratio=float((costs[after - 1] + share * (costs[after] - costs[after - 1])) / macs))
+@dataclass(frozen=True)
+class Outcome:
+    """How n images fared in one run, and at which cost. id, group: of the images."""
+
+    id: Int[ndarray, "n"]
+    group: Int[ndarray, "n"]
+    hits: Bool[ndarray, "n"]
+    macs: Int[ndarray, "n"]
+
+    @classmethod
+    def of(cls, rows: Rows) -> "Outcome":
+        """At the images' last looks."""
+        return cls(rows.id, rows.group, rows.hits[:, -1], rows.macs)
+
+    @classmethod
+    def stopped(cls, rows: Rows) -> "list[Outcome]":
+        """Of all images stopped at step 1, 2, ..., and of the whole run. rows: of the whole run."""
+        early = [cls(rows.id, rows.group, rows.hits[:, step], rows.macs_by_step[:, step]) for step in range(rows.steps - 1)]
+        return [*early, cls.of(rows)]
+
+    def at(self, ids: Int[ndarray, "m"]) -> "Outcome":
+        """Of these images, in the order of their ids."""
+        order = np.argsort(self.id)
+        place = order[np.searchsorted(self.id[order], ids)]
+        return Outcome(self.id[place], self.group[place], self.hits[place], self.macs[place])
+
+
+def equal_accuracy(curve: Sequence[Outcome], baseline: str, reference: Outcome) -> EqualAccuracy:
+    """The cost at which `curve` first has the baseline's accuracy, linear between points, as a share of the baseline's MACs.
+
+    curve: one outcome for each point. reference: the outcome of the baseline. All are taken on the images that they have in common, and
+    the interval is a percentile bootstrap over source images, which are drawn for all runs at once. A sample whose curve does not reach
+    the baseline's accuracy counts as an infinite ratio: with more than 2.5 % of them, the interval has no upper end.
+    """
+    ids = reduce(np.intersect1d, [each.id for each in curve], reference.id)
+    runs = [each.at(ids) for each in (*curve, reference)]
+    columns = np.stack([values for run in runs for values in (run.hits, run.macs)], 1).astype(float)  # [n, 2 (K + 1)]
+    found = _ratios(columns.mean(0, keepdims=True))[0]
+    resampled = Groups.of(runs[-1].group).resampled_sums(columns)
+    ratios = _ratios(resampled[:, :-1] / resampled[:, -1:])
+    reached = float(np.isfinite(ratios).mean())
+    low = float(np.quantile(ratios, (1 - LEVEL) / 2, method="lower"))
+    high = float(np.quantile(ratios, (1 + LEVEL) / 2, method="higher"))
+    return EqualAccuracy(
+        baseline=baseline,
+        macs_ratio=float(found) if np.isfinite(found) else None,
+        low=low if np.isfinite(low) else None,
+        high=high if np.isfinite(high) else None,
+        reached=reached,
+    )
+
+
+def _ratios(means: Float[ndarray, "R c"]) -> Float[ndarray, "R"]:
+    """The ratio of each sample; infinite where the curve does not reach the baseline. Columns: accuracy and MACs of each run, it last."""
+    pairs = means.reshape(len(means), -1, 2)  # [R, K + 1, 2]
+    top1, macs, wanted, price = pairs[:, :-1, 0], pairs[:, :-1, 1], pairs[:, -1:, 0], pairs[:, -1, 1]
+    order = np.lexsort((top1, macs), axis=1)  # by cost, then by accuracy
+    macs, top1 = np.take_along_axis(macs, order, 1), np.take_along_axis(top1, order, 1)
+    top1 = np.maximum.accumulate(top1, axis=1)  # who can afford more may still stop early
+    reaching = top1 >= wanted - _ROUNDING
+    after = reaching.argmax(1)
+    before, row = np.maximum(after - 1, 0), np.arange(len(means))
+    rise = top1[row, after] - top1[row, before]
+    share = np.divide(wanted[:, 0] - top1[row, before], rise, out=np.ones(len(means)), where=rise > 0).clip(0, 1)
+    cost = macs[row, before] + share * (macs[row, after] - macs[row, before])
+    return np.where(reaching.any(1), cost / price, np.inf)
 
 
 def _by_cost(curve: Sequence[AnytimePoint]) -> tuple[Float[ndarray, "k"], Float[ndarray, "k"]]:

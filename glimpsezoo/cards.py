@@ -2,15 +2,16 @@
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import user_folder, write_whole
@@ -22,6 +23,8 @@ from glimpsezoo.specs import ModelSpec, Task
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 RESULT, ROWS = "result.json", "rows.parquet"  # the evidence
 LOG, CURVE = HISTORY = ("training.jsonl", "training.svg")  # how the losses and the accuracy went, and a drawing of it
+UNKNOWN = "unknown"  # the data of a model that no card says more about
+PLACES = "places"  # in the user's folder: where cards lay that were measured, by their weights' hash
 
 
 def _one_name(text: str) -> str:
@@ -50,8 +53,8 @@ class CardTask(BaseModel):
     image_size: tuple[int, int]
     channels: int
     classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[FiniteFloat, ...]
+    std: tuple[FiniteFloat, ...]
 
     def task(self) -> Task:
         return Task(**self.model_dump())
@@ -92,15 +95,25 @@ class CardConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Card:
-    """A card on disk. origin: the repository of the Hub, at a commit where that is known, that holds its weights; None without one."""
+    """A card on disk.
+
+    origin: the repository of the Hub, at a commit where that is known, that holds its weights; None without one. address: what finds the
+    card again, and so what tables and results call it: see `find_card`.
+    """
 
     folder: Path
     config: CardConfig
     origin: Repository | None = None
+    address: str = ""
 
     @property
     def name(self) -> str:
         return self.config.name
+
+    @property
+    def called(self) -> str:
+        """Its address, or its own name where nothing has been looked for."""
+        return self.address or self.name
 
     @classmethod
     def read(cls, folder: Path, *, called: str = "") -> "Card":
@@ -113,10 +126,12 @@ class Card:
             raise GlimpseZooError(f"expected a card (a folder with {CONFIG}), got {str(folder)!r} without one")
         try:
             config = CardConfig.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            wrong = f"{where}: {first['msg']}" if where else first["msg"]
+        except (OSError, ValidationError) as error:
+            wrong = one_line(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"])
+                wrong = f"{where}: {first['msg']}" if where else first["msg"]
             name = called or folder.resolve().name
             raise GlimpseZooError(
                 f"expected the {CONFIG} of a card in {name!r}, got a file that is none ({wrong}): get the card again"
@@ -156,13 +171,13 @@ class Card:
                 f"the weights in the Hub repository {self.origin} are not those that card {self.name!r} names (another sha256): "
                 "get the card again, or pin the repository's revision in its hub"
             )
-        return Card(self.folder, own.model_copy(update={"weights": theirs.weights}), there.origin)
+        return replace(self, config=own.model_copy(update={"weights": theirs.weights}), origin=there.origin)
 
     def checkpoint(self) -> Checkpoint | None:
         """What a result says of the weights: where they came from, the commit there, and their hash; None before they are `located`."""
         if self.config.weights is None:
             return None
-        uri, revision = (f"{PREFIX}{self.origin.name}", self.origin.revision) if self.origin else (self.name, None)
+        uri, revision = (f"{PREFIX}{self.origin.name}", self.origin.revision) if self.origin else (self.called, None)
         return Checkpoint(uri=uri, revision=revision, sha256=self.config.weights.sha256)
 
     def weights_file(self) -> Path:
@@ -237,7 +252,9 @@ def misfits(tensors: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
 def card_folders() -> list[Path]:
     """Where cards are looked for, in order: ./zoo_cards, the user's folder, then inside or beside the packages that have models."""
     packages = dict.fromkeys(re.split("[.:]", spec.model)[0] for spec in registry().all(ModelSpec))
-    places = [Path("zoo_cards"), user_folder() / "cards"]
+    places = [Path("zoo_cards")]
+    with suppress(GlimpseZooError):  # a user without a home has no cards there
+        places.append(user_folder() / "cards")
     for package in ("glimpsezoo", *packages):
         spec = find_spec(package)
         for home in map(Path, (spec and spec.submodule_search_locations) or ()):
@@ -245,7 +262,7 @@ def card_folders() -> list[Path]:
             places += [up / "zoo_cards" for up in home.parents[:3] if (up / "zoo_cards").is_dir() and (up / "glimpsezoo").is_dir()]
     unique: dict[Path, Path] = {}
     for place in places:
-        if place.is_dir():
+        if os.access(place, os.R_OK | os.X_OK) and place.is_dir():  # somebody else's home says no, and has no cards for this user
             unique.setdefault(place.resolve(), place)
     return list(unique.values())
 
@@ -255,7 +272,7 @@ def card_paths() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for place in card_folders():
         for folder in sorted(place.iterdir()):
-            if (folder / CONFIG).is_file():
+            if os.path.isfile(folder / CONFIG):  # false, and no error, in a folder that this user may not enter
                 found.setdefault(folder.name, folder)
     return found
 
@@ -263,12 +280,64 @@ def card_paths() -> dict[str, Path]:
 def find_card(name: str) -> Card | None:
     """The card at that path, of that name, or at that place of the Hub (`hf-hub:OWNER/NAME[@REVISION]`); None if there is none.
 
-    Raises `GlimpseZooError` for one that cannot be read or had.
+    Its address is the name that finds it; of one that only its path finds, the path as it was given or, where that was absolute, from the
+    working directory; above that, the folder's name alone, for results say no more of a machine. Raises `GlimpseZooError` for one that
+    cannot be read or had.
     """
     if name.startswith(PREFIX):
-        return Card.of_hub(Repository.parse(name))
-    folder = Path(name) if (Path(name) / CONFIG).is_file() else card_paths().get(file_name(name))
-    return Card.read(folder) if folder else None
+        return replace(Card.of_hub(Repository.parse(name)), address=name)
+    folder = _folder_of(name)
+    if folder is None:
+        return None
+    card = Card.read(folder)
+    return replace(card, address=_address(name, card))
+
+
+def _folder_of(name: str) -> Path | None:
+    return Path(name) if os.path.isfile(Path(name, CONFIG)) else card_paths().get(file_name(name))
+
+
+def _address(name: str, card: Card) -> str:
+    folder = card.folder.resolve()
+    own = card.name if file_name(card.name) == folder.name else folder.name
+    found = _folder_of(own)
+    if found is not None and found.resolve() == folder:
+        return own
+    path, here = Path(os.path.abspath(name)), Path.cwd()
+    if path.is_relative_to(here):
+        return str(path.relative_to(here))
+    return path.name if Path(name).is_absolute() else os.path.normpath(name)
+
+
+def remember_place(card: Card) -> None:
+    """Note, on this machine alone, where a card lies, for those who have its weights' hash from a result."""
+    if card.origin is None and card.config.weights is not None:
+        place = user_folder() / PLACES / card.config.weights.sha256
+        with suppress(OSError):  # then it is found by its address alone
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(place, str(card.folder.resolve()).encode())
+
+
+def card_with_weights(addresses: Iterable[str], sha256: str) -> Card:
+    """The card that has these weights: at one of the addresses, or where a card with them lay when it was measured on this machine.
+
+    Raises `GlimpseZooError` if there is none, which says where a card of other weights lies.
+    """
+    others = []
+    for address in dict.fromkeys(addresses):
+        with suppress(GlimpseZooError):  # one that cannot be read or had
+            card = find_card(address)
+            card = card.located() if card else None
+            if card and card.config.weights and card.config.weights.sha256 == sha256:
+                return card
+            others += [address] if card else []
+    with suppress(OSError, GlimpseZooError):
+        card = find_card((user_folder() / PLACES / sha256).read_text(encoding="utf-8"))
+        if card and card.config.weights and card.config.weights.sha256 == sha256:
+            return card
+    if others:
+        raise GlimpseZooError(f"the card at {others[0]!r} has other weights now than those that were measured (another sha256)")
+    raise GlimpseZooError("the card that was measured is not on this machine")
 
 
 def training_log(folder: Path) -> tuple[dict[str, Any], ...]:
@@ -282,7 +351,7 @@ def training_log(folder: Path) -> tuple[dict[str, Any], ...]:
         return ()
     lines = []
     for text in content.splitlines():
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             lines.append(json.loads(text))
     return tuple(line for line in lines if isinstance(line, dict) and isinstance(line.get("losses"), dict))
 

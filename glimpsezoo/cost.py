@@ -5,7 +5,7 @@ counts each phase once for each shape of work and multiplies by what each image 
 of counted calls, and `tests/test_cost.py` equates its sums with a count of the whole run.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,34 +16,25 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from glimpsezoo.batched import gather
+from glimpsezoo.formulas import FORMULAS, holds_no_products, moves, operation
 from glimpsezoo.noise import Noise
 from glimpsezoo.protocol import GlimpseModel, Phase, State
 from glimpsezoo.regions import Decision, Regions
 
-# On some versions of torch the CPU's attention kernel has no formula of its own and would count as nothing.
-_EXTRA_FORMULAS = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
-}
-
-# Operations that move or make floating-point values and compute none: no arithmetic, so not worth listing as uncounted.
-_MOVES = (
-    "_to_copy _unsafe_index _unsafe_view arange cat clone constant_pad_nd contiguous copy detach embedding empty empty_like "
-    "empty_strided fill flip full full_like gather im2col index index_copy index_put index_select lift_fresh linspace masked_fill "
-    "masked_scatter masked_select new_empty new_empty_strided new_full new_ones new_zeros ones ones_like pad reflection_pad1d "
-    "reflection_pad2d repeat repeat_interleave replication_pad1d replication_pad2d resize roll scalar_tensor scatter select_scatter "
-    "slice_scatter sort stack topk tril triu where zero zeros zeros_like"
-)
-
 
 @dataclass(frozen=True)
 class Count:
-    """macs: what was counted. uncounted: names of arithmetic operations that ran and have no formula."""
+    """macs: what was counted. uncounted: names of arithmetic operations that ran and have no formula.
+
+    missing: those of `uncounted` that may hold products for all that is known; with any of them, `macs` is a lower bound.
+    """
 
     macs: int
     uncounted: frozenset[str]
+    missing: frozenset[str] = frozenset()
 
 
 class _NoModules:
@@ -56,18 +47,36 @@ class _NoModules:
     def __exit__(self, *error: object) -> None: ...
 
 
-class _Names(TorchDispatchMode):
-    """Keeps the operations that gave floating-point values: the bookkeeping of indices and masks is no cost of a model."""
+class _Watch(TorchDispatchMode):
+    """Counts what torch has no formula for and we have, and keeps the operations that have none, by name.
 
-    def __init__(self) -> None:
+    Of torch's own operations only those that gave floating-point values: the bookkeeping of indices and masks is no cost of a model.
+    """
+
+    def __init__(self, known: Container[Any]) -> None:
         super().__init__()
-        self.seen: set[OpOverload] = set()
+        self.known, self.macs, self.uncounted, self.missing = known, 0, set[str](), set[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if any(isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex()) for leaf in tree_leaves(result)):
-            self.seen.add(func)
+        if isinstance(func, OpOverload):
+            self._note(func, result, args, kwargs or {})
         return result
+
+    def _note(self, func: OpOverload, result: Any, args: Any, kwargs: Any) -> None:
+        name = operation(func)
+        if func.overloadpacket in self.known or moves(func):
+            return
+        if name in FORMULAS:
+            self.macs += FORMULAS[name](result, *args, **kwargs)
+        elif func.namespace != "aten" or any(map(_is_number, tree_leaves(result))):
+            self.uncounted.add(name)
+            makes_values = not any(isinstance(leaf, Tensor) for leaf in tree_leaves((args, kwargs)))  # of nothing, as `hann_window` does
+            self.missing.update([] if makes_values or holds_no_products(func) else [name])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
 
 
 @contextmanager
@@ -88,25 +97,24 @@ def count_macs(run: Callable[[], Any]) -> Count:
     >>> count_macs(lambda: x @ torch.ones(3, 5)).macs
     30
     """
-    names = _Names()
-    counter = FlopCounterMode(display=False, custom_mapping=_EXTRA_FORMULAS)
+    counter = FlopCounterMode(display=False)
     counter.mod_tracker = _NoModules()  # type: ignore[assignment]
-    with _attention_in_the_open(), torch.no_grad(), names, counter:
+    watch = _Watch(counter.flop_registry)
+    with _attention_in_the_open(), torch.no_grad(), watch, counter:
         run()
-    uncounted = {
-        func.overloadpacket.__name__.removesuffix("_")  # add_ is add in place
-        for func in names.seen
-        if func.overloadpacket not in counter.flop_registry and not func.is_view
-    }
-    return Count(counter.get_total_flops() // 2, frozenset(uncounted.difference(_MOVES.split())))
+    return Count(counter.get_total_flops() // 2 + watch.macs, frozenset(watch.uncounted), frozenset(watch.missing))
 
 
 @dataclass
 class Meter:
-    """Charges every image of a rollout with the MACs of the phases that it went through. Reusable from batch to batch."""
+    """Charges every image of a rollout with the MACs of the phases that it went through. Reusable from batch to batch.
+
+    uncounted, missing: as in `Count`, of all that was charged so far.
+    """
 
     model: GlimpseModel[Any]
     uncounted: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
     _known: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
     def start(self, images: Tensor, noise: Noise) -> Int[Tensor, "B"]:
@@ -150,6 +158,7 @@ class Meter:
                 count = count_macs(lambda example=example: run(example))
                 self._known[key] = count.macs
                 self.uncounted |= count.uncounted
+                self.missing |= count.missing
             macs.append(self._known[key])
         return torch.tensor(macs, dtype=torch.long, device=work.device)[place]
 

@@ -9,6 +9,7 @@ Work is done in units of 1,000 images, each kept by the store as soon as it is w
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from glimpsezoo.cost import Meter
 from glimpsezoo.data.base import Batch, ImageData, OnBadImage
 from glimpsezoo.data.loading import batches
 from glimpsezoo.driver import Record, Trace, rollout
-from glimpsezoo.environment import device_name, package_version
+from glimpsezoo.environment import channels_last, device_name, package_version
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.exits import ExitRule, Fixed
 from glimpsezoo.noise import Noise
@@ -108,7 +109,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure all units of a job. on_images: called with the number of images finished so far, after every batch.
 
-    Raises `GlimpseZooError` for what the user can mend; any other error fails its unit only, and stands in `failed`.
+    Raises `GlimpseZooError` for what the user can mend, and where no image could be measured: nothing measured is no success. Any other
+    error fails its unit only, and stands in `failed`.
     """
     blocks = sorted(measure(job, config, store, on_images=on_images), key=lambda block: block.start)
     finished = [block for block in blocks if block.unit is not None]
@@ -118,6 +120,8 @@ def evaluate(
         raise GlimpseZooError(f"expected every example of {job.data.info.name} to have an id of its own, got the same id twice")
     reused = sum(block.reused for block in finished)
     failed = tuple(block for block in blocks if block.unit is None)
+    if not len(rows) and not failed:
+        raise GlimpseZooError(_nothing(job.data, [line for unit in units for line in unit.measured.skipped]))
     return Evaluation(rows, tuple(unit.measured for unit in units), failed, len(finished) - reused, reused)
 
 
@@ -133,7 +137,7 @@ def measure(
     _check(job, config)
     if config.device is not None:
         job.model.to(config.device)
-    job.model.to(memory_format=torch.channels_last)  # a convolution takes two thirds of the time so
+    channels_last(job.model)
     with evaluating(job.model):
         yield from _Measuring(job, config, store, on_images or _ignore).blocks()
 
@@ -158,7 +162,7 @@ def identity_of(job: Job, seed: int) -> dict[str, Any]:
             "source": source_hash(kind),
             "libraries": _libraries(model),
         },
-        "data": dataclasses.asdict(job.data.info),
+        "data": {name: value for name, value in dataclasses.asdict(job.data.info).items() if name != "inferred"},  # in its fingerprint
         "condition": {
             "name": job.condition.name,
             "parameters": job.condition.parameters,
@@ -311,9 +315,10 @@ class _Measuring:
 
     def _once(self, start: int, stop: int) -> Unit:
         began = time.perf_counter()
-        parts, skipped = [Rows.empty(self.job.budget)], []
+        parts, skipped, conversions = [Rows.empty(self.job.budget)], [], Counter[str]()
         for batch in self.reader.block(start, stop):
             skipped += batch.skipped
+            conversions.update(dict(batch.conversions))
             if len(batch.ids):
                 parts.append(self._batch(batch))
                 self.on_images(self.images + sum(map(len, parts)))
@@ -325,6 +330,8 @@ class _Measuring:
             uncounted=tuple(sorted(self.meter.uncounted)),
             paper_macs=self.paper,
             skipped=tuple(skipped),
+            conversions=tuple(sorted(conversions.items())),
+            missing=tuple(sorted(self.meter.missing)),
         )
         return Unit(Rows.concatenate(parts), measured)
 
@@ -344,6 +351,14 @@ class _Measuring:
                 record=Record(every_step=True, meter=self.meter),
             )
             return rows_of(trace, batch)
+
+
+def _nothing(data: ImageData, skipped: list[str]) -> str:
+    """Why no image was measured: there is none, or none can be read."""
+    split = f"the {data.info.split} split of {data.info.name}"
+    if not skipped:
+        return f"expected images in {split}, got none: add some, or choose another split"
+    return f"expected images that can be read in {split}, got none among {len(skipped)} (the first: {skipped[0]}): mend them"
 
 
 def _spans(images: int) -> list[tuple[int, int]]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from glimpsezoo.errors import GlimpseZooError
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
@@ -25,5 +27,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def user_folder() -> Path:
-    """The user's own folder: $GLIMPSEZOO_HOME, or ~/.glimpsezoo."""
-    return Path(os.environ.get("GLIMPSEZOO_HOME") or Path.home() / ".glimpsezoo")
+    """The user's own folder: $GLIMPSEZOO_HOME, or ~/.glimpsezoo. Raises `GlimpseZooError` for a user without a home."""
+    if given := os.environ.get("GLIMPSEZOO_HOME"):
+        return Path(given)
+    try:
+        return Path.home() / ".glimpsezoo"
+    except RuntimeError:
+        raise GlimpseZooError("expected a home folder to keep things in, got none: set GLIMPSEZOO_HOME to a folder of yours") from None

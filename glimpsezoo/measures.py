@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import Field, model_validator
 
-from glimpsezoo.attacks.settings import MaskingSettings
+from glimpsezoo.attacks.settings import AttackSettings, MaskingSettings
 from glimpsezoo.errors import GlimpseZooError, counted, did_you_mean
 from glimpsezoo.exits import ThresholdRule
 from glimpsezoo.plugins import registry
@@ -67,7 +67,7 @@ class AttackWanted:
     """An attack with its settings. named: by the user, so that a model which it does not suit is an error and no omission."""
 
     spec: AttackSpec
-    settings: Settings
+    settings: AttackSettings
     named: bool
 
 
@@ -182,7 +182,7 @@ def parse_attack(text: str, sets: Assignments) -> AttackWanted:
 def _attack(name: str, budget: Mapping[str, str], sets: Assignments, *, named: bool) -> AttackWanted:
     """With its own budget, what `--set NAME.KEY` says to it, and `--set attacks.KEY` to all attacks that know the key, in this order."""
     spec = registry().find(AttackSpec, name)
-    schema: type[Settings] = load_string(spec.config)
+    schema: type[AttackSettings] = load_string(spec.config)
     shared = {key: value for key, value in sets.of("attacks").items() if key in schema.model_fields}
     return AttackWanted(spec, schema.parse({**shared, **sets.of(name), **budget}, owner=name), named)
 

@@ -4,7 +4,7 @@ import itertools
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,11 +29,11 @@ class PhaseRecipe(Settings):
     epochs: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)
     optimiser: Literal["sgd", "adam", "adamw"]
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, le=3e38)  # of float32
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "one-cycle", "cosine", "step"] = "constant"
-    milestones: tuple[float, ...] = (0.8, 0.9)
+    milestones: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.8, 0.9)
     decay: float = Field(0.2, gt=0)
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
     trainable: tuple[str, ...] = ("*",)
@@ -116,8 +116,16 @@ def find_recipe(spec: ModelSpec, card_name: str) -> Recipe:
     """The recipe of `MODEL.DATA[.VARIANT]`. Raises `GlimpseZooError` naming those that exist."""
     known = recipe_names(spec)
     if file_name(card_name) not in known:
-        raise GlimpseZooError(f"no recipe trains {card_name!r}: {did_you_mean(file_name(card_name), known)} (or give one by --recipe FILE)")
-    return Recipe.from_toml(_text(spec, card_name), name=card_name)
+        raise GlimpseZooError(
+            f"no recipe trains {card_name!r}: {did_you_mean(file_name(card_name), known)} (or give one by --recipe: a file, or the name of "
+            "one for other data)"
+        )
+    return read_recipe(spec, card_name)
+
+
+def read_recipe(spec: ModelSpec, name: str) -> Recipe:
+    """One of `recipe_names`."""
+    return Recipe.from_toml(_text(spec, name), name=name)
 
 
 def _text(spec: ModelSpec, name: str) -> str:

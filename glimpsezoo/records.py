@@ -30,8 +30,8 @@ class Estimate(Section):
 
     value: the number. low, high: the interval's ends. n: images. groups: independent source images among them.
 
-    Proportions have Wilson's interval; where one source image appears several times, and for NLL and ECE, it is a percentile bootstrap over
-    source images.
+    Proportions have Wilson's interval; where one source image appears several times, and for NLL, it is a percentile bootstrap over source
+    images; for ECE, inverted bootstrap tests over source images.
     """
 
     value: float
@@ -74,12 +74,23 @@ class Checkpoint(Section):
     sha256: str
 
 
+class TrainedOn(Section):
+    """The data of a card. data: their name. settings: those that differ from the data set's own and decide its images.
+
+    image_size: height, width in pixels.
+    """
+
+    data: str
+    settings: dict[str, Any]
+    image_size: tuple[int, int]
+
+
 class Model(Section):
     """The model that was measured.
 
-    name: as in tables. plugin, plugin_version: the distribution that has it. config: its settings. parameters: their number. steps: the
-    most looks. policy: where it looks, learned or a trivial one. sees: what the first look sees of the image. checkpoint: its weights, null
-    if untrained.
+    name: as in tables: a card's is its name, or its path where only that finds it. plugin, plugin_version: the distribution that has it.
+    config: its settings. parameters: their number. steps: the most looks. policy: where it looks, learned or a trivial one. sees: what the
+    first look sees of the image. checkpoint: its weights, null if untrained. trained_on: the data of its card, null where no card tells.
     """
 
     name: str
@@ -91,6 +102,23 @@ class Model(Section):
     policy: str
     sees: Literal["none", "lowres", "full image"]
     checkpoint: Checkpoint | None
+    trained_on: TrainedOn | None = None
+
+
+class Inferred(Section):
+    """What nobody declared of a data set and was found in it.
+
+    classes: their names, in label order. splits: ours -> where each comes from. columns: 'image' and 'label' -> their columns, of a table.
+    configuration: which of the data set's own it is. left_out: why -> how much of what lies there is not read, and some of its names.
+    notes: what else to know.
+    """
+
+    classes: tuple[str, ...]
+    splits: dict[str, str]
+    columns: dict[str, str] = {}
+    configuration: str | None = None
+    left_out: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
 
 
 class Data(Section):
@@ -99,7 +127,10 @@ class Data(Section):
 
     name: as `--data` has it. source: where the images came from. revision: the commit there. fingerprint: a hash of what decides the
     images. split: which was measured. examples: how many the split has. skipped: how many of them could not be read and were left out.
-    image_size: height, width in pixels. channels: 1 for grey, 3 for colour. classes: their number.
+    image_size: height, width in pixels. channels: 1 for grey, 3 for colour. classes: their number. transform: what is done to the images
+    before a model sees them. conversions: what was done to stored pixels beyond that -> of how many images. inferred: what had to be found
+    out; null for data that declare it. settings: what was set of the data set and decides its images; null in results that are older than
+    this key.
     """
 
     name: str
@@ -112,6 +143,10 @@ class Data(Section):
     image_size: tuple[int, int]
     channels: int
     classes: int
+    transform: str | None = None
+    conversions: dict[str, int] = {}
+    inferred: Inferred | None = None
+    settings: dict[str, Any] | None = None
 
 
 class Environment(Section):
@@ -198,7 +233,8 @@ class Flops(Section):
 
     n: how many images were counted. images: whose, the data set's or noise of its declared size. macs: of the whole run. flops_mean: 2 x
     macs.mean. paper_macs: what the model's paper would print of it. phases: by phase. steps: step by step. uncounted: arithmetic operations
-    that ran and count as nothing.
+    that ran and count as nothing. missing: those of them that may hold products of matrices or with weights, and for which there is no
+    formula; with any of them, every number of MACs is a lower bound.
     """
 
     n: int
@@ -209,13 +245,14 @@ class Flops(Section):
     phases: Phases
     steps: tuple[FlopsStep, ...]
     uncounted: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
 
 class AnytimePoint(Section):
-    """An exit rule at one threshold.
+    """An exit rule at one threshold, or all images stopped at one step.
 
-    rule: its name. threshold: in its unit. top1: accuracy at the exits. macs_mean, steps_mean: of an image. exits: the share of images
-    whose last look was step 1, 2, ...
+    rule: its name; 'fixed' stops all images at step `threshold`. threshold: in its unit. top1: accuracy at the exits. macs_mean,
+    steps_mean: of an image. exits: the share of images whose last look was step 1, 2, ...
     """
 
     rule: str
@@ -229,24 +266,37 @@ class AnytimePoint(Section):
 class EqualAccuracy(Section):
     """What the accuracy of a feed-forward model costs here. baseline: its name.
 
-    macs_ratio: this model's MACs over the baseline's where it reaches the baseline's accuracy; null where it never does.
+    macs_ratio: this model's MACs over the baseline's where it reaches the baseline's accuracy; null where it never does. low, high: the
+    95 % interval, resampled over source images; where fewer than 97.5 % of the samples reach that accuracy, high is null: the ratio has
+    no upper bound. reached: the share of samples that do. All three are null in results of older versions. missing: operations of either
+    model that have no formula; with any of them, there is no ratio.
     """
 
     baseline: str
     macs_ratio: float | None
+    low: float | None = None
+    high: float | None = None
+    reached: float | None = None
+    missing: tuple[str, ...] = ()
 
 
 class Anytime(Section):
-    """Accuracy against cost, from real early exits.
+    """Accuracy against cost, from real early exits and from stops at a fixed step.
 
-    curve: its points; the last one is the whole run without a rule. area: under the curve over the budgets that it spans, as a mean
-    accuracy. calibrated_on: the split that the thresholds come from. equal_accuracy: null without a baseline in the run.
+    curve: its points; the last one is the whole run without a rule, and those of rule 'fixed' before it (results of earlier versions have
+    none) stop all images earlier. area: under the early exits and the whole run, over the budgets that they span, as a mean accuracy.
+    calibrated_on: the split that the thresholds come from. equal_accuracy: null without a baseline in the run.
     """
 
     curve: tuple[AnytimePoint, ...]
     area: float
     calibrated_on: str
     equal_accuracy: EqualAccuracy | None
+
+    @property
+    def exits(self) -> tuple[AnytimePoint, ...]:
+        """The early exits and the whole run, without the stops at a fixed step."""
+        return (*(each for each in self.curve[:-1] if each.rule != "fixed"), self.curve[-1])
 
 
 class Mce(Section):
@@ -324,6 +374,11 @@ class Attack(Section):
     steps_mean: float
     clean: Unattacked
 
+    @property
+    def can_be_judged(self) -> bool:
+        """Whether it is of the kind that `Masking` can judge."""
+        return (self.norm, self.space, self.target, self.path) == JUDGED
+
 
 JUDGED = ("Linf", "pixels", "final", "free")  # norm, space, target and path of the attacks that `Masking` can judge
 UNCHECKED = "not checked"
@@ -379,7 +434,9 @@ class Result(Section):
 
     schema: the version of these keys. run: when, and by which command. model: which. data: on which images. environment: on which machine.
     accuracy: at every step, with intervals. flops: the cost. anytime: accuracy against cost with early exits. corruptions, attacks:
-    accuracy under them. masking: whether the attacks can be believed. speed: times. errors: units of work that failed.
+    accuracy under them. masking: whether the attacks can be believed. speed: times. errors: units of work that failed. notes: what was
+    left out, and why. missing: operations that ran, may hold products and have no formula; with any of them, every number of MACs in any
+    section is a lower bound.
     """
 
     schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
@@ -395,16 +452,51 @@ class Result(Section):
     masking: Masking | None = None
     speed: Speed | None = None
     errors: tuple[Failure, ...] = ()
+    notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def departure(self) -> str:
+        """See `departure`; '' for a model that was measured on its own data, or of which nobody knows these."""
+        return departure(self.model.name, self.model.trained_on, self.data)
+
+    @property
+    def at_least(self) -> bool:
+        """Whether every number of MACs is a lower bound."""
+        return bool(self.missing)
 
     @property
     def judged(self) -> Attack | None:
         """The attack that `masking` is about."""
-        kinds = ((attack, (attack.norm, attack.space, attack.target, attack.path)) for attack in self.attacks)
-        return next((attack for attack, kind in kinds if kind == JUDGED), None) if self.masking else None
+        return next((attack for attack in self.attacks if attack.can_be_judged), None) if self.masking else None
 
     def verdict_on(self, attack: Attack) -> str:
         """Whether accuracy under this attack of the result can be believed; 'not checked' of one that `masking` is not about."""
         return self.masking.verdict if self.masking and attack == self.judged else UNCHECKED
+
+
+def departure(name: str, trained: TrainedOn | None, data: Data) -> str:
+    """What the data that a model is measured on have of their own, beside those that it was trained on, in a sentence; '' if nothing."""
+    if trained is None:
+        return ""
+    other, resized = trained.data != data.name, trained.image_size != data.image_size
+    own, settings = ({key: value for key, value in each.items() if key != "size"} for each in (trained.settings, data.settings or {}))
+    changed = {key: settings.get(key) for key in {**own, **settings} if own.get(key) != settings.get(key)}
+    if other or data.settings is None:
+        changed = {}
+    if not (other or resized or changed):
+        return ""
+    before = [f"on {trained.data}", *([f"at {_px(trained.image_size)}"] if resized else [])]
+    after = [*([f"on {data.name}"] if other else []), *([f"at {_px(data.image_size)}, {NEVER_TRAINED}"] if resized else [])]
+    after += [f"with data.{key}={'its default' if value is None else value}" for key, value in changed.items()]
+    return f"{name} was trained {' '.join(before)}, measured {' '.join(after)}"
+
+
+NEVER_TRAINED = "a size that it was never trained at"
+
+
+def _px(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]} px"
 
 
 class Pair(Section):

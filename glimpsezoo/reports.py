@@ -5,14 +5,13 @@ import shlex
 
 from pydantic import ValidationError
 
-from glimpsezoo.cards import CURVE, README, RESULT, ROWS, Card
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.cards import CURVE, README, RESULT, ROWS, UNKNOWN, Card
 from glimpsezoo.files import write_whole
 from glimpsezoo.hub import PREFIX
 from glimpsezoo.plugins import registry
 from glimpsezoo.records import Result
-from glimpsezoo.specs import DatasetSpec, load_string
-from glimpsezoo.tables import attack_text, footnote, interval, macs_text, percent
+from glimpsezoo.specs import DatasetSpec
+from glimpsezoo.tables import at_least_text, attack_text, cost_text, footnote, interval, percent
 
 
 def evidence(card: Card) -> Result | None:
@@ -48,20 +47,19 @@ def card_text(card: Card, result: Result | None) -> str:
     return "\n".join(lines)
 
 
-def run_command(card: Card, argument: str) -> str:
-    """What measures a card, named by `argument`, on data like those it was trained on."""
-    data = card.config.data
-    of_training = _augmentation(data.name)
-    sets = [word for key, value in data.settings.items() if key not in of_training for word in ("--set", f"data.{key}={value}")]
-    return shlex.join(["glimpsezoo", "run", argument, "--data", data.name, *sets])
+def run_command(card: Card, argument: str, *, data: str | None = None, data_dir: str | None = None) -> str:
+    """What measures a card, named by `argument`, on the data that it was trained on, which it knows by name.
 
-
-def _augmentation(data: str) -> frozenset[str]:
-    """The settings of a data set that change training images alone; none that are known of data whose plugin is not here."""
-    try:
-        return getattr(load_string(registry().find(DatasetSpec, data).config), "augmentation", frozenset())
-    except GlimpseZooError:
-        return frozenset()
+    data: their name on this machine, where that is another one. data_dir: the folder that holds them. Where the card's name does not
+    tell where its data lie, they are named.
+    """
+    own = card.config.data.name
+    if data is None and own == UNKNOWN:
+        data = "NAME"
+    elif data is None and any(spec.local and own.startswith(spec.name) for spec in registry().all(DatasetSpec)):
+        data = own
+    words = [*(["--data", data] if data else []), *(["--data-dir", data_dir] if data_dir else [])]
+    return shlex.join(["glimpsezoo", "run", argument, *words])
 
 
 def _metadata(card: Card, result: Result | None) -> list[str]:
@@ -95,17 +93,19 @@ def _numbers(result: Result) -> list[str]:
                 percent(s.top5),
                 f"{s.nll.value:.3f}",
                 percent(s.ece),
-                macs_text(s.macs),
+                cost_text(result, s.macs),
             ]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
     elif result.flops:
-        lines += [f"It takes {macs_text(result.flops.macs.mean)} MACs an image.", ""]
+        lines += [f"It takes {cost_text(result, result.flops.macs.mean)} MACs an image.", ""]
     if result.flops and result.flops.paper_macs:
         paper = result.flops.paper_macs
-        lines += [f"The paper's convention (`{paper.convention}`) counts {macs_text(paper.value)} MACs for all steps.", ""]
+        lines += [f"The paper's convention (`{paper.convention}`) counts {cost_text(result, paper.value)} MACs for all steps.", ""]
     if result.flops:
         lines += [f"Ran and not counted as MACs: {', '.join(result.flops.uncounted) or 'nothing'}.", ""]
+    if result.at_least:
+        lines += [f"{at_least_text(result)}.", ""]
     lines += [footnote(result), "", *_exits(result), *_corrupted(result), *_attacked(result)]
     lines += ["Measured by", "", "```", result.run.command, "```", ""]
     env = result.environment
@@ -129,10 +129,12 @@ def _exits(result: Result) -> list[str]:
             percent(each.top1),
             interval(each.top1),
             f"{each.steps_mean:.2f}",
-            macs_text(each.macs_mean),
+            cost_text(result, each.macs_mean),
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, "", f"Thresholds from the {anytime.calibrated_on} split; images that exit leave the batch.", ""]
+    told = f"Thresholds from the {anytime.calibrated_on} split; images that exit leave the batch."
+    stops = " *fixed*: all images stop at that look." if len(anytime.curve) > len(anytime.exits) else ""
+    return [*lines, "", f"{told}{stops}", ""]
 
 
 def _corrupted(result: Result) -> list[str]:
@@ -157,7 +159,8 @@ def _attacked(result: Result) -> list[str]:
         return []
     lines = ["### Under attack", "", "| attack | top-1 % | 95 % interval | masking | threat model |", "| --- " * 5 + "|"]
     for attack in result.attacks:
-        cells = [_cell(attack.name), percent(attack.top1), interval(attack.top1), result.verdict_on(attack), _cell(attack_text(attack))]
+        text = attack_text(attack, at_least=result.at_least)
+        cells = [_cell(attack.name), percent(attack.top1), interval(attack.top1), result.verdict_on(attack), _cell(text)]
         lines.append("| " + " | ".join(cells) + " |")
     doubted = {name: check for name, check in (result.masking.checks if result.masking else {}).items() if check["verdict"] != "ok"}
     for name, check in doubted.items():

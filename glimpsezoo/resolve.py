@@ -11,8 +11,9 @@ from glimpsezoo.cards import Card, card_paths, file_name, find_card
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.plugins import registry
 from glimpsezoo.protocol import GlimpseModel
+from glimpsezoo.recipes import recipe_names
 from glimpsezoo.settings import Settings
-from glimpsezoo.specs import DatasetSpec, ModelSpec, Task, load_string
+from glimpsezoo.specs import DatasetSpec, ImporterSpec, ModelSpec, Task, load_string
 
 
 @dataclass(frozen=True)
@@ -122,18 +123,29 @@ def _trained(name: str, model: str, data: str, named: Card | None, checkpoint: s
     if checkpoint in {"none", "timm"}:
         return None
     if checkpoint is None:
-        card = named or find_card(f"{name}.{data}")
+        card = named or card_for(name, data)
         if card is None:
-            raise GlimpseZooError(_no_card(name, data))
+            raise GlimpseZooError(_no_card(name, data, spec_of(name, None)))
         return card.located()
     card = find_card(checkpoint)
     if card is None:
-        raise GlimpseZooError(
-            f"--checkpoint expects 'none', 'timm' or a card, got {checkpoint!r}: {did_you_mean(checkpoint, card_paths())}"
-        )
+        raise GlimpseZooError(f"--checkpoint expects 'none', 'timm' or a card, got {checkpoint!r}: {_importing(model, checkpoint)}")
     if card.config.model != model:
         raise GlimpseZooError(f"--checkpoint expects a card of {model!r}, got {checkpoint!r}, which is one of {card.config.model!r}")
     return card.located()
+
+
+def card_for(model: str, data: str) -> Card | None:
+    """The card that a model without one takes for a data set: MODEL.DATA."""
+    return find_card(f"{model}.{public_name(data)}")
+
+
+def _importing(model: str, checkpoint: str) -> str:
+    """What to do with a name that is no card: import a file, where an importer takes it; or else look for another name."""
+    importers = registry().all(ImporterSpec)
+    if Path(checkpoint).is_file() and any(model == spec.name or (spec.prefix and model.startswith(spec.name)) for spec in importers):
+        return f"make a card of the file first ('glimpsezoo import {model} {checkpoint} -o DIR')"
+    return did_you_mean(checkpoint, card_paths())
 
 
 def declared_settings(name: str) -> list[str]:
@@ -158,13 +170,30 @@ def spec_of(name: str, card: Card | None) -> ModelSpec:
     raise GlimpseZooError(f"card {card.name!r} needs the model {card.config.model!r}, which no installed plugin has: {remedy}")
 
 
-def _no_card(name: str, data: str) -> str:
+def _no_card(name: str, data: str, spec: ModelSpec) -> str:
     others = [card for card in card_paths() if card.startswith(f"{file_name(name)}.")]
-    have = f" (it has {', '.join(others)})" if others else ""
+    have = f" (it has {', '.join(others[:4])}{', ...' if len(others) > 4 else ''})" if others else ""
     return (
-        f"expected a trained card of {name!r} for {data!r}, got none{have}: train one ('glimpsezoo train {name} --data {data}'), "
-        "import one ('glimpsezoo import'), name one by --checkpoint, or measure it untrained (--checkpoint none)"
+        f"expected a trained card of {name!r} for {data!r}, got none{have}: {_training(name, data, spec)}"
+        "name one by --checkpoint, or measure it untrained (--checkpoint none)"
     )
+
+
+def _training(name: str, data: str, spec: ModelSpec) -> str:
+    """The command that trains the model on the data: by its recipe, by the first of several, or by one for other data."""
+    recipes = recipe_names(spec) if spec.training_step else []
+    wanted = file_name(f"{name}.{data}")
+    own = [recipe for recipe in recipes if recipe == wanted or recipe.startswith(f"{wanted}.")]
+    if not recipes:
+        return ""
+    if wanted in own:
+        command = f"{name} --data {data}"
+    elif own:
+        command = own[0]
+    else:
+        nearest = sorted(recipes, key=lambda recipe: (not recipe.startswith(file_name(f"{name}.")), not recipe.endswith(".digits")))
+        command = f"{name} --data {data} --recipe {nearest[0]}"
+    return f"train one ('glimpsezoo train {command}'), "
 
 
 def build_model(choice: ModelChoice, task: Task, *, checkpoint: str | None = None, seed: int = 0) -> GlimpseModel[Any]:
@@ -208,6 +237,18 @@ def _some(names: tuple[str, ...]) -> str:
 def data_spec(name: str) -> DatasetSpec:
     """The spec that answers for a data set's name."""
     return registry().find(DatasetSpec, name)
+
+
+def public_name(data: str) -> str:
+    """A data set's name as cards and results have it: of a folder on this machine, the last part of its path alone.
+
+    >>> public_name("folder:/home/me/photos"), public_name("hf:me/photos")
+    ('folder:photos', 'hf:me/photos')
+    """
+    for spec in registry().all(DatasetSpec):
+        if spec.local and data.startswith(spec.name):
+            return spec.name + Path(data.removeprefix(spec.name)).expanduser().resolve().name
+    return data
 
 
 def data_folder(path: str | None) -> Path | None:

@@ -1,6 +1,8 @@
 """From rows to the sections of result.json and the pairs of comparison.json: pure functions, and FLOPs without a data set."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,22 @@ from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.evaluation import Block, EvaluationConfig, Job, evaluate
 from glimpsezoo.noise import Noise
 from glimpsezoo.protocol import PHASES, GlimpseModel
-from glimpsezoo.records import Accuracy, AccuracyStep, Checkpoint, Data, Failure, Flops, FlopsStep, Model, Pair, PaperCost, Phases, Spread
+from glimpsezoo.records import (
+    Accuracy,
+    AccuracyStep,
+    Checkpoint,
+    Data,
+    Failure,
+    Flops,
+    FlopsStep,
+    Inferred,
+    Model,
+    Pair,
+    PaperCost,
+    Phases,
+    Spread,
+    TrainedOn,
+)
 from glimpsezoo.specs import Provenance, Task
 from glimpsezoo.statistics import Scores, classification, paired
 from glimpsezoo.store import Measured, Rows
@@ -50,7 +67,13 @@ def flops_section(rows: Rows, measured: Sequence[Measured], *, images: str = "da
         phases=Phases(**dict(zip(PHASES, rows.macs_by_phase.mean(0).tolist(), strict=True))),
         steps=tuple(FlopsStep(step=t + 1, macs=macs) for t, macs in enumerate(rows.macs_by_step.mean(0).tolist())),
         uncounted=tuple(sorted({name for unit in measured for name in unit.uncounted})),
+        missing=missing_operations(measured),
     )
+
+
+def missing_operations(measured: Sequence[Measured]) -> tuple[str, ...]:
+    """The operations without a formula that may hold products, of all these units: with any, their MACs are lower bounds."""
+    return tuple(sorted({name for unit in measured for name in unit.missing}))
 
 
 def _some(rows: Rows) -> None:
@@ -104,7 +127,9 @@ def _pair(a: str, rows_a: Rows, b: str, rows_b: Rows) -> Pair:
     return paired(a, b, rows_a.hits[place_a, -1], rows_b.hits[place_b, -1], rows_a.group[place_a])
 
 
-def model_section(model: GlimpseModel[Any], name: str, provenance: Provenance, checkpoint: Checkpoint | None) -> Model:
+def model_section(
+    model: GlimpseModel[Any], name: str, provenance: Provenance, checkpoint: Checkpoint | None, trained_on: TrainedOn | None = None
+) -> Model:
     """The model under its name, as it was built."""
     return Model(
         name=name,
@@ -116,20 +141,36 @@ def model_section(model: GlimpseModel[Any], name: str, provenance: Provenance, c
         policy=model.policy,
         sees=model.sees,
         checkpoint=checkpoint,
+        trained_on=trained_on,
     )
 
 
-def data_section(data: ImageData, *, skipped: int = 0) -> Data:
-    """The split as it was opened. skipped: images that could not be read."""
-    return _data(data.task, data.info.name, data.info, len(data), skipped)
+def data_section(
+    data: ImageData, *, skipped: int = 0, conversions: Mapping[str, int] | None = None, settings: Mapping[str, Any] | None = None
+) -> Data:
+    """The split as it was opened.
+
+    skipped: images that could not be read. conversions: what was done to stored pixels -> of how many. settings: what was set and decides
+    its images.
+    """
+    section = _data(data.task, data.info.name, data.info, settings, examples=len(data), skipped=skipped)
+    return section.model_copy(update={"conversions": dict(conversions or {})})
 
 
-def declared_data_section(name: str, task: Task) -> Data:
+def converted(measured: Sequence[Measured]) -> dict[str, int]:
+    """What was done to stored pixels -> of how many images of these units."""
+    total: Counter[str] = Counter()
+    for unit in measured:
+        total.update(dict(unit.conversions))
+    return dict(sorted(total.items()))
+
+
+def declared_data_section(name: str, task: Task, settings: Mapping[str, Any] | None = None) -> Data:
     """A data set that was never opened, of which only the declared size and classes were used."""
-    return _data(task, name, None, 0, 0)
+    return _data(task, name, None, settings)
 
 
-def _data(task: Task, name: str, info: DataInfo | None, examples: int, skipped: int) -> Data:
+def _data(task: Task, name: str, info: DataInfo | None, settings: Mapping[str, Any] | None, *, examples: int = 0, skipped: int = 0) -> Data:
     return Data(
         name=name,
         source=info.source if info else None,
@@ -141,6 +182,9 @@ def _data(task: Task, name: str, info: DataInfo | None, examples: int, skipped: 
         image_size=task.image_size,
         channels=task.channels,
         classes=len(task.classes),
+        transform=info.transform if info else None,
+        inferred=Inferred(**asdict(info.inferred)) if info and info.inferred else None,
+        settings=None if settings is None else dict(settings),
     )
 
 

@@ -12,9 +12,12 @@ from glimpsezoo.errors import GlimpseZooError, did_you_mean
 
 
 class Settings(BaseModel):
-    """Base of every config. Values may come as text from the command line; a comma separates the items of a tuple."""
+    """Base of every config. Values may come as text from the command line; a comma separates the items of a tuple.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    Numbers are finite, in every config: infinity and NaN pass most ranges and would be met much later.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, owner: str) -> Self:

@@ -111,6 +111,7 @@ class DatasetSpec(Spec):
     `licence`: under which terms the images may be used. `homepage`: where they come from.
     `transform`: what is done to the images before a model sees them.
     `calibration`: how the calibration split is chosen: never from the test split.
+    `local`: the rest of a prefix spec's name is a path on the user's machine, of which cards and results say only the last part.
     """
 
     source: str
@@ -121,6 +122,7 @@ class DatasetSpec(Spec):
     homepage: str = ""
     transform: str = ""
     calibration: str = ""
+    local: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ Images of one group (one source image) are not independent, so whole groups are 
 and a fixed seed: the same rows give the same interval. Arrays are numpy; n images, T steps, G groups, R resamples.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,11 +13,13 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from threadpoolctl import threadpool_limits
 
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.records import Estimate, Pair
 
 LEVEL = 0.95  # of every interval
 Z = 1.959963984540054  # the normal quantile of that level, two-sided
 RESAMPLES = 10_000
+TESTED = 2_500  # of these, how many a test of a calibration error takes
 BINS = 15  # of the calibration error, of equal width
 SEED = 0
 _CHUNK = 1 << 22  # numbers drawn at once: bounds the memory to about 100 MB
@@ -45,7 +48,9 @@ class Groups:
 
     @classmethod
     def of(cls, groups: Int[ndarray, "n"]) -> "Groups":
-        """From any group numbers [n]."""
+        """From any group numbers [n]. Raises `GlimpseZooError` for those of no image, of which nothing can be said."""
+        if not len(groups):
+            raise GlimpseZooError("expected at least one image to estimate from, got none: measure some")
         names, index = np.unique(groups, return_inverse=True)
         return cls(index.reshape(-1), len(names))
 
@@ -155,13 +160,13 @@ def classification(scores: Scores, groups: Int[ndarray, "n"]) -> list[StepEstima
     means = resampled[:, :-1] / resampled[:, -1:]
     ends = np.cumsum([column.shape[1] for column in columns.values()])
     of = dict(zip(columns, np.split(means, ends[:-1], axis=1), strict=True))
-    eces = np.abs(of["ece"].reshape(len(means), steps, BINS)).sum(2)
+    gaps = of["ece"].reshape(len(means), steps, BINS)
     return [
         StepEstimates(
             _proportion(scores.hits[:, t], found, None if found.single else of["top1"][:, t]),
             _proportion(scores.top5[:, t], found, None if found.single else of["top5"][:, t]),
             _mean(scores.nll[:, t], found, of["nll"][:, t]),
-            _calibration_error(scores.confidence[:, t], scores.hits[:, t], found, eces[:, t]),
+            _calibration_error(scores.confidence[:, t], scores.hits[:, t], found, gaps[:, t]),
         )
         for t in range(steps)
     ]
@@ -173,11 +178,55 @@ def _mean(values: Float[ndarray, "n"], groups: Groups, resampled: Float[ndarray,
 
 
 def _calibration_error(
-    confidence: Float[ndarray, "n"], hits: Bool[ndarray, "n"], groups: Groups, resampled: Float[ndarray, "R"]
+    confidence: Float[ndarray, "n"], hits: Bool[ndarray, "n"], groups: Groups, resampled: Float[ndarray, "R bins"]
 ) -> Estimate:
-    """The interval is widened to hold the value: an absolute value grows when resampled, so that its percentiles lie high."""
-    value, (low, high) = calibration_error(confidence, hits), _interval(resampled)
+    """The error with the interval of the population's. The value itself is biased upwards; the interval is widened to hold it.
+
+    resampled: the mean gap of each bin in each resample.
+    """
+    gaps = calibration_gaps(confidence[:, None], hits[:, None]).sum((0, 1)) / len(hits)  # [bins]
+    low, high = _error_interval(gaps, resampled[:TESTED] - gaps)
+    value = float(np.abs(gaps).sum())
     return Estimate(value=value, low=min(low, value), high=max(high, value), n=len(hits), groups=groups.count)
+
+
+def _error_interval(gaps: Float[ndarray, "bins"], noise: Float[ndarray, "R bins"]) -> tuple[float, float]:
+    """The true errors under which the measured one is no rare event: inverted bootstrap tests (Carpenter 1999).
+
+    An absolute value of a noisy gap is on average larger than that of the true gap, so that percentiles of resampled errors lie above the
+    truth: a calibrated model's never hold 0. Here each candidate error e is tested: gaps that sum up to e, with the bootstrap's noise
+    added, give a distribution of measured errors, and e is kept where the measured one has 2.5 % of it on either side. How e is spread
+    over the bins is not known and changes the bias. Three ways are tried, and what any of them keeps is kept: like the measured gaps,
+    like these without what noise adds to their squares, and like the noise (evenly, for bins of one size).
+    """
+    value, tail, variance = np.abs(gaps).sum(), (1 - LEVEL) / 2, noise.var(0)
+
+    def errors(shape: Float[ndarray, "bins"], error: float) -> Float[ndarray, "R"]:
+        return np.abs(error * shape + noise).sum(1)
+
+    ends = []
+    for spread in (np.abs(gaps), np.sqrt(np.maximum(gaps**2 - variance, 0)), np.sqrt(variance)):
+        if (total := spread.sum()) == 0:
+            continue
+        shape = np.where(gaps < 0, -1, 1) * spread / total
+        low = _first(lambda e, shape=shape: bool((errors(shape, e) >= value).mean() >= tail), value)
+        high = _first(lambda e, shape=shape: bool((errors(shape, e) <= value).mean() < tail), 3 * value)
+        ends.append((low, high))
+    by_chance = np.abs(noise).sum(1)
+    if (by_chance <= value).mean() < tail:  # smaller than a calibrated model's: no error fits, so those that chance alone gives
+        ends.append((0.0, float(np.quantile(by_chance, 1 - tail))))
+    return min((low for low, _ in ends), default=0.0), max((high for _, high in ends), default=0.0)
+
+
+def _first(holds: Callable[[float], bool], most: float) -> float:
+    """The smallest number in [0, most] from which on something holds, to a ten-thousandth of `most`; `most` if nowhere before."""
+    if holds(0.0):
+        return 0.0
+    low = 0.0
+    for _ in range(14):
+        middle = (low + most) / 2
+        low, most = (low, middle) if holds(middle) else (middle, most)
+    return most
 
 
 def calibration_gaps(confidence: Float[ndarray, "n T"], hits: Bool[ndarray, "n T"]) -> Float[ndarray, "n T bins"]:
@@ -217,6 +266,51 @@ def paired(a: str, b: str, hits_a: Bool[ndarray, "n"], hits_b: Bool[ndarray, "n"
         p = (1 + int((found.flipped_sums(gain, seed) <= gain.sum()).sum())) / (1 + RESAMPLES)
     difference = float(gain.mean())
     return Pair(a=a, b=b, n=len(gain), only_a=only_a, only_b=only_b, difference=difference, low=low, high=high, p=p)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A difference with its 95 % interval. p: one-sided, that a difference of this sign is chance; None where images cannot be paired."""
+
+    value: float
+    low: float
+    high: float
+    p: float | None = None
+
+
+def over_seeds(gains: Int[ndarray, "S n"], groups: Int[ndarray, "n"], seed: int = SEED) -> Effect:
+    """The mean over S trainings, and over n images, of `gains`: what each image gains in each of them.
+
+    Groups of images are resampled, and from three trainings on, the trainings as well: with fewer the interval holds for these trainings
+    alone. p is then from the same resamples; before, from a permutation that flips the signs of whole groups.
+
+    >>> over_seeds(np.array([[1, 0, 1, 0], [1, 1, 0, 0], [1, 0, 0, 1]]), np.arange(4)).value
+    0.5
+    """
+    found, value = Groups.of(groups), float(gains.mean())
+    resampled = found.resampled_sums(gains.T.astype(float), seed)
+    means = resampled[:, :-1] / resampled[:, -1:]  # [R, S]
+    if len(gains) < 3:
+        drawn, flipped = means.mean(1), found.flipped_sums(gains.sum(0), seed)
+        chance = int((flipped >= abs(gains.sum())).sum())
+    else:
+        chosen = np.random.default_rng(seed).integers(len(gains), size=means.shape)
+        drawn = np.take_along_axis(means, chosen, axis=1).mean(1)
+        chance = int((drawn * np.sign(value) <= 0).sum())
+    low, high = _interval(drawn)
+    return Effect(value, low, high, (1 + chance) / (1 + RESAMPLES))
+
+
+def apart(a: Estimate, b: Estimate) -> Effect:
+    """a less b of two estimates whose images are not paired, by the intervals of both (Zou & Donner 2008: MOVER).
+
+    >>> shown = apart(Estimate(value=0.9, low=0.8, high=1.0, n=9, groups=9), Estimate(value=0.5, low=0.5, high=0.5, n=9, groups=9))
+    >>> round(shown.low, 6), round(shown.high, 6)
+    (0.3, 0.5)
+    """
+    value = a.value - b.value
+    below, above = np.hypot(a.value - a.low, b.high - b.value), np.hypot(a.high - a.value, b.value - b.low)
+    return Effect(value, float(value - below), float(value + above))
 
 
 def fair_coin_tail(heads: int, tosses: int) -> float:

@@ -126,7 +126,11 @@ class PaperCosts(Section):
 
 
 class Measured(Section):
-    """Who measured a unit, and what belongs to all its images. skipped: one line for each image that could not be read."""
+    """Who measured a unit, and what belongs to all its images.
+
+    skipped: one line for each image that could not be read. uncounted, missing: operations, as in `glimpsezoo.cost.Count`. conversions:
+    what was done to stored pixels -> of how many images.
+    """
 
     device: str
     batch_size: int
@@ -135,6 +139,8 @@ class Measured(Section):
     uncounted: tuple[str, ...]
     paper_macs: PaperCosts | None
     skipped: tuple[str, ...] = ()
+    conversions: tuple[tuple[str, int], ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from glimpsezoo.cards import LOG, training_log
 from glimpsezoo.data.base import Batch, ImageData
 from glimpsezoo.data.loading import batches, batches_per_epoch, training_batches
 from glimpsezoo.driver import rollout
+from glimpsezoo.environment import channels_last
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import write_whole
 from glimpsezoo.noise import Noise
@@ -149,7 +150,7 @@ class _TrainingRun:
         self.job = job
         self.recipe = job.recipe
         self.model = job.model.to(job.device)
-        self.model.to(memory_format=torch.channels_last)  # convolutions are faster so, on a CPU as well
+        channels_last(self.model)
         self.phase, self.step = 0, 0  # the phase under way and its next step
         self.whole = True  # false within a step, which for an epoch's last includes its line in the log
         self.optimiser: torch.optim.Optimizer | None = None

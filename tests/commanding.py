@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import glimpsezoo as gz
 from glimpsezoo.cards import CONFIG, Card, CardConfig, CardData, CardTask, write_card
 from glimpsezoo.commands import main
 from glimpsezoo.resolve import spec_of
+from glimpsezoo.specs import Task
 
 RECIPE = """
 batch_size = 64
@@ -68,9 +70,34 @@ def lonely(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     return cards
 
 
-def make_card(folder: Path, model: str = "cnn4", *, data: str = "digits", seed: int = 0, **settings: Any) -> Card:
+def photos(folder: Path, per_class: int = 25, side: int = 40, split: str = "") -> Path:
+    """A folder of two classes of pictures, dark and light ones."""
+    for label, shade in (("dark", 40), ("light", 200)):
+        place = folder / split / label
+        place.mkdir(parents=True, exist_ok=True)
+        for number in range(per_class):
+            Image.new("RGB", (side, side), (shade + number, shade, shade)).save(place / f"{number}.png")
+    return folder
+
+
+def photo_card(folder: Path, *, data: str = "folder:photos", size: int = 32, seed: int = 0, classes: str = "dark light") -> Card:
+    """A card whose weights nobody trained, for pictures of that size."""
+    task = Task((size, size), 3, tuple(classes.split()))
+    return make_card(folder, data=data, seed=seed, task=task, data_settings={"size": size})
+
+
+def make_card(
+    folder: Path,
+    model: str = "cnn4",
+    *,
+    data: str = "digits",
+    seed: int = 0,
+    task: Task | None = None,
+    data_settings: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Card:
     """A card whose weights nobody trained."""
-    built = gz.create_model(model, data=data, seed=seed, **settings)
+    built = gz.create_model(model, task=task, data=data, seed=seed, **settings)
     provenance = spec_of(model, None).provenance
     assert provenance is not None
     config = CardConfig(
@@ -79,7 +106,7 @@ def make_card(folder: Path, model: str = "cnn4", *, data: str = "digits", seed: 
         plugin=provenance.distribution,
         config=built.config.model_dump(mode="json"),
         task=CardTask.model_validate(vars(built.task)),
-        data=CardData(name=data),
+        data=CardData(name=data, settings=data_settings or {}),
         weights=None,
     )
     return write_card(folder, config, built)

@@ -1,16 +1,18 @@
 """The anytime curve: thresholds from calibration, points from real exits, area and cost at equal accuracy by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from made_up import MadeUp, model_of
 from toys import Peek
 
-from glimpsezoo.anytime import Calibration, area, calibrate, equal_accuracy, point
+from glimpsezoo.anytime import Calibration, Outcome, area, calibrate, equal_accuracy, point, stops
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation import Job, evaluate
 from glimpsezoo.exits import Confidence, Entropy, Fixed, Margin, Patience, ThresholdRule
-from glimpsezoo.records import AnytimePoint, Estimate
+from glimpsezoo.records import Anytime, AnytimePoint, Estimate
 
 SCORE = np.array([[0.9, 0.95], [0.6, 0.7], [0.4, 0.9], [0.2, 0.5]])
 HITS = np.array([[True, True], [True, True], [False, True], [False, False]])
@@ -68,7 +70,7 @@ def test_images_that_cannot_be_read_are_left_out_of_calibration_or_stop_it() -> 
     np.testing.assert_allclose(found.score, np.delete(whole.score, (0, 5), axis=0), rtol=1e-5)
     with pytest.raises(GlimpseZooError, match="row 0 is no image"):
         calibrate(model, MadeUp(bad=(0, 5)), Confidence)
-    with pytest.raises(GlimpseZooError, match=r"expected calibration images that can be read, got none among 33: mend"):
+    with pytest.raises(GlimpseZooError, match=r"expected calibration images of .* that can be read, got none among 33: add images"):
         calibrate(model, MadeUp(bad=tuple(range(33))), Confidence, on_bad_image="skip")
 
 
@@ -85,19 +87,93 @@ def test_a_rule_of_one_step_has_no_threshold() -> None:
     assert area([only]) == only.top1.value
 
 
+def test_the_curve_holds_the_stops_at_a_fixed_step() -> None:
+    """From the rows of the whole run, what a run of so many steps gives."""
+    model, data = model_of(Peek, steps=3), MadeUp()
+    found = stops(evaluate(Job(model, "toy", data)).rows)
+    assert [(each.rule, each.threshold) for each in found] == [("fixed", 1.0), ("fixed", 2.0), ("fixed", 3.0)]
+    for each in found[:-1]:
+        alone = point(Fixed(), evaluate(Job(model, "toy", data, steps=int(each.threshold))).rows)
+        assert (each.top1, each.macs_mean, each.steps_mean) == (alone.top1, alone.macs_mean, alone.steps_mean)
+        assert each.exits == pytest.approx([float(look == each.threshold) for look in (1, 2, 3)])
+    anytime = Anytime(curve=(at(5, 0.5), *found), area=0.5, calibrated_on="calibration", equal_accuracy=None)
+    assert anytime.exits == (anytime.curve[0], found[-1])
+
+
 def at(macs: float, top1: float) -> AnytimePoint:
     value = Estimate(value=top1, low=0, high=1, n=100, groups=100)
     return AnytimePoint(rule="confidence", threshold=0.5, top1=value, macs_mean=macs, steps_mean=1, exits=(1.0,))
 
 
-def test_area_and_equal_accuracy() -> None:
+def test_the_area_is_the_mean_over_the_costs_that_a_curve_spans() -> None:
     curve = [at(40, 0.9), at(10, 0.5), at(20, 0.7)]
     assert area(curve) == pytest.approx(((0.5 + 0.7) / 2 * 10 + (0.7 + 0.9) / 2 * 20) / 30)
-    assert equal_accuracy(curve, "cnn", 0.8, 100).macs_ratio == pytest.approx(0.3)
-    assert equal_accuracy(curve, "cnn", 0.4, 100).macs_ratio == pytest.approx(0.1)
-    assert equal_accuracy(curve, "cnn", 0.95, 100).macs_ratio is None
-    dips = [at(10, 0.5), at(20, 0.9), at(40, 0.8)]
-    assert equal_accuracy(dips, "cnn", 0.85, 100).macs_ratio == pytest.approx(0.1875)
+
+
+def run_of(macs: float, top1: float, n: int = 100) -> Outcome:
+    """The first images are right, in every run: harder ones need more."""
+    ids = np.arange(n)
+    return Outcome(ids, ids, ids < round(top1 * n), np.full(n, macs))
+
+
+def test_equal_accuracy_is_read_off_between_points() -> None:
+    curve = [run_of(40, 0.9), run_of(10, 0.5), run_of(20, 0.7)]
+    assert equal_accuracy(curve, "cnn", run_of(100, 0.8)).macs_ratio == pytest.approx(0.3)
+    assert equal_accuracy(curve, "cnn", run_of(100, 0.7)).macs_ratio == pytest.approx(0.2)
+    assert equal_accuracy(curve, "cnn", run_of(100, 0.4)).macs_ratio == pytest.approx(0.1)
+    assert equal_accuracy(curve, "cnn", run_of(100, 0.95)).macs_ratio is None
+    dips = [run_of(10, 0.5), run_of(20, 0.9), run_of(40, 0.8)]
+    assert equal_accuracy(dips, "cnn", run_of(100, 0.85)).macs_ratio == pytest.approx(0.1875)
+
+
+def test_images_are_matched_by_their_ids() -> None:
+    curve, order = [run_of(10, 0.5), run_of(40, 0.9)], np.random.default_rng(0).permutation(100)
+    mixed = [Outcome(each.id[order], each.group[order], each.hits[order], each.macs[order]) for each in curve]
+    fewer = run_of(100, 0.8).at(np.arange(50, 100))  # of these, 30 are right
+    assert equal_accuracy(mixed, "cnn", run_of(100, 0.7)) == equal_accuracy(curve, "cnn", run_of(100, 0.7))
+    assert equal_accuracy(mixed, "cnn", fewer).macs_ratio == pytest.approx((10 + 30 * 30 / 40) / 100)
+
+
+def drawn(n: int, seed: int, wanted: float = 0.8, copies: int = 1) -> tuple[list[Outcome], Outcome]:
+    """Runs of three costs and a baseline on images whose difficulty is drawn: shares of .5, .7 and .9 are right in the long run."""
+    draw = np.random.default_rng(seed)
+    hard, noise = (np.repeat(values, copies) for values in (draw.random(n // copies), draw.random(n // copies)))
+    ids = np.arange(n)
+    curve = [Outcome(ids, ids // copies, hard < share, np.full(n, cost)) for cost, share in ((10, 0.5), (20, 0.7), (40, 0.9))]
+    return curve, Outcome(ids, ids // copies, noise < wanted, np.full(n, 100))
+
+
+def test_the_interval_of_the_ratio_covers_the_true_one() -> None:
+    """Which is .3: halfway between two points."""
+    inside = []
+    for seed in range(60):
+        curve, reference = drawn(600, seed, copies=1 + 3 * (seed % 2))
+        each = equal_accuracy(curve, "cnn", reference)
+        assert each.low is not None
+        inside.append(each.low <= 0.3 and (each.high is None or each.high >= 0.3))
+    assert np.mean(inside) >= 0.9
+
+
+def test_copies_of_an_image_do_not_narrow_the_interval_of_the_ratio() -> None:
+    alone, repeated = (equal_accuracy(curve, "cnn", base) for curve, base in (drawn(100, 0), drawn(400, 0, copies=4)))
+    assert repeated.macs_ratio == pytest.approx(alone.macs_ratio)
+    assert (repeated.low, repeated.high) == pytest.approx((alone.low, alone.high), abs=0.03)
+
+
+def test_a_curve_that_some_samples_do_not_reach_has_no_upper_end() -> None:
+    curve, reference = drawn(200, 3, wanted=0.88)
+    found = equal_accuracy(curve, "cnn", reference)
+    assert found.high is None
+    assert found.low is not None
+    assert found.reached is not None
+    assert 0.3 < found.reached < 0.975
+    never = equal_accuracy([run_of(10, 0.2)], "cnn", run_of(100, 0.9))
+    assert (never.macs_ratio, never.low, never.high, never.reached) == (None, None, None, 0.0)
+
+
+def test_a_budget_in_macs_is_refused_where_costs_are_lower_bounds() -> None:
+    with pytest.raises(GlimpseZooError, match="_fft_r2c without one"):
+        replace(FOUND, missing=("_fft_r2c",)).within(20)
 
 
 def test_scores_by_hand() -> None:

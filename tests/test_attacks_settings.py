@@ -90,3 +90,38 @@ def _missing(name: str) -> str:
     from importlib.metadata import PackageNotFoundError
 
     raise PackageNotFoundError(name)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"eps": "8"}, r"at most 1 in Linf.*got 8: did you mean 8/255\?"),
+        ({"eps": 1.5}, r"got 1.5: did you mean 1.5/255\?"),
+        ({"eps": 300}, "got 300$"),
+        ({"eps": "1e-9"}, "at least 1e-06, got 1e-09"),
+        ({"eps": 0.1, "step_size": 2}, r"at most 2 eps \(0.2\).*got 2: did you mean 2/255\?"),
+        ({"eps": 0}, "greater than 0"),
+        ({"eps": -0.1}, "greater than 0"),
+        ({"eps": float("inf")}, "finite"),
+        ({"eps": float("nan")}, "finite"),
+        ({"eps": 0.1, "step_size": float("nan")}, "finite"),
+        ({"eps": 0.1, "step_size": 0}, "greater than 0"),
+    ],
+)
+@pytest.mark.parametrize("name", ["pgd", "pgd-paper"])
+def test_a_length_that_no_attack_can_spend_is_refused(name: str, given: dict[str, object], said: str) -> None:
+    with pytest.raises(GlimpseZooError, match=said):
+        attack_of(name, **given)
+
+
+def test_an_eps_in_l2_is_refused_where_every_image_can_be_made_grey() -> None:
+    model = Net(Task((8, 8), 1, ("a", "b", "c", "d")))
+    attack_of("pgd", norm="L2", eps=4).check(model)
+    grey = "which makes any image of 1 x 8 x 8 values plain grey"
+    with pytest.raises(GlimpseZooError, match=rf"at most 4 in L2, {grey}, got 128: did you mean 128/255\?"):
+        attack_of("pgd", norm="L2", eps=128).check(model)
+
+
+def test_default_steps_go_with_any_budget() -> None:
+    for name in NAMES:
+        attack_of(name, Confidence(0.9), eps=0.1 / 255)

@@ -1,5 +1,6 @@
 """Bad input gets one clear line (expected, got, what to do), exit status 2, nothing on standard output and nothing half-written."""
 
+import ctypes
 import json
 import os
 import subprocess
@@ -94,7 +95,7 @@ UNTRAINED = ("--checkpoint", "none")
         (("train",), ("MODEL", "glimpsezoo train --help")),
         (("train", "cnn5"), ("expected the name of a model, got 'cnn5'", "did you mean 'cnn4'?")),
         (("train", "cnn4", "--data", "digitss"), ("digitss", "did you mean")),
-        (("train", "cnn4", "--recipe", "mine.toml"), ("--recipe expects a TOML file, got 'mine.toml'",)),
+        (("train", "cnn4", "--recipe", "mine.toml"), ("--recipe expects a TOML file, or a recipe of cnn4, got 'mine.toml'",)),
         (("import", "mgnet", "no.ckpt", "-o", "card"), ("expected a checkpoint file, got 'no.ckpt'",)),
         (("import", "cnn4", "no.ckpt", "-o", "card"), ("expected the name of an importer, got 'cnn4'",)),
         (("list", "modles"), ("got 'modles'", "did you mean 'models'?")),
@@ -159,7 +160,7 @@ def test_classes_or_channels_that_differ(card: Card, refused: Refuse, here: Path
     line = refused("run", "cnn4")
     assert "tells 10 classes apart (0, 1, 2, ...), got data of 10 (0, 1, 2, ...): measure it on data of its own classes" in line
     make_card(here / "zoo_cards" / "cnn4.imagenet100", data="imagenet100")
-    assert "takes images of 3 channel(s), got data of 1" in refused("run", "cnn4.imagenet100")
+    assert "takes images of 3 channel(s), got data of 1" in refused("run", "cnn4.imagenet100", "--data", "digits")
 
 
 def test_a_setting_that_contradicts_the_trained_card(refused: Refuse, here: Path):
@@ -206,9 +207,51 @@ def test_an_output_folder_that_cannot_be_written(card: Card, refused: Refuse, he
     assert "choose another --output" in line
 
 
-def test_finished_units_that_cannot_be_kept(card: Card, refused: Refuse, here: Path):
+def test_finished_units_that_cannot_be_kept_in_runs_go_to_the_output(card: Card, refused: Refuse, here: Path, say: Callable[..., Answer]):
     (here / "runs").write_text("")
-    assert "expected an output folder that can be written, got 'runs/.units'" in refused("run", "cnn4", "-o", "elsewhere")
+    assert "expected an output folder that can be written, got 'runs/" in refused("run", "cnn4", "--limit", "3")
+    answer = say("run", "cnn4", "--limit", "3", "-o", "elsewhere")
+    assert answer.status == 0
+    assert "; finished blocks are kept in elsewhere/.units, for runs/ cannot be written here" in answer.err
+    assert "1 block measured, 0 reused" in answer.err
+    assert "0 blocks measured, 1 reused" in say("run", "cnn4", "--limit", "3", "-o", "elsewhere").err
+
+
+def _as_an_ordinary_user() -> None:
+    """Without root's right to write and read everywhere, from the next program on (PR_CAPBSET_DROP)."""
+    libc = ctypes.CDLL(None)
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        libc.prctl(24, capability, 0, 0, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="root's rights are taken away as Linux does it")
+def test_a_working_folder_and_a_home_that_are_read_only(tmp_path: Path):
+    """With -o, everything works there; without, one line says so. Nothing is asked of a home that this user may not enter."""
+    work, out, home = tmp_path / "work", tmp_path / "out", tmp_path / "home"
+    for folder in (work, home):
+        folder.mkdir()
+    work.chmod(0o555)
+    home.chmod(0o000)
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "glimpsezoo", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=work,
+            env={**os.environ, "HOME": str(home), "GLIMPSEZOO_HOME": str(home)},
+            preexec_fn=_as_an_ordinary_user,
+        )
+
+    done = run("run", "cnn4", "--checkpoint", "none", "--limit", "5", "--measure", "accuracy", "-o", str(out))
+    assert done.returncode == 0, done.stderr
+    assert (out / "cnn4" / "result.json").is_file()
+    without = run("run", "cnn4", "--checkpoint", "none", "--limit", "5", "--measure", "accuracy")
+    assert "(Permission denied): choose another --output" in one_line(Answer(without.returncode, without.stdout, without.stderr))
+    assert list(work.iterdir()) == []
+    for folder in (work, home):
+        folder.chmod(0o755)
 
 
 def test_an_output_folder_of_another_run(refused: Refuse, here: Path):
@@ -243,8 +286,8 @@ def test_a_training_that_cannot_start(card: Card, refused: Refuse, here: Path, w
 
 def test_a_recipe_file_that_is_none(refused: Refuse, here: Path):
     (here / "bad.toml").write_bytes(b"\xff\xfe")
-    assert "--recipe expects a TOML file, got 'bad.toml'" in refused("train", "cnn4", "--recipe", "bad.toml")
-    assert "--recipe expects a TOML file, got 'zoo_cards'" in refused("train", "cnn4", "--recipe", "zoo_cards")
+    assert "--recipe expects a TOML file, or a recipe of cnn4, got 'bad.toml'" in refused("train", "cnn4", "--recipe", "bad.toml")
+    assert "--recipe expects a TOML file, or a recipe of cnn4, got 'zoo_cards'" in refused("train", "cnn4", "--recipe", "zoo_cards")
     (here / "bad.toml").write_text("batch_size = ")
     assert "the recipe bad.toml is no TOML" in refused("train", "cnn4", "--recipe", "bad.toml")
 
@@ -266,7 +309,7 @@ def test_what_is_imported_must_be_a_checkpoint_of_that_model(card: Card, refused
     (here / "x.ckpt").write_bytes(b"nothing")
     assert "x.ckpt" in refused("import", "mgnet", "x.ckpt", "-o", "new")
     torch.save({"state_dict": {"model.other": torch.zeros(1)}}, here / "y.ckpt")
-    assert "expected a checkpoint of MGNet" in refused("import", "mgnet", "y.ckpt", "-o", "new")
+    assert "expected a checkpoint with a tensor 'global_fc.fc.weight', but y.ckpt" in refused("import", "mgnet", "y.ckpt", "-o", "new")
     line = refused("import", "mgnet", "x.ckpt", "-o", "zoo_cards/cnn4.digits")
     assert "without a card, got 'zoo_cards/cnn4.digits' with one" in line
     assert "--set data.seed expects a setting of mgnet" in refused("import", "mgnet", "x.ckpt", "-o", "new", "--set", "data.seed=1")
@@ -296,6 +339,84 @@ def test_what_nobody_foresaw_is_one_line_too_and_a_traceback_only_with_debug(
     assert (answer.status, answer.out) == (1, "")
     assert answer.err == "glimpsezoo: unexpected ZeroDivisionError (three lines of text): the same command with --debug shows where\n"
     assert "Traceback" in ask(capsys, "show", "cnn4", "--debug").err
+
+
+BROKEN = {
+    "empty": b"",
+    "text": "hällo ✓\n".encode(),
+    "binary": bytes(range(256)),
+    "list": b"[1, 2]",
+    "null": b"null",
+    "deep": b"[" * 20_000,
+    "utf-16": "{}".encode("utf-16"),
+    "zip": b"PK\x03\x04 cut",
+    "toml": b"batch_size = 2\nphase = 3\n",
+    "folder": None,
+}
+
+
+@pytest.mark.parametrize("kind", list(BROKEN))
+def test_no_file_is_unexpected(card: Card, here: Path, say: Callable[..., Answer], kind: str):
+    """Whatever a file is, it is one line that says what is wrong with it: as a checkpoint, an image, a recipe, a card or a result."""
+    content = BROKEN[kind]
+
+    def put(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            path.mkdir()
+        else:
+            path.write_bytes(content)
+
+    put(here / "file")
+    put(here / "broken" / "config.json")
+    put(here / "result" / "result.json")
+    put(here / "training" / "checkpoint.pt")
+    put(card.folder / "training.jsonl")
+    put(card.folder / "result.json")
+    for words in (
+        ("import", "mgnet", "file", "-o", "new"),
+        ("import", "timm:mobilenetv3_small_050", "file", "-o", "new"),
+        ("trace", "cnn4", "--image", "file"),
+        ("trace", "cnn4", "--checkpoint", "file"),
+        ("train", "cnn4", "--recipe", "file"),
+        ("train", "cnn4", "-o", "training"),
+        ("run", "broken"),
+        ("show", "file"),
+        ("check", "broken"),
+        ("push", "broken", "a/b"),
+        ("compare", "result"),
+        ("compare", "cnn4.digits"),
+        ("report", "result"),
+    ):
+        answer = say(*words)
+        assert answer.status == 2, words
+        assert not answer.err.startswith("glimpsezoo: unexpected")
+        assert answer.err.count("\n") == 1, answer.err
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("mean", [float("nan")]), ("std", [float("inf")]), ("image_size", [0]), ("classes", None), ("channels", "x")],
+)
+def test_no_value_of_a_config_is_unexpected(card: Card, refused: Refuse, field: str, value: object):
+    rewrite(card, task={**card.config.task.model_dump(mode="json"), field: value})
+    assert f"expected the config.json of a card in 'cnn4.digits', got a file that is none (task.{field}" in refused("run", "cnn4")
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999"])
+def test_no_setting_is_infinite(refused: Refuse, text: str):
+    assert f"--set alpha={text} for mgnet" in refused("run", "mgnet", *UNTRAINED, "--set", f"alpha={text}")
+
+
+def test_the_system_s_answer_about_a_file_is_no_fault_of_ours(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def locked(name: str) -> None:
+        raise PermissionError(13, "Permission denied", "secret/config.json")
+
+    monkeypatch.setattr("glimpsezoo.commands.listing.find_card", locked)
+    line = one_line(ask(capsys, "show", "cnn4"))
+    assert "expected a file or folder that can be used, got 'secret/config.json' (Permission denied)" in line
 
 
 def test_debug_shows_the_traceback_above_the_one_line(here: Path, capsys: pytest.CaptureFixture[str]):

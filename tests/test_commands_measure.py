@@ -133,6 +133,23 @@ def test_an_attack_is_described_whole_and_never_helps_on_average(run: Ask):
     assert found.masking.verdict in {"ok", "suspect", "unreliable"}
 
 
+def test_an_attack_that_cannot_be_judged_has_no_verdict(run: Ask):
+    words = ("mgnet", *TINY, *UNTRAINED, "--measure", "accuracy,pgd:16/255", "--set", "pgd.steps=2", "--set", "attacks.path=frozen")
+    answer = run(*words)
+    assert answer.status == 0, answer.err
+    assert "not checked" in answer.out
+    assert "not what masking judges" in " ".join(answer.out.split())
+    (found,) = [Result.model_validate_json(path.read_text()) for path in Path("runs").glob("*/mgnet/result.json")]
+    assert found.masking is None
+
+
+def test_an_eps_in_levels_is_refused_before_anything_is_measured(run: Ask):
+    answer = run("cnn4", *UNTRAINED, "--measure", "accuracy,pgd:8")
+    assert answer.status == 2
+    assert answer.err.rstrip().endswith("got 8: did you mean 8/255?")
+    assert not Path("runs").exists()
+
+
 def test_one_run_measures_an_attack_with_several_budgets(run: Ask):
     """As points of a curve; a preset's attack of that name makes way for them."""
     texts = "accuracy,attacks,pgd:0.5:2,pgd:16/255:1,pgd:16/255:3,pgd:16/255:1,fgsm"
@@ -167,9 +184,14 @@ def test_the_anytime_curve_comes_from_real_exits_and_thresholds_of_the_calibrati
     mgnet, cnn4 = results(run(*words, "--json"))
     assert mgnet.anytime is not None
     assert cnn4.anytime is not None
-    *early, whole = mgnet.anytime.curve
+    *early, whole = mgnet.anytime.exits
     assert 1 <= len(early) <= 3
     assert {point.rule for point in early} == {"confidence"}
+    assert mgnet.accuracy is not None
+    first = next(point for point in mgnet.anytime.curve if point.rule == "fixed")
+    step = mgnet.accuracy.steps[0]
+    assert (first.threshold, first.top1.value, first.macs_mean) == (1.0, step.top1.value, step.macs)
+    assert [point.threshold for point in mgnet.anytime.curve if point.rule == "fixed"] == [1.0, 2.0]
     assert (whole.rule, whole.threshold, whole.exits) == ("fixed", 2.0, (0.0, 1.0))
     assert early[0].macs_mean < whole.macs_mean
     assert mgnet.anytime.calibrated_on == "calibration"

@@ -14,7 +14,6 @@ from PIL import Image
 from glimpsezoo.cards import Card
 from glimpsezoo.conditions import Clean
 from glimpsezoo.records import Comparison, Result
-from glimpsezoo.reports import card_text
 from glimpsezoo.store import read_rows
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "result.schema.json").read_text())
@@ -331,28 +330,6 @@ def test_settings_reach_the_models_that_know_them(run: Ask, here: Path):
 def test_another_split_is_measured(run: Ask):
     found = run("cnn4", *UNTRAINED, *SMALL, "--split", "calibration", "--json").json["results"][0]
     assert (found["data"]["split"], found["data"]["examples"]) == ("calibration", 30)
-
-
-def test_update_card_writes_the_evidence_and_the_readme(run: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
-    card = make_card(here / "zoo_cards" / "cnn4.digits")
-    with monkeypatch.context() as patch:
-        misbehave(patch, RuntimeError("cursed"), block=1)
-        assert run("cnn4", "--limit", "10", "--update-card").status == 1
-    assert sorted(path.name for path in card.folder.iterdir()) == ["config.json", "model.safetensors"]  # half a result is no evidence
-
-    assert run("cnn4", *SMALL, "--update-card").status == 0
-    found = Result.model_validate_json((card.folder / "result.json").read_bytes())
-    assert (card.folder / "README.md").read_text() == card_text(card, found)
-    assert found == result(only_run_with(here, "30"), "cnn4.digits")
-    unit = read_rows(card.folder / "rows.parquet")
-    assert unit is not None
-    assert len(unit.rows) == 30
-
-
-def only_run_with(here: Path, limit: str) -> Path:
-    """The run in runs/ of that limit."""
-    (path,) = (path for path in (here / "runs").glob("*/*/result.json") if json.loads(path.read_text())["run"]["limit"] == int(limit))
-    return path.parent.parent
 
 
 def test_the_recorded_command_has_no_folders_of_this_machine(run: Ask, here: Path):

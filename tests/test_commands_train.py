@@ -62,7 +62,7 @@ def test_a_training_gives_a_card_that_run_accepts(train: Ask, here: Path, capsys
     assert answer.status == 0
     assert answer.out.splitlines() == [
         "mgnet.digits -> zoo_cards/mgnet.digits",
-        "measure it: glimpsezoo run zoo_cards/mgnet.digits --data digits",
+        "measure it: glimpsezoo run zoo_cards/mgnet.digits",
     ]
     assert "mgnet.digits: 1,084 training images, batches of 64: joint (4 steps)" in answer.err
     assert "goes on" not in answer.err
@@ -76,7 +76,7 @@ def test_a_training_gives_a_card_that_run_accepts(train: Ask, here: Path, capsys
     assert card.config.trained["recipe"]["phase"][0]["steps"] == 4
     assert card.config.trained["command"].startswith("glimpsezoo train mgnet --recipe tiny.toml --set glimpses=2")
     assert (folder / "README.md").read_text() == card_text(card, None)
-    assert "Not measured yet: `glimpsezoo run mgnet.digits --data digits --update-card`." in card_text(card, None)
+    assert "Not measured yet: `glimpsezoo run mgnet.digits --update-card`." in card_text(card, None)
 
     measured = ask(capsys, "run", "mgnet", "--limit", "30", "--json").json["results"][0]
     assert measured["model"]["checkpoint"]["sha256"] == sha256(folder)
@@ -88,7 +88,7 @@ def test_a_training_gives_a_card_that_run_accepts(train: Ask, here: Path, capsys
 def test_data_settings_are_kept_and_said(train: Ask, here: Path):
     answer = train("mgnet", *QUICK, "--set", "data.seed=3", "-o", "mine")
     assert Card.read(here / "mine").config.data.settings == {"seed": 3}
-    assert answer.out.splitlines()[-1] == "measure it: glimpsezoo run mine --data digits --set data.seed=3"
+    assert answer.out.splitlines()[-1] == "measure it: glimpsezoo run mine"
 
 
 def test_json_is_the_card_s_config(train: Ask, here: Path):
@@ -112,6 +112,14 @@ def test_stopped_between_two_steps_it_goes_on_from_there(train: Ask, here: Path,
     assert len(steps) == 2
     assert sha256(here / "cut") == sha256(here / "whole")
     assert (here / "cut" / LOG).read_text() == (here / "whole" / LOG).read_text()
+
+
+def test_stopped_with_fresh_it_goes_on_without(train: Ask, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        stop_bar(patch, after=2)
+        stopped = train("mgnet", *QUICK, "-o", "cut", "--fresh")
+    assert stopped.err.endswith("glimpsezoo: stopped; the same command without --fresh goes on from here, with it everything begins anew\n")
+    assert "; goes on from its checkpoint" in train("mgnet", *QUICK, "-o", "cut").err
 
 
 @pytest.fixture
@@ -187,7 +195,7 @@ def test_stopped_within_a_step_it_ends_with_the_same_weights(train: Ask, here: P
 
 def test_a_finished_card_is_not_overwritten_but_by_force(train: Ask, here: Path, capsys: pytest.CaptureFixture[str]):
     train("mgnet", *QUICK, "-o", "mine")
-    assert ask(capsys, "run", "mine", "--limit", "30", "--update-card").status == 0
+    assert ask(capsys, "run", "mine", "--update-card").status == 0
     before = tree(here)
     refused = train("mgnet", *QUICK, "-o", "mine")
     assert refused.status == 2
@@ -204,7 +212,7 @@ def test_a_finished_card_is_not_overwritten_but_by_force(train: Ask, here: Path,
 def test_evidence_of_other_weights_is_none(train: Ask, here: Path, capsys: pytest.CaptureFixture[str]):
     train("mgnet", *QUICK, "-o", "one")
     train("mgnet", *QUICK, "--seed", "5", "-o", "other")
-    ask(capsys, "run", "one", "--limit", "30", "--update-card")
+    ask(capsys, "run", "one", "--update-card")
     (here / "other" / "result.json").write_bytes((here / "one" / "result.json").read_bytes())
     assert "not measured yet" in ask(capsys, "show", "other").out
     assert "% (" in ask(capsys, "show", "one").out

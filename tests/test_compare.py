@@ -116,6 +116,18 @@ def test_a_csv_has_the_results_numbers(run: Path):
     assert float(lines[1]["MACs"]) == 1e7
 
 
+@pytest.mark.parametrize("form", ["table", "markdown", "csv", "latex"])
+def test_lower_bounds_are_marked_and_never_divided(capsys: pytest.CaptureFixture[str], tmp_path: Path, form: str):
+    put(tmp_path / "run" / "mgnet", result("mgnet").model_copy(update={"anytime": None}), rows(A))
+    lacking = result("fnet").model_copy(update={"missing": ("fft",), "anytime": None})
+    put(tmp_path / "run" / "fnet", lacking, rows(B))
+    answer = ask(capsys, "compare", tmp_path / "run", "--format", form)
+    assert answer.status == 0, answer.err
+    assert "fft" in answer.out
+    assert ">= 10.000 M" in answer.out or form == "csv"
+    assert "times its MACs" not in answer.out
+
+
 def test_markdown_has_a_cell_for_every_column_and_a_line_for_every_pair(run: Path):
     compared = read_runs([str(run)])
     lines = markdown(compared.entries, compared.pairs).splitlines()

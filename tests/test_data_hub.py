@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from datasets.exceptions import DatasetNotFoundError
-from huggingface_hub.hf_file_system import HfFileSystemResolvedRepositoryPath
 from made_data import encoded, mnist, opened, picture, tiny_imagenet, write_parquet
 
 from glimpsezoo.data import batches, training_batches
@@ -28,13 +27,19 @@ from glimpsezoo.errors import GlimpseZooError
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+def listed(files: Any, features: Any = None) -> Any:
+    """A listing as `datasets` gives it."""
+    config = SimpleNamespace(data_files=files, name="default")
+    return SimpleNamespace(config=config, builder_configs={}, info=SimpleNamespace(features=features))
+
+
 def answer(monkeypatch: pytest.MonkeyPatch, reply: Any, features: Any = None) -> None:
     """Let the Hub's listing raise `reply`, or give a data set with these files by split."""
 
     def listing(path: str, **_: object) -> Any:
         if isinstance(reply, Exception):
             raise reply
-        return SimpleNamespace(config=SimpleNamespace(data_files=reply), info=SimpleNamespace(features=features))
+        return listed(reply, features)
 
     monkeypatch.setattr(datasets, "load_dataset_builder", listing)
 
@@ -48,7 +53,10 @@ def answer(monkeypatch: pytest.MonkeyPatch, reply: Any, features: Any = None) ->
         ),
         (DatasetNotFoundError("Dataset 'ILSVRC/imagenet-1k' doesn't exist on the Hub or cannot be accessed."), ["gated", "hf auth login"]),
         (ConnectionError("Couldn't reach 'ILSVRC/imagenet-1k' on the Hub (ConnectError)"), ["cannot reach the Hub", "--data-dir"]),
-        (ValueError("Config name is missing. Please pick one among: ['a', 'b']"), ["--set data.subset=NAME", "'a', 'b'"]),
+        (
+            ValueError("Config name is missing.\nPlease pick one among the available configs: ['a', 'b']\nExample"),
+            ["--set data.subset=NAME, of a, b"],
+        ),
         (ValueError("something\nelse"), ["expected a data set that can be read", "something else"]),
     ],
 )
@@ -84,8 +92,7 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         memory.pipe(f"/tiny/{file.name}", file.read_bytes())
         files.setdefault(file.name.partition("-")[0], []).append(f"memory://tiny/{file.name}")
     real = datasets.load_dataset_builder
-    listed = SimpleNamespace(config=SimpleNamespace(data_files=files), info=SimpleNamespace(features=None))
-    monkeypatch.setattr(datasets, "load_dataset_builder", lambda path, **how: real(path, **how) if "/tmp" in path else listed)
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda path, **how: real(path, **how) if "/tmp" in path else listed(files))
     return folder
 
 
@@ -128,25 +135,6 @@ def test_what_was_downloaded_before_is_found_without_a_network(tmp_path: Path, m
     assert data.info.fingerprint == opened("mnist", "test", repository / "snapshots" / COMMIT).info.fingerprint
 
 
-def test_files_of_the_hub_are_downloaded_at_the_listed_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = mnist(tmp_path / "mnist", test=20)
-    asked = []
-
-    def download(repository: str, path: str, *, repo_type: str, revision: str) -> str:
-        asked.append((repository, path, repo_type, revision))
-        return str(folder / path)
-
-    file = "mnist/test-00000-of-00001.parquet"
-    place = HfFileSystemResolvedRepositoryPath(repo_type="dataset", repo_id="ylecun/mnist", revision=COMMIT, path_in_repo=file)
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=10)})
-    answer(monkeypatch, {"test": [f"hf://datasets/ylecun/mnist@{COMMIT}/{file}"]}, features)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr(huggingface_hub.HfFileSystem, "resolve_path", lambda *_: place)
-    data = opened("mnist", "test")
-    assert asked == [("ylecun/mnist", file, "dataset", COMMIT)]
-    assert (len(data), data.info.revision) == (20, COMMIT)
-
-
 def test_a_file_of_the_hub_counts_by_the_hash_that_the_hub_has_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = b"what the file holds"
     (tmp_path / "copy.parquet").write_bytes(content)
@@ -180,7 +168,7 @@ class TestAnySet:
         for name in ("hf:me/set@abc", "hf:me/set"):
             with pytest.raises(GlimpseZooError):
                 opened(name, "test", subset="small")
-        assert asked == [("me/set", "small", "abc"), ("me/set", "small", None)]
+        assert asked == [("hf://datasets/me/set", "small", "abc"), ("hf://datasets/me/set", "small", None)]
 
     def test_where_several_columns_fit_they_must_be_named(self, tmp_path: Path) -> None:
         features = datasets.Features(

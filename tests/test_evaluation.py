@@ -103,8 +103,8 @@ def test_five_largest_logits_hit_top5() -> None:
 @pytest.mark.parametrize("kind", [Peek, Tree])
 def test_batch_size_and_workers_change_nothing(kind: type[Counted]) -> None:
     first = evaluate(job_of(kind), EvaluationConfig(batch_size=7)).rows
-    assert_same(first, evaluate(job_of(kind), EvaluationConfig(batch_size=64)).rows)
-    assert_same(first, evaluate(job_of(kind), EvaluationConfig(batch_size=4, workers=2)).rows)
+    assert_same(first, evaluate(job_of(kind), EvaluationConfig(batch_size=64)).rows, kind)
+    assert_same(first, evaluate(job_of(kind), EvaluationConfig(batch_size=4, workers=2)).rows, kind)
 
 
 def test_the_seed_reaches_models_that_draw() -> None:

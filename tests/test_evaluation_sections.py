@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import TASK, Peek, Tree, toy
+from torch import Tensor
+from toys import TASK, Peek, PeekState, Tree, toy
 
 from glimpsezoo import environment
+from glimpsezoo.anytime import calibrate
 from glimpsezoo.cost import count_macs
 from glimpsezoo.data.base import DataInfo
 from glimpsezoo.driver import rollout
 from glimpsezoo.environment import commit, environment_section
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation import Block
+from glimpsezoo.evaluation import Block, Job, evaluate
+from glimpsezoo.exits import Confidence
 from glimpsezoo.protocol import PaperMacs
 from glimpsezoo.records import Checkpoint
 from glimpsezoo.sections import (
@@ -30,11 +33,13 @@ from glimpsezoo.sections import (
     failures,
     flops_of,
     flops_section,
+    missing_operations,
     model_section,
 )
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import Provenance, Task
 from glimpsezoo.store import Measured, PaperCosts, Rows
+from glimpsezoo.workflows.findings import Findings
 
 MEASURED = Measured(device="cpu", batch_size=8, workers=0, seconds=1.0, uncounted=("tanh",), paper_macs=None)
 
@@ -179,7 +184,7 @@ def test_sections_of_model_and_data() -> None:
 
     data = NoiseImages(TASK, 7)
     data.info = DataInfo(name="n", source="s", revision="r", fingerprint="f", split="test", transform="t")
-    opened = data_section(data, skipped=2).model_dump()
+    opened = data_section(data, skipped=2, conversions={"turned upright": 3}).model_dump()
     assert opened == {
         "name": "n",
         "source": "s",
@@ -191,6 +196,10 @@ def test_sections_of_model_and_data() -> None:
         "image_size": (16, 16),
         "channels": 1,
         "classes": 3,
+        "settings": None,
+        "transform": "t",
+        "conversions": {"turned upright": 3},
+        "inferred": None,
     }
     declared = declared_data_section("n", TASK)
     assert (declared.examples, declared.fingerprint, declared.classes) == (0, None, 3)
@@ -244,3 +253,37 @@ def fresh_commit(folder: Path) -> str | None:
 def test_a_machine_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert environment._git(Path.cwd(), "rev-parse", "HEAD") is None
+
+
+class Fourier(Peek):
+    """Classifies with an operation that has no formula."""
+
+    def classify(self, state: PeekState) -> Tensor:
+        return super().classify(replace(state, memory=torch.fft.rfft(state.memory, n=46).real))
+
+
+def test_an_operation_without_a_formula_is_told_wherever_costs_are() -> None:
+    model = toy(Fourier)
+    found = evaluate(Job(model, "fourier", NoiseImages(model.task, 8)))
+    assert flops_section(found.rows, found.measured).missing == missing_operations(found.measured) == ("_fft_r2c",)
+    assert flops_of(model).missing == ("_fft_r2c",)
+    assert calibrate(model, NoiseImages(model.task, 8), Confidence).missing == ("_fft_r2c",)
+    assert flops_of(toy(Peek)).missing == ()
+
+
+def test_no_ratio_of_costs_is_made_of_a_lower_bound() -> None:
+    def measured(kind: type[Peek]) -> Findings:
+        model = toy(kind)
+        return Findings(kind.__name__, model, (), evaluations={"clean": evaluate(Job(model, "m", NoiseImages(model.task, 8)))})
+
+    peek, fourier = measured(Peek), measured(Fourier)
+    for one, other in ((peek, fourier), (fourier, peek)):
+        anytime = one.anytime(other)
+        assert anytime is not None
+        assert anytime.equal_accuracy is not None
+        assert (anytime.equal_accuracy.macs_ratio, anytime.equal_accuracy.missing) == (None, ("_fft_r2c",))
+    both = peek.anytime(peek)
+    assert both is not None
+    assert both.equal_accuracy is not None
+    first, whole = both.curve[0], both.curve[-1]  # the first look is as good as all of them
+    assert both.equal_accuracy.macs_ratio == pytest.approx(first.macs_mean / whole.macs_mean)

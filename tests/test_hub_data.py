@@ -84,3 +84,43 @@ def test_a_revision_of_a_set_is_pinned(hub: HubServer, client: Client, tmp_path:
     found = client.call(all_facts, "hf:me/set", "hf:me/set@v0", "hf:me/set@v1")
     assert [value["labels"] for value in found] == [[1, 0], [0, 1], [1, 0]]
     assert [value["revision"] for value in found] == [repository.tags["v1"], repository.tags["v0"], repository.tags["v1"]]
+
+
+def test_a_folder_of_the_same_name_is_not_the_hub(hub: HubServer, client: Client, tmp_path: Path) -> None:
+    for folder, labels in ((tmp_path / "copy", [0, 1]), (client.folder / "me" / "set", [1, 0])):
+        for split in ("train", "test"):
+            write_parquet(folder / f"{split}-0.parquet", [encoded(picture(k)) for k in range(2)], labels, "ab")
+    repository = hub.repository("me/set", tmp_path / "copy", kind="datasets")
+    found = client.call(facts, f"hf:me/set@{repository.head}", "test", {"size": 16})
+    assert (found["labels"], found["revision"]) == ([0, 1], repository.head)
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    assert client.call(facts, f"hf:me/set@{repository.head}", "test", {"size": 16}, **offline) == found
+    other = client.call(facts, "hf:me/set@0123456789abcdef0123456789abcdef01234567", "test", {"size": 16}, **offline)
+    assert other.startswith("cannot reach the Hub for me/set")
+
+
+def test_a_part_of_a_download_does_not_pass_for_the_whole(hub: HubServer, client: Client, tmp_path: Path) -> None:
+    """Without its test split, a fifth of the training images would be measured."""
+    for split in ("train", "test"):
+        write_parquet(tmp_path / "copy" / f"{split}-0.parquet", [encoded(picture(k)) for k in range(20)], [0, 1] * 10, "ab")
+    hub.repository("me/set", tmp_path / "copy", kind="datasets")
+    there = client.call(facts, "hf:me/set", "train", {"size": 16})
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    assert client.call(facts, "hf:me/set", "train", {"size": 16}, **offline) == there
+    missing = client.call(facts, "hf:me/set", "test", {"size": 16}, **offline)
+    assert missing == "expected all files of the split 'test', got none called test-0.parquet: complete the copy of the data set"
+
+
+def test_a_configuration_of_the_hub_is_chosen_by_name(hub: HubServer, client: Client, tmp_path: Path) -> None:
+    readme = "---\nconfigs:\n"
+    for config, labels in (("one", [0, 1]), ("two", [1, 0])):
+        readme += f"- config_name: {config}\n  data_files:\n"
+        for split in ("train", "test"):
+            write_parquet(tmp_path / "copy" / config / f"{split}-0.parquet", [encoded(picture(k)) for k in range(2)], labels, "ab")
+            readme += f"  - split: {split}\n    path: {config}/{split}-*\n"
+    (tmp_path / "copy" / "README.md").write_text(readme + "---\n")
+    hub.repository("me/set", tmp_path / "copy", kind="datasets")
+    assert client.call(facts, "hf:me/set", "test", {"size": 16, "subset": "two"})["labels"] == [1, 0]
+    assert facts("hf:me/set", "test", {"size": 16, "subset": "two"}, str(tmp_path / "copy"))["labels"] == [1, 0]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    none = "expected one of the configurations of me/set, got none named: choose by --set data.subset=NAME, of one, two"
+    assert client.call(facts, "hf:me/set", "test", {"size": 16}) == facts("hf:me/set", "test", {"size": 16}, str(tmp_path / "copy")) == none

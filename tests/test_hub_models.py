@@ -105,6 +105,17 @@ def test_a_pulled_card_is_a_whole_one_that_its_name_finds(hub: HubServer, client
     assert "with one: choose another --output, or --force" in only_line(client.command("pull", NAME, "-o", pulled.folder))
 
 
+def test_a_card_of_the_hub_knows_its_data_and_is_called_by_its_place(hub: HubServer, client: Client, tmp_path: Path) -> None:
+    made = make_card(tmp_path / "made" / "cnn4.digits", data_settings={"seed": 3})
+    hub.repository("me/net", made.folder)
+    make_card(client.folder / "zoo_cards" / "cnn4.digits", data_settings={"seed": 3}, seed=1)
+    answer = client.command("run", NAME, "cnn4.digits", "--limit", "10", "--measure", "accuracy", "-o", "out", "--json")
+    assert answer.status == 0, answer.err
+    found = answer.json["results"]
+    assert [each["model"]["name"] for each in found] == [NAME, "cnn4.digits"]
+    assert [each["data"]["settings"] for each in found] == [{"seed": 3}] * 2
+
+
 def test_a_card_without_weights_takes_them_from_the_repository_that_it_names(hub: HubServer, client: Client, card: Card) -> None:
     commit = hub.repository("me/net", card.folder).head
     weights, digest = json.loads((card.folder / "config.json").read_text())["weights"], sha256(card)

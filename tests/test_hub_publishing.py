@@ -34,7 +34,7 @@ class TestPush:
     def test_a_card_is_published_whole_with_the_readme_of_its_result_and_comes_back(self, hub: HubServer, client: Client) -> None:
         answer = client.command("push", "mgnet.digits", "me/net", HF_TOKEN=TOKEN)
         assert answer.status == 0, answer.err
-        assert answer.out.splitlines()[1] == "measure it: glimpsezoo run hf-hub:me/net --data digits"
+        assert answer.out.splitlines()[1] == "measure it: glimpsezoo run hf-hub:me/net"
         files = published(hub)
         assert set(files) == {path.name for path in SHIPPED.iterdir()}
         for file in ("model.safetensors", "result.json", "rows.parquet", "training.jsonl", "training.svg"):

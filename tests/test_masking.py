@@ -116,6 +116,17 @@ def test_a_reported_attack_is_held_against_a_longer_one() -> None:
     assert (weak["attack"], weak["eps"], weak["steps"]) == ("pgd", 0.3, 30)
 
 
+@pytest.mark.parametrize(
+    ("only_stronger", "only_reported", "n", "verdict"),
+    [(8, 0, 50, "ok"), (80, 0, 500, "suspect"), (14, 0, 50, "suspect"), (20, 0, 50, "unreliable"), (2, 0, 5, "ok"), (20, 18, 50, "ok")],
+)
+def test_what_a_longer_attack_gains_has_to_be_more_than_chance(only_stronger: int, only_reported: int, n: int, verdict: str) -> None:
+    """Eight of 50 are 16 points, six above the bound; the interval has the bound in it."""
+    found = module._gain(only_stronger, only_reported, n)
+    assert found["verdict"] == verdict, found
+    assert found["low"] <= found["gain"] == (only_stronger - only_reported) / n <= found["high"]
+
+
 def test_derivatives_of_a_known_function() -> None:
     """sum of sin(3 x): both sides have its derivative, at points none of whose pixels are equal."""
     images = torch.zeros(3, 1, 4, 4, dtype=torch.float64)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from glimpsezoo.records import Comparison, Estimate, Pair, Result, result_schema
+from glimpsezoo.records import Comparison, EqualAccuracy, Estimate, Pair, Result, result_schema
 
 SCHEMA_FILE = Path(__file__).parents[1] / "docs" / "result.schema.json"
 WRITE_SCHEMA = (
@@ -40,6 +40,7 @@ RESULT: dict[str, Any] = {
         "policy": "learned",
         "sees": "full image",
         "checkpoint": {"uri": "mgnet.digits", "revision": None, "sha256": "00"},
+        "trained_on": {"data": "digits", "settings": {}, "image_size": [64, 64]},
     },
     "data": {
         "name": "digits",
@@ -52,6 +53,17 @@ RESULT: dict[str, Any] = {
         "image_size": [64, 64],
         "channels": 1,
         "classes": 10,
+        "transform": "as it is",
+        "conversions": {"turned upright": 3},
+        "inferred": {
+            "classes": ["cat", "dog"],
+            "splits": {"test": "Testing"},
+            "columns": {"image": "img", "label": "kind"},
+            "configuration": "small",
+            "left_out": {"no image": "1 (notes.txt)"},
+            "notes": ["the labels of test are mapped by name"],
+        },
+        "settings": {},
     },
     "environment": {
         "python": "3.11",
@@ -72,12 +84,13 @@ RESULT: dict[str, Any] = {
         "phases": {"start": 0.0, "sense": 5.0, "fuse": 0.0, "locate": 0.0, "classify": 0.0},
         "steps": [{"step": 1, "macs": 5.0}],
         "uncounted": ["grid_sampler_2d"],
+        "missing": [],
     },
     "anytime": {
         "curve": [{"rule": "confidence", "threshold": 0.9, "top1": ESTIMATE, "macs_mean": 4.0, "steps_mean": 1.5, "exits": [0.5, 0.5]}],
         "area": 0.5,
         "calibrated_on": "calibration",
-        "equal_accuracy": {"baseline": "cnn4", "macs_ratio": 0.3},
+        "equal_accuracy": {"baseline": "cnn4", "macs_ratio": 0.3, "low": 0.2, "high": 0.4, "reached": 1.0, "missing": []},
     },
     "corruptions": {
         "implementation": "x",
@@ -121,6 +134,8 @@ RESULT: dict[str, Any] = {
         "peak_memory": None,
     },
     "errors": [{"measure": "accuracy", "unit": "ab", "images": [0, 1000], "error": "broke"}],
+    "missing": [],
+    "notes": ["no anytime curve: no calibration images"],
 }
 
 
@@ -142,7 +157,19 @@ def test_sections_not_asked_for_are_null_or_empty() -> None:
         "masking": None,
         "speed": None,
         "errors": [],
+        "missing": [],
+        "notes": [],
     }
+
+
+def test_results_of_before_have_no_interval_of_the_ratio_and_lack_no_formula() -> None:
+    old = json.loads(json.dumps(RESULT))
+    del old["missing"], old["flops"]["missing"]
+    old["anytime"]["equal_accuracy"] = {"baseline": "cnn4", "macs_ratio": 0.3}
+    found = Result.model_validate(old)
+    assert found.anytime is not None
+    assert found.anytime.equal_accuracy == EqualAccuracy(baseline="cnn4", macs_ratio=0.3, low=None, high=None, reached=None)
+    assert not found.at_least
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,8 @@ def test_the_leaderboard_has_the_numbers_and_every_verdict():
     lines = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in re.findall(r"<tr>(.*?)</tr>", board[0].split("<tbody>")[1])]
     cells = [{head: re.sub("<.*?>", "", cell) for head, cell in zip(heads, line, strict=True)} for line in lines]
     assert [line["top-1 %"] for line in cells] == ["90.0 (88.0-92.0)", "90.0 (88.0-92.0)", "80.0 (78.0-82.0)"]
-    assert [line["masking"] for line in cells] == ["ok", "suspect", "not checked"]
+    assert [line["masking of pgd Linf 4/255, 10 steps"] for line in cells] == ["ok", "", ""]
+    assert [line["masking of pgd Linf 8/255, 10 steps"] for line in cells] == ["", "suspect", "not checked"]
     assert [line["pgd Linf 4/255, 10 steps %"] for line in cells] == ["31.0 (29.0-33.0)", "", ""]
     assert "Masking doubts the attacked accuracy, or was not looked for: mgnet, run def, cnn4." in page
 
@@ -272,8 +273,8 @@ def test_what_cannot_be_shown_is_said_and_the_rest_is_reported(capsys: pytest.Ca
     (card / "result.json").write_text(re.sub(r'"fingerprint": "\w+"', '"fingerprint": "another"', text))
     answer = ask(capsys, "report", tmp_path / "run", card, "-o", tmp_path / "r.html")
     assert answer.status == 0, answer.err
-    assert "gone is not shown looking: the card that was measured is not on this machine" in answer.err
-    assert "cnn4.digits is not shown looking: digits test on this machine is not the data that was measured" in answer.err
+    assert "gone is not shown looking: the card at 'mgnet.digits' has other weights now than those that were measured" in answer.err
+    assert "card is not shown looking: digits test on this machine is not the data that was measured" in answer.err
     assert "is not the data that was measured." in (tmp_path / "r.html").read_text()
 
 

@@ -167,22 +167,22 @@ def test_a_readme_repeats_the_result_s_numbers(results: list[Result]):
 def test_a_readme_says_what_is_not_known(tmp_path: Path, results: list[Result]):
     card = make_card(tmp_path / "cnn4.digits")
     text = card_text(card, None)
-    assert "Not measured yet: `glimpsezoo run cnn4.digits --data digits --update-card`." in text
+    assert "Not measured yet: `glimpsezoo run cnn4.digits --update-card`." in text
     assert "Nobody wrote down how." in text
     assert "model-index" not in text
-    placed = replace(card, config=card.config.model_copy(update={"data": card.config.data.model_copy(update={"settings": {"seed": 3}})}))
-    assert "glimpsezoo run cnn4.digits --data digits --set data.seed=3" in card_text(placed, None)
     counted = results[1].model_copy(update={"accuracy": None})
     assert "It takes 20.721 M MACs an image." in card_text(card, counted)
 
 
-def test_a_card_s_command_has_the_settings_that_change_measured_images(tmp_path: Path):
+def test_a_card_s_command_names_the_data_that_the_card_does_not_know_how_to_find(tmp_path: Path):
     made = make_card(tmp_path / "net", "mgnet")
 
     def trained_on(name: str, **settings: object) -> Card:
         return replace(made, config=made.config.model_copy(update={"data": CardData(name=name, settings=settings)}))
 
-    assert run_command(trained_on("mnist", shift=2, rotation=10.0), "net") == "glimpsezoo run net --data mnist"
-    assert run_command(trained_on("tmnist", zoom=0.1, seed=3), "net") == "glimpsezoo run net --data tmnist --set data.seed=3"
-    assert run_command(trained_on("tiny-imagenet", crop_area=0.5, size=32), "net").endswith("tiny-imagenet --set data.size=32")
-    assert run_command(trained_on("somebody-s", seed=3), "net").endswith("somebody-s --set data.seed=3")
+    assert run_command(trained_on("tmnist", zoom=0.1, seed=3), "net") == "glimpsezoo run net"
+    assert run_command(trained_on("somebody-s", seed=3), "net") == "glimpsezoo run net"
+    assert run_command(trained_on("folder:photos"), "net") == "glimpsezoo run net --data folder:photos"
+    assert run_command(trained_on("folder:photos"), "net", data="folder:/a/photos") == "glimpsezoo run net --data folder:/a/photos"
+    assert run_command(trained_on("mnist"), "net", data_dir="here it is") == "glimpsezoo run net --data-dir 'here it is'"
+    assert run_command(trained_on("unknown"), "net") == "glimpsezoo run net --data NAME"

@@ -181,3 +181,14 @@ def test_a_derived_config_says_only_what_it_adds():
 
 def test_a_docstring_without_known_names_is_about_the_whole():
     assert explained("Nothing to set: it has none.", []) == ("Nothing to set: it has none.", {})
+
+
+def test_numbers_are_finite_in_every_config() -> None:
+    class Anything(Settings):
+        number: float = 1.0
+        numbers: tuple[float, ...] = (1.0,)
+        maybe: float | None = None
+
+    for key, value in (("number", "inf"), ("number", float("nan")), ("numbers", "1,-inf"), ("maybe", "nan")):
+        with pytest.raises(GlimpseZooError, match="finite number"):
+            Anything.parse({key: value}, owner="anything")

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 from test_records import RESULT
 
-from glimpsezoo.records import Result
-from glimpsezoo.tables import attack_text, print_results
+from glimpsezoo.records import Comparison, Pair, Result
+from glimpsezoo.tables import anytime_text, attack_text, print_comparison, print_results
 
 
 def estimate(value: float) -> dict[str, Any]:
@@ -120,3 +120,68 @@ def test_robustness_alone_has_its_numbers_without_accuracy_and_costs(left_out: t
 @pytest.mark.parametrize("name", ["m", "pyramid-imagenet-m1.imagenet100-cmc.a-long-variant.28"])
 def test_it_fits_100_columns_whatever_the_name(name: str) -> None:
     assert max(map(len, printed(result(name)).splitlines())) <= 100
+
+
+# What a total lacks, and what a verdict is about
+
+
+LACKING = {"missing": ("_fft_r2c",)}
+
+
+def test_a_total_that_lacks_an_operation_is_at_least() -> None:
+    text = " ".join(printed(result("fnet", **LACKING), result("cnn4")).split())
+    assert ">= 5.000 M" in text
+    assert ">= 9.000 M" in text
+    assert "The papers' conventions count >= 6 MACs for fnet, 6 MACs for cnn4." in text
+    assert "fnet: MACs are lower bounds (>=), for _fft_r2c has no formula." in text
+    assert ">=" not in printed(result("cnn4"))
+
+
+def test_no_ratio_is_made_of_a_lower_bound() -> None:
+    point = RESULT["anytime"]["curve"][0]
+    curve = [point, {**point, "rule": "fixed"}]
+    equal = {"baseline": "fnet", "macs_ratio": None, "missing": ["_fft_r2c", "_fft_c2r"]}
+    anytime = {"curve": curve, "area": 0.83, "calibrated_on": "calibration", "equal_accuracy": equal}
+    text = " ".join(printed(result("mgnet", anytime=anytime)).split())
+    assert "no ratio to the MACs of fnet, for _fft_r2c, _fft_c2r have no formula." in text
+    pair = Pair(a="mgnet", b="fnet", n=10, only_a=1, only_b=2, difference=-0.1, low=-0.3, high=0.1, p=0.5)
+    for lacking in ({}, LACKING):
+        console = Console(file=io.StringIO(), width=200)
+        comparison = Comparison(run="abc", data="digits", pairs=(pair,))
+        print_comparison(comparison, [result("mgnet"), result("fnet", **lacking)], console)
+        assert ("times its MACs" in console.file.getvalue()) == (not lacking)  # type: ignore[attr-defined]
+
+
+def test_the_interval_of_the_ratio_is_told() -> None:
+    def told(**equal: Any) -> str:
+        point = RESULT["anytime"]["curve"][0]
+        anytime = {"curve": [point, point], "area": 0.8, "calibrated_on": "calibration", "equal_accuracy": {"baseline": "cnn4", **equal}}
+        return anytime_text(result("mgnet", anytime=anytime)).partition("; ")[2]
+
+    assert told(macs_ratio=0.335, low=0.29, high=0.41, reached=1.0) == "as accurate as cnn4 at 0.335 times its MACs (0.29 to 0.41)."
+    no_end = "as accurate as cnn4 at 0.335 times its MACs (0.29 or more: 12 % of the samples never reach it)."
+    assert told(macs_ratio=0.335, low=0.29, high=None, reached=0.88) == no_end
+    assert (
+        told(macs_ratio=None, low=0.4, high=None, reached=0.1)
+        == "no point of the curve has the accuracy of cnn4 (10 % of the samples reach it)."
+    )
+    assert told(macs_ratio=0.335) == "as accurate as cnn4 at 0.335 times its MACs."  # of an older version
+
+
+def test_a_verdict_stands_beside_no_attack_that_it_did_not_judge() -> None:
+    frozen = [attack.model_copy(update={"path": "frozen"}) for attack in result("mgnet").attacks]
+    row = printed(result("mgnet", attacks=("pgd",)).model_copy(update={"attacks": tuple(frozen)})).splitlines()[1]
+    assert "not checked" in row
+    assert " ok" not in row
+    assert "not what masking judges" in attack_text(frozen[0])
+
+
+@pytest.mark.parametrize("how", ["frozen", "L2", "any-step", "normalised"])
+def test_the_verdict_stands_behind_the_attack_that_was_judged(how: str) -> None:
+    change = {"frozen": {"path": how}, "L2": {"norm": how}, "any-step": {"target": how}, "normalised": {"space": how}}[how]
+    one, other = result("mgnet", attacks=("pgd", "square"), verdict="suspect").attacks
+    lines = printed(result("mgnet", verdict="suspect").model_copy(update={"attacks": (one.model_copy(update=change), other)})).splitlines()
+    assert [word for word in lines[0].split() if word in {"pgd", "square", "masking"}] == ["pgd", "square", "masking"]
+    assert "suspect" in lines[1]
+    swapped = printed(result("mgnet", verdict="suspect").model_copy(update={"attacks": (one, other.model_copy(update=change))}))
+    assert [word for word in swapped.splitlines()[0].split() if word in {"pgd", "square", "masking"}] == ["pgd", "masking", "square"]

@@ -33,7 +33,7 @@ def crops(images: Tensor, regions: Regions, side: int) -> Tensor:
     count = len(regions)
     if not count:  # affine_grid makes no empty grid
         return images.new_zeros(0, images.shape[1], side, side)
-    theta = torch.zeros(count, 2, 3)
+    theta = images.new_zeros(count, 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = regions.scale
     theta[:, :, 2] = regions.centre
     grid = F.affine_grid(theta, [count, images.shape[1], side, side], align_corners=False)
@@ -191,7 +191,7 @@ class Tree(Counted):
         regions = Regions(
             image=image[node],
             centre=state.centre[tip][node] + half * corner,
-            scale=torch.full((len(node),), half / 2),
+            scale=state.centre.new_full((len(node),), half / 2),
             level=torch.full((len(node),), state.step),
             parent=tip[node] - first[image[node]],
             batch=state.batch,

@@ -1,5 +1,6 @@
 """What every attack is: a condition on images that knows the model, built from settings and, where exits matter, an exit rule."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from glimpsezoo.attacks.settings import AttackSettings
+from glimpsezoo.attacks.settings import AttackSettings, in_255ths
 from glimpsezoo.attacks.victim import ScanPath, Victim
 from glimpsezoo.conditions import Condition
 from glimpsezoo.driver import Choose
@@ -42,6 +43,11 @@ class Attack(Condition, Generic[A]):
         return self.settings.target == "exit"
 
     @property
+    def evaluations(self) -> int:
+        """How many runs of each attacked image are measured: one, unless the settings say how many."""
+        return self.settings.evaluations or 1
+
+    @property
     def parameters(self) -> dict[str, Any]:
         rule = self.exit_rule if self.attacks_the_exit else None
         named = None if rule is None else {"name": rule.name, "parameters": rule.parameters}
@@ -50,12 +56,20 @@ class Attack(Condition, Generic[A]):
     def described(self, model: GlimpseModel[Any]) -> dict[str, Any]:
         """What `records.Attack` says of the attack itself, by its keys."""
         settings = self.settings
-        names = ("norm", "eps", "space", "steps", "restarts", "eot", "evaluations", "target", "path")
+        names = ("norm", "eps", "space", "steps", "restarts", "eot", "target", "path")
         said = {name: getattr(settings, name) for name in names}
-        return {"name": self.name, **said, "step_size": settings.step, "surrogate": model.surrogate if self.sees_gradients else None}
+        said |= {"evaluations": self.evaluations, "step_size": settings.step}
+        return {"name": self.name, **said, "surrogate": model.surrogate if self.sees_gradients else None}
 
     def check(self, model: GlimpseModel[Any]) -> None:
-        """Raises `GlimpseZooError` for a model that this attack cannot be run on."""
+        """Raises `GlimpseZooError` for a model that this attack cannot be run on, and for a budget that its images cannot spend."""
+        size, settings = (model.task.channels, *model.task.image_size), self.settings
+        grey = math.sqrt(math.prod(size)) / 2
+        if settings.norm == "L2" and settings.space == "pixels" and settings.eps > grey:
+            raise GlimpseZooError(
+                f"{self.name}: expected eps of at most {grey:.3g} in L2, which makes any image of {' x '.join(map(str, size))} values "
+                f"plain grey, got {settings.eps:g}{in_255ths(settings.eps)}"
+            )
         if self.attacks_the_exit and (self.exit_rule is None or not self.exit_rule.reads):
             got = "none" if self.exit_rule is None else repr(self.exit_rule.name)
             raise GlimpseZooError(

@@ -68,7 +68,7 @@ def stepped(
 
 
 class PaperPGD(Attack[PaperPGDSettings]):
-    """PGD as Tan, Dong & Ma (BMVC 2021, section 4.3) run it, for comparison with their numbers: it hides gradient and is no measure.
+    """PGD as Tan, Dong & Ma (BMVC 2021, section 4.1.3) run it, for comparison with their numbers: it hides gradient and is no measure.
 
     In units of normalised pixels, (pixel - mean) / std; without random start or clipping to [0, 1], and with the gradients of
     training (`training_gradients`). A step in those units is one of std times its length in pixels, channel by channel.

@@ -18,6 +18,7 @@ import math
 from itertools import pairwise
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -33,7 +34,7 @@ from glimpsezoo.errors import one_line
 from glimpsezoo.noise import Noise
 from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.records import Masking
-from glimpsezoo.statistics import fair_coin_tail
+from glimpsezoo.statistics import fair_coin_tail, paired
 
 Verdict = Literal["ok", "suspect", "unreliable"]
 _ORDER: tuple[Verdict, ...] = ("ok", "suspect", "unreliable")
@@ -47,7 +48,8 @@ FALL_OK, FALL_BAD = 0.1, 0.5
 LEAST_LOSS = 0.01  # nats: below it every image is right by 99 %, and what moves the mean is chance
 # Images that only the black box breaks: a twentieth is what a short white-box attack misses; a one-sided sign test tells it from chance.
 BLACK_OK, BLACK_P = 0.05, 0.05
-# Accuracy that a longer attack takes beyond the reported one: a tenth is the price of a quick attack; a fifth is another result.
+# Accuracy that a longer attack takes beyond the reported one: a tenth is the price of a quick attack; a fifth is another result. The
+# 95 % interval of the difference has to lie above: of 50 images, 8 are no more than a tenth for all that is known.
 WEAK_OK, WEAK_BAD = 0.1, 0.2
 # Images without gradient of the loss: a twentieth can be so confident that float32 has none; half of them leave an attack nothing to do.
 ZERO_OK, ZERO_BAD = 0.05, 0.5
@@ -131,10 +133,17 @@ def _reported(victim: Victim, noise: Noise, settings: MaskingSettings, reported:
     weak = _broken(victim, reported.apply(victim.images, victim.labels, ids, victim.model), eot)
     strong = _ascent(victim, noise, settings, eps, settings.strong_steps)[1] >= 0.5
     only_stronger, only_reported = int((strong & ~weak).sum()), int((weak & ~strong).sum())
-    p, gain = fair_coin_tail(only_reported, only_reported + only_stronger), (only_stronger - only_reported) / len(victim)
-    verdict: Verdict = "ok" if gain <= WEAK_OK else "unreliable" if gain > WEAK_BAD and p < BLACK_P else "suspect"
-    counts = {"only_stronger": only_stronger, "only_reported": only_reported, "p": p}
-    return {"attack": reported.name, "eps": eps, "steps": settings.strong_steps, **counts, "verdict": verdict}
+    counts = {"only_stronger": only_stronger, "only_reported": only_reported, **_gain(only_stronger, only_reported, len(victim))}
+    return {"attack": reported.name, "eps": eps, "steps": settings.strong_steps, **counts}
+
+
+def _gain(only_stronger: int, only_reported: int, n: int) -> dict[str, Any]:
+    """The share of n images that the stronger attack breaks beyond the reported one, with its 95 % interval, and the verdict on it."""
+    alone = np.arange(n)
+    stronger, weaker = alone < only_stronger, (alone >= only_stronger) & (alone < only_stronger + only_reported)
+    pair = paired("stronger", "reported", stronger, weaker, alone)
+    verdict = _rising(pair.low, WEAK_OK, WEAK_BAD)
+    return {"gain": pair.difference, "low": pair.low, "high": pair.high, "verdict": verdict}
 
 
 def _broken(victim: Victim, images: Float[Tensor, "B C H W"], runs: int) -> Bool[Tensor, "B"]:

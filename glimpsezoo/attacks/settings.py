@@ -9,6 +9,8 @@ from glimpsezoo.settings import Settings
 
 LINF_EPS, L2_EPS = 8 / 255, 0.5  # the budgets usual for images in [0, 1] (RobustBench has 8/255 and 0.5 for small images)
 
+LEAST_EPS = 1e-6  # near 1, float32 has 1.7e7 values a unit
+
 Norm = Literal["Linf", "L2"]
 Target = Literal["final", "any-step", "exit"]
 Path = Literal["free", "frozen"]
@@ -24,6 +26,15 @@ def _number(value: Any) -> Any:
         raise ValueError("expected a number or a fraction such as 8/255") from None
 
 
+def in_255ths(value: float) -> str:
+    """The end of an error about a length that looks like one in levels of 8 bits; '' of any other.
+
+    >>> in_255ths(8.0), in_255ths(0.3)
+    (': did you mean 8/255?', '')
+    """
+    return f": did you mean {value:g}/255?" if 1 <= value <= 255 else ""
+
+
 Length = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
 
 
@@ -34,8 +45,9 @@ class AttackSettings(Settings):
     iterations (queries, for a black box). step_size: of one iteration; by default 2.5 eps / steps (Madry et al., 2018). restarts: runs
     from different random starts, of which the best counts. eot: runs of a stochastic model, each with other noise, that a gradient or a
     loss is the mean of. evaluations: how often success is measured, each time with other noise of the model; it changes nothing in the
-    attack. target: the prediction to make wrong: the last one, that of any step, or the one at the exit (which needs an exit rule).
-    path: whether the attacked run chooses its looks, or keeps those of the clean run. seed: of all that is random.
+    attack; by default 5 times for a stochastic model, once for any other. target: the prediction to make wrong: the last one, that of any
+    step, or the one at the exit (which needs an exit rule). path: whether the attacked run chooses its looks, or keeps those of the clean
+    run. seed: of all that is random.
     """
 
     space: ClassVar[str] = "pixels"
@@ -46,7 +58,7 @@ class AttackSettings(Settings):
     step_size: Length | None = None
     restarts: int = Field(1, ge=1)
     eot: int = Field(1, ge=1)
-    evaluations: int = Field(1, ge=1)
+    evaluations: int | None = Field(None, ge=1)
     target: Target = "final"
     path: Path = "free"
     seed: int = Field(0, ge=0, lt=2**32)
@@ -57,6 +69,20 @@ class AttackSettings(Settings):
         if isinstance(values, dict) and values.get("norm", cls.model_fields["norm"].default) == "L2":
             return {"eps": L2_EPS, **values}
         return values
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> "AttackSettings":
+        """In Linf, eps is at most the range of a pixel; for L2, `Attack.check` knows the size of the images."""
+        if self.eps < LEAST_EPS:
+            raise ValueError(f"expected eps of at least {LEAST_EPS:g}, got {self.eps:g}: less is lost in the rounding of float32")
+        if self.norm == "Linf" and self.eps > 1:
+            raise ValueError(f"expected eps of at most 1 in Linf, for values lie in [0, 1], got {self.eps:g}{in_255ths(self.eps)}")
+        if self.step_size is not None and "step_size" in self.model_fields_set and self.step_size > 2 * self.eps:
+            raise ValueError(
+                f"expected a step_size of at most 2 eps ({2 * self.eps:.3g}), which crosses the whole budget, got {self.step_size:g}"
+                f"{in_255ths(self.step_size)}"
+            )
+        return self
 
     @property
     def step(self) -> float:

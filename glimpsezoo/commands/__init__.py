@@ -1,5 +1,6 @@
 """The command line. Importing it loads neither torch nor timm nor datasets: each command imports what it needs when it runs."""
 
+import errno
 import os
 import sys
 import traceback
@@ -10,6 +11,7 @@ from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
 from glimpsezoo.plugins import version_of
 
 _FORESEEN = (GlimpseZooError, click.ClickException)
+_RESUMED = ("run", "train", "pull")  # what keeps what it has finished
 
 
 class _Group(click.Group):
@@ -59,19 +61,34 @@ def main(args: list[str] | None = None) -> None:
 
     What nobody foresaw is one line with exit status 1, too: --debug shows its traceback.
     """
-    debug = "--debug" in (sys.argv[1:] if args is None else args)
+    words = sys.argv[1:] if args is None else args
+    debug = "--debug" in words
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # what fails for good is said in the one line, its retries are not
     try:
         status = cli.main(args=args, prog_name="glimpsezoo", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("glimpsezoo: stopped; the same command goes on from here", err=True)
+        click.echo(f"glimpsezoo: {_stopped(words)}", err=True)
         sys.exit(130)
     except Exception as error:
         if debug:
             traceback.print_exc()
         click.echo(f"glimpsezoo: {_line(error)}", err=True)
-        sys.exit(2 if isinstance(error, _FORESEEN) else 1)
+        sys.exit(2 if isinstance(error, _FORESEEN) or _refused(error) else 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _stopped(words: list[str]) -> str:
+    """What happens next to a command that was stopped."""
+    if next((word for word in words if not word.startswith("-")), None) not in _RESUMED:
+        return "stopped; the same command begins anew"
+    if "--fresh" in words:
+        return "stopped; the same command without --fresh goes on from here, with it everything begins anew"
+    return "stopped; the same command goes on from here"
+
+
+def _refused(error: Exception) -> bool:
+    """Whether it is the system's answer about a file, a folder or the disk."""
+    return isinstance(error, OSError) and (error.filename is not None or error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 def _line(error: Exception) -> str:
@@ -83,4 +100,7 @@ def _line(error: Exception) -> str:
         return " ".join(error.format_message().split())
     if isinstance(error, GlimpseZooError):
         return one_line(error)
+    if isinstance(error, OSError) and _refused(error):
+        place = f" {str(error.filename)!r}" if error.filename else ""
+        return f"expected a file or folder that can be used, got{place or ' one'} ({error.strerror}): see what it is, and who may use it"
     return f"unexpected {type(error).__name__} ({one_line(error):.200}): the same command with --debug shows where"

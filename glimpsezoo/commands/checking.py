@@ -10,8 +10,8 @@ from glimpsezoo.commands import options
 @click.command()
 @click.argument("name")
 @click.option("--data", metavar="NAME", help="Look at some of its calibration images.  [default: made-up images]")
-@options.together(options.settings, options.seed, options.as_json, options.debug)
-def check(name: str, data: str | None, sets: tuple[str, ...], seed: int, as_json: bool, debug: bool) -> int:
+@options.together(options.data_dir, options.settings, options.seed, options.as_json, options.debug)
+def check(name: str, data: str | None, data_dir: str | None, sets: tuple[str, ...], seed: int, as_json: bool, debug: bool) -> int:
     """Check that a model or a card keeps its promises.
 
     A line for every rule of the conformance suite: ok, FAILED, refused (a size, say, that the model does not take) or skipped, with the
@@ -26,7 +26,7 @@ def check(name: str, data: str | None, sets: tuple[str, ...], seed: int, as_json
     from glimpsezoo.workflows.checking import check as findings_of
 
     findings = []
-    for finding in findings_of(name, data, sets, seed=seed):
+    for finding in findings_of(name, data, sets, data_dir=data_dir, seed=seed):
         findings.append(finding)
         if not as_json:
             click.echo(str(finding))

@@ -10,6 +10,8 @@ from glimpsezoo.commands import options
 from glimpsezoo.errors import GlimpseZooError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from glimpsezoo.pages.paper import Reproduction
     from glimpsezoo.workflows.comparing import Compared
 
@@ -37,7 +39,8 @@ def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, a
       glimpsezoo compare --paper mgnet-2021 -o reproduction.md
       glimpsezoo compare --paper runs/train/mgnet.tmnist
 
-    With --paper, a RUN is a paper of 'glimpsezoo list papers' (all of them without one), or a card that is not in the zoo.
+    With --paper, a RUN is a paper of 'glimpsezoo list papers' (all of them without one), or a card that is not in the zoo: it answers for
+    the zoo's card of its name and seed, and stands beside it as another seed.
     """
     if paper:
         _compare_papers(runs, "json" if as_json else form, output)
@@ -45,18 +48,19 @@ def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, a
     if output is not None:
         raise GlimpseZooError("-o is for --paper: redirect what other comparisons print (compare ... > FILE)")
     from glimpsezoo.pages.formats import comma_separated, latex, markdown
-    from glimpsezoo.workflows.comparing import read_runs
+    from glimpsezoo.workflows.comparing import presented, read_runs
 
     compared = read_runs(runs)
     for note in compared.notes:
         options.say(note)
-    if as_json or form == "json":
-        click.echo(_json(compared))
-    elif form == "table":
-        _print(compared)
-    else:
-        writers = {"markdown": markdown, "latex": latex, "csv": lambda entries, pairs: comma_separated(entries)}
-        click.echo(writers[form](compared.entries, compared.pairs), nl=False)
+    with presented():
+        if as_json or form == "json":
+            click.echo(_json(compared))
+        elif form == "table":
+            _print(compared)
+        else:
+            writers = {"markdown": markdown, "latex": latex, "csv": lambda entries, pairs: comma_separated(entries)}
+            click.echo(writers[form](compared.entries, compared.pairs), nl=False)
 
 
 def _compare_papers(names: tuple[str, ...], form: str, output: str | None) -> None:
@@ -80,11 +84,12 @@ def _print_papers(reproductions: "list[Reproduction]") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from glimpsezoo.pages.paper import columns, missing
+    from glimpsezoo.pages.paper import columns, missing, unknown_costs
 
     console = options.stdout()
     for each in reproductions:
         console.print(Text(f"{each.paper.description} ({each.paper.authors})", style="bold"))
+        _print_claims(each, console)
         for table in each.tables:
             title = f"{table.printed.title}: {table.printed.caption}"
             shown = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False, header_style="bold")
@@ -95,9 +100,23 @@ def _print_papers(reproductions: "list[Reproduction]") -> None:
                 shown.add_row(*(Text(column.text(answer)) for column in wanted))
             console.print()
             console.print(shown)
-            for line in [*(f"not run: {reason}" for reason in missing(table)), *table.printed.notes]:
+            reasons = [*(f"not run: {reason}" for reason in missing(table)), *(f"no cost: {reason}" for reason in unknown_costs(table))]
+            for line in [*reasons, *table.printed.notes]:
                 console.print(Text(line, style="dim"))
         console.print()
+
+
+def _print_claims(reproduction: "Reproduction", console: "Console") -> None:
+    """Each claim with its verdict, and the numbers of its test below it."""
+    from rich.text import Text
+
+    for judged in reproduction.claims:
+        console.print()
+        console.print(Text(f"“{judged.claim.quote}” ({judged.claim.place})"))
+        console.print(Text(f"  {judged.verdict()}", style="bold"))
+        for line in (judged.numbers_text(), judged.remarks()):
+            if line:
+                console.print(Text(f"  {line}", style="dim"))
 
 
 def _print(compared: "Compared") -> None:

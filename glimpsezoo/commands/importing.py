@@ -1,6 +1,5 @@
 """`import`: a released checkpoint becomes a card."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,11 @@ def import_(model: str, checkpoint: Path, **given: Any) -> None:
     Example:
       glimpsezoo import mgnet resnet18-4glimpse.ckpt -o cards/mgnet.imagenet100 --data imagenet100
     """
+    from glimpsezoo.reports import run_command
     from glimpsezoo.workflows.importing import import_checkpoint
 
     card = import_checkpoint(model, checkpoint, Path(given["output"]), given["data"], tuple(given["sets"]), force=given["force"])
     click.echo(f"{card.name} -> {card.folder}")
-    click.echo(f"measure it: glimpsezoo run {shlex.quote(str(card.folder))} --data {given['data'] or 'NAME'}")
+    for note in card.config.trained["notes"]:
+        options.say(note)
+    click.echo(f"measure it: {run_command(card, str(card.folder))}")

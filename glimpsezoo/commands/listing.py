@@ -18,7 +18,7 @@ from glimpsezoo.recipes import recipe_names, recipe_title
 from glimpsezoo.reports import evidence
 from glimpsezoo.settings import settings_of
 from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, PaperSpec, Spec, load_string
-from glimpsezoo.tables import interval, macs_text, percent
+from glimpsezoo.tables import cost_text, interval, percent
 
 KINDS: dict[str, type[Spec]] = {
     "models": ModelSpec,
@@ -29,6 +29,7 @@ KINDS: dict[str, type[Spec]] = {
     "importers": ImporterSpec,
     "papers": PaperSpec,
 }
+NAMED = 20  # classes that `show` names
 ALL_KINDS = ("models", "cards", "data", "recipes", "corruptions", "attacks", "exit-rules", "importers", "papers")
 
 
@@ -112,19 +113,23 @@ def _card_row(name: str, folder: Path) -> dict[str, str]:
 
 @click.command()
 @click.argument("name")
-@options.as_json
-@options.debug
-def show(name: str, as_json: bool, debug: bool) -> None:
+@options.together(options.data_dir, options.settings, options.as_json, options.debug)
+def show(name: str, data_dir: str | None, sets: tuple[str, ...], as_json: bool, debug: bool) -> None:
     """Show a model's settings, a data set's card or a trained card.
+
+    A folder or a set of the Hub is opened: its classes, splits and columns are told as a run would read them, and what is left out.
 
     \b
     Examples:
       glimpsezoo show mgnet
       glimpsezoo show digits
       glimpsezoo show mgnet.digits
+      glimpsezoo show folder:photos --set data.test=val
     """
     card = find_card(name)
-    facts = _facts(name) if card is None else card.config.model_dump(mode="json")
+    facts = _facts(name, data_dir, sets) if card is None else card.config.model_dump(mode="json")
+    if (data_dir is not None or sets) and "data" not in facts:
+        raise GlimpseZooError(f"--data-dir and --set expect a data set to show, got {name!r}: leave them out")
     if as_json:
         click.echo(json.dumps(facts, indent=2, default=str))
         return
@@ -135,11 +140,18 @@ def show(name: str, as_json: bool, debug: bool) -> None:
     table.add_column(overflow="fold")
     for key, value in (facts if card is None else _card_facts(card)).items():
         if value not in ("", {}):
-            table.add_row(key, Text(str(value) if not isinstance(value, dict) else _lines(value)))
+            table.add_row(key, Text(_cell(value)))
     console.print(table)
     if settings:
         console.print()
         console.print(_settings_table(settings))
+
+
+def _cell(value: Any) -> str:
+    """A fact as people read it: of a long list its length and its beginning."""
+    if isinstance(value, list):
+        return f"{len(value)}: {', '.join(value[:NAMED])}{', ...' if len(value) > NAMED else ''}"
+    return _lines(value) if isinstance(value, dict) else str(value)
 
 
 def _lines(values: Mapping[str, Any]) -> str:
@@ -166,13 +178,13 @@ def _card_facts(card: Card) -> dict[str, Any]:
         "data": f"{config.data.name} {_assignments(config.data.settings)}".rstrip(),
         "classes": len(config.task.classes),
         "top-1": measured,
-        "MACs": f"{macs_text(result.flops.macs.mean)} an image" if result and result.flops else "",
+        "MACs": f"{cost_text(result, result.flops.macs.mean)} an image" if result and result.flops else "",
         "sha256": config.weights.sha256 if config.weights else "",
         "made by": config.trained.get("command", ""),
     }
 
 
-def _facts(name: str) -> dict[str, Any]:
+def _facts(name: str, data_dir: str | None, sets: tuple[str, ...]) -> dict[str, Any]:
     specs: list[Spec] = [*registry().all(ModelSpec), *registry().all(DatasetSpec)]
     kind = next((type(s) for s in specs if s.name == name or (s.prefix and name.startswith(s.name))), None)
     if kind is None:
@@ -180,7 +192,14 @@ def _facts(name: str) -> dict[str, Any]:
         raise GlimpseZooError(f"expected a model, a data set or a card, got {name!r}: {did_you_mean(name, known)}")
     if kind is ModelSpec:
         return _model_facts(name, registry().find(ModelSpec, name))
-    return _data_facts(name, registry().find(DatasetSpec, name))
+    spec = registry().find(DatasetSpec, name)
+    facts = _data_facts(name, spec)
+    if name == spec.name and (spec.prefix or not (data_dir or sets)):
+        return facts
+    from glimpsezoo.workflows.describing import described
+
+    settings = {key: facts.pop(key) for key in ("about the settings", "settings")}
+    return {**facts, **described(name, data_dir, sets), **settings}
 
 
 def _model_facts(name: str, spec: ModelSpec) -> dict[str, Any]:

@@ -23,7 +23,9 @@ def stdout() -> Console:
 
 
 SEED = click.IntRange(0, 2**32 - 1)
-data = click.option("--data", default="digits", show_default=True, metavar="NAME", help="Data set ('glimpsezoo list data').")
+data = click.option(
+    "--data", metavar="NAME", help="Data set ('glimpsezoo list data').  [default: the card's own; digits for a model without a card]"
+)
 data_dir = click.option("--data-dir", metavar="DIR", help="Read the data from this folder, laid out as on the Hub.")
 settings = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting: KEY, MODEL.KEY or data.KEY.")
 device = click.option("--device", default="auto", show_default=True, metavar="NAME", help="cpu, cuda, mps, or auto.")

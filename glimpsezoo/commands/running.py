@@ -44,10 +44,11 @@ if TYPE_CHECKING:
     options.debug,
 )
 def run(models: tuple[str, ...], **given: Any) -> int:
-    """Measure accuracy, cost and robustness of MODEL... on --data.
+    """Measure accuracy, cost and robustness of models on --data.
 
     Every number is there for every step, for early exits, under corruptions and under attacks. A MODEL is a card (mgnet.digits), a
-    card's folder, or a plugin's model (mgnet), of which the card for --data is taken. Accuracies have 95 % intervals; several models
+    card's folder, or a plugin's model (mgnet), of which the card for --data is taken. A card is measured on the data that it was trained
+    on, in their size and settings; cards of several data need --data. Accuracies have 95 % intervals; several models
     are compared image by image. Finished blocks of 1,000 images are kept: stopped at any time, the same command goes on from there.
 
     The table goes to standard output, the full results to runs/, or --output. Exit status: 0 done, 1 some blocks failed, 2 the
@@ -68,10 +69,13 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     keep_freed_memory()
     work = prepare(_request(models, given))
     options.say(work.summary())
-    for note in work.notes:
+    before = [*work.warnings, *work.said]
+    for note in before:
         options.say(note)
     _follow(work)
     outcome = work.finish()
+    for note in (note for note in work.said if note not in before):
+        options.say(note)
     options.say(outcome.summary)
     if given["as_json"]:
         click.echo(comparison_json(outcome.results, outcome.comparison))

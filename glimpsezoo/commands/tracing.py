@@ -73,6 +73,8 @@ def trace(model: str, more: tuple[str, ...], **given: Any) -> None:
         force=given["force"],
     )
     shown = show(request)
+    if shown.note:
+        options.say(shown.note)
     if given["as_json"]:
         click.echo(json.dumps([_values(traced) for row in shown.rows for traced in row], indent=2))
     else:
@@ -81,6 +83,8 @@ def trace(model: str, more: tuple[str, ...], **given: Any) -> None:
                 click.echo(in_words(traced))
     for note in dict.fromkeys(traced.note for row in shown.rows for traced in row if traced.note):
         options.say(note)
+    if shown.departure:
+        options.say(shown.departure)
     options.say(f"picture in {shown.path}")
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--data", metavar="NAME", help="Data set ('glimpsezoo list data').  [default: digits, or what a recipe's name says]")
 @options.data_dir
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting: KEY, MODEL.KEY, data.KEY or train.KEY.")
-@click.option("--recipe", metavar="FILE", help="A recipe of your own instead of the plugin's.")
+@click.option("--recipe", metavar="FILE", help="A recipe of your own, or the name of one for other data.")
 @options.together(
     options.device,
     click.option("--seed", type=options.SEED, metavar="N", help="Instead of the recipe's."),
@@ -44,7 +44,6 @@ def train(model: str, **given: Any) -> None:
       glimpsezoo train mgnet --data digits --set glimpses=4 --set train.epochs=20 -o my_card
     """
     from glimpsezoo.environment import keep_freed_memory
-    from glimpsezoo.reports import run_command
     from glimpsezoo.workflows.training import TrainingRequest, start_training
 
     request = TrainingRequest(
@@ -63,13 +62,15 @@ def train(model: str, **given: Any) -> None:
     keep_freed_memory()
     run = start_training(request)
     options.say(run.summary)
+    for note in run.notes:
+        options.say(note)
     _follow(run)
     card = run.finish()
     if given["as_json"]:
         click.echo(card.config.model_dump_json(indent=2))
         return
     click.echo(f"{card.name} -> {card.folder}")
-    click.echo(f"measure it: {run_command(card, str(card.folder))}")
+    click.echo(f"measure it: {run.run_command(card)}")
 
 
 def _follow(run: "TrainingWork") -> None:

@@ -9,11 +9,14 @@ from glimpsezoo.corruptions.presets import SEVERITIES
 from glimpsezoo.data.base import DataInfo, ImageData
 from glimpsezoo.data.config import FolderSettings
 from glimpsezoo.data.fingerprint import fingerprint
-from glimpsezoo.data.images import ImageRows, Labels, NaturalImages
+from glimpsezoo.data.images import ImageRows, NaturalImages
+from glimpsezoo.data.labels import Labels
+from glimpsezoo.data.layout import is_hidden, is_image
 from glimpsezoo.data.rows import FolderRows
-from glimpsezoo.data.sources import SUFFIXES
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.specs import Task
+
+_NOT_READ = ("size", "layout", "train", "test", "orientation", "background")  # settings of folders that these have not
 
 
 class CorruptedFolders:
@@ -54,7 +57,7 @@ class CorruptedFolders:
             source=f"folder:{self.path.resolve().name}",
             revision=None,
             fingerprint=fingerprint(
-                rows.digest(), "test", transform, FolderSettings.parse({"channels": channels}, owner="data"), ignore=("size",)
+                rows.digest(), "test", transform, FolderSettings.parse({"channels": channels}, owner="data"), ignore=_NOT_READ
             ),
             split="test",
             transform=transform,
@@ -93,5 +96,5 @@ class CorruptedFolders:
 
     @staticmethod
     def _files(root: Path, label: str) -> tuple[str, ...]:
-        names = sorted(file.name for file in (root / label).iterdir() if file.suffix.lower() in SUFFIXES)
+        names = sorted(file.name for file in (root / label).iterdir() if is_image(file) and not is_hidden(file.name) and not file.is_dir())
         return tuple(f"{label}/{name}" for name in names)

@@ -1,8 +1,9 @@
 """What the harness asks of a data set: examples in [0, 1] pixels by index, with an id, a group and a label."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,22 +22,30 @@ class BadImageError(GlimpseZooError):
 
 
 class Example(NamedTuple):
-    """One image. image: [C, H, W] in [0, 1]. id: unique in its split and the same in every run. group: its source image."""
+    """One image. image: [C, H, W] in [0, 1]. id: unique in its split and the same in every run. group: its source image.
+
+    conversions: what was done to the stored pixels beyond what their file's format asks for, in words.
+    """
 
     image: Tensor
     label: int
     id: int
     group: int
+    conversions: tuple[str, ...] = ()
 
 
 class Batch(NamedTuple):
-    """Examples of one size, stacked. skipped: one line for each bad image that was left out."""
+    """Examples of one size, stacked. skipped: one line for each bad image that was left out.
+
+    conversions: what was done to stored pixels -> of how many images.
+    """
 
     images: Float[Tensor, "B C H W"]
     labels: Int[Tensor, "B"]
     ids: Int[Tensor, "B"]
     groups: Int[Tensor, "B"]
     skipped: tuple[str, ...] = ()
+    conversions: tuple[tuple[str, int], ...] = ()
 
 
 def collate(examples: Iterable[Example | BadImageError], task: Task, on_bad_image: OnBadImage = "fail") -> Batch:
@@ -53,12 +62,32 @@ def collate(examples: Iterable[Example | BadImageError], task: Task, on_bad_imag
     labels, ids, groups = (
         torch.tensor(column, dtype=torch.long) for column in ([e.label for e in good], [e.id for e in good], [e.group for e in good])
     )
-    return Batch(images, labels, ids, groups, tuple(skipped))
+    conversions = Counter(words for example in good for words in example.conversions)
+    return Batch(images, labels, ids, groups, tuple(skipped), tuple(sorted(conversions.items())))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inferred:
+    """What nobody declared of a data set and was found in it. classes: their names, in label order.
+
+    columns: 'image' and 'label' -> their columns, where it has some. splits: ours -> where each comes from, in words. configuration: which
+    of the data set's own it is, where they have names. left_out: why -> how much, and which, of what lies there. notes: what else to know.
+    """
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, str]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    configuration: str | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataInfo:
-    """Identity of one split as it was opened. fingerprint: a hash of the source's content and of every setting that changes pixels."""
+    """Identity of one split as it was opened. fingerprint: a hash of the source's content and of every setting that changes pixels.
+
+    inferred: what had to be found out; None for a data set that declares it all. What is read by it is part of the fingerprint.
+    """
 
     name: str
     source: str
@@ -66,6 +95,7 @@ class DataInfo:
     fingerprint: str
     split: str
     transform: str
+    inferred: Inferred | None = None
 
 
 class ImageData(ABC):

@@ -154,12 +154,13 @@ NATURAL = (
     ),
 )
 
-_OPEN = f"RGB (grey by data.channels=1), resized and centre-cropped to data.size (224 px) in ImageNet's proportion of 256 : 224; {_VARIED}"
+_READ = "RGB (grey by data.channels=1), upright by EXIF (data.orientation), transparency over black (data.background), 8 bits a channel"
+_OPEN = f"{_READ}; resized and centre-cropped to data.size (224 px) in ImageNet's proportion of 256 : 224; {_VARIED}"
 HUB = DatasetSpec(
     name="hf:",
     prefix=True,
     description="Any image-classification set of the Hub: hf:OWNER/NAME[@REVISION].",
-    source="glimpsezoo.data.sources:open_hub",
+    source="glimpsezoo.data.found:open_hub",
     config=f"{_CONFIG}:HubSettings",
     licence="the data set's own",
     homepage="https://huggingface.co/datasets?task_categories=image-classification",
@@ -169,12 +170,13 @@ HUB = DatasetSpec(
 FOLDER = DatasetSpec(
     name="folder:",
     prefix=True,
-    description="Any folder of class folders: folder:PATH, with or without train and test (or val) folders above them.",
-    source="glimpsezoo.data.sources:open_folder",
+    description="Any folder of class folders: folder:PATH, with or without split folders (train, test, val, ...) above them.",
+    source="glimpsezoo.data.found:open_folder",
     config=f"{_CONFIG}:FolderSettings",
     licence="the images' own",
     transform=_OPEN,
     calibration="every tenth training image of each class; where there is no test folder, every fifth of each class is the test split",
+    local=True,
 )
 
 DATASETS: tuple[DatasetSpec, ...] = (DIGITS, *MNIST_FAMILY[:3], JITTERED_MNIST, *MNIST_FAMILY[3:], *NATURAL, HUB, FOLDER)

@@ -11,9 +11,13 @@ from glimpsezoo.specs import DatasetSpec, Task, load_string
 
 
 class DataSettings(Settings):
-    """What every data set's settings have. augmentation: the keys that change training images alone."""
+    """What every data set's settings have.
+
+    augmentation: the keys that change training images alone. access: those that say how the data are read, and change no image.
+    """
 
     augmentation: ClassVar[frozenset[str]] = frozenset()
+    access: ClassVar[frozenset[str]] = frozenset({"streaming"})
 
 
 class SizedSettings(DataSettings):
@@ -95,10 +99,16 @@ class CataloguedImageSettings(AugmentedSettings):
     streaming: bool = Field(False, description="read the Hub's files, or those of --data-dir, without keeping a copy")
 
 
-class FolderSettings(AugmentedSettings):
-    """Any folder of class folders."""
+class OpenSettings(AugmentedSettings):
+    """Any images, of which nothing is known beforehand."""
 
     channels: Literal[1, 3] = Field(3, description="1 for grey, 3 for colour")
+    orientation: Literal["exif", "stored"] = Field(
+        "exif", description="exif turns images upright as their EXIF says; stored leaves them as they are stored"
+    )
+    background: Literal["black", "white", "grey", "ignored"] = Field(
+        "black", description="what transparent pixels are laid over; ignored shows the colours that are stored there"
+    )
 
     @field_validator("channels", mode="before")
     @classmethod
@@ -106,11 +116,21 @@ class FolderSettings(AugmentedSettings):
         return int(channels) if isinstance(channels, str) and channels.isdigit() else channels
 
 
-class HubSettings(FolderSettings):
+class FolderSettings(OpenSettings):
+    """Any folder of class folders."""
+
+    layout: Literal["auto", "classes", "splits"] = Field(
+        "auto", description="whether the folders in PATH are classes or splits; auto finds out, and asks where that is not clear"
+    )
+    train: str | None = Field(None, description="the folder in PATH to train and calibrate on; None finds it")
+    test: str | None = Field(None, description="the folder in PATH to measure; None finds it; that of train holds a part of it out")
+
+
+class HubSettings(OpenSettings):
     """Any image-classification set of the Hub."""
 
     streaming: bool = Field(False, description="read the Hub's files without keeping a copy")
-    subset: str | None = Field(None, description="the Hub's name of the configuration, where there are several")
+    subset: str | None = Field(None, description="the configuration, where the data set has several")
     image: str | None = Field(None, description="the column that holds the image; None finds it")
     label: str | None = Field(None, description="the column that holds the label; None finds it")
     train: str | None = Field(None, description="the Hub's split to train and calibrate on; None finds it")

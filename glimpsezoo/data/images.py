@@ -1,9 +1,7 @@
 """Natural images: decoded, brought to the task's size, and varied for training."""
 
-import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,20 +11,20 @@ from torch import Tensor
 
 from glimpsezoo.data.augment import Augmentation
 from glimpsezoo.data.base import BadImageError, DataInfo, Example, ImageData
+from glimpsezoo.data.labels import Labels
+from glimpsezoo.data.pixels import AS_STORED, Decoded, Decoding, decoded
 from glimpsezoo.data.rows import ParquetRows, Row, Rows
 from glimpsezoo.errors import one_line
 from glimpsezoo.noise import Noise
 from glimpsezoo.specs import Task
 
-MODES = {1: "L", 3: "RGB"}
 
-
-def decode(row: Row, channels: int) -> Image.Image:
+def decode(row: Row, channels: int, decoding: Decoding = AS_STORED) -> Decoded:
     """The image of a row, in grey or RGB. Raises `BadImageError` naming the row, if it cannot be decoded to its last line."""
     if not row.image:
-        raise BadImageError(f"{row.where}: expected an image, got none")
+        raise BadImageError(f"{row.where}: expected an image, got none{row.missing}")
     try:
-        return Image.open(io.BytesIO(row.image)).convert(MODES[channels])
+        return decoded(row.image, channels, decoding)
     except Exception as error:  # Pillow's decoders raise anything from OSError to struct.error
         raise BadImageError(f"{row.where}: expected an image, got one that cannot be decoded ({one_line(error)})") from None
 
@@ -54,43 +52,11 @@ def fitted(image: Image.Image, size: tuple[int, int], crop: float) -> Image.Imag
 
 
 @dataclass(frozen=True)
-class Labels:
-    """How stored labels become numbers. count: how many classes. names: the numbers of labels that are stored as names."""
-
-    count: int
-    names: dict[str, int] = field(default_factory=dict)
-
-    def of(self, stored: Any) -> int:
-        """The label; -1 if it is missing (the Hub's convention too), or any other number outside 0..count-1 if it is wrong."""
-        if isinstance(stored, str):
-            return self.names.get(stored, self.count)
-        if stored is None:
-            return -1
-        return stored if isinstance(stored, int) else self.count
-
-    def numbers_of(self, rows: Rows) -> np.ndarray:
-        """All labels of a source [n]; a missing or wrong one as `of` has it."""
-        import pyarrow as pa
-
-        column = rows.label_column()
-        if pa.types.is_integer(column.type):
-            return np.asarray(column.fill_null(-1), dtype=np.int64)
-        return np.array([self.of(stored) for stored in column.to_pylist()], dtype=np.int64)
-
-    def checked(self, row: Row) -> int:
-        """The row's label. Raises `BadImageError` if it is missing or out of range."""
-        label = self.of(row.label)
-        if 0 <= label < self.count:
-            return label
-        wrong = "a missing label" if label == -1 else f"{row.label!r}"
-        raise BadImageError(f"{row.where}: expected a label in 0..{self.count - 1}, got {wrong}")
-
-
-@dataclass(frozen=True)
 class ImageRows:
-    """Which rows a split has. chosen: [N] their numbers in the source, ascending. crop: see `fitted`.
+    """Which rows a split has. chosen: [N] their numbers in the source, ascending. crop: see `fitted`. decoding: how pixels are read.
 
-    numbers: the labels of all rows of the source, where it tells them before images are read.
+    numbers: the labels of all rows of the source, where it tells them before images are read. every_class: whether each class is to have
+    a row in this split, and not only in the source.
     """
 
     rows: Rows
@@ -98,6 +64,8 @@ class ImageRows:
     labels: Labels
     crop: float
     numbers: np.ndarray | None = None
+    decoding: Decoding = AS_STORED
+    every_class: bool = False
 
 
 class NaturalImages(ImageData):
@@ -121,8 +89,9 @@ class NaturalImages(ImageData):
         numbers = [int(self.source.chosen[place]) for place in places]
         for number, row in zip(numbers, self.source.rows.at(numbers), strict=True):
             try:
-                image = fitted(decode(row, self.task.channels), self.task.image_size, self.source.crop)
-                yield Example(to_tensor(image), self.source.labels.checked(row), number, number)
+                image, conversions = decode(row, self.task.channels, self.source.decoding)
+                pixels = to_tensor(fitted(image, self.task.image_size, self.source.crop))
+                yield Example(pixels, self.source.labels.checked(row), number, number, conversions)
             except BadImageError as bad:
                 yield BadImageError(f"{self.info.name}, {self.info.split} split: {bad}")
 
@@ -137,7 +106,8 @@ class NaturalImages(ImageData):
         numbers = [int(self.source.chosen[place]) for place in places]
         for number, row in zip(numbers, self.source.rows.at(numbers), strict=True):
             try:
-                image = self.augmentation(decode(row, self.task.channels), (self.info.split, number, epoch))
+                image = decode(row, self.task.channels, self.source.decoding).image
+                image = self.augmentation(image, (self.info.split, number, epoch))
                 yield Example(to_tensor(image), self.source.labels.checked(row), number, number)
             except BadImageError as bad:
                 raise BadImageError(f"{self.info.name}, {self.info.split} split: {bad}") from None
@@ -157,8 +127,9 @@ class NaturalImages(ImageData):
         return torch.from_numpy(numbers[self.source.chosen])
 
     def empty_classes(self) -> tuple[str, ...]:
-        """Classes without an image in the source; that one has none in a part of it is no fault of the data."""
+        """Classes without an image in the source; that one has none in a part of it is no fault, unless `every_class`."""
         if self.source.numbers is None:
             return ()
-        present = set(self.source.numbers.tolist())
+        numbers = self.source.numbers[self.source.chosen] if self.source.every_class else self.source.numbers
+        present = set(numbers.tolist())
         return tuple(name for label, name in enumerate(self.task.classes) if label not in present)

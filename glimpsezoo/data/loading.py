@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from glimpsezoo.data.base import Batch, ImageData, OnBadImage, collate
+from glimpsezoo.data.digests import hashed_again
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.specs import DatasetSpec, load_string
 
@@ -23,10 +24,12 @@ def open_data(
     data_dir: Path | None = None,
     *,
     on_bad_image: OnBadImage = "fail",
+    fresh: bool = False,
 ) -> ImageData:
     """Open one split of the data set that `spec` describes.
 
-    name: what the user typed (a prefix spec reads its rest). settings: values for `--set data.KEY`, text or typed.
+    name: what the user typed (a prefix spec reads its rest). settings: values for `--set data.KEY`, text or typed. fresh: hash every file
+    again, even where its digest is known.
     Raises `GlimpseZooError`, one line, for an unknown split or setting, for data that cannot be had and, unless bad images are
     skipped, for a class without an image.
     """
@@ -34,8 +37,9 @@ def open_data(
     if split not in known:
         raise GlimpseZooError(f"expected a split of {name}, got {split!r}: {did_you_mean(split, known)}")
     config = load_string(spec.config).parse(settings, owner="data")
-    data: ImageData = load_string(spec.source)(spec, name, split, config, data_dir)
-    empty = data.empty_classes() if on_bad_image == "fail" else ()
+    with hashed_again(fresh):
+        data: ImageData = load_string(spec.source)(spec, name, split, config, data_dir)
+    empty = data.empty_classes() if on_bad_image == "fail" and len(data) else ()  # without any image, to go on is no way out
     if empty:
         names = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
         raise GlimpseZooError(

@@ -9,9 +9,11 @@ import torch
 
 from glimpsezoo.data import hub
 from glimpsezoo.data.base import BadImageError, DataInfo, ImageData
+from glimpsezoo.data.columns import class_names, find_columns
 from glimpsezoo.data.config import CentredMnistSettings, MnistSettings, NoisyMnistSettings, PlacedMnistSettings, SizedSettings
 from glimpsezoo.data.fingerprint import fingerprint
-from glimpsezoo.data.images import Labels, decode
+from glimpsezoo.data.images import decode
+from glimpsezoo.data.labels import Labels, content_of, labels_by
 from glimpsezoo.data.placed import Distortion, Glyphs, PlacedDigits, Placing, Treatment
 from glimpsezoo.data.rows import Rows
 from glimpsezoo.specs import DatasetSpec
@@ -48,8 +50,11 @@ def open_mnist(spec: DatasetSpec, name: str, split: str, config: MnistSettings, 
     """Open a split of a set in `MNIST_SETS`, from `ylecun/mnist` or from a copy of its Parquet files at or below `data_dir`."""
     assert spec.task is not None
     found = hub.find(REQUEST, data_dir)
-    columns = hub.find_columns(found.features(), "image", "label")
-    rows = hub.open_rows(found, "test" if split == "test" else "train", columns, streaming=config.streaming, shuffled=False)
+    source = hub.source_split(found, "test" if split == "test" else "train")
+    features = found.features(source)
+    columns = find_columns(features, "image", "label")
+    labels = labels_by(class_names(features["label"]), spec.task.classes, name)
+    rows = hub.open_rows(found, source, columns, streaming=config.streaming, shuffled=False)
     part = {"test": range(len(rows)), "calibration": range(VALIDATION), "train": range(VALIDATION, len(rows))}[split]
     known, task = MNIST_SETS[spec.name], spec.task
     placing = Placing(canvas=known.canvas, places=known.places[split], fixed=known.fixed, treatment=known.treatment)
@@ -69,23 +74,27 @@ def open_mnist(spec: DatasetSpec, name: str, split: str, config: MnistSettings, 
         source=f"hf:{REQUEST.repository}",
         revision=found.revision,
         fingerprint=fingerprint(
-            rows.digest(), split, f"{spec.transform} {placing}", config, ignore=_PLACING | (set() if distorted else config.augmentation)
+            content_of(rows, labels),
+            split,
+            f"{spec.transform} {placing}",
+            config,
+            ignore=_PLACING | (set() if distorted else config.augmentation),
         ),
         split=split,
         transform=spec.transform,
     )
-    return PlacedDigits(info, task, read_glyphs(rows, part, f"{name}, {split} split"), placing, distortion if distorted else None)
+    return PlacedDigits(info, task, read_glyphs(rows, part, labels, f"{name}, {split} split"), placing, distortion if distorted else None)
 
 
-def read_glyphs(rows: Rows, part: range, where: str) -> Glyphs:
+def read_glyphs(rows: Rows, part: range, labels: Labels, where: str) -> Glyphs:
     """Decode all digits of a part of MNIST: some 8 MB for its test split. `where` names them in errors."""
-    labels, bad = Labels(10), {}
+    bad = {}
     pixels = np.zeros((len(part), SIDE, SIDE), dtype=np.uint8)
     numbers = np.full(len(part), -1)
     for place, row in enumerate(rows.at(part)):
         try:
             numbers[place] = labels.checked(row)
-            image = decode(row, 1)
+            image = decode(row, 1).image
             if image.size != (SIDE, SIDE):
                 raise BadImageError(f"{row.where}: expected a digit of {SIDE} x {SIDE} px, got {image.width} x {image.height}")
             pixels[place] = np.array(image)

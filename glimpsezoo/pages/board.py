@@ -1,11 +1,11 @@
 """The board: a row a model, at its last look, in columns that name their unit. What tables of any format, and the leaderboard, show."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from glimpsezoo.records import UNCHECKED, Attack, Estimate, Result
-from glimpsezoo.tables import counted, display_name, eps_text, macs_text, with_interval
+from glimpsezoo.tables import cost_text, counted, display_name, eps_text, macs_text, with_interval
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """heading: what it shows and in which unit. words: whether it holds no numbers. higher: whether more is better."""
+    """heading: what it shows and in which unit. words: whether it holds no numbers. higher: whether more is better.
+
+    verdict: whether it is that on an attack, whose column is the one before.
+    """
 
     heading: str
     cell: Callable[[Entry], Cell]
     words: bool = False
     higher: bool = True
+    verdict: bool = False
 
 
 def columns(entries: Sequence[Entry]) -> list[Column]:
-    """The columns that anybody fills. Wherever attacked accuracy is shown, the verdict on the attacks stands beside it."""
+    """The columns that anybody fills. Behind the accuracy under the attack that was judged stands the verdict on it."""
     found = [
         Column("model", lambda entry: Cell(entry.name), words=True),
         Column("data", lambda entry: Cell(entry.data), words=True),
@@ -62,10 +66,10 @@ def columns(entries: Sequence[Entry]) -> list[Column]:
         Column("ECE %", _accuracy("ece"), higher=False),
         Column("corrupted %", lambda entry: _percent(entry.result.corruptions.mean) if entry.result.corruptions else Cell("")),
         Column("mCE %", _mce, higher=False),
-        *(Column(f"{name} %", _attacked(name)) for name in attack_names(entries)),
-        Column("masking", lambda entry: Cell(verdict(entry)), words=True),
+        *_attack_columns(entries),
         Column("anytime mean %", _anytime),
         Column("MACs", _macs, higher=False),
+        Column("MACs without a formula", lambda entry: Cell(", ".join(entry.result.missing)), words=True),
         Column("paper's MACs", _paper_macs, higher=False),
         Column("parameters", lambda entry: Cell(macs_text(entry.result.model.parameters), entry.result.model.parameters), higher=False),
         Column("steps", lambda entry: Cell(str(entry.result.model.steps), entry.result.model.steps), higher=False),
@@ -76,7 +80,8 @@ def columns(entries: Sequence[Entry]) -> list[Column]:
 def attack_name(attack: Attack) -> str:
     """An attack with its budget: accuracies under other budgets do not compare."""
     aimed = "" if attack.target == "final" else f", {attack.target}"
-    return f"{attack.name} {attack.norm} {eps_text(attack.eps)}, {counted(attack.steps, 'step')}{aimed}"
+    looks = ", looks frozen" if attack.path == "frozen" else ""
+    return f"{attack.name} {attack.norm} {eps_text(attack.eps)}, {counted(attack.steps, 'step')}{aimed}{looks}"
 
 
 def attack_names(entries: Sequence[Entry]) -> list[str]:
@@ -84,9 +89,20 @@ def attack_names(entries: Sequence[Entry]) -> list[str]:
 
 
 def verdict(entry: Entry) -> str:
-    """Whether the model's attacked accuracy can be believed; '' where it was not attacked."""
-    result = entry.result
-    return result.masking.verdict if result.masking else UNCHECKED if result.attacks else ""
+    """Whether the model's accuracy under the attack that was judged can be believed; '' where it was not attacked."""
+    judged = entry.result.judged
+    return entry.result.verdict_on(judged) if judged else UNCHECKED if entry.result.attacks else ""
+
+
+def _attack_columns(entries: Sequence[Entry]) -> Iterator[Column]:
+    """Accuracy under every attack; behind those that any verdict is about, the verdicts. Behind the first, if none was judged."""
+    names = attack_names(entries)
+    judged = {attack_name(entry.result.judged) for entry in entries if entry.result.judged} or set(names[:1])
+    for name in names:
+        yield Column(f"{name} %", _attacked(name))
+        if name in judged:
+            heading = "masking" if len(judged) == 1 else f"masking of {name}"
+            yield Column(heading, _judged(name), words=True, verdict=True)
 
 
 def _percent(estimate: Estimate) -> Cell:
@@ -103,10 +119,22 @@ def _accuracy(what: str) -> Callable[[Entry], Cell]:
 
 def _attacked(name: str) -> Callable[[Entry], Cell]:
     def cell(entry: Entry) -> Cell:
-        attack = next((attack for attack in entry.result.attacks if attack_name(attack) == name), None)
+        attack = _named(entry, name)
         return _percent(attack.top1) if attack else Cell("")
 
     return cell
+
+
+def _judged(name: str) -> Callable[[Entry], Cell]:
+    def cell(entry: Entry) -> Cell:
+        attack = _named(entry, name)
+        return Cell(entry.result.verdict_on(attack) if attack else "")
+
+    return cell
+
+
+def _named(entry: Entry, name: str) -> Attack | None:
+    return next((attack for attack in entry.result.attacks if attack_name(attack) == name), None)
 
 
 def _mce(entry: Entry) -> Cell:
@@ -116,12 +144,12 @@ def _mce(entry: Entry) -> Cell:
 
 def _anytime(entry: Entry) -> Cell:
     found = entry.result.anytime
-    return Cell(f"{100 * found.area:.1f}", 100 * found.area) if found and len(found.curve) > 1 else Cell("")
+    return Cell(f"{100 * found.area:.1f}", 100 * found.area) if found and len(found.exits) > 1 else Cell("")
 
 
 def _macs(entry: Entry) -> Cell:
     macs = mean_macs(entry.result)
-    return Cell("") if macs is None else Cell(macs_text(macs), macs)
+    return Cell("") if macs is None else Cell(cost_text(entry.result, macs), macs)
 
 
 def mean_macs(result: Result) -> float | None:
@@ -133,4 +161,4 @@ def mean_macs(result: Result) -> float | None:
 
 def _paper_macs(entry: Entry) -> Cell:
     found = entry.result.flops.paper_macs if entry.result.flops else None
-    return Cell(macs_text(found.value), found.value) if found else Cell("")
+    return Cell(cost_text(entry.result, found.value), found.value) if found else Cell("")

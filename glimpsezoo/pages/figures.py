@@ -11,7 +11,7 @@ from glimpsezoo.pages.board import Entry, attack_name
 from glimpsezoo.pages.plots import Axis, Line, Point, plot, with_legend
 from glimpsezoo.pictures.scene import Scene, beside, series
 from glimpsezoo.records import Attack, Corruptions, Estimate, Result
-from glimpsezoo.tables import counted, display_name, eps_text, macs_text, with_interval
+from glimpsezoo.tables import cost_text, counted, display_name, eps_text, with_interval
 
 MOST_POINTS = 200  # of a training curve
 ACCURACY = "top-1 %"
@@ -41,13 +41,13 @@ def accuracy_against_macs(entries: Sequence[Entry]) -> Iterator[Figure]:
         for entry in (entry for entry in entries if entry.data == data):
             name, result = entry.name, entry.result
             if result.accuracy:
-                points = [_point(f"{name}, step {step.step}", step.macs, step.top1) for step in result.accuracy.steps]
-                lines.append(Line(name, colour[name], tuple(points)))
-            if result.anytime and len(result.anytime.curve) > 1:
-                curve = sorted(result.anytime.curve, key=lambda each: each.macs_mean)
+                points = [_point(result, f"{name}, step {step.step}", step.macs, step.top1) for step in result.accuracy.steps]
+                lines.append(Line(f"{name}{_bound(result)}", colour[name], tuple(points)))
+            if result.anytime and len(result.anytime.exits) > 1:
+                curve = sorted(result.anytime.exits, key=lambda each: each.macs_mean)
                 tips = [(f"{name}, {each.rule} {each.threshold:.3g}, {each.steps_mean:.2f} steps", each) for each in curve]
-                points = [_point(tip, each.macs_mean, each.top1) for tip, each in tips]
-                lines.append(Line(f"{name}, early exits", colour[name], tuple(points), dashed=True))
+                points = [_point(result, tip, each.macs_mean, each.top1) for tip, each in tips]
+                lines.append(Line(f"{name}, early exits{_bound(result)}", colour[name], tuple(points), dashed=True))
         if lines:
             yield Figure(f"Accuracy against cost, {data}", tuple(lines), _macs(lines), Axis(ACCURACY), "Bars are 95 % intervals.")
 
@@ -72,11 +72,16 @@ def _by_budget(what: str, entries: Sequence[Entry], section: Callable[[Result], 
             if found is None:
                 continue
             known = zip(_costs(entry.result), found.by_step, strict=False)  # without costs, there is no point
-            points = tuple(_point(f"{entry.name}, step {k}", macs, each) for k, (macs, each) in enumerate(known, start=1))
+            points = tuple(_point(entry.result, f"{entry.name}, step {k}", macs, each) for k, (macs, each) in enumerate(known, start=1))
             mark = f" (masking: {entry.result.verdict_on(found)})" if isinstance(found, Attack) else ""
-            lines.append(Line(f"{entry.name}{mark}", colour[entry.name], points))
+            lines.append(Line(f"{entry.name}{mark}{_bound(entry.result)}", colour[entry.name], points))
         if lines:
             yield Figure(f"Accuracy {what}, {data}", tuple(lines), _macs(lines), Axis(ACCURACY, low=0), "Cost of the clean run.")
+
+
+def _bound(result: Result) -> str:
+    """The mark of a line whose place on the axis of costs is not known."""
+    return ", MACs at least" if result.at_least else ""
 
 
 def _costs(result: Result) -> list[float]:
@@ -168,8 +173,10 @@ def _thinned(values: Sequence[tuple[int, object]]) -> tuple[Point, ...]:
     return tuple(good[::-stride][::-1])
 
 
-def _point(what: str, macs: float, top1: Estimate) -> Point:
-    return Point(macs, 100 * top1.value, 100 * top1.low, 100 * top1.high, f"{what}: {with_interval(top1)} % at {macs_text(macs)} MACs")
+def _point(result: Result, what: str, macs: float, top1: Estimate) -> Point:
+    return Point(
+        macs, 100 * top1.value, 100 * top1.low, 100 * top1.high, f"{what}: {with_interval(top1)} % at {cost_text(result, macs)} MACs"
+    )
 
 
 def _macs(lines: Sequence[Line]) -> Axis:

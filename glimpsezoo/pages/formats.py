@@ -76,5 +76,5 @@ def _latex_row(cells: Iterable[str]) -> str:
 def pair_texts(entries: Sequence[Entry], pairs: Sequence[Pair]) -> list[str]:
     """A sentence for every pair, each first-named model against the later ones."""
     names = [entry.name for entry in entries]
-    macs = {entry.name: mean_macs(entry.result) for entry in entries}
+    macs = {entry.name: None if entry.result.at_least else mean_macs(entry.result) for entry in entries}
     return [pair_text(pair, macs[pair.a], macs[pair.b]) for pair in pairs if names.index(pair.a) < names.index(pair.b)]

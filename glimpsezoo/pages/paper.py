@@ -7,43 +7,64 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from glimpsezoo.pages.claims import HEADINGS, RULES, JudgedClaim, claim_cells, left_out_lines
 from glimpsezoo.pages.plots import Axis, Line, Point, plot, with_legend
-from glimpsezoo.papers import PrintedRow, PrintedTable
+from glimpsezoo.papers import LeftOut, PrintedRow, PrintedTable
 from glimpsezoo.pictures.scene import Scene, series
 from glimpsezoo.records import Estimate
 from glimpsezoo.specs import PaperSpec
+from glimpsezoo.statistics import Effect
 from glimpsezoo.tables import interval, macs_text, percent
 
-INTRODUCTION = """\
+INTRODUCTION = f"""\
 # Reproduction
 
-Every table of the papers whose models are in the zoo, with the printed numbers and ours. Written by
+What the papers whose models are in the zoo claim and print, with our tests and numbers beside it. Written by
 
 ```
 glimpsezoo compare --paper benchmarks/cards/* -o docs/REPRODUCTION.md
 ```
 
-from the evidence of the cards (`result.json`, whole test splits); a test holds it against them. The cards are those of `zoo_cards`, and of
-`benchmarks/cards`, whose weights are too large for this repository: they have all but those. *Reached*: ours is no worse than the
-printed number; *within the interval*: it is worse, but not beyond our 95 % interval; *short by*: so many points beyond it. The models are
-the papers', the trainings often are not: each recipe says what is not as printed, and these words compare numbers, not methods. *-*: a
-row that is no model of the zoo. Costs: "ours" counts by the paper's convention, for
-models without a card too, and "MACs that ran" is what the harness measured.
+from the evidence of the cards (`result.json` and `rows.parquet`, whole test splits); a test holds it against them. The cards are those of
+`zoo_cards`, and of `benchmarks/cards`: some whose weights are too large for this repository, and other seeds (`CARD.seed-N`) of cards that
+have theirs; they have all but the weights.
+
+## How to read it
+
+Claims come first, each with its test:
+
+{RULES}
+Tables have every printed row. *Better*: the printed number lies outside our 95 % interval, on the worse side. *Within the interval*: it
+lies inside. *Short by*: outside on the better side, so many points from our value. A row is reached if it is one of the first two *and* its
+cost is no dearer than printed (by more than 2 %); a speed-up or a cost that is not reached is named with the verdict. *Far better*: the
+whole interval has less than half the printed error. That is no success: it says that our inputs or our training are not the paper's. Of
+shares of images there is no better or worse, so they are *off by* so many points. With several seeds, the number is that of the zoo's card,
+and *seeds* tells their range.
+
+The models are the papers', the trainings often are not: *trained* tells the epochs of every stage, those of the cards that it started from
+first, and what is not as printed; the recipes say more. These words compare numbers, not methods. *-*: a row that is no model of the zoo.
+Costs: "ours" counts by the paper's convention, for models without a card too, and "MACs that ran" is what the harness measured.
 """
-NUMBERS = {"top-1": "top-1 %", "error": "error %", "corrupted": "corrupted %", "attacked": "attacked %"}
+NUMBERS = {"top-1": "top-1 %", "error": "error %", "corrupted": "corrupted %", "attacked": "attacked %", "share": "share %"}
+FAR = 0.5  # of the printed error: less than that is no success any more
+DEARER = 1.02  # times the printed cost, which is rounded
 
 
 @dataclass(frozen=True)
 class Answer:
     """What the zoo has beside a printed row.
 
-    ours: its number, a share in [0, 1]. cost: in the unit of the printed one, by the paper's convention. measured: MACs of what ran, an
+    ours: its number, a share in [0, 1]. seeds: that of every training of the card, `ours` among them. epochs, training: how long it was
+    trained, and how otherwise than printed. cost: in the unit of the printed one, by the paper's convention. measured: MACs of what ran, an
     image. locations: where images were looked at beyond the first look, on average. masking: the verdict on attacked accuracy. data: what
-    `ours` was measured on. missing: why there is no number.
+    `ours` was measured on. missing: why there is no number. unknown_cost: why there is no cost.
     """
 
     row: PrintedRow
     ours: Estimate | None = None
+    seeds: tuple[Estimate, ...] = ()
+    epochs: str = ""
+    training: str = ""
     cost: float | None = None
     measured: float | None = None
     parameters: int | None = None
@@ -51,18 +72,35 @@ class Answer:
     masking: str = ""
     data: str = ""
     missing: str = ""
+    unknown_cost: str = ""
 
     def verdict(self, table: PrintedTable) -> str:
-        """Whether the printed number is reached: 'reached', 'within the interval' or 'short by' so many points; '' without both."""
+        """Where the printed number lies to our interval, and whether its cost is reached; '' without both numbers."""
         printed = self.row.printed
         if self.ours is None or not isinstance(printed, float):
             return ""
-        better = (printed - 100 * self.ours.value) * (1 if table.number == "error" else -1)
-        if better > -1e-9:  # 1.2 is no worse than 1.2, whatever floating point makes of it
-            return "reached"
-        if 100 * self.ours.low <= printed <= 100 * self.ours.high:
+        word = self._word(table, self.ours, printed)
+        dear = self._too_dear(table)
+        return f"{word}, but {dear}" if dear and not word.startswith("short") else word
+
+    def _word(self, table: PrintedTable, ours: Estimate, printed: float) -> str:
+        low, high, off = 100 * ours.low, 100 * ours.high, f"{abs(100 * ours.value - printed):.2f}"
+        if low - 1e-9 <= printed <= high + 1e-9:  # 1.2 is within 1.2, whatever floating point makes of it
             return "within the interval"
-        return f"short by {abs(100 * self.ours.value - printed):.2f}"
+        if table.number == "share":
+            return f"off by {off}"
+        errors = (printed, high) if table.number == "error" else (100 - printed, 100 - low)
+        if (high < printed) != (table.number == "error"):
+            return f"short by {off}"
+        return "far better" if errors[1] < FAR * errors[0] else "better"
+
+    def _too_dear(self, table: PrintedTable) -> str:
+        """What was not reached of the printed cost; '' if it was."""
+        if self.row.cost is None or self.cost is None or self.row.module is not None:
+            return ""
+        if table.speed_up_over:
+            return f"a speed-up of {self.cost:.2f} for {self.row.cost:g}" if self.cost * DEARER < self.row.cost else ""
+        return f"{macs_text(self.cost)} for {macs_text(self.row.cost)}" if self.cost > DEARER * self.row.cost else ""
 
 
 @dataclass(frozen=True)
@@ -73,10 +111,12 @@ class AnsweredTable:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A paper's tables, answered."""
+    """A paper's tables and claims, answered, and what it prints beside them."""
 
     paper: PaperSpec
     tables: tuple[AnsweredTable, ...]
+    claims: tuple[JudgedClaim, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,6 +134,7 @@ def columns(table: AnsweredTable) -> list[Column]:
         Column("method", lambda answer: answer.row.method, words=True),
         Column(f"{number}, printed", lambda answer: _printed(answer.row.printed)),
         Column(f"{number}, ours (95 %)", _ours),
+        Column("seeds", _seeds, words=True),
         Column("masking", lambda answer: answer.masking, words=True),
         Column("", lambda answer: answer.verdict(printed), words=True),
         Column("parameters, printed", lambda answer: _count(answer.row.parameters)),
@@ -104,6 +145,7 @@ def columns(table: AnsweredTable) -> list[Column]:
         Column("locations, printed", lambda answer: "" if answer.row.locations is None else f"{answer.row.locations:g}"),
         Column("locations, ours", lambda answer: "" if answer.locations is None else f"{answer.locations:.2f}"),
         Column("card", lambda answer: answer.row.card or "", words=True),
+        Column("trained", lambda answer: _trained(table, answer), words=True),
     ]
     return [column for column in found if any(column.text(answer) for answer in table.answers)]
 
@@ -116,6 +158,24 @@ def _ours(answer: Answer) -> str:
     if answer.ours is None:
         return "not run" if answer.missing and answer.row.card else "-" if answer.missing else ""
     return ", ".join(filter(None, (f"{percent(answer.ours, 2)} ({interval(answer.ours, 2)})", answer.row.note)))
+
+
+def _seeds(answer: Answer) -> str:
+    """How many trainings there are, and between what their numbers lie."""
+    if len(answer.seeds) < 2:
+        return ""
+    values = [100 * each.value for each in answer.seeds]
+    return f"{len(values)} seeds: {min(values):.2f} to {max(values):.2f}"
+
+
+def _trained(table: AnsweredTable, answer: Answer) -> str:
+    """Told once for each card of a table."""
+    if answer.ours is None:
+        return ""
+    if next(each for each in table.answers if each.row.card == answer.row.card) is not answer:
+        return "as above"
+    epochs = answer.epochs if "steps" in answer.epochs or not answer.epochs else f"{answer.epochs} epochs"
+    return "; ".join(filter(None, (epochs, answer.training)))
 
 
 def _count(number: int | None) -> str:
@@ -176,14 +236,26 @@ def missing(table: AnsweredTable) -> list[str]:
     return list(dict.fromkeys(answer.missing for answer in table.answers if answer.missing and answer.row.card))
 
 
+def unknown_costs(table: AnsweredTable) -> list[str]:
+    """Why rows have no cost and no speed-up, each reason once."""
+    return list(dict.fromkeys(answer.unknown_cost for answer in table.answers if answer.unknown_cost))
+
+
 def markdown(reproductions: Sequence[Reproduction], folder: str) -> str:
-    """All tables, with lines below each for what was not run and why. folder: where the files of `plots` lie, seen from the text."""
+    """All claims and tables, with lines below each table for what was not run and why.
+
+    folder: where the files of `plots` lie, seen from the text.
+    """
     return "\n".join([INTRODUCTION, *(line for each in reproductions for line in _paper(each, folder))])
 
 
 def _paper(reproduction: Reproduction, folder: str) -> Iterator[str]:
     spec = reproduction.paper
     yield from (f"## {spec.description}", "", f"{spec.authors}{f', <{spec.url}>' if spec.url else ''}.", "")
+    if reproduction.claims:
+        yield from ("### Claims", "", _row(list(HEADINGS)), _row(["---"] * len(HEADINGS)))
+        yield from (_row(claim_cells(each)) for each in reproduction.claims)
+        yield ""
     for table in reproduction.tables:
         shown = columns(table)
         yield from (f"### {table.printed.title}: {table.printed.caption}", "")
@@ -194,43 +266,74 @@ def _paper(reproduction: Reproduction, folder: str) -> Iterator[str]:
         yield ""
         for reason in missing(table):
             yield from (f"Not run: {reason}.", "")
+        for reason in unknown_costs(table):
+            yield from (f"No cost: {reason}.", "")
         yield from (line for note in table.printed.notes for line in (f"Note: {note}.", ""))
         for name, scene in _plot(reproduction, table).items():
             yield from (f"![{scene.title}: {scene.description}]({folder}/{name})", "")
+    yield from left_out_lines(reproduction.left_out)
 
 
 def as_rows(reproductions: Sequence[Reproduction]) -> list[dict[str, Any]]:
-    """A flat record for every row: shares in [0, 1], costs in MACs or as speed-ups, null for what is not there."""
-    return [
-        {
-            "paper": each.paper.name,
-            "table": table.printed.title,
-            "method": answer.row.method,
-            "number": table.printed.number,
-            "printed": answer.row.printed / 100 if isinstance(answer.row.printed, float) else answer.row.printed,
-            "ours": answer.ours.value if answer.ours else None,
-            "low": answer.ours.low if answer.ours else None,
-            "high": answer.ours.high if answer.ours else None,
-            "images": answer.ours.n if answer.ours else None,
-            "masking": answer.masking or None,
-            "verdict": answer.verdict(table.printed),
-            "cost": "speed-up" if table.printed.speed_up_over else "MACs",
-            "cost_printed": answer.row.cost,
-            "cost_ours": answer.cost,
-            "macs_measured": answer.measured,
-            "parameters_printed": answer.row.parameters,
-            "parameters_ours": answer.parameters,
-            "locations_printed": answer.row.locations,
-            "locations_ours": answer.locations,
-            "card": answer.row.card,
-            "note": answer.row.note or None,
-            "data": answer.data,
-            "missing": answer.missing,
-        }
-        for each in reproductions
-        for table in each.tables
-        for answer in table.answers
-    ]
+    """A flat record for every row, then for every claim: shares in [0, 1], costs in MACs or as speed-ups, null for what is not there.
+
+    A claim's table is 'claims', its method the quotation, and `ours` the effect: a difference of accuracies or a ratio of costs.
+    """
+    rows = [_record(each, table, answer) for each in reproductions for table in each.tables for answer in table.answers]
+    claims = [_claim_record(each, claim) for each in reproductions for claim in each.claims]
+    return rows + [dict.fromkeys(rows[0]) | claim for claim in claims]
+
+
+def _record(reproduction: Reproduction, table: AnsweredTable, answer: Answer) -> dict[str, Any]:
+    return {
+        "paper": reproduction.paper.name,
+        "table": table.printed.title,
+        "method": answer.row.method,
+        "number": table.printed.number,
+        "printed": answer.row.printed / 100 if isinstance(answer.row.printed, float) else answer.row.printed,
+        **_numbers(answer.ours),
+        "p": None,
+        "images": answer.ours.n if answer.ours else None,
+        "seeds": [each.value for each in answer.seeds],
+        "masking": answer.masking or None,
+        "verdict": answer.verdict(table.printed),
+        "cost": "speed-up" if table.printed.speed_up_over else "MACs",
+        "cost_printed": answer.row.cost,
+        "cost_ours": answer.cost,
+        "macs_measured": answer.measured,
+        "parameters_printed": answer.row.parameters,
+        "parameters_ours": answer.parameters,
+        "locations_printed": answer.row.locations,
+        "locations_ours": answer.locations,
+        "card": answer.row.card,
+        "epochs": answer.epochs or None,
+        "training": answer.training or None,
+        "note": answer.row.note or None,
+        "data": answer.data,
+        "missing": answer.missing,
+    }
+
+
+def _claim_record(reproduction: Reproduction, judged: JudgedClaim) -> dict[str, Any]:
+    return {
+        "paper": reproduction.paper.name,
+        "table": "claims",
+        "method": judged.claim.quote,
+        "number": judged.claim.test,
+        "printed": judged.claim.printed or None,
+        **_numbers(judged.effect),
+        "p": judged.effect.p if judged.effect else None,
+        "images": judged.images,
+        "seeds": [each.value for _, each in judged.seeds],
+        "verdict": judged.verdict(),
+        "note": judged.claim.note or None,
+        "data": judged.data,
+        "missing": judged.missing,
+    }
+
+
+def _numbers(found: Estimate | Effect | None) -> dict[str, float | None]:
+    return {"ours": found.value, "low": found.low, "high": found.high} if found else {"ours": None, "low": None, "high": None}
 
 
 def as_json(reproductions: Sequence[Reproduction]) -> str:

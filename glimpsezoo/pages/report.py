@@ -13,7 +13,7 @@ from glimpsezoo.pages.plots import Line, plot, swatch
 from glimpsezoo.pictures.svg import svg_part
 from glimpsezoo.pictures.traced import Traced
 from glimpsezoo.records import Estimate, Pair
-from glimpsezoo.tables import attack_text, counted, eps_text, footnote, macs_text, with_interval
+from glimpsezoo.tables import at_least_text, attack_text, counted, eps_text, footnotes, macs_text, with_interval
 
 FEW = 6  # paired tests that are shown at once
 LARGEST = 2_900_000  # bytes of a page: below 3 MB
@@ -126,7 +126,7 @@ def _board_cell(column: Column, entry: Entry, *, first: bool) -> Html:
     cell = column.cell(entry)
     number, bracket, rest = cell.text.partition(" (")
     said: str = cell.text
-    if column.heading == "masking":
+    if column.verdict:
         said = element("span", cell.text, class_=f"verdict {cell.text.replace(' ', '-')}")
     elif bracket and not column.words:  # an interval stands below its number
         said = join(number, " ", element("span", f"({rest}", class_="beside"))
@@ -135,7 +135,8 @@ def _board_cell(column: Column, entry: Entry, *, first: bool) -> Html:
 
 
 def _board_notes(entries: Sequence[Entry]) -> Iterator[str]:
-    yield from dict.fromkeys(footnote(entry.result) for entry in entries)
+    yield from footnotes([entry.renamed for entry in entries])
+    yield from (f"{at_least_text(entry.renamed)}." for entry in entries if entry.result.at_least)
     doubted = [entry.name for entry in entries if verdict(entry) not in {"", "ok"}]
     if doubted:
         yield f"Masking doubts the attacked accuracy, or was not looked for: {', '.join(doubted)}."
@@ -203,7 +204,7 @@ def _heat(value: float | None, estimate: Estimate | None = None) -> Html:
 def _attacks(entries: Sequence[Entry]) -> Html:
     rows = [
         [entry.name, attack.name, f"{attack.norm} {eps_text(attack.eps)}", with_interval(attack.top1), with_interval(attack.clean.top1),
-         entry.result.verdict_on(attack), attack_text(attack)]
+         entry.result.verdict_on(attack), attack_text(attack, at_least=entry.result.at_least)]
         for entry in entries for attack in entry.result.attacks
     ]  # fmt: skip
     if not rows:
@@ -233,6 +234,7 @@ def _environment(entry: Entry) -> Html:
         "packages": ", ".join([f"python {env.python}", *(f"{name} {version}" for name, version in env.packages.items())]),
         "commit": env.commit or "installed from a wheel",
         "not counted as MACs": ", ".join(result.flops.uncounted) if result.flops else "",
+        "MACs are lower bounds for": ", ".join(result.missing),
     }
     listed = [element("li", element("strong", f"{key}: "), value) for key, value in facts.items() if value]
     return element("details", element("summary", entry.name), element("pre", result.run.command), element("ul", *listed))

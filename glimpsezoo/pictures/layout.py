@@ -46,7 +46,8 @@ def in_words(traced: Traced) -> str:
         count = len(look.glimpses)
         said.append(f"step {look.step}: {count} region{'' if count == 1 else 's'}, {look.prediction} {look.confidence:.1%}{mark}")
     label = f"label {traced.label}; " if traced.label is not None else ""
-    return f"{traced.image}, {traced.condition}: {label}{'; '.join(said)}; {traced.exit}, {macs_text(traced.macs)} MACs."
+    macs = macs_text(traced.macs, at_least=traced.at_least)
+    return f"{traced.image}, {traced.condition}: {label}{'; '.join(said)}; {traced.exit}, {macs} MACs."
 
 
 def _heading(traced: Traced, width: float) -> Iterator[Shape]:
@@ -114,7 +115,7 @@ def _predictions(traced: Traced, x: float) -> Iterator[Shape]:
         yield Box(x=x, y=y + 35, width=COLUMN * look.confidence, height=6, fill=colour, step=look.step, tip=tip)
     y, last = HEAD + ROW * len(traced.looks), traced.looks[-1].step
     yield Words(x=x, y=y + 12, text=fitting(traced.exit, COLUMN, 12), size=12, step=last)
-    yield Words(x=x, y=y + 28, text=f"{macs_text(traced.macs)} MACs", fill="muted", step=last)
+    yield Words(x=x, y=y + 28, text=f"{macs_text(traced.macs, at_least=traced.at_least)} MACs", fill="muted", step=last)
 
 
 def _tree(traced: Traced, top: float) -> list[Shape]:

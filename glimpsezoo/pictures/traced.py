@@ -72,7 +72,8 @@ class Viewing:
 class Traced:
     """What a model did with an image. pixels: the image that it was shown. label: its class's name. steps: the budget.
 
-    rule: the exit rule in words, '' without one. macs: of what ran. note: what a reader must know of the condition.
+    rule: the exit rule in words, '' without one. macs: of what ran. note: what a reader must know of the condition. at_least: whether the
+    MACs are a lower bound.
     """
 
     model: str
@@ -85,6 +86,7 @@ class Traced:
     rule: str
     macs: int
     note: str = ""
+    at_least: bool = False
 
     @property
     def exit(self) -> str:
@@ -102,7 +104,7 @@ def trace_image(viewing: Viewing, subject: Subject) -> Traced:
     """
     model, device = viewing.model, viewing.model.device
     before, ids = subject.image[None].to(device), torch.tensor([subject.id], device=device)
-    noise = Noise.of(viewing.seed, ids)
+    noise, meter = Noise.of(viewing.seed, ids), Meter(model)
     with evaluating(model):
         label, note = subject.label, ""
         if label is None and isinstance(viewing.condition, Attack):
@@ -117,7 +119,7 @@ def trace_image(viewing: Viewing, subject: Subject) -> Traced:
                 exit_rule=viewing.exit_rule,
                 choose=viewing.condition.choices(before, noise, model),
                 noise=noise,
-                record=Record(every_step=True, states=True, meter=Meter(model)),
+                record=Record(every_step=True, states=True, meter=meter),
             )
             looks = _looks(model, images, noise, trace, subject.label)
     assert trace.macs is not None
@@ -135,6 +137,7 @@ def trace_image(viewing: Viewing, subject: Subject) -> Traced:
         else "",
         macs=int(sum(trace.macs.stopped_at(trace.steps, classify_every_step=trace.rule_reads).values())),
         note=note,
+        at_least=bool(meter.missing),
     )
 
 

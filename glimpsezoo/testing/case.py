@@ -4,24 +4,26 @@ import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from glimpsezoo.cards import Card
-from glimpsezoo.driver import Record, Trace, rollout
+from glimpsezoo.driver import Record, rollout
 from glimpsezoo.exits import ExitRule
 from glimpsezoo.noise import Noise
 from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.specs import Task
+from glimpsezoo.testing.rounding import Tolerance, tolerance
+from glimpsezoo.testing.runs import Run
 
 Numbers = Mapping[str, Any]
 Status = Literal["ok", "failed", "refused", "skipped"]
 IMAGES = 8  # enough for images to differ in what is done to them; every rule runs some rollouts of them
-TOLERANCE = 1e-5  # of logits, as a share of the largest one; of regions, in [-1, 1]
 
 
 class Outcome(NamedTuple):
@@ -75,69 +77,6 @@ def _text(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A rollout as two of them are compared: by image, whatever the order and the company it was in.
-
-    image: [n] each image's number in the case, ascending. logits: [n, T, classes] by step. last_step: [n].
-    places: of each step [N, 5], one row a region: the image's number, level, x, y, scale; ordered by image.
-    """
-
-    image: Int[Tensor, "n"]
-    logits: Float[Tensor, "n T classes"]
-    last_step: Int[Tensor, "n"]
-    places: tuple[Tensor, ...]  # N differs from step to step
-
-    @classmethod
-    def of(cls, trace: Trace, numbers: Int[Tensor, "n"], *, every_step: bool) -> "Run":
-        """numbers: of the trace's images, in its order. every_step: whether each step was classified, or only the last."""
-        order = numbers.argsort()
-        logits = trace.logits_by_step() if every_step else trace.logits[:, None]
-        return cls(numbers[order], logits[order], trace.last_step[order], tuple(_places(look, numbers) for look in trace.looks))
-
-    def only(self, numbers: Int[Tensor, "m"]) -> "Run":
-        """Of these images alone."""
-        mine = torch.isin(self.image, numbers)
-        places = tuple(rows[torch.isin(rows[:, 0].long(), numbers)] for rows in self.places)
-        return Run(self.image[mine], self.logits[mine], self.last_step[mine], tuple(rows for rows in places if len(rows)))
-
-    def differ(self, other: "Run") -> dict[str, float | int]:
-        """logits: the largest difference as a share of the largest logit. looks: how many were at other places, or taken by one alone."""
-        return {"logits differ by": difference(self.logits, other.logits), "looks elsewhere": int(self.elsewhere(other).sum())}
-
-    def elsewhere(self, other: "Run") -> Int[Tensor, "n"]:
-        """How many looks of each image were at other places than those of `other`."""
-        steps = max(len(self.places), len(other.places))
-        mine, theirs = (run.places + (run.logits.new_zeros(0, 5),) * (steps - len(run.places)) for run in (self, other))
-        counts = [
-            sum(not _same(a[a[:, 0] == number], b[b[:, 0] == number]) for a, b in zip(mine, theirs, strict=True))
-            for number in self.image.tolist()
-        ]
-        return torch.tensor(counts, device=self.image.device)
-
-
-def _places(look: Any, numbers: Tensor) -> Tensor:
-    regions = look.decision.regions
-    image = numbers[look.rows][regions.image]
-    columns = [image[:, None], regions.level[:, None], regions.centre, regions.scale[:, None]]
-    return torch.cat([column.double() for column in columns], 1)[image.argsort(stable=True)].detach()
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(((a - b).abs() <= TOLERANCE).all())
-
-
-def difference(one: Tensor, other: Tensor) -> float:
-    """The largest difference of two tensors as a share of the largest absolute value; infinite where shapes or NaNs differ."""
-    if one.shape != other.shape:
-        return math.inf
-    one, other = one.double(), other.double()
-    same: Bool[Tensor, "*s"] = (one == other) | (one.isnan() & other.isnan())
-    gap = torch.where(same, 0.0, (one - other).abs()).nan_to_num(math.inf, math.inf)
-    largest = torch.cat([one.flatten(), other.flatten()]).nan_to_num(0, 0, 0).abs().max().item() if one.numel() else 0.0
-    return gap.max().item() / (largest or 1.0) if gap.numel() else 0.0
-
-
-@dataclass(frozen=True)
 class Case:
     """A model, in eval mode, with images [B, C, H, W] of its task, and the card that it was loaded from, if any."""
 
@@ -179,9 +118,25 @@ class Case:
         model = type(self.model)(self.model.config, task).to(self.model.device).eval()
         return Case(model, made_images(task, len(self.images)).to(self.images) if task != self.model.task else self.images)
 
+    @cached_property
+    def tolerance(self) -> Tolerance:
+        """What rounding may change of the case's runs. Raises whatever a model raises that does not run in double precision."""
+        return tolerance(self.model, self.images, self.noise())
+
+    @cached_property
     def doubled(self) -> "Case":
         """In double precision."""
         return replace(self, model=deepcopy(self.model).double(), images=self.images.double())
+
+    @cached_property
+    def exact(self) -> "Case | None":
+        """In double precision, if everything is computed in it."""
+        twin = self.doubled
+        try:
+            logits = rollout(deepcopy(twin.model), twin.images, noise=twin.noise()).logits
+        except Exception:  # a plugin's model may fail in any way; what is wrong is for the rule float64 to say
+            return None
+        return twin if logits.dtype == torch.float64 else None
 
 
 def made_images(task: Task, count: int = IMAGES) -> Float[Tensor, "{count} C H W"]:

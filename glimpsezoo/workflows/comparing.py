@@ -1,14 +1,15 @@
 """Results that were measured earlier, from folders and cards: read, told apart by name, and tested against each other image by image."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from glimpsezoo.cards import CONFIG, LOG, RESULT, ROWS, Card, find_card, training_log
+from glimpsezoo.cards import CONFIG, LOG, RESULT, ROWS, Card, card_with_weights, find_card, training_log
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.pages.board import Entry
 from glimpsezoo.records import Comparison, Data, Pair, Result
@@ -50,10 +51,31 @@ def read_runs(names: Sequence[str]) -> Compared:
     """
     if not names:
         raise GlimpseZooError("expected a run or a card, got none: name folders in runs/, or cards ('glimpsezoo list cards')")
-    folders = dict.fromkeys(folder.resolve() for name in names for folder in _folders(name))
+    others = [name for name in names if _holds_no_run(Path(name))]
+    if len(others) == len(set(names)):
+        others = []  # then there is something wrong with each
+    folders = dict.fromkeys(folder.resolve() for name in names if name not in others for folder in _folders(name))
     measured = _told_apart([_read(folder) for folder in folders])
     comparisons, notes = _tested(measured)
-    return Compared(tuple(measured), tuple(comparisons), tuple(notes))
+    left_out = [f"left out, for there is no {RESULT} in it: {', '.join(others)}"] if others else []
+    return Compared(tuple(measured), tuple(comparisons), (*left_out, *notes))
+
+
+def _holds_no_run(path: Path) -> bool:
+    """Whether a path is there and is neither a run nor a card: what a pattern such as runs/* takes in with the runs (runs/train)."""
+    if path.name == RESULT or (path / CONFIG).is_file() or (path / RESULT).is_file():
+        return False
+    return path.exists() and not any(path.glob(f"*/{RESULT}"))
+
+
+@contextmanager
+def presented() -> Iterator[None]:
+    """What cannot be drawn or written of a result that somebody changed, as one line. Raises `GlimpseZooError`."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, ValueError) as error:
+        why = f"{type(error).__name__}: {one_line(error):.100}"
+        raise GlimpseZooError(f"expected the values that a run writes, got a {RESULT} with others ({why}): measure it again") from error
 
 
 def _folders(name: str) -> list[Path]:
@@ -68,7 +90,10 @@ def _folders(name: str) -> list[Path]:
         return found
     card = find_card(name)
     if card is None:
-        raise GlimpseZooError(f"expected a folder with {RESULT}, or a card, got {name!r}, which has none: measure it ('glimpsezoo run')")
+        raise GlimpseZooError(
+            f"expected a folder with {RESULT}, or a card, got {name!r}, which has none: measure it by 'glimpsezoo run', and name the "
+            "folder of its results"
+        )
     if not (card.folder / RESULT).is_file():
         raise GlimpseZooError(f"expected a measured card, got {name!r} without {RESULT}: glimpsezoo run {name} --update-card")
     return [card.folder]
@@ -85,34 +110,36 @@ def _read(folder: Path) -> Measured:
     if (folder / CONFIG).is_file() and evidence(Card.read(folder)) is None:
         raise GlimpseZooError(f"the {RESULT} of card {folder.name!r} is not of its weights: measure it again with --update-card")
     unit = read_rows(folder / ROWS)
-    return Measured(Entry(result.model.name, result, _training(folder, result)), folder, unit.rows if unit else None)
+    title = result.model.name
+    if (folder / CONFIG).is_file():
+        card = find_card(str(folder))
+        title = card.called if card else title
+    return Measured(Entry(title, result, _training(folder, result)), folder, unit.rows if unit else None)
 
 
 def _training(folder: Path, result: Result) -> tuple[dict[str, Any], ...]:
     """The training log of the result's card: beside the result, or in the card of that name that has the weights that were measured."""
     used = result.model.checkpoint
     if not (folder / LOG).is_file() and used is not None:
-        card = card_of(result)
-        folder = card.folder if card else folder
+        with suppress(GlimpseZooError):
+            folder = card_of(result).folder
     return training_log(folder)
 
 
-def card_of(result: Result) -> Card | None:
-    """The card on this machine that was measured; None if it is not there, or has other weights now."""
+def card_of(result: Result) -> Card:
+    """The card on this machine that has the very weights which were measured. Raises `GlimpseZooError` if there is none."""
     used = result.model.checkpoint
-    if used is None or used.uri.startswith("hf-hub:"):
-        return None
-    try:
-        card = find_card(used.uri)
-    except GlimpseZooError:
-        return None
-    return card if card and card.config.weights and card.config.weights.sha256 == used.sha256 else None
+    if used is None:
+        raise GlimpseZooError("it was measured untrained")
+    where = f"{used.uri}@{used.revision}" if used.revision else used.uri
+    return card_with_weights([where, result.model.name], used.sha256)
 
 
 def _told_apart(measured: list[Measured]) -> list[Measured]:
-    """With unique names: behind those that are alike stands the data set, else the run, else the folder, else a number."""
+    """With unique names: behind those that are alike stands the data set, else the weights, the run, the folder, else a number."""
     extras: list[Callable[[Measured], str]] = [
         lambda each: each.entry.data,
+        lambda each: f"weights {used.sha256[:8]}" if (used := each.entry.result.model.checkpoint) else "untrained",
         lambda each: f"run {each.entry.result.run.id}",
         lambda each: "/".join(each.folder.parts[-2:]),
     ]

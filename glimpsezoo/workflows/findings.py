@@ -8,18 +8,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from glimpsezoo.anytime import area, equal_accuracy, point
+from glimpsezoo.anytime import Outcome, area, equal_accuracy, point, stops
 from glimpsezoo.attacks.base import Attack
 from glimpsezoo.corruptions.mce import ALEXNET, alexnet_applies, mce
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation import Evaluation
-from glimpsezoo.exits import ExitRule, Fixed
+from glimpsezoo.exits import ExitRule
 from glimpsezoo.plugins import registry
 from glimpsezoo.protocol import GlimpseModel
-from glimpsezoo.records import Anytime, AnytimePoint, Corruptions, Failure, Masking, Mce, Result, Speed, Units
+from glimpsezoo.records import Anytime, Corruptions, EqualAccuracy, Failure, Masking, Mce, Result, Speed, Units
 from glimpsezoo.records import Attack as AttackSection
 from glimpsezoo.robustness import Table, attack_section, common_ids, corruptions_section, errors_by_severity, rows_at
-from glimpsezoo.sections import failures
+from glimpsezoo.sections import failures, missing_operations
 from glimpsezoo.specs import CorruptionSpec
 from glimpsezoo.store import Rows
 
@@ -29,8 +29,7 @@ class Findings:
     """All that was measured of one model, by the keys of what was planned.
 
     benchmark: the names of the benchmark's corruptions. implementations, preset: of those that were measured. published: their images
-    come from folders, and have ids of their own. measures: which section
-    an evaluation is for.
+    come from folders, and have ids of their own. measures: which section an evaluation is for. notes: what was left out, and why.
     """
 
     name: str
@@ -45,6 +44,7 @@ class Findings:
     attacks: list[Attack] = field(default_factory=list)
     masking: Masking | None = None
     speed: Speed | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def feed_forward(self) -> bool:
@@ -61,6 +61,11 @@ class Findings:
         return Units(done=sum(each.done for each in found), reused=sum(each.reused for each in found))
 
     @property
+    def missing(self) -> tuple[str, ...]:
+        """Operations that ran, may hold products and have no formula: with any of them, MACs are lower bounds."""
+        return missing_operations([unit for found in self.evaluations.values() for unit in found.measured])
+
+    @property
     def errors(self) -> tuple[Failure, ...]:
         return tuple(entry for key, found in self.evaluations.items() for entry in failures(self.measures[key], found.failed))
 
@@ -70,13 +75,33 @@ class Findings:
         return found.rows if found is not None and len(found.rows) else None
 
     def anytime(self, baseline: "Findings | None") -> Anytime | None:
-        """The curve of all exit rules and of the whole run. baseline: the feed-forward model that its cost is compared with."""
+        """The curve of all exit rules, of stops at a fixed step and of the whole run; its area is that of the exits and the whole run.
+
+        baseline: the feed-forward model that its cost is compared with.
+        """
         whole = self.rows("clean")
         if whole is None:
             return None
         found = [(rule, self.rows(("exit", rule.parameters["threshold"]))) for rule in self.rules]
-        curve = [*(point(rule, rows) for rule, rows in found if rows is not None), point(Fixed(), whole)]
-        return Anytime(curve=tuple(curve), area=area(curve), calibrated_on="calibration", equal_accuracy=_equal(curve, baseline))
+        exits = [(rule, rows) for rule, rows in found if rows is not None]
+        *early, last = stops(whole)
+        points = [point(rule, rows) for rule, rows in exits]
+        outcomes = [Outcome.of(rows) for _, rows in exits] + Outcome.stopped(whole)
+        return Anytime(
+            curve=(*points, *early, last),
+            area=area([*points, last]),
+            calibrated_on="calibration",
+            equal_accuracy=self._equal(outcomes, baseline) if baseline else None,
+        )
+
+    def _equal(self, curve: Sequence[Outcome], baseline: "Findings") -> EqualAccuracy | None:
+        """No ratio of costs where either is only a lower bound."""
+        rows = baseline.rows("clean")
+        if rows is None:
+            return None
+        if missing := sorted({*self.missing, *baseline.missing}):
+            return EqualAccuracy(baseline=baseline.name, macs_ratio=None, missing=tuple(missing))
+        return equal_accuracy(curve, baseline.name, Outcome.of(rows))
 
     def corruption_table(self) -> Table:
         """Rows under every corruption and severity that was measured."""
@@ -89,7 +114,7 @@ class Findings:
     def corruptions_section(self, reference: "tuple[str, Mapping[str, float]] | None") -> Corruptions | None:
         """reference: the name of the baseline of mCE, and its mean error under each corruption."""
         table, clean = self.corruption_table(), self.rows("clean")
-        if not table or clean is None:
+        if not table or clean is None or not self._shared(table):
             return None
         errors, value = errors_by_severity(table), None
         if reference and all(name in errors and reference[1].get(name, 0) > 0 for name in self.benchmark):
@@ -97,25 +122,25 @@ class Findings:
         section = corruptions_section(table, None if self.published else clean, self.benchmark)
         return section.model_copy(update={"implementation": ", ".join(self.implementations), "preset": self.preset, "mce": value})
 
+    def _shared(self, table: Table) -> bool:
+        """Whether any image was measured under all conditions; none may be where other blocks of each failed."""
+        conditions = [rows for found in table.values() for rows in found.values()]
+        return len(common_ids([*conditions, *([] if self.published else [self.clean.rows])])) > 0
+
     def attack_sections(self) -> tuple[AttackSection, ...]:
         sections = []
         for place, attack in enumerate(self.attacks):
             rule = attack.exit_rule if attack.attacks_the_exit else None
-            runs = [self.rows(("attack", place, run)) for run in range(attack.settings.evaluations)]
+            runs = [self.rows(("attack", place, run)) for run in range(attack.evaluations)]
             clean = self.rows(("exit-clean", rule.parameters["threshold"]) if rule else "clean")
             whole = [rows for rows in runs if rows is not None]
             if clean is None or len(whole) < len(runs):
                 continue  # the errors say why
             ids = common_ids([clean, *whole])
+            if not len(ids):
+                continue  # of each, other blocks failed: the errors say which
             sections.append(attack_section(attack, [rows_at(rows, ids) for rows in whole], rows_at(clean, ids), self.model))
         return tuple(sections)
-
-
-def _equal(curve: Sequence[AnytimePoint], baseline: Findings | None):
-    rows = baseline.rows("clean") if baseline else None
-    if baseline is None or rows is None:
-        return None
-    return equal_accuracy(curve, baseline.name, float(rows.hits[:, -1].mean()), float(rows.macs.mean()))
 
 
 def feed_forward_baseline(findings: Sequence[Findings], of: Findings) -> Findings | None:

@@ -1,13 +1,15 @@
 """From a released checkpoint to a card."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from glimpsezoo.cards import CONFIG, Card, CardConfig, CardData, CardTask, misfits, write_card
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.cards import CONFIG, UNKNOWN, Card, CardConfig, CardData, CardTask, misfits, write_card
+from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.plugins import registry
 from glimpsezoo.reports import write_card_readme
-from glimpsezoo.resolve import Assignments, data_spec
+from glimpsezoo.resolve import Assignments, data_spec, public_name
 from glimpsezoo.specs import ImporterSpec, ModelSpec, Task, load_string
 from glimpsezoo.workflows.output import command_line, unwritable
 
@@ -28,7 +30,9 @@ def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | No
     given = Assignments.parse(sets, [model], scopes=())
     schema = load_string(spec.config)
     given.check_all_declared({model: schema.model_fields})
-    settings, task, tensors, notes = convert(checkpoint, given.of_model([model], schema.model_fields))
+    own = {spec.prefix_key: model.removeprefix(spec.name)} if spec.prefix else {}
+    with _understood(checkpoint, model):
+        settings, task, tensors, notes = convert(checkpoint, {**given.of_model([model], schema.model_fields), **own})
     if data:
         task = _named_classes(task, data)
     built = load_string(spec.model)(settings, task)
@@ -45,7 +49,7 @@ def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | No
         plugin=spec.provenance.distribution,
         config=settings.model_dump(mode="json"),
         task=CardTask.model_validate(vars(task)),
-        data=CardData(name=data or "unknown"),
+        data=CardData(name=public_name(data) if data else UNKNOWN),
         weights=None,
         license="unknown",
         trained={"imported_from": checkpoint.name, "command": command_line(), "notes": notes},
@@ -58,6 +62,20 @@ def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | No
     return card
 
 
+@contextmanager
+def _understood(checkpoint: Path, model: str) -> Iterator[None]:
+    """Whatever an importer of a plugin makes of a file that it did not foresee, as one line. Raises `GlimpseZooError`."""
+    try:
+        yield
+    except GlimpseZooError:
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {one_line(error):.120}"
+        raise GlimpseZooError(
+            f"expected a checkpoint of {model}, got {checkpoint.name!r}, which its importer cannot read ({why}): give another"
+        ) from error
+
+
 def _named_classes(task: Task, data: str) -> Task:
     """The task with the class names of `data`, whose number must be the checkpoint's."""
     declared = data_spec(data).task
@@ -66,5 +84,9 @@ def _named_classes(task: Task, data: str) -> Task:
     if len(declared.classes) != len(task.classes):
         raise GlimpseZooError(
             f"the checkpoint tells {len(task.classes)} classes apart, got --data {data} with {len(declared.classes)}: name its own data"
+        )
+    if declared.channels != task.channels:
+        raise GlimpseZooError(
+            f"the checkpoint takes images of {task.channels} channel(s), got --data {data} with {declared.channels}: name its own data"
         )
     return replace(task, classes=declared.classes)

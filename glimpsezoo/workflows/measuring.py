@@ -2,7 +2,7 @@
 
 import contextlib
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,29 +11,32 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from glimpsezoo.anytime import Calibration, calibrate
+from glimpsezoo.anytime import Calibration, NoCalibrationError, calibrate
 from glimpsezoo.attacks.base import Attack
 from glimpsezoo.attacks.masking import masking
-from glimpsezoo.cards import RESULT, ROWS, file_name
+from glimpsezoo.cards import RESULT, ROWS, file_name, remember_place
 from glimpsezoo.corruptions.published import CorruptedFolders
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import Held, limited
 from glimpsezoo.data.loading import batches
+from glimpsezoo.data.opening import told
 from glimpsezoo.driver import rollout
 from glimpsezoo.environment import environment_section
-from glimpsezoo.errors import counted
+from glimpsezoo.errors import GlimpseZooError, counted
 from glimpsezoo.evaluation import Job, evaluate, evaluating, identity_of, unit_ids
 from glimpsezoo.exits import ExitRule, ThresholdRule
 from glimpsezoo.files import write_whole
 from glimpsezoo.measures import Measures
+from glimpsezoo.own_data import DataChoice, trained_on
 from glimpsezoo.plugins import registry
 from glimpsezoo.protocol import GlimpseModel
-from glimpsezoo.records import Checkpoint, Comparison, Flops, Masking, Result, Run, Units
+from glimpsezoo.records import Checkpoint, Comparison, Data, Flops, Masking, Result, Run, TrainedOn, Units, departure
 from glimpsezoo.reports import write_card_readme
 from glimpsezoo.resolve import ModelChoice
 from glimpsezoo.sections import (
     accuracy_section,
     compare,
+    converted,
     data_section,
     declared_data_section,
     flops_of,
@@ -44,7 +47,7 @@ from glimpsezoo.specs import CorruptionSpec, ExitRuleSpec, Task, load_string
 from glimpsezoo.speed import seconds_of, speed_section
 from glimpsezoo.store import Unit, UnitStore, unit_id, weights_hash, write_rows
 from glimpsezoo.workflows.findings import Findings, feed_forward_baseline, mce_reference
-from glimpsezoo.workflows.output import command_line
+from glimpsezoo.workflows.output import command_line, output_to
 from glimpsezoo.workflows.planning import (
     Planned,
     Subjects,
@@ -54,10 +57,13 @@ from glimpsezoo.workflows.planning import (
     clean_plan,
     comparable,
     corruption_plan,
+    made_with,
     rule_for_attacks,
     verdict_passes,
+    without_thresholds,
 )
 from glimpsezoo.workflows.requests import Outcome, RunRequest
+from glimpsezoo.workflows.updating import evidence_of
 
 COMPARISON = "comparison.json"
 MASKED = 50  # images that the verdict on attacks comes from
@@ -68,12 +74,14 @@ OnProgress = Callable[[str, float], None]  # what runs, and the forward passes o
 class RunWork:
     """A run that is ready: `measure`, then `finish`.
 
-    names, choices, models: in the order of the command. data: None where only declared sizes are needed. few: what corruptions and
-    attacks are measured on. calibration: what thresholds are found on; None where nothing asks for them. store: where units are kept.
+    chosen: which data, by name. names, choices, models: in the order of the command. data: None where only declared sizes are needed.
+    few: what corruptions and attacks are measured on. calibration: what thresholds are found on; None where nothing asks for them.
+    store: where units are kept.
     """
 
     request: RunRequest
     measures: Measures
+    chosen: DataChoice
     names: list[str]
     choices: list[ModelChoice]
     models: list[GlimpseModel[Any]]
@@ -102,13 +110,38 @@ class RunWork:
         models = [f"{name} ({change})" if change else name for name, change in zip(self.names, changed, strict=True)]
         what = f"{', '.join(self.measures.texts)} of {', '.join(models)}"
         if self.data is None:
-            return f"{what}: on images of noise, as {self.request.data} declares them"
+            return f"{what}: on images of noise, as {self.chosen.shown} declares them{self._departures()}"
         images = f"{len(self.data):,} images a model"
         if self.few is not None and len(self.few) < len(self.data) and (self.measures.corruptions or self.measures.attacks):
             images += f" ({len(self.few):,} of them for corruptions and attacks)"
         seconds, reused = self._estimate()
-        text = f"{what} on {self.request.data} {self.request.split}: {images}, about {max(1, round(seconds))} s"
-        return text + (f" ({counted(reused, 'block')} measured already)" if reused else "")
+        text = f"{what} on {self.chosen.shown} {self.request.split}: {images}, about {max(1, round(seconds))} s"
+        text += (f" ({counted(reused, 'block')} measured already)" if reused else "") + self._departures()
+        own = self.store.folder.parent == self.folder
+        return text + (f"; finished blocks are kept in {self.store.folder}, for runs/ cannot be written here" if own else "")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know who chose other images than a model was trained on."""
+        about = self._data_section(0)
+        sizes = [(name, trained.image_size) for name, trained in zip(self.names, map(_trained_on, self.choices), strict=True) if trained]
+        return [
+            f"warning: {name} was never trained at {about.image_size[0]} x {about.image_size[1]} px: parts of it may be as they were "
+            "before training, and its cost is not the one that it was trained for"
+            for name, size in sizes
+            if size != about.image_size
+        ]
+
+    def _departures(self) -> str:
+        """Which models were trained on other data than these."""
+        about = self._data_section(0)
+        found = [departure(name, trained, about) for name, trained in zip(self.names, map(_trained_on, self.choices), strict=True)]
+        return "".join(f"; {text}" for text in found if text)
+
+    def _data_section(self, skipped: int, conversions: Mapping[str, int] | None = None) -> Data:
+        if self.data is None:
+            return declared_data_section(self.chosen.shown, self.task, self.chosen.recorded)
+        return data_section(self.data, skipped=skipped, conversions=conversions, settings=self.chosen.recorded)
 
     @cached_property
     def plan(self) -> list[Planned]:
@@ -117,7 +150,7 @@ class RunWork:
             return []
         subjects = Subjects(self.models, self.names, self.data, self.few, self.request.seed, self.published)
         plan = list(clean_plan(subjects))
-        calibrated = {index: self._calibrate(index) for index, model in enumerate(self.models) if model.steps > 1 and self.calibration}
+        calibrated = self._calibrated()
         for index, calibration in calibrated.items() if "anytime" in self.measures.sections else ():
             self.findings[index].rules = self._rules(calibration)
             plan += anytime_plan(subjects, index, self.findings[index].rules)
@@ -125,20 +158,46 @@ class RunWork:
         plan += corrupted
         for found in self.findings:
             found.published = self.published is not None
-            found.implementations, found.preset = _made_with(corrupted, self.published)
+            found.implementations, found.preset = made_with(corrupted, self.published)
         for index, found in enumerate(self.findings):
-            rule = None
-            if self.measures.attacks and index in calibrated:
-                rule = rule_for_attacks(calibrated[index], self._chosen(calibrated[index]))
-            attacks = [built_attack(wanted, found.name, self.models[index], rule) for wanted in self.measures.attacks]
-            found.attacks = [attack for attack in attacks if attack is not None]
+            found.attacks = self._attacks(found, calibrated.get(index))
             plan += attack_plan(subjects, index, found.attacks)
         return plan
 
-    def _calibrate(self, index: int) -> Calibration:
-        assert self.calibration is not None
-        model, bad = self.models[index].to(self.request.device), self.request.on_bad_image
-        return calibrate(model, self.calibration, self.rule, seed=self.request.seed, on_bad_image=bad)
+    def _calibrated(self) -> dict[int, Calibration]:
+        """How calibration images fare in the models that can exit, by their places; nothing where there is no image, which a note says."""
+        if self.calibration is None:
+            return {}
+        seed, bad = self.request.seed, self.request.on_bad_image
+        models = {index: model.to(self.request.device) for index, model in enumerate(self.models) if model.steps > 1}
+        try:
+            return {index: calibrate(model, self.calibration, self.rule, seed=seed, on_bad_image=bad) for index, model in models.items()}
+        except NoCalibrationError as error:
+            self.notes.append(without_thresholds(self.measures, error))
+            return {}
+
+    def _attacks(self, found: Findings, calibrated: Calibration | None) -> list[Attack]:
+        """The attacks that suit a model. One that does not is noted. Raises `GlimpseZooError` if the user named it."""
+        rule, chosen = None, self.measures.anytime.threshold
+        if self.measures.attacks and calibrated is not None:
+            rule = rule_for_attacks(calibrated, self._chosen(calibrated))
+        elif chosen is not None and found.model.steps > 1:
+            rule = self.rule(chosen)
+        attacks = []
+        for wanted in self.measures.attacks:
+            try:
+                attacks.append(built_attack(wanted, found.name, found.model, rule))
+            except GlimpseZooError as error:
+                if wanted.named:
+                    raise
+                found.notes.append(f"{error.args[0].partition(': leave ')[0]}: not measured")
+        return attacks
+
+    @property
+    def said(self) -> list[str]:
+        """What was found out of the data, and all that was left out by now, and why."""
+        inferred = told(self.data) if self.data is not None else None
+        return [*([inferred] if inferred else []), *self.notes, *(note for found in self.findings for note in found.notes)]
 
     def _rules(self, found: Calibration) -> list[ExitRule]:
         """The rule at every threshold of the curve, the user's own among them."""
@@ -179,7 +238,7 @@ class RunWork:
 
     def _look_closer(self, found: Findings, report: Callable[[str], None]) -> None:
         """What is no evaluation of the whole data: whether attacks can be believed, and speed."""
-        if found.attacks and self.few is not None:
+        if _reported(found) and self.few is not None:
             report(f"{found.name}: can its attacks be believed?")
             found.masking = self._masking(found, limited(self.few, MASKED), self._verdict_id(found))
         if "speed" in self.measures.sections and self.data is not None:
@@ -196,13 +255,16 @@ class RunWork:
         identity = {**identity_of(Job(found.model, found.name, data), self.request.seed), "masking": [settings, attack]}
         return unit_id(identity, 0, len(data))
 
-    def _masking(self, found: Findings, data: ImageData, name: str) -> Masking:
-        """The verdict on attacks. name: under which it is kept."""
+    def _masking(self, found: Findings, data: ImageData, name: str) -> Masking | None:
+        """The verdict on attacks; None, and a note, where no image can be read. name: under which it is kept."""
         known = None if self.request.fresh else self.store.read_finding(name)
         if known is not None:
             with contextlib.suppress(ValidationError):  # a damaged file is found again
                 return Masking.model_validate_json(known)
         batch = next(iter(batches(data, 0, len(data), len(data), 0, on_bad_image=self.request.on_bad_image)))
+        if not len(batch.ids):
+            found.notes.append(f"{found.name}: no verdict on its attacks, for none of {len(data)} images that would tell it can be read")
+            return None
         device = self.request.device
         with evaluating(found.model):
             images, labels, ids = (tensor.to(device) for tensor in (batch.images, batch.labels, batch.ids))
@@ -226,7 +288,7 @@ class RunWork:
     def _verdict_seconds(self, index: int) -> float:
         """How long the verdict on a model's attacks should take, if it is not known."""
         found = self.findings[index]
-        if not found.attacks or self.few is None:
+        if _reported(found) is None or self.few is None:
             return 0.0
         passes = verdict_passes(self.measures.masking, found.model, _reported(found))
         return min(MASKED, len(self.few)) * passes * self._cost[index]
@@ -238,23 +300,35 @@ class RunWork:
             ids = unit_ids(planned.job, planned.seed)
             finished = 0 if self.request.fresh else sum(self.store.has(unit) for unit in ids)
             reused += finished
-            seconds += self._seconds(planned) * (1 - finished / len(ids))
+            seconds += self._seconds(planned) * (1 - finished / max(1, len(ids)))
         for index, found in enumerate(self.findings):
-            if found.attacks and (self.request.fresh or self.store.read_finding(self._verdict_id(found)) is None):
+            if _reported(found) and (self.request.fresh or self.store.read_finding(self._verdict_id(found)) is None):
                 seconds += self._verdict_seconds(index)
         return seconds, reused
 
     def finish(self) -> Outcome:
         """Write every result, and comparison.json where several models were measured for accuracy."""
+        comparison = self._comparison()
         results = [self._result(index) for index in range(len(self.models))]
         for index, result in enumerate(results):
             self._write(index, result)
-        comparison = None
-        if len(results) > 1 and all(result.accuracy for result in results):
-            rows = {found.name: found.clean.rows for found in self.findings}
-            comparison = Comparison(run=self.request.id, data=self.request.data, pairs=compare(rows))
-            write_whole(self.folder / COMPARISON, comparison.to_json().encode())
+        if comparison is not None:
+            with output_to(self.folder):
+                write_whole(self.folder / COMPARISON, comparison.to_json().encode())
         return Outcome(tuple(results), comparison, f"{_done(results)}; results in {self.folder}")
+
+    def _comparison(self) -> Comparison | None:
+        """Paired tests between the models, where several were measured for accuracy."""
+        if len(self.models) == 1 or self.data is None or "accuracy" not in self.measures.sections:
+            return None
+        rows = {found.name: found.clean.rows for found in self.findings}
+        if not all(map(len, rows.values())):
+            return None  # the errors say why
+        try:
+            return Comparison(run=self.request.id, data=self.chosen.shown, pairs=compare(rows))
+        except GlimpseZooError as error:  # of each, other blocks failed
+            self.notes.append(f"no paired test: {error}")
+            return None
 
     def _result(self, index: int) -> Result:
         found, choice = self.findings[index], self.choices[index]
@@ -263,23 +337,23 @@ class RunWork:
         sections = self._counted(found) if self.data is None else self._sections(found)
         return Result(
             run=self._run(found.units, failed=bool(errors)),
-            model=model_section(found.model, found.name, choice.spec.provenance, self._checkpoint(index)),
+            model=model_section(found.model, found.name, choice.spec.provenance, self._checkpoint(index), _trained_on(choice)),
             environment=environment_section(self.request.device),
             errors=errors,
+            notes=(*self.notes, *found.notes),
             **sections,
         )
 
     def _counted(self, found: Findings) -> dict[str, Any]:
         """Costs without data."""
         flops: Flops = flops_of(found.model.to(self.request.device), config=self.request.config)
-        return {"flops": flops, "data": declared_data_section(self.request.data, self.task)}
+        return {"flops": flops, "missing": flops.missing, "data": self._data_section(0)}
 
     def _sections(self, found: Findings) -> dict[str, Any]:
         asked, rows = self.measures.sections, found.rows("clean")
         skipped = sum(len(measured.skipped) for measured in found.clean.measured)
-        assert self.data is not None
         return {
-            "data": data_section(self.data, skipped=skipped),
+            "data": self._data_section(skipped, converted(found.clean.measured)),
             "accuracy": accuracy_section(rows) if rows is not None and "accuracy" in asked else None,
             "flops": flops_section(rows, found.clean.measured) if rows is not None and "flops" in asked else None,
             "anytime": found.anytime(feed_forward_baseline(self.findings, found)) if "anytime" in asked else None,
@@ -287,24 +361,29 @@ class RunWork:
             "attacks": found.attack_sections(),
             "masking": found.masking,
             "speed": found.speed,
+            "missing": found.missing,
         }
 
     def _write(self, index: int, result: Result) -> None:
         """Write the result and its rows, and into the card too where that was asked for and nothing failed."""
-        places = [self.folder / file_name(self.names[index])]
-        card = self.choices[index].card
+        folders, card = [file_name(name) for name in self.names], self.choices[index].card
+        folder = folders[index] + (f"-{index + 1}" if folders.index(folders[index]) < index else "")  # of 'a/b' and 'a_b'
+        places = {self.folder / folder: result}
         if self.request.update_card and card and not result.errors:
-            places.append(card.folder)
+            places[card.folder] = evidence_of(card, result)
         rows = self.findings[index].rows("clean") if self.data is not None else None
-        for place in places:
-            place.mkdir(parents=True, exist_ok=True)
-            if rows is not None:
-                write_rows(place / ROWS, Unit(rows, self.findings[index].clean.measured[0]))
-            else:
-                (place / ROWS).unlink(missing_ok=True)
-            write_whole(place / RESULT, result.to_json().encode())
-        if card and card.folder in places:
-            write_card_readme(card)
+        for place, content in places.items():
+            with output_to(place):
+                place.mkdir(parents=True, exist_ok=True)
+                if rows is not None:
+                    write_rows(place / ROWS, Unit(rows, self.findings[index].clean.measured[0]))
+                else:
+                    (place / ROWS).unlink(missing_ok=True)
+                write_whole(place / RESULT, content.to_json().encode())
+                if card and place == card.folder:
+                    write_card_readme(card)
+        if card:
+            remember_place(card)
 
     def _run(self, units: Units, *, failed: bool) -> Run:
         return Run(
@@ -327,20 +406,13 @@ class RunWork:
         return None
 
 
+def _trained_on(choice: ModelChoice) -> TrainedOn | None:
+    return trained_on(choice.card.config) if choice.card else None
+
+
 def _reported(found: Findings) -> Attack | None:
-    """The attack that the verdict stands beside, if it is of the kind that can be judged."""
+    """The attack that the verdict is about: the first of a kind that can be judged. Without one, there is no verdict."""
     return next((attack for attack in found.attacks if comparable(attack)), None)
-
-
-def _made_with(corrupted: list[Planned], published: CorruptedFolders | None) -> tuple[tuple[str, ...], str]:
-    """Who computed the corruptions, and the preset of their constants."""
-    if not corrupted:
-        return (), ""
-    if published is not None:
-        return (f"published images in {published.path.resolve().name}",), "published"
-    conditions = [planned.job.condition for planned in corrupted]
-    parts = [part for each in conditions for part in each.implementation.split(", ")]
-    return tuple(dict.fromkeys(parts)), conditions[0].parameters["preset"]
 
 
 def _done(results: list[Result]) -> str:

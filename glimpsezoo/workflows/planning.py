@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from glimpsezoo.anytime import Calibration
 from glimpsezoo.attacks.base import Attack
 from glimpsezoo.attacks.masking import CURVE
-from glimpsezoo.attacks.settings import MaskingSettings
+from glimpsezoo.attacks.settings import AttackSettings, MaskingSettings
 from glimpsezoo.conditions import Clean, Condition, Remembered
 from glimpsezoo.corruptions.condition import Corruption
 from glimpsezoo.corruptions.presets import preset_for
@@ -105,6 +105,17 @@ def corruption_plan(subjects: Subjects, measures: Measures) -> Iterator[Planned]
                 )
 
 
+def made_with(corrupted: Sequence[Planned], published: CorruptedFolders | None) -> tuple[tuple[str, ...], str]:
+    """Who computed the corruptions, and the preset of their constants."""
+    if not corrupted:
+        return (), ""
+    if published is not None:
+        return (f"published images in {published.path.resolve().name}",), "published"
+    conditions = [planned.job.condition for planned in corrupted]
+    parts = [part for each in conditions for part in each.implementation.split(", ")]
+    return tuple(dict.fromkeys(parts)), conditions[0].parameters["preset"]
+
+
 def corruptions_apply(data: ImageData) -> bool:
     """Whether images of this size have a preset."""
     try:
@@ -114,22 +125,36 @@ def corruptions_apply(data: ImageData) -> bool:
     return True
 
 
-def built_attack(wanted: AttackWanted, name: str, model: GlimpseModel, rule: ExitRule | None) -> Attack | None:
-    """The attack for a model; None if it does not suit it and the user did not name it. Raises `GlimpseZooError` if they did.
+def without_thresholds(measures: Measures, error: GlimpseZooError) -> str:
+    """The note of a run that can find no thresholds. Raises `GlimpseZooError` if the user named what needs them.
+
+    error: why it cannot.
+    """
+    named = measures.asked and "anytime" in measures.sections
+    attacks = [wanted.spec.name for wanted in measures.attacks if wanted.named and wanted.settings.model_dump().get("target") == "exit"]
+    if named or (attacks and measures.anytime.threshold is None):
+        what = "anytime" if named else attacks[0]
+        raise GlimpseZooError(f"{what} needs thresholds of early exits: {error}; or measure without exits (--measure quick)") from None
+    return f"no thresholds of early exits, and so no anytime curve: {error}"
+
+
+def built_attack(wanted: AttackWanted, name: str, model: GlimpseModel, rule: ExitRule | None) -> Attack:
+    """The attack for a model. Raises `GlimpseZooError` if it does not suit it.
 
     A stochastic model is judged over `EVALUATIONS` runs unless the settings say otherwise.
     """
-    settings = wanted.settings
-    if model.stochastic and "evaluations" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"evaluations": EVALUATIONS})
+    settings = wanted.settings.model_copy(update={"evaluations": evaluations_of(wanted.settings, model)})
     attack = load_string(wanted.spec.attack)(settings, rule)
     try:
         attack.check(model)
     except GlimpseZooError as error:
-        if wanted.named:
-            raise GlimpseZooError(f"{name}: {error}") from None
-        return None
+        raise GlimpseZooError(f"{name}: {error}") from None
     return attack
+
+
+def evaluations_of(settings: AttackSettings, model: GlimpseModel) -> int:
+    """How many runs of each attacked image are measured."""
+    return settings.evaluations or (EVALUATIONS if model.stochastic else 1)
 
 
 def comparable(attack: Attack) -> bool:
@@ -142,9 +167,9 @@ def attack_plan(subjects: Subjects, index: int, attacks: Sequence[Attack]) -> It
     """One model under its attacks, each evaluated as often as its settings say; and under its exit rule without them, to compare."""
     rules = {}
     for place, attack in enumerate(attacks):
-        settings, rule = attack.settings, attack.exit_rule if attack.attacks_the_exit else None
-        condition: Condition = Remembered(attack) if settings.evaluations > 1 else attack
-        for run in range(settings.evaluations):
+        rule = attack.exit_rule if attack.attacks_the_exit else None
+        condition: Condition = Remembered(attack) if attack.evaluations > 1 else attack
+        for run in range(attack.evaluations):
             job = subjects.job(index, subjects.few, condition, rule)
             yield Planned(
                 index,
@@ -154,7 +179,7 @@ def attack_plan(subjects: Subjects, index: int, attacks: Sequence[Attack]) -> It
                 job,
                 passes=1 + (attack_passes(attack) if run == 0 else 0),
                 seed=subjects.seed + run,
-                last_of=condition if isinstance(condition, Remembered) and run == settings.evaluations - 1 else None,
+                last_of=condition if isinstance(condition, Remembered) and run == attack.evaluations - 1 else None,
             )
         if rule is not None:
             rules[rule.parameters["threshold"]] = rule

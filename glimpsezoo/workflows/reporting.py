@@ -11,10 +11,11 @@ from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import limited
 from glimpsezoo.data.loading import open_data
 from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.own_data import own_settings
 from glimpsezoo.pages.report import Reported, report_page
 from glimpsezoo.pictures.traced import Subject, Traced, Viewing, trace_image
 from glimpsezoo.resolve import Assignments, build_model, choose_model, data_folder, data_spec
-from glimpsezoo.workflows.comparing import Measured, card_of, read_runs
+from glimpsezoo.workflows.comparing import Measured, card_of, presented, read_runs
 from glimpsezoo.workflows.tracing import write_file
 
 
@@ -37,17 +38,20 @@ def report(runs: Sequence[str], path: Path, *, traces: int, data_dir: str | None
         except Exception as error:  # a plugin, its data or its weights may fail in any way: the numbers are reported all the same
             notes.append(f"{measured.entry.name} is not shown looking: {one_line(error)}")
     reported = Reported(compared.entries, compared.pairs, shown, notes)
-    write_file(path, report_page(reported).encode())
+    with presented():
+        page = report_page(reported)
+    write_file(path, page.encode())
     return reported
 
 
 def _traced(measured: Measured, images: int, data_dir: str | None) -> list[Traced]:
     """The first few of a stratified choice of the very images that were measured. Raises `GlimpseZooError` where they cannot be had."""
     result = measured.entry.result
-    name = _card_folder(measured)
+    name = _card_name(measured)
     choice = choose_model(name, result.data.name, Assignments(scoped={name: dict(result.model.config)}), None)
     assert choice.card is not None  # or it would have raised
-    data = _opened(measured, choice.card.config.data.settings, data_dir)
+    settings = own_settings(choice.card.config, result.data.name) if result.data.settings is None else result.data.settings
+    data = _opened(measured, settings, data_dir)
     model = build_model(choice, data.task).to(torch.device("cpu"))
     viewing = Viewing(model, measured.entry.name, seed=result.run.seed)
     chosen = [next(iter(data.examples_at([place]))) for place in range(min(images, len(data)))]
@@ -65,13 +69,12 @@ def _looker(measured: Measured) -> str:
     return json.dumps([used.sha256 if used else None, result.model.config, result.data.name, result.data.split, result.run.seed])
 
 
-def _card_folder(measured: Measured) -> str:
+def _card_name(measured: Measured) -> str:
+    """What names the card that was measured."""
     if (measured.folder / CONFIG).is_file():
         return str(measured.folder)
     card = card_of(measured.entry.result)
-    if card is None:
-        raise GlimpseZooError("the card that was measured is not on this machine")
-    return str(card.folder)
+    return card.called if card.origin and not card.has_file else str(card.folder)
 
 
 def _opened(measured: Measured, settings: dict, data_dir: str | None) -> ImageData:

@@ -1,47 +1,43 @@
 """The papers' tables with the zoo's numbers beside the printed ones: from the evidence of measured cards, and costs from the models."""
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from glimpsezoo.cards import Card, find_card
 from glimpsezoo.cost import count_macs
-from glimpsezoo.data.config import task_of
 from glimpsezoo.driver import rollout
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
 from glimpsezoo.files import write_whole
 from glimpsezoo.pages.paper import Answer, AnsweredTable, Reproduction, markdown, plots
-from glimpsezoo.papers import PrintedRow, PrintedTable, PrintedTables
+from glimpsezoo.papers import PrintedRow, PrintedTable, PrintedTables, Side
 from glimpsezoo.pictures.svg import svg_file
 from glimpsezoo.plugins import registry
 from glimpsezoo.protocol import GlimpseModel
-from glimpsezoo.recipes import find_recipe
 from glimpsezoo.records import AnytimePoint, Attack, Estimate, Result
-from glimpsezoo.reports import evidence
-from glimpsezoo.resolve import data_spec, spec_of
 from glimpsezoo.sections import flops_of
-from glimpsezoo.settings import Settings
 from glimpsezoo.specs import PaperSpec, load_string
-from glimpsezoo.workflows.training import named_by_recipe
+from glimpsezoo.statistics import proportion
+from glimpsezoo.store import Rows
+from glimpsezoo.tables import at_least_text
+from glimpsezoo.workflows.claims import judged
+from glimpsezoo.workflows.evidence import Evidence, Zoo
 
 
 def reproduce(names: Sequence[str] = ()) -> list[Reproduction]:
-    """The tables of the papers among the names, or of all. The other names are cards, which go before the zoo's of the same name.
+    """The tables and claims of the papers among the names, or of all. The other names are cards that are not in the zoo: they go before
+    the zoo's of the same name and seed, and beside those of other seeds.
 
-    Raises `GlimpseZooError` for what is neither a paper nor a card, and for tables that name what is not there.
+    Raises `GlimpseZooError` for what is neither a paper nor a card, and for tables and claims that name what is not there.
     """
     specs = {spec.name: spec for spec in registry().all(PaperSpec)}
     papers, cards = [name for name in names if name in specs], [_card(name, list(specs)) for name in names if name not in specs]
-    zoo = _Zoo({card.name: card for card in cards})
-    return [
-        Reproduction(spec, tuple(zoo.answered(table) for table in PrintedTables.of(spec).table))
-        for name, spec in specs.items()
-        if not papers or name in papers
-    ]
+    answers = _Answers(Zoo(cards))
+    return [answers.of(spec) for name, spec in specs.items() if not papers or name in papers]
 
 
 def _card(name: str, papers: Sequence[str]) -> Card:
@@ -70,100 +66,119 @@ def write_reproduction(reproductions: Sequence[Reproduction], path: Path) -> lis
     return list(texts)
 
 
-class _Zoo:
-    """What the zoo has to say of a row: the evidence of its card, and the costs of its model, which needs no weights."""
+class _Answers:
+    """What the zoo has to say of a paper: the evidence of its cards, and the costs of its models, which need no weights."""
 
-    def __init__(self, given: Mapping[str, Card]) -> None:
-        """given: cards by their names, looked for before those of the zoo."""
-        self.card = cache(lambda name: given.get(name) or find_card(name))
-        self.result = cache(self._result)
-        self.model = cache(self._model)
+    def __init__(self, zoo: Zoo) -> None:
+        self.zoo = zoo
 
-    def answered(self, table: PrintedTable) -> AnsweredTable:
-        return AnsweredTable(table, tuple(self._answer(table, row) for row in table.row))
+    def of(self, spec: PaperSpec) -> Reproduction:
+        printed = PrintedTables.of(spec)
+        return Reproduction(
+            spec,
+            tables=tuple(AnsweredTable(table, tuple(self._answer(table, row, printed) for row in table.row)) for table in printed.table),
+            claims=tuple(judged(claim, self.zoo, self._cost_of_side) for claim in printed.claim),
+            left_out=printed.left_out,
+        )
 
-    def _answer(self, table: PrintedTable, row: PrintedRow) -> Answer:
+    def _answer(self, table: PrintedTable, row: PrintedRow, printed: PrintedTables) -> Answer:
         if row.card is None:
             return Answer(row, missing="not a model of the zoo")
         if row.module is not None:
-            model = self.model(row.card)
+            model = self.zoo.model(row.card)
             if row.module not in dict(model.named_modules()):
                 raise GlimpseZooError(f"a paper's table expects a module of {row.card}, got {row.module!r}: correct the table")
             return Answer(row, cost=_macs_of_call(model, row.module), parameters=_parameters(model.get_submodule(row.module)))
-        result = self.result(row.card)
+        found = self.zoo.evidence(row.card)
+        result = found[0].result if found else None
         steps = len(result.accuracy.steps) if result and result.accuracy else 0
         if result and row.step and row.step > steps:
             return Answer(row, missing=f"takes {row.step} looks, and the card {row.card} has {steps}")
-        ours = None if result is None else _number(table, row, result)
+        ours = _number(table, row, found[0]) if found else None
         if result is None or ours is None:
             return Answer(row, cost=self._cost(table, row), missing=f"needs {table.needs}")
         attack = _attack(row, result) if table.number == "attacked" else None
-        if table.number == "error":
-            ours = ours.model_copy(update={"value": 1 - ours.value, "low": 1 - ours.high, "high": 1 - ours.low})
         return Answer(
             row,
             ours=ours,
+            seeds=tuple(number for each in found if (number := _number(table, row, each)) is not None),
+            epochs=self.zoo.epochs(row.card),
+            training=printed.training.get(row.card, ""),
             cost=self._cost(table, row),
-            measured=_measured(row, result),
+            measured=None if row.share else _measured(result, row.step, row.confidence),
             locations=_locations(result) if any(each.locations for each in table.row) else None,
             masking=result.verdict_on(attack) if attack else "",
             data=f"{result.data.name}, {result.data.split}",
+            unknown_cost=at_least_text(result) if result.at_least else "",
         )
 
     def _cost(self, table: PrintedTable, row: PrintedRow) -> float | None:
-        """By the paper's convention: MACs, or the speed-up over the table's reference."""
+        """By the paper's convention: MACs, or the speed-up over the table's reference. A share of images has none."""
+        if row.share:
+            return None
         macs = self._paper_macs(table, row)
         if table.speed_up_over is None or macs is None:
             return macs
-        reference = self.model(table.speed_up_over).paper_macs(1)
+        reference = self.zoo.model(table.speed_up_over).paper_macs(1)
         return reference.value / macs if reference else None
 
     def _paper_macs(self, table: PrintedTable, row: PrintedRow) -> float | None:
-        """Of a run that stops at the row's step. Where the paper counts what was attended, that is what was measured."""
         assert row.card is not None
-        result = self.result(row.card)
-        if row.confidence is not None:
-            return _measured(row, result) if result else None
-        model = self.model(row.card)
-        step = row.step or model.steps
-        if table.convention:
-            return load_string(table.convention)(model, step)
-        printed = model.paper_macs(step)
+        if table.convention and row.confidence is None:
+            model = self.zoo.model(row.card)
+            return load_string(table.convention)(model, row.step or model.steps)
+        return self._macs(row.card, row.step, row.confidence)
+
+    def _cost_of_side(self, side: Side) -> float | None:
+        return self._macs(side.card, side.step, side.confidence)
+
+    def _macs(self, card: str, step: int | None, confidence: float | None) -> float | None:
+        """Of a run that stops at a step, or early. Where the paper counts what was attended, that is what was measured.
+
+        None where that is only a lower bound.
+        """
+        result = self.zoo.result(card)
+        ran = _measured(result, step, confidence) if result else None
+        if confidence is not None or (result and result.at_least):
+            return ran
+        model = self.zoo.model(card)
+        printed = model.paper_macs(step or model.steps)
         if printed is None and model.steps == 1:
-            return flops_of(model, images=1).macs.mean
-        return printed.value if printed else _measured(row, result) if result else None
-
-    def _result(self, name: str) -> Result | None:
-        """The evidence of a card, which is of its very weights and of the whole split; None if there is none."""
-        card: Card | None = self.card(name)
-        result = evidence(card) if card else None
-        return result if result and result.accuracy and result.run.limit is None else None
-
-    def _model(self, name: str) -> GlimpseModel[Any]:
-        """The card's model, or that of the recipe which would train it, with weights of no meaning."""
-        card = self.card(name)
-        if card:
-            spec, values, task = spec_of(name, card), card.config.config, card.config.task.task()
-        else:
-            named = named_by_recipe(name)
-            if named is None:
-                raise GlimpseZooError(f"a paper's table expects a card or a recipe, got {name!r}, which is neither: correct the table")
-            recipe = find_recipe(named.spec, named.card)
-            spec, found = named.spec, task_of(data_spec(named.data), recipe.data)
-            if found is None:
-                raise GlimpseZooError(f"a paper's table expects data of a known size, got {named.data!r}: name a card of it")
-            values, task = {**spec.defaults.get(named.data, {}), **recipe.settings}, found
-        schema: type[Settings] = load_string(spec.config)
-        torch.manual_seed(0)
-        return load_string(spec.model)(schema.parse(values, owner=name), task).eval()
+            counted = flops_of(model, images=1)
+            return None if counted.missing else counted.macs.mean
+        return printed.value if printed else ran
 
 
-def _number(table: PrintedTable, row: PrintedRow, result: Result) -> Estimate | None:
-    """The share of images that the model got right, where the row asks for it."""
+def _number(table: PrintedTable, row: PrintedRow, evidence: Evidence) -> Estimate | None:
+    """The row's number as a share: of images that the model got right where the row asks for it, wrong, or that exit."""
+    if table.number == "share":
+        return _share(row, evidence.rows)
+    ours = _right(table, row, evidence.result)
+    if table.number == "error" and ours is not None:
+        return ours.model_copy(update={"value": 1 - ours.value, "low": 1 - ours.high, "high": 1 - ours.low})
+    return ours
+
+
+def _share(row: PrintedRow, rows: Rows | None) -> Estimate | None:
+    """Of the images that the confidence rule lets exit, or not, from what they would do at every look."""
+    if rows is None or row.confidence is None or row.share is None:
+        return None
+    step = row.step or rows.steps
+    sure = rows.confidence[:, :step] >= row.confidence
+    first, settled = np.asarray(sure.argmax(1)), np.asarray(sure.any(1))
+    if row.share == "rejected":
+        return proportion(~settled, rows.group)
+    if row.share == "confident":
+        return proportion(settled & (first == step - 1), rows.group)
+    wrong = ~rows.hits[np.arange(len(rows)), first]
+    return proportion(wrong[settled], rows.group[settled]) if settled.any() else None
+
+
+def _right(table: PrintedTable, row: PrintedRow, result: Result) -> Estimate | None:
     assert result.accuracy is not None
     place = (row.step or len(result.accuracy.steps)) - 1
     if row.confidence is not None:
-        point = _exit(row, result)
+        point = _exit(result, row.confidence)
         return point.top1 if point else None
     if table.number == "corrupted":
         return result.corruptions.by_step[place] if result.corruptions else None
@@ -177,19 +192,22 @@ def _attack(row: PrintedRow, result: Result) -> Attack | None:
     return next((attack for attack in result.attacks if (attack.name, attack.steps) == (row.attack, row.attack_steps)), None)
 
 
-def _exit(row: PrintedRow, result: Result) -> AnytimePoint | None:
-    """Images that exit by the confidence rule at the row's threshold."""
+def _exit(result: Result, threshold: float) -> AnytimePoint | None:
+    """Images that exit by the confidence rule at a threshold."""
     points = result.anytime.curve if result.anytime else ()
-    return next((point for point in points if (point.rule, point.threshold) == ("confidence", row.confidence)), None)
+    return next((point for point in points if (point.rule, point.threshold) == ("confidence", threshold)), None)
 
 
-def _measured(row: PrintedRow, result: Result) -> float | None:
-    """MACs of what ran, an image."""
+def _measured(result: Result, step: int | None, confidence: float | None) -> float | None:
+    """MACs of what ran, per image; None where that is only a lower bound."""
     assert result.accuracy is not None
-    if row.confidence is not None:
-        point = _exit(row, result)
+    if result.at_least:
+        return None
+    if confidence is not None:
+        point = _exit(result, confidence)
         return point.macs_mean if point else None
-    return result.accuracy.steps[(row.step or len(result.accuracy.steps)) - 1].macs
+    looks = result.accuracy.steps
+    return looks[(step or len(looks)) - 1].macs if (step or 1) <= len(looks) else None
 
 
 def _locations(result: Result) -> float | None:
@@ -198,8 +216,8 @@ def _locations(result: Result) -> float | None:
     return sum(step.regions_mean for step in result.accuracy.steps[1:]) if len(result.accuracy.steps) > 1 else None
 
 
-def _macs_of_call(model: GlimpseModel[Any], module: str) -> float:
-    """MACs of one call of a submodule for one input, as it comes in a run over noise."""
+def _macs_of_call(model: GlimpseModel[Any], module: str) -> float | None:
+    """MACs of one call of a submodule for one input, as it comes in a run over noise; None where that is only a lower bound."""
     seen: list[Tensor] = []
     hook = model.get_submodule(module).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     images = torch.rand(2, model.task.channels, *model.task.image_size, generator=torch.Generator().manual_seed(0))
@@ -211,7 +229,8 @@ def _macs_of_call(model: GlimpseModel[Any], module: str) -> float:
     inputs = next((each for each in seen if len(each)), None)
     if inputs is None:
         raise GlimpseZooError(f"a paper's table expects a module that runs, got {module!r}, which was not called: correct the table")
-    return count_macs(lambda: model.get_submodule(module)(inputs[:1])).macs
+    count = count_macs(lambda: model.get_submodule(module)(inputs[:1]))
+    return None if count.missing else count.macs
 
 
 def _parameters(module: torch.nn.Module) -> int:

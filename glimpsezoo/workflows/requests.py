@@ -14,10 +14,13 @@ from glimpsezoo.records import Comparison, Result
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """What a user asks to be measured; the fields are the options of `glimpsezoo run`. measures: None is the default."""
+    """What a user asks to be measured; the fields are the options of `glimpsezoo run`.
+
+    data: None is the cards' own. measures: None is the default.
+    """
 
     models: tuple[str, ...]
-    data: str
+    data: str | None
     device: torch.device
     data_dir: str | None = None
     split: str = "test"

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from glimpsezoo.cards import CONFIG, RESULT, ROWS
+from glimpsezoo.cards import RESULT, ROWS
 from glimpsezoo.corruptions.published import CorruptedFolders
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.config import task_of
@@ -13,6 +13,7 @@ from glimpsezoo.data.loading import SPLITS, open_data
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.hub import PREFIX
 from glimpsezoo.measures import Measures, parse_measures, scopes
+from glimpsezoo.own_data import DataChoice, choose_data
 from glimpsezoo.resolve import (
     Assignments,
     ModelChoice,
@@ -20,7 +21,6 @@ from glimpsezoo.resolve import (
     build_model,
     choose_model,
     data_folder,
-    data_spec,
     declared_settings,
 )
 from glimpsezoo.specs import DatasetSpec, Task
@@ -28,8 +28,9 @@ from glimpsezoo.store import UnitStore
 from glimpsezoo.workflows.findings import check_mce_reference
 from glimpsezoo.workflows.measuring import COMPARISON, RunWork
 from glimpsezoo.workflows.output import check_writable
-from glimpsezoo.workflows.planning import corruptions_apply
+from glimpsezoo.workflows.planning import corruptions_apply, without_thresholds
 from glimpsezoo.workflows.requests import RunRequest
+from glimpsezoo.workflows.updating import check_kept, check_update
 
 STORE = Path("runs", ".units")
 FEW = 500  # images that corruptions and attacks are measured on, unless --limit says otherwise
@@ -39,39 +40,45 @@ CALIBRATION = 2_000  # images that thresholds are found on, at most
 
 def prepare(request: RunRequest) -> RunWork:
     """Resolve and check everything that a run needs before anything is measured or written. Raises `GlimpseZooError`."""
-    described = data_spec(request.data)
-    _check(request, described)
+    _check(request)
     sets = Assignments.parse(request.sets, argument_names(request.models), scopes=scopes())
+    chosen = choose_data(request.models, request.data, sets.of("data"), request.checkpoint)
+    request = replace(request, data=chosen.name)
+    _check_split(request, chosen.spec)
     sets.check_all_declared({name: declared_settings(name) for name in request.models})
     measures = parse_measures(request.measures, sets)
-    choices = [choose_model(name, request.data, sets, request.checkpoint) for name in request.models]
+    choices = [choose_model(name, chosen.name, sets, request.checkpoint) for name in request.models]
     names = _names(choices)
-    if request.update_card and not all(choice.card for choice in choices):
-        raise GlimpseZooError("--update-card expects trained cards, got a model without one: name a card, or leave it out")
-    data, task = None, task_of(described, sets.of("data"))
+    if request.update_card:
+        check_update(request, choices)
+    data, task = None, task_of(chosen.spec, chosen.settings)
     if task is None or measures.sections != {"flops"} or request.checkpoint != "none":
-        data = _open(request, described, sets, request.split, request.limit)
+        data = _open(request, chosen, request.split, request.limit)
         task = data.task
     models = [build_model(choice, task, checkpoint=request.checkpoint, seed=request.seed) for choice in choices]
+    if request.update_card:
+        check_kept(request, chosen, measures, choices, models)
     notes: list[str] = []
     if data is not None:
         measures = _suited(measures, data, request.corrupted_dir, notes)
         check_mce_reference(measures.baseline, names, len(task.classes), task.image_size)
-        check_writable(STORE)
     published = _published(request, measures, task) if data is not None else None
-    thresholds = "anytime" in measures.sections or bool(measures.attacks)
+    calibration = None
+    if data is not None and ("anytime" in measures.sections or measures.attacks) and any(model.steps > 1 for model in models):
+        calibration = _calibration(request, chosen, measures, notes)
     return RunWork(
         request=request,
         measures=measures,
+        chosen=chosen,
         names=names,
         choices=choices,
         models=models,
         task=task,
         data=data,
         few=_few(data, request.limit or FEW) if data is not None else None,
-        calibration=_open(request, described, sets, "calibration", CALIBRATION) if data is not None and thresholds else None,
+        calibration=calibration,
         folder=_output(request),
-        store=UnitStore(STORE),
+        store=UnitStore(STORE if data is None else _store(request.output)),
         published=published,
         notes=notes,
     )
@@ -104,11 +111,15 @@ def _suited(measures: Measures, data: ImageData, corrupted_dir: str | None, note
     return replace(measures, corruptions=(), sections=measures.sections - {"corruptions"})
 
 
-def _check(request: RunRequest, described: DatasetSpec) -> None:
-    """What needs no model and no data to be seen wrong."""
+def _check_split(request: RunRequest, described: DatasetSpec) -> None:
+    """See that the data have the split."""
     splits = tuple(described.splits) or SPLITS
     if request.split not in splits:
         raise GlimpseZooError(f"--split expects one of {', '.join(splits)}, got {request.split!r}: {did_you_mean(request.split, splits)}")
+
+
+def _check(request: RunRequest) -> None:
+    """What needs no model and no data to be seen wrong."""
     if request.limit is not None and request.limit < 1:
         raise GlimpseZooError(f"--limit expects a number of images from 1, got {request.limit}: leave it out to measure all")
     size = request.batch_size
@@ -123,12 +134,11 @@ def _check(request: RunRequest, described: DatasetSpec) -> None:
 
 
 def _names(choices: list[ModelChoice]) -> list[str]:
-    """What each is called in results: the card's or the model's name; where that is another's too, a path's last two parts."""
-    names = [choice.card.name if choice.card else choice.full_name for choice in choices]
-    by_name = [choice.card is not None and not (Path(choice.name) / CONFIG).is_file() for choice in choices]
+    """What each is called in results: the card's address, or the model's name. Addresses that are alike get the folder above, too."""
+    names = [choice.card.called if choice.card else choice.full_name for choice in choices]
     names = [
-        name if names.count(name) == 1 or keeps else "/".join(Path(choice.name).parts[-2:])
-        for choice, name, keeps in zip(choices, names, by_name, strict=True)
+        "/".join(choice.card.folder.resolve().parts[-2:]) if choice.card and names.count(name) > 1 else name
+        for choice, name in zip(choices, names, strict=True)
     ]
     cards = [choice.card.folder.resolve() for choice in choices if choice.card]
     if len(set(names)) < len(names) or len(set(cards)) < len(cards):
@@ -136,9 +146,34 @@ def _names(choices: list[ModelChoice]) -> list[str]:
     return names
 
 
-def _open(request: RunRequest, described: DatasetSpec, sets: Assignments, split: str, limit: int | None) -> ImageData:
+def _open(request: RunRequest, chosen: DataChoice, split: str, limit: int | None) -> ImageData:
+    """A split of the data, or a choice of its images. Raises `GlimpseZooError` if it has none: nothing measured is no success."""
     folder, bad = data_folder(request.data_dir), request.on_bad_image
-    return limited(open_data(described, request.data, split, sets.of("data"), folder, on_bad_image=bad), limit)
+    data = open_data(chosen.spec, chosen.name, split, chosen.settings, folder, on_bad_image=bad, fresh=request.fresh)
+    if not len(data):
+        remedy = "add training images" if split == "calibration" else "add some, or choose another --split"
+        raise GlimpseZooError(f"expected images in the {split} split of {chosen.shown}, got none: {remedy}")
+    return limited(data, limit)
+
+
+def _calibration(request: RunRequest, chosen: DataChoice, measures: Measures, notes: list[str]) -> ImageData | None:
+    """What thresholds are found on. None, and a note, where it cannot be had; an error if the user named what needs it."""
+    try:
+        return _open(request, chosen, "calibration", CALIBRATION)
+    except GlimpseZooError as error:
+        notes.append(without_thresholds(measures, error))
+        return None
+
+
+def _store(output: Path | None) -> Path:
+    """Where finished blocks are kept: in runs/, which all runs share, or in `output` where the working folder cannot be written."""
+    try:
+        check_writable(STORE)
+    except GlimpseZooError:
+        if output is None:
+            raise
+        return output / STORE.name
+    return STORE
 
 
 def _output(request: RunRequest) -> Path:
@@ -161,5 +196,5 @@ def _run_id(path: Path) -> str | None:
     """The id of the run that wrote a result; None for a file that is no result."""
     try:
         return json.loads(path.read_bytes())["run"]["id"]
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -12,6 +12,7 @@ from glimpsezoo.cards import (
     README,
     RESULT,
     ROWS,
+    UNKNOWN,
     Card,
     CardConfig,
     CardData,
@@ -33,7 +34,6 @@ from glimpsezoo.specs import ModelSpec, load_string
 from glimpsezoo.workflows.output import check_writable, unwritable
 
 BESIDE = (RESULT, ROWS, *HISTORY)  # what a card may have beside its config and weights; its README is made anew
-UNKNOWN = "unknown"  # the data of a model that no card says more about
 M = TypeVar("M", bound=GlimpseModel[Any])
 
 

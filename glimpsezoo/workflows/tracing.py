@@ -6,16 +6,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from glimpsezoo.cards import file_name
 from glimpsezoo.corruptions.condition import Corruption
-from glimpsezoo.data.images import MODES, fitted, to_tensor
+from glimpsezoo.data.config import OpenSettings
+from glimpsezoo.data.images import fitted, to_tensor
 from glimpsezoo.data.loading import open_data
+from glimpsezoo.data.opening import told
+from glimpsezoo.data.pixels import MODES, Decoding, decoded
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
 from glimpsezoo.exits import ExitRule, Fixed
 from glimpsezoo.files import write_whole
 from glimpsezoo.measures import AnytimeSettings, AttackWanted, CorruptionWanted, parse_condition, scopes
+from glimpsezoo.own_data import DataChoice, choose_data, trained_on
 from glimpsezoo.pages.flip import flip_page
 from glimpsezoo.pictures.layout import panel, sheet
 from glimpsezoo.pictures.raster import gif_file, png_file
@@ -23,15 +26,16 @@ from glimpsezoo.pictures.scene import beside, framed
 from glimpsezoo.pictures.svg import svg_file
 from glimpsezoo.pictures.traced import Subject, Traced, Viewing, trace_image
 from glimpsezoo.plugins import registry
+from glimpsezoo.records import departure
 from glimpsezoo.resolve import (
     Assignments,
     argument_names,
     build_model,
     choose_model,
     data_folder,
-    data_spec,
     declared_settings,
 )
+from glimpsezoo.sections import declared_data_section
 from glimpsezoo.specs import ExitRuleSpec, Task, load_string
 from glimpsezoo.tables import eps_text
 from glimpsezoo.workflows.output import unwritable
@@ -43,11 +47,14 @@ MOST_PIXELS = 40_000_000  # of a picture: beyond it, nobody can look at it
 
 @dataclass(frozen=True, kw_only=True)
 class TraceRequest:
-    """What a user asks to be shown; the fields are the options of `glimpsezoo trace`. Neither indices nor files: the first image."""
+    """What a user asks to be shown; the fields are the options of `glimpsezoo trace`.
+
+    data: None is the card's own. Neither indices nor files: the first image.
+    """
 
     model: str
     device: torch.device
-    data: str = "digits"
+    data: str | None = None
     data_dir: str | None = None
     split: str = "test"
     indices: tuple[int, ...] = ()
@@ -63,10 +70,16 @@ class TraceRequest:
 
 @dataclass(frozen=True)
 class Shown:
-    """What was traced, a row an image and in it one entry a condition, and the file that shows it."""
+    """What was traced, a row an image and in it one entry a condition, and the file that shows it.
+
+    note: what was inferred of the data. departure: what the data have of their own beside those that the model was trained on; '' if
+    nothing.
+    """
 
     rows: tuple[tuple[Traced, ...], ...] = field(repr=False)
     path: Path
+    note: str | None = None
+    departure: str = ""
 
 
 def trace(request: TraceRequest) -> Shown:
@@ -79,23 +92,27 @@ def trace(request: TraceRequest) -> Shown:
     wanted = parse_condition(request.under, sets) if request.under else None
     _check_used(sets, wanted)
     rule = _exit_rule(sets)
-    choice = choose_model(request.model, request.data, sets, request.checkpoint)
-    card_task = choice.card.config.task.task() if choice.card else data_spec(request.data).task
+    chosen = choose_data([request.model], request.data, sets.of("data"), request.checkpoint)
+    choice = choose_model(request.model, chosen.name, sets, request.checkpoint)
+    name = choice.card.called if choice.card else choice.full_name
+    card_task = choice.card.config.task.task() if choice.card else chosen.spec.task
+    note, other = None, ""
     if request.files and card_task is not None:
-        subjects, task = _from_files(request.files, card_task), card_task
+        subjects, task = _from_files(request.files, card_task, _decoding(chosen)), card_task
     else:
-        subjects, task = _from_data(request, sets)
+        subjects, task, note = _from_data(request, chosen)
+        about = declared_data_section(chosen.shown, task, chosen.recorded)
+        other = departure(name, trained_on(choice.card.config) if choice.card else None, about)
     model = build_model(choice, task, checkpoint=request.checkpoint, seed=request.seed).to(request.device)
-    name = choice.card.name if choice.card else choice.full_name
     views = [Viewing(model, name, exit_rule=rule or Fixed(), seed=request.seed)]
     if wanted is not None:
         views.append(_changed(views[0], wanted, task, rule))
     rows = tuple(tuple(trace_image(viewing, subject) for viewing in views) for subject in subjects)
     _write(path, rows)
-    return Shown(rows, path)
+    return Shown(rows, path, note, other)
 
 
-def _from_files(files: Sequence[Path], task: Task) -> list[Subject]:
+def _from_files(files: Sequence[Path], task: Task, decoding: Decoding) -> list[Subject]:
     """Image files at the size of the task. Their noise belongs to their content."""
     subjects = []
     for file in files:
@@ -103,33 +120,38 @@ def _from_files(files: Sequence[Path], task: Task) -> list[Subject]:
             raise GlimpseZooError(f"--image expects a model for grey or RGB images, got one for {task.channels} channels: use --index")
         try:
             content = file.read_bytes()
-            with Image.open(file) as image:
-                pixels = to_tensor(fitted(image.convert(MODES[task.channels]), task.image_size, 1.0))
+            pixels = to_tensor(fitted(decoded(content, task.channels, decoding).image, task.image_size, 1.0))
         except Exception as error:  # Pillow's decoders raise anything from OSError to struct.error
             raise GlimpseZooError(f"--image expects an image file, got {str(file)!r} ({one_line(error):.120}): name another") from None
         subjects.append(Subject(file.name, pixels, None, zlib.crc32(content)))
     return subjects
 
 
-def _from_data(request: TraceRequest, sets: Assignments) -> tuple[list[Subject], Task]:
+def _decoding(chosen: DataChoice) -> Decoding:
+    """How image files are read: as the settings of the data say, where they say it, and else upright and over black."""
+    config = load_string(chosen.spec.config).parse(chosen.settings, owner="data")
+    config = config if isinstance(config, OpenSettings) else OpenSettings.parse({}, owner="data")
+    return Decoding(orientation=config.orientation, background=config.background)
+
+
+def _from_data(request: TraceRequest, chosen: DataChoice) -> tuple[list[Subject], Task, str | None]:
     if request.files:
-        raise GlimpseZooError(f"--image expects a trained card or data of a known size, got {request.data!r}: use --index")
+        raise GlimpseZooError(f"--image expects a trained card or data of a known size, got {chosen.name!r}: use --index")
     folder = data_folder(request.data_dir)
-    data = open_data(data_spec(request.data), request.data, request.split, sets.of("data"), folder, on_bad_image="skip")
+    data = open_data(chosen.spec, chosen.name, request.split, chosen.settings, folder, on_bad_image="skip")
     subjects = []
     for index in request.indices or (0,):
         if not 0 <= index < len(data):
-            raise GlimpseZooError(f"--index expects an image of the {len(data)} of {request.data} {request.split} (from 0), got {index}")
+            raise GlimpseZooError(f"--index expects an image of the {len(data)} of {chosen.shown} {request.split} (from 0), got {index}")
         example = data[index]
-        subjects.append(Subject(f"{request.data} {request.split} {index}", example.image, example.label, example.id))
-    return subjects, data.task
+        subjects.append(Subject(f"{chosen.shown} {request.split} {index}", example.image, example.label, example.id))
+    return subjects, data.task, told(data)
 
 
 def _changed(clean: Viewing, wanted: CorruptionWanted | AttackWanted, task: Task, rule: ExitRule | None) -> Viewing:
     """The same under what `--under` names."""
     if isinstance(wanted, AttackWanted):
         attack = built_attack(wanted, clean.model_name, clean.model, rule)
-        assert attack is not None  # or it would have raised: the user named it
         settings = attack.settings
         name = f"{attack.name}, {settings.norm} {eps_text(settings.eps)}"
         return replace(clean, condition=attack, condition_name=name)

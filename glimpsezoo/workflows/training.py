@@ -13,6 +13,7 @@ from glimpsezoo.cards import (
     CONFIG,
     CURVE,
     LOG,
+    UNKNOWN,
     Card,
     CardConfig,
     CardData,
@@ -24,21 +25,21 @@ from glimpsezoo.cards import (
     write_card,
 )
 from glimpsezoo.data.loading import batches_per_epoch, open_data
-from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.data.opening import told
+from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
 from glimpsezoo.files import write_whole
+from glimpsezoo.own_data import DEFAULT_DATA, own_settings
 from glimpsezoo.pages.figures import training_picture
 from glimpsezoo.pictures.svg import svg_file
 from glimpsezoo.plugins import registry
 from glimpsezoo.protocol import GlimpseModel
-from glimpsezoo.recipes import Recipe, find_recipe, recipe_names
-from glimpsezoo.reports import write_card_readme
-from glimpsezoo.resolve import Assignments, data_folder, data_spec
+from glimpsezoo.recipes import Recipe, find_recipe, read_recipe, recipe_names
+from glimpsezoo.reports import run_command, write_card_readme
+from glimpsezoo.resolve import Assignments, data_folder, data_spec, public_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import DatasetSpec, ModelSpec, load_string
 from glimpsezoo.training import CHECKPOINT, Progress, TrainingJob, checkpoint_of, claimed, train
-from glimpsezoo.workflows.output import check_writable, command_line, unwritable
-
-DEFAULT_DATA = "digits"
+from glimpsezoo.workflows.output import check_writable, command_line, published_word, unwritable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,7 @@ class TrainingWork:
     job: TrainingJob
     settings: Settings
     data: CardData
+    data_dir: str | None
     start: Card | None = None
     seconds: float = 0.0
 
@@ -88,6 +90,11 @@ class TrainingWork:
         began = f"; begins with the weights of {self.start.name} ({self.start.origin or self.start.folder})" if self.start else ""
         images = f"{len(self.job.train):,} training images, batches of {self.job.recipe.batch_size}"
         return f"{self.named.card}: {images}: {phases}{began}{resumed}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What was inferred of the data."""
+        return [line] if (line := told(self.job.train)) else []
 
     def steps(self) -> Generator[Progress]:
         """Train to the end, yielding progress after every optimiser step. Closing it saves a checkpoint."""
@@ -131,9 +138,13 @@ class TrainingWork:
         recipe = self.job.recipe.model_dump(mode="json", exclude_defaults=True)
         if self.start is None:
             return {"recipe": recipe}
-        if Path(recipe["start"]).is_dir():  # without the folders of this machine
-            recipe["start"] = Path(recipe["start"]).resolve().name
+        recipe["start"] = published_word(recipe["start"])
         return {"recipe": recipe, "start": {"card": self.start.name, "sha256": self.job.start}}
+
+    def run_command(self, card: Card) -> str:
+        """What measures the card that came of it, from here."""
+        typed = self.named.data if self.named.data != self.data.name else None
+        return run_command(card, str(card.folder), data=typed, data_dir=self.data_dir)
 
 
 def draw_training(card: Card) -> None:
@@ -145,7 +156,8 @@ def draw_training(card: Card) -> None:
 
 def start_training(request: TrainingRequest) -> TrainingWork:
     """Resolve everything, and check that the output folder can be used, before the first step. Raises `GlimpseZooError`."""
-    named = _named(request)
+    start_from = _chosen_start(request)
+    named = _named(request, start_from)
     spec, described, folder = named.spec, data_spec(named.data), request.output or _usual_output(named.card)
     _check_output(request, folder)
     if spec.training_step is None:
@@ -157,10 +169,14 @@ def start_training(request: TrainingRequest) -> TrainingWork:
     recipe = _recipe(request, named).override(sets.of("train") | ({"seed": str(request.seed)} if request.seed is not None else {}))
     prefix = {spec.prefix_key: named.model.removeprefix(spec.name)} if spec.prefix else {}
     own = sets.of_model(names, schema.model_fields)
-    settings = schema.parse({**spec.defaults.get(named.data, {}), **recipe.settings, **prefix, **own}, owner=named.model)
+    before, data_before = _before(start_from, named)
+    settings = schema.parse({**spec.defaults.get(named.data, {}), **before, **recipe.settings, **prefix, **own}, owner=named.model)
 
-    data, data_dir = _data(named.data, described, {**recipe.data, **sets.of("data")}), data_folder(request.data_dir)
-    training_data, calibration = (open_data(described, data.name, split, data.settings, data_dir) for split in ("train", "calibration"))
+    data = _data(named.data, described, {**data_before, **recipe.data, **sets.of("data")})
+    data_dir = data_folder(request.data_dir)
+    training_data, calibration = (
+        open_data(described, named.data, split, data.settings, data_dir, fresh=request.fresh) for split in ("train", "calibration")
+    )
     if batches_per_epoch(training_data, recipe.batch_size) == 0 or len(calibration) == 0:
         raise GlimpseZooError(
             f"expected two images of {data.name} to train on and one to calibrate with, got {len(training_data)} and {len(calibration)}: "
@@ -182,7 +198,7 @@ def start_training(request: TrainingRequest) -> TrainingWork:
         start=start.config.weights.sha256 if start and start.config.weights else None,
     )
     _prepare(request, job)
-    return TrainingWork(named, job, settings, data, start)
+    return TrainingWork(named, job, settings, data, request.data_dir, start)
 
 
 def named_by_recipe(name: str) -> Named | None:
@@ -194,17 +210,36 @@ def named_by_recipe(name: str) -> Named | None:
     return None
 
 
-def _named(request: TrainingRequest) -> Named:
-    """Who is meant by MODEL with --data, or by a recipe's whole name."""
+def _named(request: TrainingRequest, start: Card | None) -> Named:
+    """Who is meant by MODEL with --data, or by a recipe's whole name. The data are those of the card that was named to start from."""
     named = named_by_recipe(request.model)
     if named is None:
-        spec, data = registry().find(ModelSpec, request.model), request.data or DEFAULT_DATA
-        return Named(spec, f"{request.model}.{data}", request.model, data)
+        own = start.config.data.name if start and start.config.data.name != UNKNOWN else DEFAULT_DATA
+        spec, data = registry().find(ModelSpec, request.model), request.data or own
+        return Named(spec, f"{request.model}.{public_name(data)}", request.model, data)
     if request.data not in {None, named.data}:
         raise GlimpseZooError(
             f"expected --data {named.data}, which the recipe {request.model!r} is for, got {request.data!r}: leave it out"
         )
     return named
+
+
+def _chosen_start(request: TrainingRequest) -> Card | None:
+    """The card that the user, and not a recipe of the zoo, chose to start from."""
+    start = Assignments.parse(request.sets, [request.model], scopes=("data", "train")).of("train").get("start")
+    if start is None and request.recipe_file is not None:
+        named = named_by_recipe(request.model)
+        spec, model = (named.spec, named.model) if named else (registry().find(ModelSpec, request.model), request.model)
+        start = _read_recipe(request.recipe_file, spec, model).start
+    return _find_start(start) if start else None
+
+
+def _before(start: Card | None, named: Named) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a training has of the card that was chosen to start from: settings of the same model, and those of the data."""
+    if start is None:
+        return {}, {}
+    own = start.config
+    return (own.config if own.model == named.model else {}), own_settings(own, named.data)
 
 
 def _split(recipe: str, spec: ModelSpec) -> tuple[str, str]:
@@ -223,28 +258,35 @@ def _split(recipe: str, spec: ModelSpec) -> tuple[str, str]:
 def _recipe(request: TrainingRequest, named: Named) -> Recipe:
     if request.recipe_file is None:
         return find_recipe(named.spec, named.card)
-    path = Path(request.recipe_file)
+    return _read_recipe(request.recipe_file, named.spec, named.model)
+
+
+def _read_recipe(file: str, spec: ModelSpec, model: str) -> Recipe:
+    """A TOML file of the user's, or another recipe of the model. Raises `GlimpseZooError`."""
+    path, known = Path(file), recipe_names(spec)
+    if file in known and not path.is_file():
+        return read_recipe(spec, file)
     try:
         return Recipe.from_toml(path.read_text(encoding="utf-8"), name=path.name)
     except (OSError, UnicodeDecodeError) as error:
-        raise GlimpseZooError(f"--recipe expects a TOML file, got {request.recipe_file!r}: {one_line(error)}") from None
+        hint = did_you_mean(file, known)
+        raise GlimpseZooError(
+            f"--recipe expects a TOML file, or a recipe of {model}, got {file!r} ({one_line(error):.100}): {hint}"
+        ) from None
 
 
 def _data(name: str, described: DatasetSpec, given: dict[str, Any]) -> CardData:
     """The data set with the settings that were given, as values where they were text."""
     schema: type[Settings] = load_string(described.config)
-    return CardData(name=name, settings=schema.parse(given, owner="data").model_dump(mode="json", include=set(given)))
+    return CardData(name=public_name(name), settings=schema.parse(given, owner="data").model_dump(mode="json", include=set(given)))
 
 
 def _start_from(name: str, model: GlimpseModel[Any]) -> Card:
     """Load the card's weights into the networks that both have, and return it. The model's others begin anew.
 
-    So MGNet may begin with the backbone of a plain classifier. A card that `train` wrote here goes before one of that name in the zoo.
+    So MGNet may begin with the backbone of a plain classifier.
     """
-    card = find_card(str(_usual_output(name))) or find_card(name)
-    if card is None:
-        raise GlimpseZooError(f"the recipe starts from the card {name!r}, which is not here: train it first ('glimpsezoo train {name}')")
-    card, own = card.located(), model.state_dict()
+    card, own = _find_start(name).located(), model.state_dict()
     shared = {key: tensor for key, tensor in card.weights().items() if key in own}
     problems = misfits(shared, {key: own[key] for key in shared}) if shared else ["they have no tensor in common"]
     if problems:
@@ -252,6 +294,14 @@ def _start_from(name: str, model: GlimpseModel[Any]) -> Card:
             f"the recipe starts from the card {name!r}, which does not fit: {problems[0]}; name another card, or settings"
         )
     model.load_state_dict(shared, strict=False)
+    return card
+
+
+def _find_start(name: str) -> Card:
+    """The card at that path; else one that `train` wrote here, which goes before one of that name in the zoo."""
+    card = find_card(name) if (Path(name) / CONFIG).is_file() else find_card(str(_usual_output(name))) or find_card(name)
+    if card is None:
+        raise GlimpseZooError(f"the recipe starts from the card {name!r}, which is not here: train it first ('glimpsezoo train {name}')")
     return card
 
 

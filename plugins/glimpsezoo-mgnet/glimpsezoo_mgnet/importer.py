@@ -1,32 +1,30 @@
 """From the authors' released checkpoints (https://github.com/siahuat0727/MGNet, PyTorch Lightning files) to this plugin's MGNet."""
 
-import re
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from glimpsezoo import GlimpseZooError, Task
+from glimpsezoo import GlimpseZooError, Task, read_checkpoint
 from glimpsezoo_mgnet.backbones import SMALL_CNN
 from glimpsezoo_mgnet.config import MGNetConfig
 from glimpsezoo_mgnet.model import MGNet
 
-# Ours -> theirs, by the beginning of a tensor's name. The backbone keeps torchvision's names, which are timm's too.
+# Ours -> theirs, by the beginning of a tensor's name behind their `model.`. The backbone keeps torchvision's names, which are timm's too.
 _MODULES = {
-    "backbone": "model.backbone",
-    "out": "model.feat_fusion.mha.out_proj",
-    "norm": "model.feat_fusion.norm",
-    "locator": "model.loc_network.fc",
-    "global_classifier": "model.global_fc.fc",
-    "glimpse_classifier": "model.glimpse_fc.fc",
+    "backbone": "backbone",
+    "out": "feat_fusion.mha.out_proj",
+    "norm": "feat_fusion.norm",
+    "locator": "loc_network.fc",
+    "global_classifier": "global_fc.fc",
+    "glimpse_classifier": "glimpse_fc.fc",
 }
 _PROJECTIONS = ("query", "key", "value")  # thirds of nn.MultiheadAttention's in_proj, in this order
 _HYPER_PARAMETERS = {"model": "backbone", "n_iter": "glimpses", "scale": "downsample", "s": "gradient_scale", "alpha": "alpha"}
 _VANILLA = "vanilla"  # their name of the small CNN
-_CLASSIFIER, _FIRST_CONVOLUTION = "model.global_fc.fc.weight", "model.backbone.conv1.weight"
+_CLASSIFIER, _FIRST_CONVOLUTION = "global_fc.fc.weight", "backbone.conv1.weight"
 
 
 def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[MGNetConfig, Task, dict[str, Tensor], list[str]]:
@@ -36,32 +34,27 @@ def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[MGNetConfig
     code has them), the tensors under this model's names, and notes on what the file did not say. Raises `GlimpseZooError` for a file
     that is no Lightning checkpoint, hyper-parameters that this model does not have, and tensors missing, extra or of another shape.
     """
-    tensors, hyper_parameters = _read(checkpoint)
-    for name in (_CLASSIFIER, _FIRST_CONVOLUTION):
-        if name not in tensors:
-            raise GlimpseZooError(f"expected a checkpoint of MGNet with a tensor {name!r}, but {checkpoint.name} has none")
+    tensors, hyper_parameters, taken_off = _read(checkpoint)
+    for name, rank in ((_CLASSIFIER, 2), (_FIRST_CONVOLUTION, 4)):
+        if name not in tensors or tensors[name].ndim != rank:
+            raise GlimpseZooError(f"expected a checkpoint of MGNet with a tensor {name!r} of rank {rank}, but {checkpoint.name} has none")
     values, notes = _settings(hyper_parameters, tensors)
+    notes += taken_off
     config = MGNetConfig.parse({**values, **settings}, owner="mgnet")
     task = _task(tensors)
     notes.append(f"images of {task.image_size[0]} px, as the authors' code for these weights takes them")
     return config, task, _renamed(tensors, MGNet(config, task).state_dict()), notes
 
 
-def _read(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and hyper-parameters; nothing but plain values and the Namespace is unpickled."""
-    expected = f"expected a PyTorch Lightning checkpoint (state_dict and hyper_parameters), but {checkpoint.name}"
-    try:
-        with torch.serialization.safe_globals([Namespace]):
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes torch.load raise anything
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        why = f"holds {refused[1]}, which is refused, for it could run code" if refused else "cannot be read as one"
-        raise GlimpseZooError(f"{expected} {why}: download it again, or give another") from None
-    tensors = content.get("state_dict") if isinstance(content, Mapping) else None
-    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise GlimpseZooError(f"{expected} is none: give the file that training wrote, not an export of it")
-    found = content.get("hyper_parameters", {})
-    return dict(tensors), dict(vars(found) if isinstance(found, Namespace) else found)
+def _read(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
+    """Tensors by the authors' names, hyper-parameters and notes; only plain values and a Namespace are unpickled."""
+    found = read_checkpoint(checkpoint, (_CLASSIFIER, _FIRST_CONVOLUTION), usual="state_dict.model.", allowed=[Namespace])
+    said = found.beside.get("hyper_parameters")
+    hyper_parameters = vars(said) if isinstance(said, Namespace) else said if isinstance(said, Mapping) else {}
+    notes = list(found.notes)
+    if said is not None and hyper_parameters is not said and not isinstance(said, Namespace):
+        notes.append(f"hyper_parameters are a {type(said).__name__}, which is not read")
+    return found.tensors, {str(name): value for name, value in hyper_parameters.items()}, notes
 
 
 def _settings(hyper_parameters: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], list[str]]:
@@ -98,7 +91,7 @@ def _renamed(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dic
     for name, like in wanted.items():
         module, _, rest = name.partition(".")
         third = _PROJECTIONS.index(module) if module in _PROJECTIONS else None
-        source = f"model.feat_fusion.mha.in_proj_{rest}" if third is not None else f"{_MODULES[module]}.{rest}"
+        source = f"feat_fusion.mha.in_proj_{rest}" if third is not None else f"{_MODULES[module]}.{rest}"
         if source not in tensors:
             raise GlimpseZooError(f"the checkpoint lacks the tensor {source!r}: is it complete, and of the backbone that it names?")
         shape = like.shape if third is None else (3 * like.shape[0], *like.shape[1:])
@@ -108,7 +101,7 @@ def _renamed(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dic
             )
         result[name] = tensors[source] if third is None else tensors[source].chunk(3)[third].clone()
         used.add(source)
-    extra = [n for n in tensors if n.startswith("model.") and n not in used and not n.startswith(_MODULES["glimpse_classifier"])]
+    extra = [n for n in tensors if n not in used and not n.startswith(_MODULES["glimpse_classifier"])]
     if extra:
         raise GlimpseZooError(f"the checkpoint has {len(extra)} tensors that this model lacks, such as {extra[0]!r}: check the backbone")
     return result

@@ -17,6 +17,7 @@ Where it departs from the paper, and why:
 - The paper's H/M is rounded: 224 / (7/3) is 96, where floor division in floating point gives 95.
 - A glimpse is normalised after sampling, not the image before: bilinear weights sum to one, so it is the same at fewer operations.
 - Trivial policies replace the locator's place, with regions of the middle size (a_min + a_max) / 2.
+- Linear layers are initialised by torch's default. The paper is silent; the authors' code uses Kaiming's rule, in the attention as well.
 """
 
 import math

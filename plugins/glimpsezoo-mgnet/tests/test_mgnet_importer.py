@@ -162,11 +162,11 @@ def corrupt(change: str, tensors: dict[str, Tensor], said: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ("missing attention", "lacks the tensor 'model.feat_fusion.mha.in_proj_weight'"),
-        ("missing backbone", "lacks the tensor 'model.backbone.conv2.weight'"),
-        ("no classifier", "'model.global_fc.fc.weight'"),
+        ("missing attention", "lacks the tensor 'feat_fusion.mha.in_proj_weight'"),
+        ("missing backbone", "lacks the tensor 'backbone.conv2.weight'"),
+        ("no classifier", "'global_fc.fc.weight'"),
         ("shape", r"of shape \(3, 131\), got \(6, 131\)"),
-        ("extra", "'model.backbone.layer9.weight'"),
+        ("extra", "'backbone.layer9.weight'"),
         ("exploration", "trans_method"),
         ("resnet19", "'resnet18'"),
         ("resnet18", "expected the tensor .* check the backbone|lacks the tensor"),
@@ -199,7 +199,64 @@ def files_that_are_none() -> dict[str, bytes]:
 def test_files_that_are_no_lightning_checkpoint_are_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "some.ckpt"
     path.write_bytes(files_that_are_none()[kind])
-    with pytest.raises(GlimpseZooError, match=r"expected a PyTorch Lightning checkpoint .*some\.ckpt") as caught:
+    with pytest.raises(GlimpseZooError, match=r"expected a checkpoint .*some\.ckpt") as caught:
         importer(path, {})
     assert "\n" not in str(caught.value)
     assert ("Innocent" in str(caught.value)) == (kind == "code")
+
+
+def plain(reference: Released) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in reference.state_dict().items()}
+
+
+def renamed(tensors: dict[str, Tensor], before: str, inside: str = "") -> dict[str, Tensor]:
+    """With `before` in front of every name, and `inside` behind the name of the backbone."""
+    return {before + name.replace("backbone.", f"backbone.{inside}", 1): tensor for name, tensor in tensors.items()}
+
+
+WRAPPED = {
+    "as Lightning writes it": (lambda raw, ema: {"state_dict": renamed(raw, "model.")}, ""),
+    "DDP": (lambda raw, ema: {"state_dict": renamed(raw, "module.model.")}, "module."),
+    "DDP inside": (lambda raw, ema: {"state_dict": renamed(raw, "model.module.")}, "module."),
+    "DDP around a part": (lambda raw, ema: {"state_dict": renamed(raw, "model.", "module.")}, "module."),
+    "compiled": (lambda raw, ema: {"state_dict": renamed(raw, "_orig_mod.model.")}, "_orig_mod."),
+    "compiled inside": (lambda raw, ema: {"state_dict": renamed(raw, "model.", "_orig_mod.")}, "_orig_mod."),
+    "compiled and DDP": (lambda raw, ema: {"model": renamed(raw, "module._orig_mod.")}, "module._orig_mod."),
+    "bare": (lambda raw, ema: renamed(raw, ""), ""),
+    "EMA alone": (lambda raw, ema: {"state_dict": renamed(ema, "ema_model.model.")}, "averaged over training"),
+    "EMA beside": (lambda raw, ema: {"state_dict": renamed(raw, "model."), "state_dict_ema": ema}, "the averaged ones were taken"),
+    "EMA in DDP beside": (lambda raw, ema: {"model": raw, "model_ema": renamed(ema, "module.")}, "the averaged ones were taken"),
+    "EMA among them": (lambda raw, ema: {"state_dict": {**renamed(raw, "model."), **renamed(ema, "model.ema.")}}, "the averaged ones"),
+    "a lone EMA module": (lambda raw, ema: {"state_dict": {**renamed(ema, "module."), "n_averaged": torch.tensor(3)}}, "AveragedModel"),
+}
+
+
+@pytest.mark.parametrize("how", list(WRAPPED))
+def test_what_a_training_wrapped_around_the_names_is_taken_off_and_said(tmp_path: Path, how: str) -> None:
+    wrap, part = WRAPPED[how]
+    torch.manual_seed(2)
+    raw = plain(small_cnn())
+    ema = {name: tensor + 1 for name, tensor in raw.items()}
+    content = wrap(raw, ema)
+    torch.save({**content, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}, "hyper_parameters": VANILLA}, tmp_path / "a.ckpt")
+    _, _, tensors, notes = importer(tmp_path / "a.ckpt", {})
+    expected = ema if "EMA" in how else raw
+    torch.testing.assert_close(tensors["backbone.conv1.weight"], expected["backbone.conv1.weight"])
+    torch.testing.assert_close(tensors["global_classifier.weight"], expected["global_fc.fc.weight"])
+    said = [note for note in notes if "taken off" in note or "averaged" in note]
+    assert part in " ".join(said)
+    assert bool(said) == bool(part)
+
+
+def test_two_sets_of_weights_of_which_none_is_named_are_not_chosen_from(tmp_path: Path) -> None:
+    raw = plain(small_cnn())
+    torch.save({"teacher": raw, "student": raw, "hyper_parameters": VANILLA}, tmp_path / "a.ckpt")
+    with pytest.raises(GlimpseZooError, match=r"expected one set of weights, but a\.ckpt holds 2, under 'teacher\.' and 'student\.'"):
+        importer(tmp_path / "a.ckpt", {})
+
+
+@pytest.mark.parametrize("said", [3, "resnet", [1], {1: 2}])
+def test_hyper_parameters_of_another_kind_are_noted(tmp_path: Path, said: Any) -> None:
+    torch.save({"state_dict": released_tensors(small_cnn()), "hyper_parameters": said}, tmp_path / "a.ckpt")
+    _, _, _, notes = importer(tmp_path / "a.ckpt", {"backbone": "cnn4"})
+    assert isinstance(said, dict) or any("which is not read" in note for note in notes)

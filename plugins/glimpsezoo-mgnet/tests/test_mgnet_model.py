@@ -13,6 +13,7 @@ from glimpsezoo_mgnet.model import MGNet, rescale_gradient, sample_glimpses
 from torch import Tensor
 
 from glimpsezoo import Confidence, Decision, GlimpseZooError, Noise, Record, Regions, Task, Trace, rollout
+from glimpsezoo.testing import excess, tolerance
 
 DIGITS = Task((64, 64), 1, tuple("0123456789"), mean=(0.1,), std=(0.2,))
 EVERY = Record(every_step=True, states=True)
@@ -31,11 +32,6 @@ def model_of(seed: int = 0, **settings: Any) -> MGNet:
 
 def images_of(count: int = 4, seed: int = 3) -> Tensor:
     return torch.rand(count, 1, 64, 64, generator=torch.Generator().manual_seed(seed))
-
-
-def assert_same(logits: Tensor, expected: Tensor) -> None:
-    """Within 1e-5 of the largest logit: batches of other sizes take other kernels, which round differently."""
-    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
 def places(trace: Trace) -> Tensor:
@@ -129,19 +125,20 @@ def test_biases_are_an_option() -> None:
 def test_the_first_steps_of_many_are_the_steps_of_few() -> None:
     model, images = model_of(glimpses=5), images_of()
     long, short = rollout(model, images, record=EVERY), rollout(model, images, steps=2, record=EVERY)
-    torch.testing.assert_close(long.logits_by_step()[:, :2], short.logits_by_step())
-    torch.testing.assert_close(places(long)[:, :2], places(short))
+    assert torch.equal(long.logits_by_step()[:, :2], short.logits_by_step())  # the same operations in the same batch
+    assert torch.equal(places(long)[:, :2], places(short))
 
 
 @pytest.mark.parametrize("policy", ["learned", "random", "scan"])
 def test_a_batch_gives_what_its_images_give_alone_and_in_another_order(policy: str) -> None:
     model, images, ids = model_of(policy=policy), images_of(5), torch.tensor([7, 3, 11, 2, 90])
+    allowed = tolerance(model, images, Noise.of(1, ids)).logits
     whole = rollout(model, images, noise=Noise.of(1, ids), record=EVERY).logits_by_step()
     for i in range(5):
         alone = rollout(model, images[i : i + 1], noise=Noise.of(1, ids[i : i + 1]), record=EVERY).logits_by_step()
-        assert_same(alone[0], whole[i])
+        assert excess(alone[0], whole[i], allowed[i]) <= 1
     turned = rollout(model, images.flip(0), noise=Noise.of(1, ids.flip(0)), record=EVERY).logits_by_step()
-    assert_same(turned.flip(0), whole)
+    assert excess(turned.flip(0), whole, allowed) <= 1
 
 
 @pytest.mark.parametrize("policy", ["learned", "random"])
@@ -152,7 +149,8 @@ def test_images_that_exit_and_leave_change_nothing_for_the_others(policy: str) -
     compact, whole = rollout(model, images, exit_rule=rule), rollout(model, images, exit_rule=rule, compact=False)
     assert len(compact.last_step.unique()) > 1  # some leave early, some do not
     assert torch.equal(compact.last_step, whole.last_step)
-    assert_same(compact.logits, whole.logits)
+    allowed = tolerance(model, images).logits[torch.arange(12), whole.last_step - 1]
+    assert excess(compact.logits, whole.logits, allowed) <= 1
 
 
 def locator_gradient(model: MGNet, images: Tensor, labels: Tensor) -> Tensor:

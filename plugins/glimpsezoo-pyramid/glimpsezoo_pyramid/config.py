@@ -74,6 +74,8 @@ class LearningRule(Settings):
             raise ValueError(f"expected as many numbers as c_t has ({len(self.c_t)})")
         if any(not c > 0 for c in self.c_t) or any(not 0 <= c <= 1 for c in self.c_r or ()):
             raise ValueError("expected c_t above 0 locations and c_r a probability in [0, 1]")
+        if any(weight < 0 for weight in self.level_weights or ()):
+            raise ValueError("expected level_weights of at least 0")
         return self
 
     def weights(self, levels: int) -> tuple[float, ...]:

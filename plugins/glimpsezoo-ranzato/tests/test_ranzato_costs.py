@@ -48,6 +48,8 @@ ROWS = [
     ("ranzato.jittered-mnist.1", 2, "5.096"),
     ("ranzato.jittered-mnist.2", 3, "3.069"),
     ("ranzato.jittered-mnist.2-finetuned", 3, "3.069"),
+    ("ranzato.jittered-mnist.2-long", 3, "3.069"),
+    ("ranzato.jittered-mnist.3", 4, "2.195"),  # of the text alone
     # table 2
     ("ranzato.jittered-mnist.1-single", 2, "7.464"),
     ("ranzato.jittered-mnist.1-single-no-contrast", 2, "7.464"),
@@ -61,6 +63,8 @@ ROWS = [
     ("ranzato.mnist.1-centre", 2, "3.609"),
     ("ranzato-conv.mnist", 1, "0.0522"),
     ("ranzato.mnist.1", 2, "3.576"),
+    ("ranzato.mnist.2", 3, "2.377"),  # of the text alone
+    ("ranzato.mnist.2-no-diversity", 3, "2.377"),
 ]
 
 

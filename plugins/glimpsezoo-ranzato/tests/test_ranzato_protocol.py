@@ -17,17 +17,23 @@ from glimpsezoo import Confidence, GlimpseModel, GlimpseZooError, Noise, Record,
 SETTINGS: list[dict[str, Any]] = [{}, {"policy": "random"}, {"policy": "scan"}, {"parallel": True}, {"shared": True, "scales": 1}]
 
 
+@pytest.fixture
+def images(images: Tensor) -> Tensor:
+    """In double precision, where rounding hides no fault. What it may change in single precision is for the conformance suite."""
+    return images.double()
+
+
 def logits(model: GlimpseModel[Any], images: Tensor, ids: Tensor, steps: int | None = None) -> Tensor:
     return rollout(model, images, steps=steps, noise=Noise.of(0, ids), record=Record(every_step=True)).logits_by_step()
 
 
 def same(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_a_smaller_budget_is_a_prefix(small: Callable[..., Ranzato], images: Tensor, settings: dict[str, Any]) -> None:
-    model, ids = small(**settings), torch.arange(12)
+    model, ids = small(**settings).double(), torch.arange(12)
     whole = logits(model, images, ids)
     for steps in (1, 2, 3):
         same(logits(model, images, ids, steps), whole[:, :steps])
@@ -36,7 +42,7 @@ def test_a_smaller_budget_is_a_prefix(small: Callable[..., Ranzato], images: Ten
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_the_batch_does_not_matter(small: Callable[..., Ranzato], images: Tensor, settings: dict[str, Any]) -> None:
-    model, ids = small(**settings), torch.arange(12)
+    model, ids = small(**settings).double(), torch.arange(12)
     whole = logits(model, images, ids)
     alone = torch.cat([logits(model, images[i : i + 1], ids[i : i + 1]) for i in range(12)])
     same(alone, whole)
@@ -46,7 +52,7 @@ def test_the_batch_does_not_matter(small: Callable[..., Ranzato], images: Tensor
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_images_that_exit_leave_the_others_alone(small: Callable[..., Ranzato], images: Tensor, settings: dict[str, Any]) -> None:
-    model, rule = small(**settings), Confidence(threshold=0.8)
+    model, rule = small(**settings).double(), Confidence(threshold=0.8)
     compacted = rollout(model, images, exit_rule=rule)
     kept = rollout(model, images, exit_rule=rule, compact=False)
     same(compacted.logits, kept.logits)
@@ -66,9 +72,9 @@ def test_images_that_exit_leave_the_others_alone(small: Callable[..., Ranzato], 
 )
 def test_the_baselines_take_one_look(kind: Callable[..., GlimpseModel[Any]], config: object, sees: str) -> None:
     torch.manual_seed(0)
-    model = kind(config, Task((24, 20), 3, ("a", "b"), (0.5,) * 3, (0.2,) * 3)).eval()
+    model = kind(config, Task((24, 20), 3, ("a", "b"), (0.5,) * 3, (0.2,) * 3)).eval().double()
     assert (model.steps, model.sees) == (1, sees)
-    images = torch.rand(5, 3, 24, 20)
+    images = torch.rand(5, 3, 24, 20).double()
     trace = rollout(model, images)
     assert trace.last_step.tolist() == [1] * 5
     same(torch.cat([rollout(model, image[None]).logits for image in images]), trace.logits)

@@ -141,7 +141,7 @@ def test_fine_tuning_looks_where_the_model_predicts(
     assert training_step(model, images, labels, phase(12, glimpse=2))["glimpse"] != at_prediction
 
 
-@pytest.mark.parametrize("options", [{"glimpse": 4}, {"glimpse": 0}, {"glimpse": "1"}, {"search": "no"}, {"glimpses": 1}], ids=str)
+@pytest.mark.parametrize("options", [{"glimpse": 4}, {"glimpse": -1}, {"glimpse": "1"}, {"search": "no"}, {"glimpses": 1}], ids=str)
 def test_phase_options_are_checked(
     small: Callable[..., Ranzato], images: Tensor, labels: Tensor, phase: Callable[..., TrainingPhase], options: dict[str, Any]
 ) -> None:

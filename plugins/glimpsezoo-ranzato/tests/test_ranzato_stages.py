@@ -27,6 +27,8 @@ STAGES = {
     "ranzato.jittered-mnist.1": [FIRST],
     "ranzato.jittered-mnist.2": [FIRST, SECOND],
     "ranzato.jittered-mnist.2-finetuned": [FIRST, SECOND, {"glimpses.1"}],
+    "ranzato.jittered-mnist.2-long": [{"low"}, FIRST, SECOND],
+    "ranzato.jittered-mnist.3": [FIRST, SECOND, {"locators.2", "glimpses.2"}],
     "ranzato.jittered-mnist.1-single": [FIRST],
     "ranzato.jittered-mnist.1-single-no-contrast": [FIRST],
     "ranzato.jittered-mnist.2-parallel": [FIRST, SECOND],
@@ -35,6 +37,8 @@ STAGES = {
     "ranzato.jittered-mnist.2-shared": SHARED,
     "ranzato.mnist.1": [FIRST],
     "ranzato.mnist.1-centre": [{"low", "glimpses.0"}],
+    "ranzato.mnist.2": [FIRST, SECOND],
+    "ranzato.mnist.2-no-diversity": [FIRST, SECOND],
     "ranzato.digits": [*SHARED, {"glimpses.0"}],
 }
 
@@ -111,7 +115,28 @@ def test_a_second_glimpse_may_begin_as_a_copy_of_the_first(phase: Callable[..., 
     assert not model.locators[1].weight.any()
 
 
-@pytest.mark.parametrize("options", [{"glimpse": 1, "copy": True}, {"glimpse": 2, "copy": 1}, {"glimpse": 2, "copies": True}])
+def test_the_first_network_may_learn_alone(phase: Callable[..., TrainingPhase]) -> None:
+    """Glimpse 0 is the cross-entropy of N0, and no glimpse is taken for it."""
+    model = Ranzato(RanzatoConfig.parse(TINY, owner="ranzato"), FOUR)
+    images, labels = made_up(8)
+    terms = training.training_step(model, images, labels, phase(8, glimpse=0))
+    assert list(terms) == ["low"]
+    expected = F.cross_entropy(rollout(model, images, steps=1).logits, labels)
+    torch.testing.assert_close(terms["low"], expected)
+    terms["low"].backward()
+    assert {_network(name) for name, parameter in model.named_parameters() if parameter.grad is not None} == {"low"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"glimpse": -1},
+        {"glimpse": 0, "copy": True},
+        {"glimpse": 1, "copy": True},
+        {"glimpse": 2, "copy": 1},
+        {"glimpse": 2, "copies": True},
+    ],
+)
 def test_options_that_say_nothing_are_errors(options: dict[str, Any], phase: Callable[..., TrainingPhase]) -> None:
     model = Ranzato(RanzatoConfig.parse(TINY, owner="ranzato"), FOUR)
     with pytest.raises(GlimpseZooError, match="correct the recipe"):
@@ -124,8 +149,9 @@ def test_the_recipes_differ_from_the_plain_one_in_what_their_rows_say() -> None:
         plain = RanzatoConfig().model_dump()
         return {key: value for key, value in chosen.items() if value != plain[key]}
 
-    assert settings("2") == settings("2-finetuned") == {}
+    assert settings("2") == settings("2-finetuned") == settings("2-long") == {}
     assert settings("1") == {"glimpses": 1}
+    assert settings("3") == {"glimpses": 3}
     assert settings("1-single") == {"glimpses": 1, "scales": 1}
     assert settings("1-single-no-contrast") == {"glimpses": 1, "scales": 1, "contrast_weight": 0.0}
     assert settings("2-parallel") == {"parallel": True}

@@ -113,10 +113,7 @@ def cut_head(source: Any, rows: list[int]) -> dict[str, Tensor]:
 
     Raises `GlimpseZooError` if no linear or convolutional layer of its head has a row for every class.
     """
-    heads = source.get_classifier()  # a module, or several that are averaged (distilled models)
-    heads = [heads] if isinstance(heads, nn.Module) and not isinstance(heads, nn.ModuleList) else list(heads)
-    layers = {module for head in heads for module in head.modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-    names = [name for name, module in source.named_modules() if module in layers and module.weight.shape[0] == source.num_classes]
+    names = head_layers(source)
     if not names:
         kind = type(source).__name__
         raise GlimpseZooError(f"expected a head with a row for each of {source.num_classes} classes, {kind} has none: train it instead")
@@ -125,6 +122,14 @@ def cut_head(source: Any, rows: list[int]) -> dict[str, Tensor]:
         if key in state:  # some heads have no bias
             state[key] = state[key][rows]
     return state
+
+
+def head_layers(source: Any) -> list[str]:
+    """The names of the linear and convolutional layers of a timm model's head that have a row for every class."""
+    heads = source.get_classifier()  # a module, or several that are averaged (distilled models)
+    heads = [heads] if isinstance(heads, nn.Module) and not isinstance(heads, nn.ModuleList) else list(heads)
+    layers = {module for head in heads for module in head.modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+    return [name for name, module in source.named_modules() if module in layers and module.weight.shape[0] == source.num_classes]
 
 
 def training_step(

@@ -1,6 +1,6 @@
 """What this plugin registers: every model of timm, under one prefix."""
 
-from glimpsezoo import ModelSpec, hookimpl
+from glimpsezoo import ImporterSpec, ModelSpec, hookimpl
 
 
 @hookimpl
@@ -16,5 +16,17 @@ def register_models() -> list[ModelSpec]:
             config="glimpsezoo_timm.config:TimmConfig",
             training_step="glimpsezoo_timm.model:training_step",
             recipes="glimpsezoo_timm.recipes",
+        )
+    ]
+
+
+@hookimpl
+def register_importers() -> list[ImporterSpec]:
+    return [
+        ImporterSpec(
+            name="timm:",
+            prefix=True,
+            description="Weights of any timm model (a state dict, as timm's own scripts and others save it) to a card.",
+            importer="glimpsezoo_timm.importer:importer",
         )
     ]

@@ -185,3 +185,20 @@ def test_training_step_is_cross_entropy() -> None:
     torch.testing.assert_close(losses["cross_entropy"], expected)
     losses["cross_entropy"].backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "macs"),
+    [  # as fvcore counts them, with nn.LSTM in closed form: benchmarks/timm_macs.py
+        ("sequencer2d_s", 224, 8_334_007_296),
+        ("mobilenetv3_small_050", 224, 24_188_688),
+        ("vit_tiny_patch16_224", 224, 1_253_683_200),
+        ("edgenext_xx_small", 256, 257_905_088),
+        ("halonet26t", 256, 3_172_810_752),
+        ("lambda_resnet26t", 256, 3_003_465_728),
+    ],
+)
+def test_macs_are_those_of_an_independent_count(architecture: str, size: int, macs: int) -> None:
+    model, x = timm.create_model(architecture).eval(), torch.rand(1, 3, size, size)
+    count = count_macs(lambda: model(x))
+    assert (count.macs, count.missing) == (macs, frozenset())

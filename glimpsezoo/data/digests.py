@@ -1,0 +1,119 @@
+"""SHA-256 of files, each read once: kept in the user's folder until anything that the file system says of the file differs.
+
+What is kept stands in one small file for each folder that was read, written whole, so that several processes do not disturb each other:
+the last one to write wins, and what it did not know is hashed again.
+"""
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
+from pathlib import Path
+
+from glimpsezoo.files import user_folder, write_whole
+
+KEPT = "file-digests"  # folder in the user's own
+VERSION = 2  # of its layout
+SETTLED = 2.0  # seconds after its last change from which a file's times tell the next change apart
+UNREADABLE = "unreadable"  # in place of the digest of a file that is not there or may not be read
+_SHA256 = re.compile("[0-9a-f]{64}")
+_again: ContextVar[bool] = ContextVar("hash files again", default=False)
+
+Mark = list[int]  # size, times of change of content and of the file's entry (ns), inode, device
+
+
+@contextmanager
+def hashed_again(again: bool = True) -> Iterator[None]:
+    """Inside, files are hashed even where their digests are known, and what is found is kept."""
+    token = _again.set(again)
+    try:
+        yield
+    finally:
+        _again.reset(token)
+
+
+def local_digests(files: Sequence[str]) -> list[str]:
+    """SHA-256 of the content of each of these local files; `UNREADABLE` for one that cannot be read."""
+    by_folder: dict[str, list[str]] = {}
+    paths = [os.path.abspath(file) for file in files]
+    for path in paths:
+        by_folder.setdefault(os.path.dirname(path), []).append(path)
+    found: dict[str, str] = {}
+    again = _again.get()
+    with ThreadPoolExecutor(4) as threads:
+        for folder, members in by_folder.items():
+            found |= _of_folder(folder, members, threads, again)
+    return [found[path] for path in paths]
+
+
+def _of_folder(folder: str, paths: Sequence[str], threads: ThreadPoolExecutor, again: bool) -> dict[str, str]:
+    place = user_folder() / KEPT / hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
+    kept = _read(place)
+    marks = {path: _mark(path) for path in paths}
+    known = {} if again else {path: kept[os.path.basename(path)] for path in paths if os.path.basename(path) in kept}
+    known = {path: digest for path, (mark, digest) in known.items() if mark == marks[path]}
+    unknown = [path for path in marks if path not in known]
+    hashed = dict(zip(unknown, threads.map(partial(_hashed, trusting=not again), unknown), strict=True))
+    now = time.time_ns()
+    settled = {
+        os.path.basename(path): [mark, digest]
+        for path, (mark, digest) in hashed.items()
+        if mark is not None and mark == marks[path] and now - max(mark[1], mark[2]) > SETTLED * 1e9
+    }
+    if settled:
+        _keep(place, {**kept, **settled})
+    return known | {path: digest for path, (_, digest) in hashed.items()}
+
+
+def _mark(path: str) -> Mark | None:
+    """What tells that a file is the one that was hashed; None where it cannot be told."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
+
+
+def _hashed(path: str, *, trusting: bool) -> tuple[Mark | None, str]:
+    """The digest of a file, and its mark if it stayed the same while it was read. trusting: the names in the Hub's cache."""
+    before = _mark(path)
+    named = _named_by_the_hub(path) if trusting else None
+    if named:
+        return before, named
+    try:
+        with open(path, "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return None, UNREADABLE
+    return (before if _mark(path) == before else None), digest
+
+
+def _named_by_the_hub(path: str) -> str | None:
+    """The SHA-256 that names a file in the Hub's own cache, which its client wrote there."""
+    from huggingface_hub import constants
+
+    real = Path(path).resolve()
+    inside = real.is_relative_to(Path(constants.HF_HUB_CACHE).resolve())
+    return real.name if inside and real.parent.name == "blobs" and _SHA256.fullmatch(real.name) else None
+
+
+def _read(place: Path) -> dict[str, list]:
+    """What is kept of a folder; nothing where that is damaged or of another version."""
+    try:
+        content = json.loads(place.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content["files"] if isinstance(content, dict) and content.get("version") == VERSION else {}
+
+
+def _keep(place: Path, files: Mapping[str, list]) -> None:
+    """Where the folder cannot be written, the files are hashed again next time."""
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place, json.dumps({"version": VERSION, "files": files}).encode())

@@ -1,0 +1,239 @@
+"""What a folder of images holds: which folders are classes, which are splits, which files are images, and what is left out.
+
+Nothing is decided in silence: what is not clear from the folders themselves is an error that says how to choose.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from glimpsezoo.data.splits import TEST_NAMES, TRAIN_NAMES, named, stem
+from glimpsezoo.errors import GlimpseZooError, counted, one_line
+
+Layout = Literal["auto", "classes", "splits"]
+
+SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir"})
+# Formats that Pillow names but cannot decode by itself, or only by running another program.
+FOREIGN = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+SHOWN = 3  # names that a message gives as examples
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """The endings of image files: all that this Pillow, with the plugins registered, decodes."""
+    from PIL import Image
+
+    return frozenset(end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN and kind not in FOREIGN)
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether a file's name is that of an image."""
+    return os.path.splitext(path)[1].lower() in image_suffixes()
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder belongs to the system or an editor and not to the data."""
+    return name.startswith(".") or name.casefold() in SYSTEM
+
+
+@dataclass
+class LeftOut:
+    """What is no part of the data: why -> paths, each once however often it is met."""
+
+    paths: dict[str, set[Path]] = field(default_factory=dict)
+
+    def add(self, why: str, path: Path) -> None:
+        self.paths.setdefault(why, set()).add(path)
+
+    def told(self) -> dict[str, str]:
+        """Why -> how many, and a few of their names."""
+        told = {}
+        for why, paths in self.paths.items():
+            names = sorted({path.name for path in paths})
+            told[why] = f"{len(paths)} ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
+        return told
+
+
+class ClassFolder(NamedTuple):
+    """A folder of one split whose name is a class. files: its images in order, at every depth."""
+
+    name: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A folder as it is read. train, test: names of its split folders ('' where one folder serves both; None where there is none)."""
+
+    root: Path
+    train: str | None
+    test: str
+    left_out: LeftOut
+
+    def classes_of(self, split: str) -> list[ClassFolder]:
+        """The class folders of 'train' or 'test'. What stands beside them is left out."""
+        root = self.root / ((self.train if split == "train" else self.test) or "")
+        folders, files = _entries(root, self.left_out)
+        for file in files:
+            self.left_out.add("outside class folders" if is_image(file) else "no image", root / file)
+        return [_class_folder(root / name, self.left_out) for name in folders]
+
+
+def look_at(root: Path, layout: Layout, train: str | None, test: str | None) -> Found:
+    """How a folder is laid out. layout: 'classes', 'splits', or 'auto' to find out. train, test: split folders that the user named.
+
+    Raises `GlimpseZooError`, one line, for a folder that can be read in more than one way, or in none.
+    """
+    left_out = LeftOut()
+    folders, _ = _entries(root, left_out)
+    for key, name in (("train", train), ("test", test)):
+        if name is not None and not (root / name).is_dir():
+            raise GlimpseZooError(f"--set data.{key}={name} expects a folder in {root}, and there are {_some(folders)}")
+    if layout == "classes" and (train or test):
+        raise GlimpseZooError("--set data.layout=classes expects no split folders, got data.train or data.test: leave one out")
+    if not folders:
+        raise GlimpseZooError(f"folder:PATH expects a folder of class folders, got {root}, which has none")
+    tops = {name: _Top.of(root / name) for name in folders}
+    if train is None and test is None and (layout == "classes" or (layout == "auto" and not _has_splits(root, tops))):
+        return Found(root, "", "", left_out)
+    chosen = _chosen_splits(root, tops, train, test)
+    for name in tops.keys() - {chosen.train, chosen.test}:
+        left_out.add("no split that is read", root / name)
+    return Found(root, *chosen, left_out)
+
+
+class _Top(NamedTuple):
+    """What a folder shows at first sight. images: beside its folders. folders: names of those in it that hold an image at any depth."""
+
+    images: int
+    folders: tuple[str, ...]
+
+    @classmethod
+    def of(cls, folder: Path) -> "_Top":
+        folders, files = _entries(folder, LeftOut())
+        return cls(sum(map(is_image, files)), tuple(name for name in folders if next(_images(folder / name, LeftOut()), None)))
+
+    @property
+    def splits(self) -> bool:
+        """Whether it looks like a split: class folders, and no images beside them unless there are several."""
+        return len(self.folders) > (1 if self.images else 0)
+
+
+class _Chosen(NamedTuple):
+    train: str | None
+    test: str
+
+
+def _has_splits(root: Path, tops: dict[str, _Top]) -> bool:
+    """Whether the folders are splits, not classes. Raises `GlimpseZooError` where that cannot be told."""
+    called = named(TRAIN_NAMES + TEST_NAMES, tops)
+    others = [name for name in tops if name not in called]
+    if not called:
+        _refuse_lookalikes(root, tops)
+        return False
+    holding = [name for name in called if tops[name].splits]
+    plain = [name for name in called if tops[name].images and name not in holding]
+    busy = [name for name in others if any(tops[name])]
+    if holding and not plain and not busy:
+        return True
+    if others and not holding:  # classes, one of which is called like a split
+        return False
+    if holding and not busy:
+        raise GlimpseZooError(
+            f"expected class folders in {root / plain[0]}, as in {root / holding[0]}, got "
+            f"{counted(tops[plain[0]].images, 'image')} beside or without them: "
+            f"choose the split to measure by --set data.test={_other_test(holding)}"
+        )
+    either = f"classes ({_some(tops)}) or splits ({_some(called)})"
+    raise GlimpseZooError(
+        f"expected class folders, or split folders with class folders, in {root}, got folders that may be {either}: "
+        "choose by --set data.layout=classes or --set data.layout=splits"
+    )
+
+
+def _other_test(holding: Sequence[str]) -> str:
+    """A split folder that can be measured: one that is called like it, or else the training folder, a part of which is held out."""
+    return (named(TEST_NAMES, holding) or list(holding))[0]
+
+
+def _refuse_lookalikes(root: Path, tops: dict[str, _Top]) -> None:
+    """Folders that hold nothing but folders of the same names are hardly classes. Raises `GlimpseZooError`."""
+    busy = {name: top for name, top in tops.items() if any(top)}
+    if any(top.images for top in busy.values()) or not busy:
+        return
+    names = list(busy)
+    if len(busy) == 1:
+        raise GlimpseZooError(
+            f"expected class folders in {root}, got the one folder {names[0]!r} with folders in it: "
+            f"name that folder, or take it for a class by --set data.layout=classes"
+        )
+    shared = set.intersection(*(set(top.folders) for top in busy.values()))
+    if len(shared) > 1:
+        raise GlimpseZooError(
+            f"expected class folders in {root}, got {_some(names)}, which all have the folders {_some(sorted(shared))}: if splits, "
+            f"name them by --set data.train={names[0]} --set data.test={names[1]}; if classes, by --set data.layout=classes"
+        )
+
+
+def _chosen_splits(root: Path, tops: dict[str, _Top], train: str | None, test: str | None) -> _Chosen:
+    """The split folders that are read: those that were named, or else those that are called like it and hold class folders."""
+    usable = [name for name, top in tops.items() if top.splits]
+    train = train or _first_of(root, "train", [name for name in named(TRAIN_NAMES, usable) if name != test])
+    test = test or _first_of(root, "test", [name for name in named(TEST_NAMES, usable) if name != train]) or train
+    if test is None:
+        name_one = f"name one by --set data.train={usable[0]}, or " if usable else ""
+        raise GlimpseZooError(
+            f"expected split folders with class folders in {root}, got {_some(tops)}: "
+            f"{name_one}take the folders for classes by --set data.layout=classes"
+        )
+    return _Chosen(train, test)
+
+
+def _first_of(root: Path, key: str, names: list[str]) -> str | None:
+    """The first name, if any. Raises `GlimpseZooError` where the second says the same, as Train and train do."""
+    if len(names) > 1 and stem(names[0]) == stem(names[1]):
+        raise GlimpseZooError(f"expected one such folder in {root}, got {names[0]} and {names[1]}: choose by --set data.{key}={names[0]}")
+    return names[0] if names else None
+
+
+def _entries(folder: Path, left_out: LeftOut) -> tuple[list[str], list[str]]:
+    """The names of a folder's folders, links to folders among them, and of its files, each in order."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise GlimpseZooError(f"expected a folder that can be read, got {folder} ({one_line(error)}): change its permissions") from None
+    folders, files = [], []
+    for name in names:
+        if is_hidden(name):
+            left_out.add("hidden or of the system", folder / name)
+        else:
+            (folders if (folder / name).is_dir() else files).append(name)
+    return folders, files
+
+
+def _class_folder(folder: Path, left_out: LeftOut) -> ClassFolder:
+    return ClassFolder(folder.name, tuple(sorted(_images(folder, left_out))))
+
+
+def _images(folder: Path, left_out: LeftOut, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """The image files in a folder at every depth. Linked folders are followed, unless they lead back."""
+    real = os.path.realpath(folder)
+    if real in above:
+        left_out.add("a link that leads back", folder)
+        return
+    folders, files = _entries(folder, left_out)
+    for name in files:
+        if is_image(name):
+            yield folder / name
+        else:
+            left_out.add("no image", folder / name)
+    for name in folders:
+        yield from _images(folder / name, left_out, above | {real})
+
+
+def _some(names: Sequence[str] | dict[str, _Top]) -> str:
+    shown = list(names)[:SHOWN]
+    return (", ".join(shown) + (", ..." if len(names) > SHOWN else "")) if shown else "none"

@@ -1,0 +1,89 @@
+"""What all sets of natural images share when they are opened: the task's size, the transform in words, and the fingerprint."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from glimpsezoo.data.augment import Augmentation
+from glimpsezoo.data.base import DataInfo, ImageData, Inferred
+from glimpsezoo.data.config import AugmentedSettings
+from glimpsezoo.data.fingerprint import fingerprint
+from glimpsezoo.data.images import ImageRows, NaturalImages
+from glimpsezoo.data.labels import content_of
+from glimpsezoo.specs import Task
+
+CROP = 224 / 256  # of the shorter side, as is usual for ImageNet
+SHOWN = 6  # classes that a line names
+HOW_TO_READ = {"layout", "subset", "image", "label", "train", "test"}  # settings that say where to look: what was found there counts
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What is being opened: the user's name for it, the split and the settings. source, revision: for the card.
+
+    inferred: what was found out about it; None for a set of the catalogue.
+    """
+
+    name: str
+    split: str
+    config: AugmentedSettings
+    source: str
+    revision: str | None = None
+    inferred: Inferred | None = None
+
+
+def opened(opening: Opening, task: Task, source: ImageRows) -> NaturalImages:
+    """The images of a split at the task's size, or at that of the settings."""
+    config, split = opening.config, opening.split
+    if config.size is not None:
+        task = replace(task, image_size=(config.size, config.size))
+    transform = _described(task, source, opening.inferred)
+    ignored = {"streaming", "size"} | (HOW_TO_READ if opening.inferred else set()) | (set() if split == "train" else config.augmentation)
+    chosen = hashlib.sha256(np.asarray(source.chosen, dtype=np.int64).tobytes()).hexdigest()
+    info = DataInfo(
+        name=opening.name,
+        source=opening.source,
+        revision=opening.revision,
+        fingerprint=fingerprint(
+            f"{content_of(source.rows, source.labels)}/{chosen}{_read_as(opening.inferred)}", split, transform, config, ignore=ignored
+        ),
+        split=split,
+        transform=transform,
+        inferred=opening.inferred,
+    )
+    return NaturalImages(info, task, source, Augmentation(task.image_size, config) if split == "train" else None)
+
+
+def _read_as(inferred: Inferred | None) -> str:
+    """What was inferred and decides what the images and labels are. What was left out is said, but nothing is read of it."""
+    if inferred is None:
+        return ""
+    return "/" + json.dumps([inferred.classes, dict(inferred.columns), dict(inferred.splits), inferred.configuration], sort_keys=True)
+
+
+def _described(task: Task, source: ImageRows, inferred: Inferred | None) -> str:
+    height, width = task.image_size
+    colours = "grey" if task.channels == 1 else "RGB"
+    rule = f" {source.decoding.rule}," if inferred else ""
+    return f"{colours},{rule} resized (bilinear) until {width} x {height} covers {source.crop:.1%} of the shorter side, centre crop"
+
+
+def told(data: ImageData) -> str | None:
+    """What was inferred of a data set, in one line; None for one of which nothing was."""
+    info, found = data.info, data.info.inferred
+    if found is None:
+        return None
+    height, width = data.task.image_size
+    names = ", ".join(found.classes[:SHOWN]) + (", ..." if len(found.classes) > SHOWN else "")
+    parts = [
+        f"{len(found.classes)} class{'' if len(found.classes) == 1 else 'es'} ({names})",
+        ", ".join(f"{split} from {source}" for split, source in found.splits.items()),
+        ", ".join(f"{key} from the column {column!r}" for key, column in found.columns.items()),
+        f"configuration {found.configuration}" if found.configuration else "",
+        f"{len(data):,} {info.split} images at {width} x {height}, {info.transform.partition(', resized')[0]}",
+        *found.notes,
+        "left out: " + ", ".join(f"{why}: {what}" for why, what in found.left_out.items()) if found.left_out else "",
+    ]
+    return f"{info.name}: " + "; ".join(part for part in parts if part)

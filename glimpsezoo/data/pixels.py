@@ -1,0 +1,127 @@
+"""From the bytes of an image file to 8-bit grey or RGB: depth, orientation and transparency by stated rules."""
+
+import io
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, ImageColor, UnidentifiedImageError
+
+Orientation = Literal["exif", "stored"]
+Background = Literal["black", "white", "grey", "ignored"]
+
+MODES = {1: "L", 3: "RGB"}
+UPRIGHT = {  # how each EXIF orientation is turned upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+TURNED_BACK = UPRIGHT | {6: UPRIGHT[8], 8: UPRIGHT[6]}
+BITS_PER_SAMPLE, PHOTOMETRIC, MIN_IS_WHITE = 258, 262, 0  # of TIFF
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How stored pixels are read. orientation: 'exif' turns an image upright as its EXIF says, 'stored' leaves it as it is stored.
+
+    background: what transparent pixels are laid over; 'ignored' drops the transparency and shows the colours that are stored there.
+    """
+
+    orientation: Orientation = "stored"
+    background: Background = "ignored"
+
+    @property
+    def rule(self) -> str:
+        """The rule in words, for the transform of a data set."""
+        upright = "upright by EXIF" if self.orientation == "exif" else "as stored, whatever EXIF says"
+        return f"{upright}, transparency {'ignored' if self.background == 'ignored' else f'over {self.background}'}"
+
+
+AS_STORED = Decoding()  # what a plain conversion does: how the published numbers of the catalogue's sets were made
+
+
+class Decoded(NamedTuple):
+    """An 8-bit image, and what had to be done to it beyond a change of colour space without loss, in words."""
+
+    image: Image.Image
+    conversions: tuple[str, ...]
+
+
+def decoded(content: bytes, channels: int, decoding: Decoding = AS_STORED) -> Decoded:
+    """The image in grey (1 channel) or RGB (3), 8 bits a channel.
+
+    Deeper images are scaled so that full scale stays full scale, never cut. Raises ValueError where full scale is not known, and whatever
+    Pillow's decoders raise for content that is no image.
+    """
+    try:
+        image = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError:  # its own words hold an address in memory, which differs between runs
+        raise ValueError("no image format that Pillow knows") from None
+    said = ["first of several frames"] if getattr(image, "is_animated", False) else []  # only formats with frames have it
+    turned_by_pillow = image.format == "TIFF"
+    turn = _orientation(image) if turned_by_pillow or decoding.orientation == "exif" else None
+    image.load()
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image)
+        said.append("scaled to 8 bits")
+    if turn is not None and decoding.orientation == "exif":
+        said.append("turned upright")
+    if turn is not None and turned_by_pillow != (decoding.orientation == "exif"):
+        image = image.transpose((TURNED_BACK if turned_by_pillow else UPRIGHT)[turn])
+    if image.has_transparency_data and decoding.background != "ignored":
+        image, shows = _laid_over(image, decoding.background)
+        said += [f"laid over {decoding.background}"] if shows else []
+    if image.mode == "CMYK":
+        said.append("CMYK to RGB without a colour profile")
+    return Decoded(image.convert(MODES[channels]), tuple(said))
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """The EXIF orientation of an image that is not stored upright. EXIF that cannot be read says nothing."""
+    try:
+        turn = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Pillow's parser raises anything from SyntaxError to struct.error
+        return None
+    return turn if turn in UPRIGHT else None
+
+
+def _laid_over(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
+    """An image with transparency over a colour, and whether any of that shows through."""
+    image = image.convert("RGBA")
+    colour = (*ImageColor.getrgb(background)[:3], 255)
+    lowest = image.getextrema()[3][0]  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues] # one pair for each band of RGBA
+    return Image.alpha_composite(Image.new("RGBA", image.size, colour), image).convert("RGB"), lowest < 255
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A grey image of more than 8 bits in 8, scaled from its full scale to 0..255. Raises ValueError for pixels without a known scale."""
+    top = _full_scale(image)
+    pixels = np.asarray(image).astype(np.float64)  # [H, W]
+    lowest, highest = float(pixels.min()), float(pixels.max())
+    if not 0 <= lowest <= highest <= top:  # NaN compares false
+        raise ValueError(f"pixels of {lowest:g} to {highest:g} where 0 to {top} is full scale: scale the file")
+    grey = np.round(pixels * (255 / top)).astype(np.uint8)
+    if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == MIN_IS_WHITE:  # pyright: ignore[reportAttributeAccessIssue]
+        grey = 255 - grey
+    key = image.info.get("transparency")  # the grey value that is transparent, in a PNG
+    if not isinstance(key, int):
+        return Image.fromarray(grey)
+    alpha = np.where(pixels == key, 0, 255).astype(np.uint8)
+    return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha)))
+
+
+def _full_scale(image: Image.Image) -> int:
+    """The value of white: by the file's own statement of its bits; 1 for floating point."""
+    if image.mode == "F":
+        return 1
+    if image.mode.startswith("I;16"):
+        if image.format == "TIFF":
+            return 2 ** image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] - 1  # pyright: ignore[reportAttributeAccessIssue]
+        return 2**16 - 1
+    if image.format in {"PNG", "PPM"}:  # 16 bits, which some versions of Pillow open as 32
+        return 2**16 - 1
+    raise ValueError(f"a {image.format} of 32-bit or signed whole numbers, whose full scale is not known: store it in 8 or 16 bits")

@@ -1,0 +1,157 @@
+"""Tests of what papers claim, on the rows and numbers that cards have in evidence."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool, Int
+from numpy import ndarray
+
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.pages.claims import JudgedClaim, side_text
+from glimpsezoo.papers import Claim, Side
+from glimpsezoo.records import Estimate, Result
+from glimpsezoo.statistics import Effect, apart, over_seeds, paired, proportion
+from glimpsezoo.store import Rows
+from glimpsezoo.workflows.evidence import Evidence, Zoo
+
+
+def exits_at(rows: Rows, threshold: float) -> Int[ndarray, "n"]:
+    """The column of the look at which each image exits under the confidence rule: the first that is sure enough, else the last."""
+    sure = rows.confidence >= threshold
+    sure[:, -1] = True
+    return sure.argmax(1)
+
+
+def judged(claim: Claim, zoo: Zoo, cost_of: Callable[[Side], float | None]) -> JudgedClaim:
+    """What the zoo's cards say of a claim. cost_of: MACs of a side as its paper counts.
+
+    Raises `GlimpseZooError` for sides that name what is not there.
+    """
+    if claim.test is None:
+        return JudgedClaim(claim, missing=f"needs {claim.needs}")
+    assert claim.a is not None
+    if claim.test == "cost":
+        assert claim.b is not None
+        return _of_costs(claim, cost_of(claim.a), cost_of(claim.b))
+    sides = [side for side in (claim.a, claim.b) if side is not None]
+    for side in sides:
+        zoo.check(side.card)
+    lacking = [side.card for side in sides if not zoo.evidence(side.card)]
+    if lacking:
+        return JudgedClaim(claim, missing=f"{lacking[0]} is not trained{f': needs {claim.needs}' if claim.needs else ''}")
+    found = _compared(claim, zoo) if claim.b else _over_a_number(claim, claim.a, zoo)
+    return replace(found, epochs=tuple(zoo.epochs(side.card) for side in sides))
+
+
+def _compared(claim: Claim, zoo: Zoo) -> JudgedClaim:
+    """Side a against side b."""
+    assert claim.a is not None
+    assert claim.b is not None
+    pairs = _by_seed(zoo.evidence(claim.a.card), zoo.evidence(claim.b.card), same=claim.a.card == claim.b.card)
+    unpaired = any(side.corrupted or side.attack for side in (claim.a, claim.b))
+    return _unpaired(claim, pairs) if unpaired else _paired(claim, pairs)
+
+
+def _of_costs(claim: Claim, a: float | None, b: float | None) -> JudgedClaim:
+    if a is None or b is None:
+        return JudgedClaim(claim, missing="the cost of one side is not known without a trained card")
+    ratio = b / a if claim.factor is not None else a / b
+    return JudgedClaim(claim, effect=Effect(ratio, ratio, ratio))
+
+
+def _by_seed(a: tuple[Evidence, ...], b: tuple[Evidence, ...], *, same: bool) -> list[tuple[str, Evidence, Evidence]]:
+    """Trainings of both sides: of the same seed; where one side has one training alone, that against all of the other's."""
+    if not same and 1 in {len(a), len(b)}:
+        return [(str(x.seed if len(b) == 1 else y.seed), x, y) for x in a for y in b]
+    others = {each.seed: each for each in b}
+    return [(str(each.seed), each, others[each.seed]) for each in a if each.seed in others]
+
+
+def _over_a_number(claim: Claim, side: Side, zoo: Zoo) -> JudgedClaim:
+    assert claim.percent is not None
+    found = zoo.evidence(side.card)
+    rows = [_rows(side, each) for each in found]
+    hits, wanted = [hits_of(side, each) for each in rows], claim.percent / 100
+    each_seed = []
+    for evidence, right, seen in zip(found, hits, rows, strict=True):
+        share = proportion(right, seen.group)
+        each_seed.append((str(evidence.seed), Effect(share.value - wanted, share.low - wanted, share.high - wanted)))
+    if len(found) == 1:
+        effect = each_seed[0][1]
+    else:
+        share = over_seeds(np.stack(hits).astype(int), rows[0].group)
+        effect = Effect(share.value - wanted, share.low - wanted, share.high - wanted)
+    return JudgedClaim(claim, effect=effect, seeds=tuple(each_seed), images=len(rows[0]), data=_data(found[0].result))
+
+
+def _paired(claim: Claim, pairs: list[tuple[str, Evidence, Evidence]]) -> JudgedClaim:
+    assert claim.a is not None
+    assert claim.b is not None
+    gains, each_seed, seen = [], [], None
+    for seed, a, b in pairs:
+        left, right = _rows(claim.a, a), _rows(claim.b, b)
+        if not np.array_equal(left.id, right.id) or not np.array_equal(left.label, right.label):
+            raise GlimpseZooError(
+                f"expected {side_text(claim.a)} and {side_text(claim.b)} on the same images, got others: "
+                "correct the claim, or measure both again"
+            )
+        hits_a, hits_b, seen = hits_of(claim.a, left), hits_of(claim.b, right), left
+        pair = paired(claim.a.card, claim.b.card, hits_a, hits_b, left.group)
+        turned = paired(claim.b.card, claim.a.card, hits_b, hits_a, left.group)
+        each_seed.append((seed, Effect(pair.difference, pair.low, pair.high, min(pair.p, turned.p))))
+        gains.append(hits_a.astype(int) - hits_b)
+    assert seen is not None
+    effect = each_seed[0][1] if len(gains) == 1 else over_seeds(np.stack(gains), seen.group)
+    return JudgedClaim(claim, effect=effect, seeds=tuple(each_seed), images=len(seen), data=_data(pairs[0][1].result))
+
+
+def _unpaired(claim: Claim, pairs: list[tuple[str, Evidence, Evidence]]) -> JudgedClaim:
+    """From the numbers under corruptions or an attack. Of several seeds, the mean of their differences and of their intervals' ends."""
+    assert claim.a is not None
+    assert claim.b is not None
+    each_seed, images = [], 0
+    for seed, a, b in pairs:
+        left, right = _estimate(claim.a, a.result), _estimate(claim.b, b.result)
+        if left is not None and right is not None:
+            each_seed.append((seed, apart(left, right)))
+            images = min(left.n, right.n)
+    if not each_seed:
+        return JudgedClaim(claim, missing=f"not measured of {claim.a.card} and {claim.b.card}")
+    value, low, high = (float(np.mean([getattr(each, key) for _, each in each_seed])) for key in ("value", "low", "high"))
+    return JudgedClaim(claim, effect=Effect(value, low, high), seeds=tuple(each_seed), images=images, data=_data(pairs[0][1].result))
+
+
+def _estimate(side: Side, result: Result) -> Estimate | None:
+    """The accuracy of a side under corruptions or an attack; None where it was not measured."""
+    if side.corrupted:
+        found = result.corruptions.by_step if result.corruptions else ()
+    elif side.attack:
+        found = next((each.by_step for each in result.attacks if (each.name, each.steps) == (side.attack, side.attack_steps)), ())
+    else:
+        found = tuple(step.top1 for step in result.accuracy.steps) if result.accuracy else ()
+    place = (side.step or len(found)) - 1
+    return found[place] if 0 <= place < len(found) else None
+
+
+def hits_of(side: Side, rows: Rows) -> Bool[ndarray, "n"]:
+    """Which images were right at the look where a side stops."""
+    if side.confidence is not None:
+        return rows.hits[np.arange(len(rows)), exits_at(rows, side.confidence)]
+    if side.step and side.step > rows.steps:
+        raise GlimpseZooError(f"a claim expects {side.step} looks of {side.card}, which has {rows.steps}: correct the claim")
+    return rows.hits[:, (side.step or rows.steps) - 1]
+
+
+def _rows(side: Side, evidence: Evidence) -> Rows:
+    """Sorted by image."""
+    if evidence.rows is None:
+        raise GlimpseZooError(
+            f"expected the rows of {side.card} (seed {evidence.seed}) beside its result, got none: measure it again with --update-card"
+        )
+    order = np.argsort(evidence.rows.id, kind="stable")
+    return type(evidence.rows)(**{name: value[order] for name, value in vars(evidence.rows).items()})
+
+
+def _data(result: Result) -> str:
+    return f"{result.data.name}, {result.data.split}"

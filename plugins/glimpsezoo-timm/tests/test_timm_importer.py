@@ -1,0 +1,54 @@
+"""Weights in timm's naming become a card's: the same outputs as timm's own model, whatever a training wrapped around the names."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from glimpsezoo_timm.importer import importer
+from glimpsezoo_timm.model import TimmModel
+from torch import Tensor
+
+from glimpsezoo import GlimpseZooError, rollout
+
+ARCHITECTURE = "mobilenetv3_small_050"
+SETTINGS = {"architecture": ARCHITECTURE, "image_size": "32"}
+
+
+def timm_model(channels: int = 3, classes: int = 5) -> Any:
+    torch.manual_seed(0)
+    return timm.create_model(ARCHITECTURE, num_classes=classes, in_chans=channels).eval()
+
+
+def averaged(model: Any) -> dict[str, Tensor]:
+    return {name: tensor + 0.01 for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("before", ["", "module.", "_orig_mod.", "module._orig_mod.", "model."])
+def test_imported_weights_give_timms_own_outputs(tmp_path: Path, before: str) -> None:
+    own = timm_model(channels=1)
+    torch.save({"state_dict": {before + name: tensor for name, tensor in own.state_dict().items()}, "epoch": 1}, tmp_path / "a.pth")
+    config, task, tensors, notes = importer(tmp_path / "a.pth", SETTINGS)
+    assert (task.channels, len(task.classes), task.image_size) == (1, 5, (32, 32))
+    model = TimmModel(config, task).eval()
+    model.load_state_dict(tensors)
+    images = torch.rand(2, 1, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(rollout(model, images).logits, own(model.prepared(images)))
+    assert any(f"'{before}' was taken off" in note.replace("state_dict.", "") for note in notes) == bool(before)
+
+
+def test_of_raw_and_averaged_weights_the_averaged_ones_are_taken_and_said(tmp_path: Path) -> None:
+    own = timm_model()
+    torch.save({"state_dict": own.state_dict(), "state_dict_ema": averaged(own)}, tmp_path / "a.pth")
+    _, _, tensors, notes = importer(tmp_path / "a.pth", SETTINGS)
+    torch.testing.assert_close(tensors["backbone.conv_stem.weight"], own.conv_stem.weight + 0.01)
+    assert "raw weights ('state_dict.') and averaged ones ('state_dict_ema.'): the averaged ones were taken" in notes[0]
+
+
+def test_weights_of_another_model_are_refused_in_one_line(tmp_path: Path) -> None:
+    torch.save(timm_model().state_dict(), tmp_path / "a.pth")
+    with pytest.raises(GlimpseZooError, match=r"expected a checkpoint with a tensor 'conv1\.weight', but a\.pth has none") as caught:
+        importer(tmp_path / "a.pth", {"architecture": "resnet18"})
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,276 @@
+"""What the messages of the commands advise, done: see `test_advice`."""
+
+import shlex
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from commanding import TINY, photo_card, rewrite
+from PIL import Image
+
+from glimpsezoo.cards import find_card
+from glimpsezoo.training import claimed
+from glimpsezoo.workflows.training import TrainingRequest, start_training
+
+
+@dataclass(frozen=True)
+class Case:
+    """words: what is answered by the message. then: what the advice leads to, one command after the other, each a success.
+
+    {quoted}: the command that the message quotes. before: changes the working folder first. status: of the first command.
+    """
+
+    words: str
+    then: tuple[str, ...]
+    before: Callable[[ExitStack], object] = lambda stack: None
+    status: int = 2
+
+
+MOBILE = "timm:mobilenetv3_small_050"
+PHOTOS = "--data folder:photos --set data.size=48"
+UNTRAINED = "--checkpoint none"
+FLOPS = "--measure flops --limit 2"
+ATTACKED = "--limit 2 --set masking.steps=1 --set masking.queries=1 --set masking.strong_steps=1 --set pgd.steps=1"
+
+
+def _publish(stack: ExitStack, *, short: bool = False) -> None:
+    """fog, as somebody else made it of the photographs."""
+    for severity in range(1, 6):
+        for name in ("cat", "dog"):
+            folder = Path("published/fog", str(severity), name)
+            folder.mkdir(parents=True)
+            for number in range(1 if short and severity == 2 else 2):
+                Image.new("RGB", (48, 48), (9 * severity,) * 3).save(folder / f"{number}.png")
+
+
+def _stopped_training(stack: ExitStack) -> None:
+    """A checkpoint that a training of other settings left in `mine`."""
+    request = TrainingRequest(
+        model="mgnet",
+        data="digits",
+        device=torch.device("cpu"),
+        sets=("train.steps=3", *TINY[1::2]),
+        recipe_file="tiny.toml",
+        output=Path("mine"),
+    )
+    steps = start_training(request).steps()
+    next(steps)
+    steps.close()
+
+
+def _damaged(stack: ExitStack) -> None:
+    Path("mine").mkdir()
+    Path("mine/checkpoint.pt").write_bytes(b"half a checkpoint")
+
+
+def _weights(stack: ExitStack) -> None:
+    import timm
+
+    model = timm.create_model("mobilenetv3_small_050", num_classes=10, in_chans=1)
+    torch.save(model.state_dict(), "weights.pth")
+
+
+def change_card(called: str, /, **changes: object) -> Callable[[ExitStack], None]:
+    def change(stack: ExitStack) -> None:
+        card = find_card(called)
+        assert card is not None
+        rewrite(card, **changes)
+
+    return change
+
+
+def _other_weights(stack: ExitStack) -> None:
+    result, rows = (Path("zoo_cards/small", name).read_bytes() for name in ("result.json", "rows.parquet"))
+    photo_card(Path("zoo_cards/small"), seed=1, classes="cat dog")
+    Path("zoo_cards/small/result.json").write_bytes(result)
+    Path("zoo_cards/small/rows.parquet").write_bytes(rows)
+
+
+def _no_cards(stack: ExitStack) -> None:
+    shutil.rmtree("zoo_cards")
+    Path("zoo_cards").mkdir()
+
+
+def _taken(stack: ExitStack) -> None:
+    Path("taken/cnn4").mkdir(parents=True)
+    Path("taken/cnn4/result.json").write_text('{"run": {"id": "another"}}')
+
+
+def _one_class_empty(stack: ExitStack) -> None:
+    Path("photos/bird").mkdir()
+
+
+TRAIN = f"train mgnet {PHOTOS} --recipe tiny.toml --set train.steps=1 {shlex.join(TINY)}"
+ON_DIGITS = f"train mgnet --recipe tiny.toml --set train.steps=1 {shlex.join(TINY)}"
+OF_COMMANDS = {
+    "or measure it untrained by --checkpoint none": Case(
+        f"run cnn4 {FLOPS}", (f"run cnn4 {FLOPS} {UNTRAINED}",), change_card("cnn4.digits", weights=None)
+    ),
+    "that are not in its folder": Case(
+        f"run cnn4 {FLOPS}",
+        ("{quoted} --set train.steps=1", f"run new {FLOPS}"),
+        lambda stack: Path("zoo_cards/cnn4.digits/model.safetensors").unlink(),
+    ),
+    "contradicts the trained card": Case(f"run mgnet {FLOPS} --set biases=true", (f"run mgnet {FLOPS} --set biases=true {UNTRAINED}",)),
+    "see '{} --help'": Case("run --limits 3", ("run --help",)),
+    "-o is for --paper": Case("compare small -o x.md", ("compare small --format csv",)),
+    "--paper writes tables": Case("compare --paper ranzato-2014 --format latex", ("compare --paper ranzato-2014 --format csv",)),
+    "train one ('glimpsezoo train mgnet --data digits')": Case("list cards", ("{quoted} --set train.steps=1",), _no_cards, status=0),
+    "see 'glimpsezoo list recipes'": Case("list", ("{quoted}",), status=0),
+    "--device expects one": Case(f"run cnn4 {FLOPS} --device tpu9", (f"run cnn4 {FLOPS} --device cpu",)),
+    "name images by --index or --image": Case("trace cnn4 3", ("trace cnn4 --index 3", "trace cnn4 --image photos/cat/0.png -o b.png")),
+    "--index expects numbers from 0": Case("trace cnn4 --index x", ("trace cnn4 --index 3,7 4-5",)),
+    "corruptions expect images of 32 px or more": Case(
+        f"trace {MOBILE} --data folder:photos {UNTRAINED} --under fog --set data.size=16",
+        (f"trace {MOBILE} --data folder:photos {UNTRAINED} --under fog --set data.size=32",),
+    ),
+    "--corrupted-dir expects a folder of CORRUPTION": Case(
+        f"run {MOBILE} {PHOTOS} {UNTRAINED} --measure fog --corrupted-dir nowhere",
+        (f"run {MOBILE} {PHOTOS} {UNTRAINED} --measure fog --corrupted-dir published",),
+        _publish,
+    ),
+    "--corrupted-dir expects a folder {} in": Case(
+        f"run {MOBILE} {PHOTOS} {UNTRAINED} --measure fog,snow --corrupted-dir published",
+        (f"run {MOBILE} {PHOTOS} {UNTRAINED} --measure fog --corrupted-dir published",),
+        _publish,
+    ),
+    "choose the data set that was corrupted by --data": Case(
+        "run cnn4 --measure fog --corrupted-dir published",
+        (f"run {MOBILE} {PHOTOS} {UNTRAINED} --measure fog --corrupted-dir published",),
+        _publish,
+    ),
+    "or go on without them by --on-bad-image skip": Case(
+        f"run {MOBILE} {PHOTOS} {UNTRAINED}", (f"run {MOBILE} {PHOTOS} {UNTRAINED} --on-bad-image skip",), _one_class_empty
+    ),
+    "add corruptions to --measure, or leave the baseline out": Case(
+        "run cnn4 --limit 2 --measure fog --set corruptions.baseline=cnn4", ("run cnn4 --limit 2 --measure fog",)
+    ),
+    "glimpsezoo/measures.py --set attacks.{} expects a setting": Case(
+        f"run cnn4 --measure pgd {ATTACKED} --set attacks.epsilon=.1", (f"run cnn4 --measure pgd {ATTACKED} --set attacks.eps=.1",)
+    ),
+    "expects {} to be measured: name it in --measure": Case(f"run cnn4 {FLOPS} {ATTACKED}", (f"run cnn4 --measure flops,pgd {ATTACKED}",)),
+    "--measure expects any of": Case("run cnn4 --measure flop --limit 2", ("run cnn4 --measure flops --limit 2",)),
+    "or give one by --recipe": Case(
+        "train mgnet --data folder:photos",
+        ("train mgnet --data folder:photos --recipe mgnet.digits --set train.steps=1 --set data.size=48",),
+    ),
+    "name one by --checkpoint, or measure it untrained (--checkpoint none)": Case(
+        f"run mgnet {PHOTOS} {FLOPS}",
+        (
+            "{quoted} --set train.steps=1 --set data.size=48 -o new",
+            f"run mgnet {PHOTOS} {FLOPS} --checkpoint new",
+            f"run mgnet {PHOTOS} {FLOPS} {UNTRAINED}",
+        ),
+    ),
+    "--checkpoint expects 'none', 'timm' or a card": Case(
+        f"run cnn4 {FLOPS} --checkpoint best", (f"run cnn4 {FLOPS} --checkpoint cnn4.digits",)
+    ),
+    "make a card of the file first": Case(
+        f"run {MOBILE} --data digits {FLOPS} --checkpoint weights.pth",
+        ("{quoted}", f"run new {FLOPS} --data digits"),
+        _weights,
+    ),
+    "--checkpoint expects a card of": Case(
+        f"run mgnet {FLOPS} --checkpoint cnn4.digits", (f"run mgnet {FLOPS} --checkpoint mgnet.digits",)
+    ),
+    "--data-dir expects a folder, got": Case(f"run cnn4 {FLOPS} --data-dir nowhere", (f"run cnn4 {FLOPS} --data-dir photos",)),
+    "try 'glimpsezoo show MODEL' for the keys": Case(f"run mgnet {FLOPS} --set glimpses", ("show mgnet",)),
+    "or data.KEY for the data": Case(f"run cnn4 {FLOPS} --limit 3 --set seed=1", (f"run cnn4 {FLOPS} --limit 3 --set data.seed=1",)),
+    "--set {}={} for {}": Case(f"run cnn4 {FLOPS} --limit 3 --set data.seed=x", (f"run cnn4 {FLOPS} --limit 3 --set data.seed=1",)),
+    "holds the checkpoint of another training": Case(f"{TRAIN} -o mine", (f"{TRAIN} -o mine --fresh",), _stopped_training),
+    "start anew by --fresh": Case(f"{TRAIN} -o mine", (f"{TRAIN} -o mine --fresh",), _damaged),
+    "another training writes to this folder": Case(
+        f"{TRAIN} -o mine", (f"{TRAIN} -o other",), lambda stack: stack.enter_context(claimed(Path("mine")))
+    ),
+    "expects data that it is for": Case("check cnn4 --set data.size=16", ("check cnn4 --data folder:photos --set data.size=16",)),
+    "expected a run or a card, got none": Case("compare", ("{quoted}", "compare small")),
+    "measure it by 'glimpsezoo run', and name the folder of its results": Case(
+        "compare cnn4", (f"run cnn4 {FLOPS} -o results", "compare results")
+    ),
+    "glimpsezoo run {} --update-card": Case("compare unmeasured", ("run unmeasured --update-card", "compare unmeasured")),
+    "is not of its weights: measure it again with --update-card": Case(
+        "compare small", ("run small --measure accuracy --update-card", "compare small"), _other_weights
+    ),
+    "workflows/importing.py choose another --output, or --force": Case(
+        f"import {MOBILE} weights.pth -o zoo_cards/cnn4.digits",
+        (f"import {MOBILE} weights.pth -o new", f"import {MOBILE} weights.pth -o zoo_cards/cnn4.digits --force"),
+        _weights,
+    ),
+    "classes apart, got --data": Case(
+        f"import {MOBILE} weights.pth -o new --data imagenet", (f"import {MOBILE} weights.pth -o new --data digits",), _weights
+    ),
+    "choose another by --output, or --force": Case(
+        "new-plugin spot -o photos", ("new-plugin spot -o plugins/spot", "new-plugin spot -o photos --force")
+    ),
+    "workflows/output.py choose another --output": Case(f"run cnn4 {FLOPS} -o tiny.toml", (f"run cnn4 {FLOPS} -o results",)),
+    "--output expects a name that ends in .html": Case("report small -o x.pdf", ("report small -o x.html --traces 0",)),
+    "workflows/reporting.py expected a new file": Case(
+        "report small -o tiny.toml.html",
+        ("report small -o x.html --traces 0", "report small -o tiny.toml.html --force --traces 0"),
+        lambda stack: Path("tiny.toml.html").write_text(""),
+    ),
+    "-o expects a Markdown file": Case("compare --paper ranzato-2014 -o x.txt", ("compare --paper ranzato-2014 -o x.md",)),
+    "-o expects a file that can be written": Case(
+        "compare --paper ranzato-2014 -o tiny.toml/x.md", ("compare --paper ranzato-2014 -o x.md",)
+    ),
+    "--update-card expects trained cards": Case(
+        f"run cnn4 {PHOTOS} {UNTRAINED} --update-card", ("run small --update-card", f"run cnn4 {PHOTOS} {UNTRAINED}")
+    ),
+    "--corrupted-dir expects corruptions to be measured": Case(
+        f"run {MOBILE} {PHOTOS} {UNTRAINED} --corrupted-dir published",
+        (f"run {MOBILE} {PHOTOS} {UNTRAINED} --measure fog --corrupted-dir published", f"run {MOBILE} {PHOTOS} {UNTRAINED}"),
+        _publish,
+    ),
+    "leave them out of --measure": Case(
+        f"run {MOBILE} --data folder:photos {UNTRAINED} --set data.size=16 --measure accuracy,fog",
+        (f"run {MOBILE} --data folder:photos {UNTRAINED} --set data.size=16 --measure accuracy",),
+    ),
+    "--split expects one of": Case(f"run cnn4 {FLOPS} --split tests", (f"run cnn4 {FLOPS} --split test",)),
+    "--limit expects a number of images from 1": Case(f"run cnn4 {FLOPS} --limit 0", (f"run cnn4 {FLOPS}",)),
+    "--batch-size expects": Case(f"run cnn4 {FLOPS} --batch-size 0", (f"run cnn4 {FLOPS} --batch-size auto",)),
+    "try 'glimpsezoo run mgnet', or 'glimpsezoo list models'": Case("run", ("{quoted} --limit 3 --measure quick", "list models")),
+    "expected a folder of this run": Case(
+        f"run cnn4 {UNTRAINED} {FLOPS} -o taken",
+        (f"run cnn4 {UNTRAINED} {FLOPS} -o new", f"run cnn4 {UNTRAINED} {FLOPS} -o taken --force"),
+        _taken,
+    ),
+    "or measure without exits (--measure quick)": Case(
+        f"run mgnet {PHOTOS} {UNTRAINED} --measure anytime",
+        (f"run mgnet {PHOTOS} {UNTRAINED} --measure quick",),
+        lambda stack: [path.unlink() for path in Path("photos").glob("*/*.png") if int(path.stem) > 9],
+    ),
+    "(--index) or image files (--image), got both": Case("trace cnn4 --index 1 --image tiny.toml", ("trace cnn4 --index 1",)),
+    "--image expects a trained card or data of a known size": Case(
+        f"trace {MOBILE} {PHOTOS} {UNTRAINED} --image photos/cat/0.png", (f"trace {MOBILE} {PHOTOS} {UNTRAINED} --index 0",)
+    ),
+    "give --set anytime.threshold=0.9, say": Case("trace mgnet --set anytime.rule=entropy", ("trace mgnet --set anytime.threshold=0.9",)),
+    "--output expects {}, got": Case("trace cnn4 -o x.pdf", ("trace cnn4 -o x.png",)),
+    "workflows/tracing.py expected a new file": Case(
+        "trace cnn4 -o x.png", ("trace cnn4 -o y.png", "trace cnn4 -o x.png --force"), lambda stack: Path("x.png").write_text("")
+    ),
+    "--index expects an image of the": Case("trace cnn4 --index 999999", ("trace cnn4 --index 0",)),
+    "to be named by --under: leave it out": Case(
+        "trace cnn4 --set pgd.steps=2", ("trace cnn4 --set pgd.steps=2 --under pgd", "trace cnn4 -o b.png")
+    ),
+    "workflows/tracing.py --set attacks.{} expects": Case(
+        "trace cnn4 --under pgd --set attacks.epsilon=.1", ("trace cnn4 --under pgd --set attacks.eps=.1",)
+    ),
+    "--image expects an image file": Case("trace cnn4 --image tiny.toml", ("trace cnn4 --image photos/cat/0.png",)),
+    "expected --data {}, which the recipe": Case("train cnn4.digits --data mnist", ("train cnn4.digits --set train.steps=1",)),
+    "train it first ('glimpsezoo train {}')": Case(
+        f"{ON_DIGITS} --set train.start=cnn4.digits",
+        ("{quoted} --set train.steps=1", f"{ON_DIGITS} --set train.start=cnn4.digits"),
+        _no_cards,
+    ),
+    "or --force to train it again": Case(
+        f"{TRAIN} -o zoo_cards/mgnet.digits", (f"{TRAIN} -o new", f"{TRAIN} -o zoo_cards/mgnet.digits --force")
+    ),
+    "--recipe expects a TOML file": Case("train cnn4 --recipe cnn4.digit", ("train cnn4 --recipe cnn4.digits --set train.steps=1",)),
+    "choose a multiple (--set image_size={})": Case(
+        f"run timm:vit_tiny_patch16_224 --data folder:photos --set data.size=50 {UNTRAINED} {FLOPS}",
+        (f"run timm:vit_tiny_patch16_224 --data folder:photos --set data.size=50 --set image_size=48 {UNTRAINED} {FLOPS}",),
+    ),
+}

@@ -1,14 +1,12 @@
 """Elastic deformation, pixelation and JPEG."""
 
 import io
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
-from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
@@ -125,14 +123,9 @@ def jpeg_compression(images: Images, severity: int, preset: str, noise: Noise) -
     """Written and read by Pillow (libjpeg) at quality c, with its usual 4:2:0 chroma; values are rounded to 8 bits first."""
     quality = constants("jpeg_compression", severity, preset)
     levels = images.mul(255).round_().to(torch.uint8).cpu()
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # Pillow works without Python's lock
-        list(threads.map(lambda image: _through_jpeg(image, quality), levels.numpy()))  # which raises what they raised
+    for image in levels.numpy():
+        stream = io.BytesIO()
+        Image.merge("RGB", [Image.fromarray(channel) for channel in image]).save(stream, "JPEG", quality=quality)
+        for channel, band in zip(image, Image.open(stream).split(), strict=True):
+            channel[:] = band
     return levels.to(images.device)
-
-
-def _through_jpeg(image: UInt8[ndarray, "3 H W"], quality: int) -> None:
-    """Replace an image by what is left of it."""
-    stream = io.BytesIO()
-    Image.merge("RGB", [Image.fromarray(channel) for channel in image]).save(stream, "JPEG", quality=quality)
-    for channel, band in zip(image, Image.open(stream).split(), strict=True):
-        channel[:] = band

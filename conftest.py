@@ -40,13 +40,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not _only_benchmarks(config):
+    if not _only_benchmarks(config) and "GLIMPSEZOO_SHORT" not in os.environ:  # what is checked does not depend on versions
         plugins = [package.name for package in ROOT.glob("plugins/*/glimpsezoo_*")]
         install_import_hook(["glimpsezoo", *plugins], CHECKER)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With GLIMPSEZOO_SHORT set, every test runs once, with the first of its parameters: what other versions are tried with."""
+    """With GLIMPSEZOO_SHORT set, every test runs once, with the first of its parameters: this is how other versions are tried."""
     if "GLIMPSEZOO_SHORT" not in os.environ or _only_benchmarks(config):
         return
     first = {item.nodeid.partition("[")[0]: item for item in reversed(items)}

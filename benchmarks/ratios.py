@@ -1,10 +1,10 @@
-"""Prints ratios of the shortest rounds in a pytest-benchmark JSON file: python benchmarks/ratios.py out.json"""
+"""Print ratios of the shortest rounds in a pytest-benchmark JSON file: python benchmarks/ratios.py out.json"""
 
 import json
 import sys
 from pathlib import Path
 
-# (what, the slower or plain one, what it is held against): names of benchmarks; their ratio is what is compared.
+# (text, numerator, denominator): the last two are names of benchmarks.
 RATIOS = [
     ("harness / bare loop, mgnet", "test_harness[mgnet]", "test_bare_loop[mgnet]"),
     ("harness / bare loop, cnn4", "test_harness[cnn4]", "test_bare_loop[cnn4]"),

@@ -2,8 +2,9 @@
 
     pytest benchmarks/test_corruptions.py -s
 
-The peer takes one image after another, as it does; ours a batch, with everything around it: pieces, 8 bits, the images' own
-randomness. Both may use all cores. Turns alternate, and the shortest of each side counts; it needs a quiet machine.
+The peer corrupts one image after another, because it has no batches. Ours corrupts a batch, including everything that evaluations need:
+splitting into pieces, rounding to 8 bits, and one seed per image. Both may use all cores. Turns alternate, and the shortest turn of each
+side counts. The machine should have no other load.
 """
 
 import os
@@ -16,16 +17,16 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from glimpsezoo.corruptions.catalogue import BENCHMARK
-from glimpsezoo.corruptions.condition import Corruption
+from glimpsezoo.conditions.corruptions.catalogue import BENCHMARK
+from glimpsezoo.conditions.corruptions.condition import Corruption
 
 peer = pytest.importorskip("imagecorruptions")
 
-SHORT = "GLIMPSEZOO_SHORT" in os.environ  # one turn, to see that it runs: on a busy machine it can tell nothing
+SHORT = "GLIMPSEZOO_SHORT" in os.environ  # one turn, to check that it runs: times on a busy machine mean nothing
 SIDE, SEVERITY = 224, 3
 BATCH, TURNS = (2, 1) if SHORT else (16, 9)
-PEER_IMAGES = 1 if SHORT else 3  # of a turn: it takes long
-OVERALL, EACH = 5.0, 1 / 1.3  # the least ratio of the peer's time to ours
+PEER_IMAGES = 1 if SHORT else 3  # per turn; the peer is slow
+OVERALL, EACH = 5.0, 1 / 1.3  # least ratio of the peer's time to ours: over all corruptions, and for each
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def seconds(work: Callable[[], object]) -> float:
 @pytest.mark.benchmark(group="corruptions")
 @pytest.mark.parametrize("name", [spec.name for spec in BENCHMARK])
 def test_corruption(benchmark: Callable[..., object], name: str, levels: np.ndarray) -> None:
-    """A batch."""
+    """Time of one batch."""
     benchmark(ours(name, levels))
 
 
@@ -61,13 +62,13 @@ def test_against_the_peer(levels: np.ndarray) -> None:
     spent: dict[str, tuple[float, float]] = {}
     for spec in BENCHMARK:
         mine, others = ours(spec.name, levels), theirs(spec.name, levels)
-        seconds(mine)  # tables are made, and code is compiled, once
+        seconds(mine)  # warm-up: tables are built and code is compiled once
         seconds(others)
         turns = [(seconds(mine) / BATCH, seconds(others) / PEER_IMAGES) for _ in range(TURNS)]
         spent[spec.name] = (min(turn[0] for turn in turns), min(turn[1] for turn in turns))
     total = tuple(sum(times) for times in zip(*spent.values(), strict=True))
     for name, (mine_s, peer_s) in {**spent, "all": total}.items():
-        print(f"{name:20} {1e3 * mine_s:7.2f} ms an image, peer {1e3 * peer_s:7.2f}: {peer_s / mine_s:5.1f} x")
+        print(f"{name:20} {1e3 * mine_s:7.2f} ms per image, peer {1e3 * peer_s:7.2f}: {peer_s / mine_s:5.1f} x")
     ratios = {name: peer_s / mine_s for name, (mine_s, peer_s) in spent.items()}
     assert SHORT or total[1] / total[0] >= OVERALL
     assert SHORT or min(ratios.values()) >= EACH, ratios

@@ -1,10 +1,9 @@
-"""Measuring streams: the peak memory of a process that measures 10,000 images, against one that measures 1,000.
+"""Evaluation does not keep images: peak memory of a process that measures 10,000 images, against one that measures 1,000.
 
     pytest benchmarks/test_data_memory.py -s
 
-Each measurement is a process of its own, over images of 64 px (or 224 px) that the benchmark makes, decoded in full and then resized
-to 32 px so that the model is quick. Peak memory is the process's largest resident set, in MiB; with workers, the largest worker's
-stands beside it.
+Each measurement runs in its own process, on generated images of 64 px (or 224 px). They are decoded in full and then resized to 32 px, so
+that the model is fast. Peak memory is the maximum resident set size of the process, and of its largest worker if there are workers, in MiB.
 """
 
 import io
@@ -26,7 +25,7 @@ PLAIN = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def write(folder: Path, count: int, side: int, *, one_group: bool) -> Path:
-    """A test and a train split of noisy JPEG images, as one row group (the hardest case) or in groups of 100."""
+    """A test and a train split of noisy JPEG images, as one row group (the hardest case) or in row groups of 100."""
     folder.mkdir(parents=True)
     draws = np.random.default_rng(0)
     for split, images in (("test", count), ("train", 20)):
@@ -44,7 +43,7 @@ def write(folder: Path, count: int, side: int, *, one_group: bool) -> Path:
 
 
 def peak(folder: Path, count: int, *, streaming: bool, workers: int) -> tuple[int, int]:
-    """Peak memory in MiB of measuring, and of its largest worker."""
+    """Peak memory in MiB of a measuring process, and of its largest worker."""
     arguments = [str(folder), str(count), str(streaming), str(workers)]
     found = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True, env=PLAIN)
     own, worker = map(int, found.stdout.split())
@@ -68,15 +67,15 @@ def test_peak_memory_does_not_grow(tmp_path: Path, side: int, streaming: bool, w
 
 
 def measure(folder: str, count: str, streaming: str, workers: str) -> None:
-    """What the process does: measure the whole test split, and print its peak memory and its largest worker's, in KiB."""
+    """Run in the subprocess: measure the whole test split, and print the peak memory of the process and of its largest worker, in KiB."""
     import glimpsezoo as gz
     from glimpsezoo.data import open_data
-    from glimpsezoo.evaluation import EvaluationConfig, Job, evaluate
-    from glimpsezoo.resolve import data_spec
+    from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, run_job
+    from glimpsezoo.zoo.names import data_spec
 
     data = open_data(data_spec("hf:me/made"), "hf:me/made", "test", {"size": 32, "streaming": streaming}, Path(folder))
     model = gz.create_model("cnn4", task=data.task)
-    found = evaluate(Job(model, "cnn4", data), EvaluationConfig(batch_size=50, workers=int(workers)))
+    found = run_job(Job(model, "cnn4", data), EvaluationConfig(batch_size=50, workers=int(workers)))
     assert len(found.rows) == int(count)
     print(*(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 

@@ -1,9 +1,9 @@
-"""Decoding keeps up: ResNet-18 on 64 px JPEG images, fed by the loader with workers, against the same model on images in memory.
+"""Decoding keeps up with the model: ResNet-18 on 64 px JPEG images from the loader with workers, against the same images in memory.
 
     pytest benchmarks/test_data_throughput.py -s
 
-The share is that of the bare model's throughput, the median of several turns that alternate; a turn is long against what the loader
-fetches ahead. The model runs on a GPU where there is one, and else on as many threads as the workers leave cores.
+The result is the throughput with the loader as a share of that without it, the median of several alternating turns. A turn takes many more
+images than the loader prefetches. The model runs on a GPU if there is one, otherwise on the cores that the workers leave.
 """
 
 import os
@@ -13,23 +13,23 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from made_data import encoded, picture, write_parquet
+from data_files import encoded, picture, write_parquet
 from torchvision.models import resnet18
 
 from glimpsezoo.data import Batch, ImageData, batches, open_data
-from glimpsezoo.resolve import data_spec
+from glimpsezoo.zoo.names import data_spec
 
 LEAST = 0.95
 GPU = torch.cuda.is_available()
 CORES = len(os.sched_getaffinity(0))
 WORKERS = max(1, CORES - 2) if GPU else max(1, CORES // 2)
 BATCH, IMAGES, TURNS = (512, 51_200, 5) if GPU else (64, 1_280, 5)
-SHORT = "GLIMPSEZOO_SHORT" in os.environ  # one turn, to see that it runs: on a busy machine it can tell nothing
+SHORT = "GLIMPSEZOO_SHORT" in os.environ  # one turn, to check that it runs: times on a busy machine mean nothing
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
-    """Images of Tiny ImageNet's size and layout, all different."""
+    """Different images in the size and layout of Tiny ImageNet."""
     folder = tmp_path_factory.mktemp("throughput")
     for split, count in (("valid", IMAGES), ("train", 20)):
         content = [encoded(picture(k, 64), "JPEG") for k in range(count)]
@@ -39,7 +39,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
 
 @torch.no_grad()
 def seconds(model: torch.nn.Module, loaded: Iterator[Batch], device: torch.device) -> float:
-    """Time to classify all images but those of the first batch: workers start once a run, which may be long."""
+    """Time to classify all images but those of the first batch, which includes the start of the workers."""
     next(loaded)
     start = time.perf_counter()
     for batch in loaded:

@@ -1,4 +1,4 @@
-"""What measuring costs: the harness against a bare loop over the same loader, and cost counting against none.
+"""What measuring costs: the harness against a bare loop over the same loader, and runs with and without counting MACs.
 
 pytest benchmarks/test_harness.py --benchmark-json out.json && python benchmarks/ratios.py out.json
 """
@@ -8,8 +8,8 @@ import torch
 
 import glimpsezoo as gz
 from glimpsezoo.data import batches, open_data
-from glimpsezoo.evaluation import EvaluationConfig, Job, evaluate
-from glimpsezoo.resolve import data_spec
+from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, run_job
+from glimpsezoo.zoo.names import data_spec
 
 IMAGES, BATCH = 1000, 128
 
@@ -17,7 +17,7 @@ IMAGES, BATCH = 1000, 128
 @pytest.fixture(scope="module")
 def digits():
     data = open_data(data_spec("digits"), "digits", "test", {})
-    data.task  # noqa: B018 - opened
+    data.task  # noqa: B018 - opens the data
     return data
 
 
@@ -41,7 +41,7 @@ class First:
 
 @pytest.mark.benchmark(group="harness")
 def test_bare_loop(benchmark, model, digits):
-    """Load, run, argmax: what anybody would write by hand."""
+    """Load, run and argmax, as one would write it by hand."""
 
     @torch.no_grad()
     def loop():
@@ -55,16 +55,16 @@ def test_bare_loop(benchmark, model, digits):
 
 @pytest.mark.benchmark(group="harness")
 def test_harness(benchmark, model, digits):
-    """Every step's accuracy, NLL, confidence, regions and MACs, a row an image."""
+    """Accuracy, NLL, confidence, regions and MACs of every step, one row per image."""
     job = Job(model, "model", First(digits, IMAGES))
-    found = benchmark(lambda: evaluate(job, EvaluationConfig(batch_size=BATCH)))
+    found = benchmark(lambda: run_job(job, EvaluationConfig(batch_size=BATCH)))
     assert len(found.rows) == IMAGES
 
 
 @pytest.mark.benchmark(group="counting")
 @pytest.mark.parametrize("counted", [False, True], ids=["uncounted", "counted"])
 def test_cost_counting(benchmark, model, digits, counted):
-    """A batch with and without a meter that has seen its shapes before."""
+    """A batch without a meter, and with one that already knows its shapes."""
     batch = next(batches(digits, 0, BATCH, BATCH))
     meter = gz.Meter(model) if counted else None
 

@@ -1,4 +1,4 @@
-"""What looking through glimpses saves: compaction under a confidence exit, and MGNet against its baseline.
+"""What glimpses save: compaction under a confidence exit, and MGNet against its baseline.
 
 pytest benchmarks/test_models.py --benchmark-json out.json && python benchmarks/ratios.py out.json
 """
@@ -8,7 +8,7 @@ import torch
 
 import glimpsezoo as gz
 from glimpsezoo.data import batches, open_data
-from glimpsezoo.resolve import data_spec
+from glimpsezoo.zoo.names import data_spec
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def run(model, images, **how):
 @pytest.mark.benchmark(group="compaction")
 @pytest.mark.parametrize("compact", [False, True], ids=["in-the-batch", "compacted"])
 def test_confidence_exit(benchmark, images, compact):
-    """256 images that exit at 90 % confidence: those that exit stay in the batch, or leave it."""
+    """256 images under an exit at 90 % confidence. Images that exit stay in the batch, or leave it."""
     model = gz.load("mgnet.digits")
     trace = benchmark(lambda: run(model, images, exit_rule=gz.Confidence(threshold=0.9), compact=compact))
     assert 1 < trace.last_step.float().mean() < model.steps
@@ -35,6 +35,6 @@ def test_confidence_exit(benchmark, images, compact):
 @pytest.mark.parametrize("batch", [1, 64])
 @pytest.mark.parametrize("name", ["cnn4", "mgnet"])
 def test_model(benchmark, images, name, batch):
-    """The baseline at the full 64 x 64 px, and MGNet with three glimpses of 16 x 16."""
+    """The baseline at the full 64 x 64 px, and MGNet with three glimpses of 16 x 16 px."""
     model = gz.load(f"{name}.digits")
     assert len(benchmark(lambda: run(model, images[:batch])).logits) == batch

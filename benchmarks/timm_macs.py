@@ -1,10 +1,11 @@
-"""Our MACs of timm models of many families beside an independent count: fvcore's, which traces with torch.jit and has its own formulas.
+"""MACs of timm models of many families, counted by us and by fvcore, which traces with torch.jit and has its own formulas.
 
     pip install fvcore
     python benchmarks/timm_macs.py > timm_macs.md
 
-fvcore knows no fused attention, so it counts timm's unfused; it knows no nn.LSTM, which is added in closed form. What else it could not
-count though there are products in it is named. It counts norms, pooling and interpolation, which are left out here, as they are in ours.
+fvcore has no formula for fused attention, so it counts timm's unfused attention. It has none for nn.LSTM either, so its MACs are added in
+closed form. Other operations with products that it could not count are listed. fvcore also counts norms, pooling and interpolation; these
+are subtracted, because our convention does not count them.
 """
 
 import logging
@@ -15,8 +16,8 @@ import timm
 import torch
 from timm.layers import set_fused_attn
 
-from glimpsezoo.cost import count_macs
-from glimpsezoo.tables import macs_text
+from glimpsezoo.core.macs import count_macs
+from glimpsezoo.measures.text import macs_text
 
 MODELS = """
 resnet18 resnext50_32x4d regnety_002 seresnet18 nfnet_l0 hrnet_w18_small dla34 densenet121 inception_v3 vgg11 gernet_s tresnet_m vovnet39a
@@ -27,13 +28,13 @@ volo_d1_224 coat_lite_tiny maxvit_rmlp_pico_rw_256 pit_ti_224 nest_tiny crossvit
 eva02_tiny_patch14_224 hiera_tiny_224 davit_tiny mixer_s32_224 resmlp_12_224 gmlp_ti16_224 sequencer2d_s mambaout_femto lambda_resnet26t
 botnet26t_256 halonet26t
 """
-# What papers count as nothing, and so do we.
+# Papers count these as zero, and so do we.
 LEFT_OUT = "batch_norm layer_norm group_norm instance_norm upsample_nearest2d upsample_bilinear2d adaptive_avg_pool2d grid_sampler"
 
 
 def fvcore_macs(model: torch.nn.Module, images: torch.Tensor) -> tuple[float, list[str]]:
-    """fvcore's count ("one fused multiply-add is one flop") of convolutions and products, and what it could not count though it has any."""
-    from fvcore.nn import FlopCountAnalysis  # no dependency of the project
+    """fvcore's count of convolutions and products ("one fused multiply-add is one flop"), and the operations with products it lacks."""
+    from fvcore.nn import FlopCountAnalysis  # not a dependency of the project
 
     analysis = FlopCountAnalysis(model, images).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     counted = analysis.by_operator()
@@ -43,7 +44,7 @@ def fvcore_macs(model: torch.nn.Module, images: torch.Tensor) -> tuple[float, li
 
 
 def lstm_macs(model: torch.nn.Module, images: torch.Tensor) -> int:
-    """Four gates of H units see I inputs and the H of before: 4 H (I + H) a token and direction, in layers of one level."""
+    """4 H (I + H) per token and direction, for single-layer LSTMs: four gates of H units each read I inputs and the H previous outputs."""
     found = []
 
     def count(module: torch.nn.LSTM, inputs: tuple[torch.Tensor], _: object) -> None:
@@ -61,7 +62,7 @@ def lstm_macs(model: torch.nn.Module, images: torch.Tensor) -> int:
 
 
 def main() -> None:
-    """Print a Markdown table, the largest difference first."""
+    """Print a Markdown table, sorted by the size of the difference."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     rows = []

@@ -1,64 +1,131 @@
-"""Glimpse models and one honest way to measure them.
+"""Glimpse models and one way to measure them all.
 
     import glimpsezoo as gz
 
     model = gz.load("mgnet.digits")
     trace = gz.rollout(model, images)
 
-Importing this package loads neither torch nor timm nor datasets: every public name below is imported when it is first used.
+The public names stand below in the order in which people need them: first for those who use models, then for those who write a plugin.
+Plugins import from `glimpsezoo` alone; their tests also from `glimpsezoo.testing`, the conformance suite.
+
+Importing this package loads neither torch nor timm nor datasets: a public name is imported when it is first used.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from glimpsezoo.hooks import hookimpl
+from glimpsezoo.zoo.hooks import hookimpl
 
 if TYPE_CHECKING:
-    from glimpsezoo.api import EvaluationResult, create_model, evaluate, list_models, load
-    from glimpsezoo.attacks.base import Attack
-    from glimpsezoo.attacks.settings import AttackSettings
-    from glimpsezoo.attacks.victim import Victim
-    from glimpsezoo.batched import Batched, select_rows
-    from glimpsezoo.checkpoints import Released, read_checkpoint
-    from glimpsezoo.conditions import Clean, Condition
-    from glimpsezoo.cost import Meter, count_macs
-    from glimpsezoo.driver import Record, Trace, rollout
-    from glimpsezoo.errors import GlimpseZooError, did_you_mean
-    from glimpsezoo.exits import Confidence, Entropy, ExitRule, Fixed, Margin, Patience, ThresholdRule
-    from glimpsezoo.noise import Noise
-    from glimpsezoo.policies import trivial_centres
-    from glimpsezoo.protocol import GlimpseModel, PaperMacs, Phase, State
-    from glimpsezoo.regions import Decision, Regions
+    # For users: load, run and measure models
+    from glimpsezoo.api import EvaluationResult, evaluate, open_data
+    from glimpsezoo.core.exits import Confidence, Entropy, Fixed, Margin, Patience
+    from glimpsezoo.core.rollout import Record, Trace, rollout
+    from glimpsezoo.errors import GlimpseZooError
+    from glimpsezoo.zoo.models import create_model, list_models, load
+
+    # isort: split
+    # For authors of models
+    from glimpsezoo.api import FeedForward, GlimpseModel
+    from glimpsezoo.core.batched import Batched, select_rows
+    from glimpsezoo.core.feedforward import FeedForwardState, Normalise, cross_entropy_step
+    from glimpsezoo.core.macs import Meter, count_macs
+    from glimpsezoo.core.noise import Noise
+    from glimpsezoo.core.policies import Policy, trivial_centres
+    from glimpsezoo.core.protocol import PaperMacs, Phase, State
+    from glimpsezoo.core.regions import Decision, Regions
+    from glimpsezoo.errors import did_you_mean
     from glimpsezoo.settings import Settings
-    from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, PaperSpec, Task
-    from glimpsezoo.training import TrainingPhase
+    from glimpsezoo.specs import ImporterSpec, ModelSpec, PaperSpec, Task
+    from glimpsezoo.training.job import TrainingPhase
+    from glimpsezoo.zoo.checkpoints import Released, read_checkpoint
 
-_HOME = {
-    "glimpsezoo.api": ("EvaluationResult", "create_model", "evaluate", "list_models", "load"),
-    "glimpsezoo.attacks.base": ("Attack",),
-    "glimpsezoo.attacks.settings": ("AttackSettings",),
-    "glimpsezoo.attacks.victim": ("Victim",),
-    "glimpsezoo.batched": ("Batched", "select_rows"),
-    "glimpsezoo.checkpoints": ("Released", "read_checkpoint"),
-    "glimpsezoo.conditions": ("Clean", "Condition"),
-    "glimpsezoo.cost": ("Meter", "count_macs"),
-    "glimpsezoo.errors": ("GlimpseZooError", "did_you_mean"),
-    "glimpsezoo.exits": ("Confidence", "Entropy", "ExitRule", "Fixed", "Margin", "Patience", "ThresholdRule"),
-    "glimpsezoo.noise": ("Noise",),
-    "glimpsezoo.policies": ("trivial_centres",),
-    "glimpsezoo.protocol": ("GlimpseModel", "PaperMacs", "Phase", "State"),
-    "glimpsezoo.regions": ("Decision", "Regions"),
-    "glimpsezoo.driver": ("Record", "Trace", "rollout"),
-    "glimpsezoo.settings": ("Settings",),
-    "glimpsezoo.specs": ("AttackSpec", "CorruptionSpec", "DatasetSpec", "ExitRuleSpec", "ImporterSpec", "ModelSpec", "PaperSpec", "Task"),
-    "glimpsezoo.training": ("TrainingPhase",),
+    # isort: split
+    # For authors of exit rules
+    from glimpsezoo.core.exits import ExitRule, ThresholdRule
+    from glimpsezoo.specs import ExitRuleSpec
+
+    # isort: split
+    # For authors of data
+    from glimpsezoo.data.base import BadImageError, DataInfo, Example, ImageData
+    from glimpsezoo.data.config import DataSettings, SizedSettings
+    from glimpsezoo.specs import DatasetSpec
+
+    # isort: split
+    # For authors of corruptions, and of any other condition on images
+    from glimpsezoo.conditions.base import Clean, Condition
+    from glimpsezoo.specs import CorruptionSpec
+
+    # isort: split
+    # For authors of attacks: the base, and the parts of an attack that follows the gradient
+    from glimpsezoo.conditions.attacks.ball import direction, project, random_start
+    from glimpsezoo.conditions.attacks.base import Attack, keep_better
+    from glimpsezoo.conditions.attacks.settings import AttackSettings
+    from glimpsezoo.conditions.attacks.victim import Victim, cross_entropy, probe
+    from glimpsezoo.specs import AttackSpec
+
+    # isort: split
+    # For authors of measures
+    from glimpsezoo.evaluation.plan import PlannedEvaluation, PlannedFinding, evaluation_of
+    from glimpsezoo.measures.base import Bench, Measure
+    from glimpsezoo.measures.shown import Cell, Column, Figure, Table
+    from glimpsezoo.schema import Section
+    from glimpsezoo.specs import MeasureSpec
+
+_EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "users": {
+        "glimpsezoo.zoo.models": ("list_models", "load", "create_model"),
+        "glimpsezoo.api": ("open_data", "evaluate", "EvaluationResult"),
+        "glimpsezoo.core.rollout": ("rollout", "Trace", "Record"),
+        "glimpsezoo.core.exits": ("Fixed", "Confidence", "Margin", "Entropy", "Patience"),
+        "glimpsezoo.errors": ("GlimpseZooError",),
+    },
+    "authors of models": {
+        "glimpsezoo.api": ("GlimpseModel", "FeedForward"),  # from here, so that models have `push_to_hub` and the like
+        "glimpsezoo.core.protocol": ("State", "Phase", "PaperMacs"),
+        "glimpsezoo.core.feedforward": ("FeedForwardState", "Normalise", "cross_entropy_step"),
+        "glimpsezoo.core.regions": ("Regions", "Decision"),
+        "glimpsezoo.core.noise": ("Noise",),
+        "glimpsezoo.core.batched": ("Batched", "select_rows"),
+        "glimpsezoo.core.policies": ("Policy", "trivial_centres"),
+        "glimpsezoo.core.macs": ("Meter", "count_macs"),
+        "glimpsezoo.training.job": ("TrainingPhase",),
+        "glimpsezoo.settings": ("Settings",),
+        "glimpsezoo.specs": ("Task", "ModelSpec", "ImporterSpec", "PaperSpec"),
+        "glimpsezoo.zoo.checkpoints": ("read_checkpoint", "Released"),
+        "glimpsezoo.errors": ("did_you_mean",),
+    },
+    "authors of exit rules": {
+        "glimpsezoo.core.exits": ("ExitRule", "ThresholdRule"),
+        "glimpsezoo.specs": ("ExitRuleSpec",),
+    },
+    "authors of data": {
+        "glimpsezoo.data.base": ("ImageData", "Example", "DataInfo", "BadImageError"),
+        "glimpsezoo.data.config": ("DataSettings", "SizedSettings"),
+        "glimpsezoo.specs": ("DatasetSpec",),
+    },
+    "authors of corruptions": {
+        "glimpsezoo.conditions.base": ("Condition", "Clean"),
+        "glimpsezoo.specs": ("CorruptionSpec",),
+    },
+    "authors of attacks": {
+        "glimpsezoo.conditions.attacks.base": ("Attack", "keep_better"),
+        "glimpsezoo.conditions.attacks.victim": ("Victim", "probe", "cross_entropy"),
+        "glimpsezoo.conditions.attacks.ball": ("direction", "project", "random_start"),
+        "glimpsezoo.conditions.attacks.settings": ("AttackSettings",),
+        "glimpsezoo.specs": ("AttackSpec",),
+    },
+    "authors of measures": {
+        "glimpsezoo.measures.base": ("Measure", "Bench"),
+        "glimpsezoo.evaluation.plan": ("evaluation_of", "PlannedEvaluation", "PlannedFinding"),
+        "glimpsezoo.schema": ("Section",),
+        "glimpsezoo.measures.shown": ("Column", "Cell", "Table", "Figure"),
+        "glimpsezoo.specs": ("MeasureSpec",),
+    },
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+_MODULE_OF = {name: module for group in _EXPORTS.values() for module, names in group.items() for name in names}
 
-__all__ = [  # noqa: PLE0604 - the names come from one table
-    "hookimpl",
-    *_MODULE_OF,
-]
+__all__ = ["hookimpl", *_MODULE_OF]  # noqa: PLE0604 - the names come from one table
 
 
 def __getattr__(name: str) -> Any:

@@ -1,88 +1,68 @@
-"""The Python interface: list, load, make and measure models."""
+"""The Python interface: models and data by name, measured and shared."""
 
-import fnmatch
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from glimpsezoo.cards import UNKNOWN, card_paths
+from glimpsezoo.core.exits import ExitRule, Fixed
+from glimpsezoo.core.feedforward import FeedForward
+from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import limited
-from glimpsezoo.data.loading import open_data
+from glimpsezoo.data.loading import open_data as open_split
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation import EvaluationConfig, Job
-from glimpsezoo.evaluation import evaluate as evaluate_job
-from glimpsezoo.exits import ExitRule, Fixed
-from glimpsezoo.own_data import DEFAULT_DATA, own_settings, trained_on
-from glimpsezoo.plugins import registry
-from glimpsezoo.protocol import GlimpseModel
-from glimpsezoo.records import NEVER_TRAINED, Accuracy, Flops, departure
-from glimpsezoo.resolve import Assignments, build_model, choose_model, data_spec
-from glimpsezoo.sections import accuracy_section, data_section, flops_section
-from glimpsezoo.specs import ModelSpec, Task
-from glimpsezoo.store import Rows
+from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, run_job
+from glimpsezoo.evaluation.rows import Rows
+from glimpsezoo.measures.accuracy import Accuracy, accuracy_section
+from glimpsezoo.measures.flops import Flops, flops_section
+from glimpsezoo.measures.result import NEVER_TRAINED, departure
+from glimpsezoo.measures.sections import data_section
+from glimpsezoo.workflows.sharing import from_pretrained, push_to_hub, save_pretrained
+from glimpsezoo.zoo.cards import UNKNOWN
+from glimpsezoo.zoo.models import create_model, list_models, load
+from glimpsezoo.zoo.names import data_folder, data_spec
+from glimpsezoo.zoo.own_data import DEFAULT_DATA, own_settings, trained_on
+
+__all__ = ["EvaluationResult", "FeedForward", "GlimpseModel", "create_model", "evaluate", "list_models", "load", "open_data"]
+
+# The core only declares these methods, for type checkers, because it must not depend on cards and the Hub.
+for _name, _method in {
+    "from_pretrained": classmethod(from_pretrained),
+    "save_pretrained": save_pretrained,
+    "push_to_hub": push_to_hub,
+}.items():
+    setattr(GlimpseModel, _name, _method)
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """The names of trained cards (`mgnet.digits`) and of the models that plugins have (`mgnet`, `timm:NAME`), sorted.
+def open_data(name: str, split: str = "test", *, data_dir: str | Path | None = None, **settings: Any) -> ImageData:
+    """Open one split of any data set that `--data` takes: `digits`, `folder:photos`, `hf:OWNER/NAME@REVISION`, a plugin's.
 
-    pattern: with wildcards (*, ?, [abc]).
-
-    >>> import glimpsezoo as gz
-    >>> "cnn4.digits" in gz.list_models("cnn4*")
-    True
-    """
-    names = [spec.name + ("NAME" if spec.prefix else "") for spec in registry().all(ModelSpec)]
-    return sorted(name for name in {*names, *card_paths()} if fnmatch.fnmatchcase(name, pattern))
-
-
-def load(name: str, *, data: str | None = None, **settings: Any) -> GlimpseModel[Any]:
-    """A trained model in eval mode, on the CPU, for images of the size that it was trained on.
-
-    name: a card (`mgnet.digits`), a card's folder, or a model, of which the card for `data` (the digits) is taken. settings: what `--set`
-    takes, where it does not contradict the weights. Raises `GlimpseZooError` if there is no such card, or its weights are not as they
-    should.
-
-    >>> import torch, glimpsezoo as gz
-    >>> model = gz.load("mgnet.digits")
-    >>> gz.rollout(model, torch.zeros(2, 1, 64, 64)).logits.shape
-    torch.Size([2, 10])
-    """
-    choice = choose_model(name, data or DEFAULT_DATA, Assignments(scoped={name: settings}), None)
-    assert choice.card is not None  # or it would have raised
-    return build_model(choice, choice.card.config.task.task())
-
-
-def create_model(name: str, *, task: Task | None = None, data: str | None = None, seed: int = 0, **settings: Any) -> GlimpseModel[Any]:
-    """An untrained model in eval mode, on the CPU, for a `task`, or for the one that the data set `data` declares.
-
-    seed: decides the weights. settings: what `--set` takes; what is left out has the model's defaults for `data`.
-    Raises `GlimpseZooError` for an unknown name or setting, and if neither a task nor data that declare one are given.
+    data_dir: a folder to read the data from, as for `--data-dir`. settings: what `--set data.KEY` takes, as text or typed.
+    Raises `GlimpseZooError`, as `run` does, for an unknown name, split or setting, and for data that cannot be read.
 
     >>> import glimpsezoo as gz
-    >>> model = gz.create_model("mgnet", data="digits", glimpses=2)
-    >>> model.steps
-    2
+    >>> digits = gz.open_data("digits")
+    >>> len(digits), digits[0].image.shape, digits.task.classes[:3]
+    (2980, torch.Size([1, 64, 64]), ('0', '1', '2'))
     """
-    task = task or (data_spec(data).task if data else None)
-    if task is None:
-        raise GlimpseZooError(f"expected a task, or the name of data that declare one, got {data!r}: give create_model a task")
-    return build_model(choose_model(name, data or "", Assignments(scoped={name: settings}), "none"), task, seed=seed)
+    return open_split(data_spec(name), name, split, settings, data_folder(data_dir))
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What `evaluate` measured: the sections `accuracy` and `flops` of a result.json, and the rows they come from, one an image.
-
-    departure: what the data have of their own beside those that the model was trained on; '' if nothing.
-    """
+    """The outcome of `evaluate`."""
 
     accuracy: Accuracy
+    """The section `accuracy` of a result.json."""
     flops: Flops
+    """The section `flops` of a result.json."""
     departure: str
+    """How the data differ from those that the model was trained on, in words; empty if they do not."""
     rows: Rows = field(repr=False)
+    """What the sections are computed from: one row per image."""
 
 
 def evaluate(
@@ -90,19 +70,21 @@ def evaluate(
     data: str | ImageData | None = None,
     *,
     split: str = "test",
+    data_dir: str | Path | None = None,
     limit: int | None = None,
     exit_rule: ExitRule | None = None,
     device: str | torch.device | None = None,
     batch_size: int | Literal["auto"] = "auto",
 ) -> EvaluationResult:
-    """Measure a model on a data set: accuracy with 95 % intervals and cost, for every step, as `glimpsezoo run` does; nothing is written.
+    """Measure a model on a data set as `glimpsezoo run` does: accuracy with 95 % intervals and cost, at every step. Nothing is written.
 
-    data: a data set's name, of which `split` is opened, or a split that is open; None is the data of the model's card, or the digits for
-    a model without one. Data by name have the settings that `run` gives them: the card's own if the data are. limit: a fixed stratified
-    choice of so many images.
-    exit_rule: ends an image's looking early; none by default. device: the model is moved there; None leaves it where it is.
-    Warns of a size that the model was never trained at. Raises `GlimpseZooError` for unknown names and for data of other classes than the
-    model's, and whatever the model raises.
+    data: the name of a data set, whose `split` is opened, or a split that is already open (see `open_data`). None takes the data of the
+    model's card, or the digits if it has no card. Data by name have the settings that `run` gives them: the card's own, if the card was
+    trained on these data.
+    data_dir: a folder to read data by name from, as for `--data-dir`. limit: measure a fixed stratified choice of this many images.
+    exit_rule: may end the run of an image early; none by default. device: where the model is moved to; None leaves it where it is.
+    Warns if the model was never trained at this image size. Raises `GlimpseZooError` for unknown names and for data with other classes
+    than the model's, and whatever the model raises.
 
     >>> import glimpsezoo as gz
     >>> model = gz.load("mgnet.digits")
@@ -113,24 +95,26 @@ def evaluate(
     >>> whole.accuracy.top1.n, [step.step for step in whole.accuracy.steps]
     (100, [1, 2, 3])
     """
-    images = data if isinstance(data, ImageData) else _opened(model, data, split)
+    if isinstance(data, ImageData) and data_dir is not None:
+        raise GlimpseZooError(f"expected data by name to read from data_dir={str(data_dir)!r}, got data that are open: leave data_dir out")
+    images = data if isinstance(data, ImageData) else _opened(model, data, split, data_dir)
     trained = trained_on(model.card) if model.card else None
     other = departure(model.card.name if model.card else type(model).__name__, trained, data_section(images))
     if NEVER_TRAINED in other:
         warnings.warn(other, stacklevel=2)
     job = Job(model, type(model).__name__, limited(images, limit), exit_rule=exit_rule or Fixed())
     config = EvaluationConfig(batch_size=batch_size, device=torch.device(device) if device is not None else None)
-    found = evaluate_job(job, config)
-    for block in found.failed:
-        if block.error is not None:
-            raise block.error
+    found = run_job(job, config)
+    for unit in found.failed:
+        if unit.error is not None:
+            raise unit.error
     return EvaluationResult(accuracy_section(found.rows), flops_section(found.rows, found.measured), other, found.rows)
 
 
-def _opened(model: GlimpseModel[Any], data: str | None, split: str) -> ImageData:
-    """A split of the data by name, or of the model's own."""
+def _opened(model: GlimpseModel[Any], data: str | None, split: str, data_dir: str | Path | None) -> ImageData:
+    """A split of the named data, or of the data that the model was trained on."""
     own = model.card.data.name if model.card and model.card.data.name != UNKNOWN else None
     if data is None and model.card and own is None:
         raise GlimpseZooError(f"card {model.card.name!r} does not say which data it was trained on: name them (data=...)")
     name = data or own or DEFAULT_DATA
-    return open_data(data_spec(name), name, split, own_settings(model.card, name) if model.card else {})
+    return open_data(name, split, data_dir=data_dir, **(own_settings(model.card, name) if model.card else {}))

@@ -1,15 +1,15 @@
-"""The errors a user sees: one line saying what was expected, what was got, and what to do."""
+"""The errors that users see: one line with what was expected, what was got, and what to do."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class GlimpseZooError(Exception):
-    """The command or its input is wrong. Its text is the one line that a user reads (exit status 2)."""
+    """The command or its input is wrong. The message is the one line that the user reads (exit status 2)."""
 
 
 def one_line(error: BaseException) -> str:
-    """The text of any exception folded onto one line, with its type when it has no text."""
+    """The message of any exception on one line, or its type if it has no message."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -23,7 +23,7 @@ def counted(count: int, what: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], *, most: int = 3) -> str:
-    """A clause naming the known names nearest to `name`, or all of them when they are few.
+    """A clause with the known names nearest to `name`, or else with the first twelve known names.
 
     >>> did_you_mean("mgnt", ["mgnet", "cnn4", "ranzato"])
     "did you mean 'mgnet'?"

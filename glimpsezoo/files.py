@@ -1,17 +1,18 @@
-"""Files that are written whole or not at all, and where the user's own lie."""
+"""Atomic writes, the user's folder, and checks that output folders can be written."""
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.errors import GlimpseZooError, one_line
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` at the end: readers see the old content or the new, never a part."""
+    """A temporary path to write to. It replaces `path` at the end, so readers see either the old content or the new."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         yield part
@@ -21,16 +22,38 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file as `whole` does."""
+    """Write a file atomically."""
     with whole(path) as part:
         part.write_bytes(content)
 
 
 def user_folder() -> Path:
-    """The user's own folder: $GLIMPSEZOO_HOME, or ~/.glimpsezoo. Raises `GlimpseZooError` for a user without a home."""
+    """The user's folder: $GLIMPSEZOO_HOME, or ~/.glimpsezoo. Raises `GlimpseZooError` if there is no home folder."""
     if given := os.environ.get("GLIMPSEZOO_HOME"):
         return Path(given)
     try:
         return Path.home() / ".glimpsezoo"
     except RuntimeError:
-        raise GlimpseZooError("expected a home folder to keep things in, got none: set GLIMPSEZOO_HOME to a folder of yours") from None
+        raise GlimpseZooError("expected a home folder for files of glimpsezoo, got none: set GLIMPSEZOO_HOME to a folder") from None
+
+
+def check_writable(folder: Path) -> None:
+    """Check that a folder can be created or written, and leave nothing behind. Raises `GlimpseZooError`."""
+    with output_to(folder):
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        tempfile.TemporaryFile(dir=there).close()
+
+
+@contextmanager
+def output_to(folder: Path) -> Iterator[None]:
+    """Turn an `OSError` into the `GlimpseZooError` for an output folder that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(folder, error) from None
+
+
+def unwritable(folder: Path, error: OSError) -> GlimpseZooError:
+    """The error for an output folder that cannot be written."""
+    why = error.strerror or one_line(error)
+    return GlimpseZooError(f"expected an output folder that can be written, got {str(folder)!r} ({why}): choose another --output")

@@ -1,8 +1,6 @@
-"""Validated settings: what `--set key=value` reaches. A plugin's config is a frozen pydantic model derived from `Settings`."""
+"""Validated settings, which `--set key=value` reaches. A plugin's config is a frozen pydantic model derived from `Settings`."""
 
-import inspect
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Self, Union, get_args, get_origin
 
@@ -14,14 +12,15 @@ from glimpsezoo.errors import GlimpseZooError, did_you_mean
 class Settings(BaseModel):
     """Base of every config. Values may come as text from the command line; a comma separates the items of a tuple.
 
-    Numbers are finite, in every config: infinity and NaN pass most ranges and would be met much later.
+    A string literal below a field documents it: `glimpsezoo show` and the reference print it.
+    Numbers must be finite: infinity and NaN would pass most ranges and fail only much later.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, owner: str) -> Self:
-        """Build from `values`; `owner` (a model or 'data') names in errors whose keys they are.
+        """Build from `values`. `owner` is what errors call the owner of the keys: a model, or 'data'.
 
         Raises `GlimpseZooError`, one line: the key, what was expected, what was got, and the nearest known keys.
         """
@@ -44,7 +43,7 @@ class Settings(BaseModel):
 
     @classmethod
     def _from_text(cls, key: str, value: Any) -> Any:
-        """Text as pydantic takes it: 'none' where None may stand, and the items of a tuple apart."""
+        """Convert text to what pydantic accepts: 'none' to None where the type allows None, and a comma-separated list to a tuple."""
         if not isinstance(value, str):
             return value
         annotation = cls.model_fields[key].annotation
@@ -59,56 +58,44 @@ class Settings(BaseModel):
 
 
 class NoSettings(Settings):
-    """For what has no settings of its own."""
+    """The config of anything without settings."""
 
 
 class Setting(NamedTuple):
-    """One key of a config, as users read of it. type: as they think of it; the items of an array are separated by commas."""
+    """One key of a config, as users read about it."""
 
     key: str
     type: str
+    """In words; commas separate the items of an array."""
     default: Any
     required: bool
     meaning: str
 
 
 def settings_of(config: type[BaseModel]) -> tuple[str, list[Setting]]:
-    """What is said of a config as a whole, and its settings. Their meanings are the fields' descriptions, or stand in its docstring."""
+    """The docstring of a config, and its settings with their descriptions.
+
+    A field that a derived config overrides keeps its parent's description unless it has its own.
+    """
     schema = config.model_json_schema()
     required = schema.get("required", [])
-    about, meanings = "", {}
-    for kind in reversed(config.__mro__):  # a derived config says only what it adds
-        if issubclass(kind, BaseModel) and kind not in {BaseModel, Settings}:
-            about, said = explained(kind.__doc__ or "", config.model_fields)
-            meanings |= said
+    meanings: dict[str, str] = {}
+    for kind in reversed(config.__mro__):
+        if issubclass(kind, BaseModel):
+            meanings |= {key: _one_line(field.description) for key, field in kind.model_fields.items() if field.description}
     settings = [
-        Setting(key, _type(value), value.get("default"), key in required, value.get("description") or meanings.get(key, ""))
+        Setting(key, _type(value), value.get("default"), key in required, meanings.get(key, ""))
         for key, value in schema.get("properties", {}).items()
     ]
-    return about, settings
+    return _one_line(config.__doc__ or ""), settings
 
 
-def explained(docstring: str, names: Collection[str]) -> tuple[str, dict[str, str]]:
-    """What a docstring says of the whole, and of each name: `name: text.`, or `one, other: text.`, up to the next or a blank line.
-
-    >>> explained("A box. side: its length in px. red, green: shares.", ["side", "red", "green"])
-    ('A box.', {'side': 'its length in px.', 'red': 'shares.', 'green': 'shares.'})
-    """
-    one = f"`?(?:{'|'.join(map(re.escape, names))})`?" if names else r"(?!)"
-    start = re.compile(rf"(?:^|(?<=[.;)] ))({one}(?:, {one})*): ")
-    about: list[str] = []
-    meanings: dict[str, str] = {}
-    for paragraph in inspect.cleandoc(docstring).split("\n\n"):
-        lead, *said = start.split(" ".join(paragraph.split()))
-        shared = lead if meanings and said else ""  # what opens a later paragraph is said of each name in it
-        about += [lead.strip()] if lead and not shared else []
-        for keys, text in zip(said[::2], said[1::2], strict=True):
-            meanings |= {key.strip("`"): shared + text.rstrip(" ;") for key in keys.split(", ")}
-    return " ".join(about), meanings
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _type(value: Mapping[str, Any]) -> str:
-    """A JSON Schema's type in words."""
+    """The type of a JSON Schema in words."""
     if "enum" in value or "const" in value:
         return "|".join(map(str, value.get("enum", [value.get("const")])))
     if "anyOf" in value:

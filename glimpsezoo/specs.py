@@ -1,8 +1,9 @@
-"""What a plugin registers: plain descriptions that hold import strings, so that listing them loads nothing heavy."""
+"""What a plugin registers: plain descriptions with import strings, so that listing them loads nothing heavy."""
 
 import importlib
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +13,7 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 def load_string(reference: str) -> Any:
-    """Import `package.module:attribute`. Raises `GlimpseZooError` if it is no such string or nothing can be imported by it.
+    """Import `package.module:attribute`. Raises `GlimpseZooError` if the string has another form or the import fails.
 
     >>> load_string("math:sqrt")(9.0)
     3.0
@@ -28,11 +29,14 @@ def load_string(reference: str) -> Any:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a spec came from. plugin: the entry point's name. distribution: that one's name. version: of the distribution."""
+    """Where a spec comes from."""
 
     plugin: str
+    """The name of the entry point."""
     distribution: str
+    """The installed distribution that has the entry point."""
     version: str
+    """The distribution's version."""
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}"
@@ -40,57 +44,58 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What every registered thing has.
-
-    name: what users type. description: one sentence. prefix: the name ends in ':' and the spec answers for every name that begins with it
-    (`timm:resnet18`). provenance: where it came from; the host sets it.
-    """
+    """The base of everything that a plugin registers."""
 
     name: str
+    """The name that users type."""
     description: str
+    """One sentence."""
     prefix: bool = False
+    """Whether the name ends in ':' and the spec answers for every name that begins with it (`timm:resnet18`)."""
     provenance: Provenance | None = None
+    """Where the spec comes from. The host sets it."""
 
     def __post_init__(self) -> None:
         if self.prefix != self.name.endswith(":"):
-            raise GlimpseZooError(f"a prefix spec's name ends in ':' and no other's does, got {self.name!r} with prefix={self.prefix}")
+            raise GlimpseZooError(
+                f"expected a name that ends in ':' if and only if prefix=True, got {self.name!r} with prefix={self.prefix}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
-    """A model that users can name.
-
-    `model`: import string of a `GlimpseModel` subclass, built as `model(config, task)`.
-    `config`: import string of the pydantic model that validates its `--set` keys; its module must import neither torch nor timm.
-    `paper`: where the model comes from: an address or a citation.
-    `prefix_key`: for a prefix spec, the config key that takes the text behind the prefix.
-    `training_step`: import string of `training_step(model, images, labels, phase) -> {term: loss}`; None if it cannot be trained here.
-    `recipes`: import package that holds the recipe files `MODEL.DATA.toml`.
-    `defaults`: data set name -> config values that differ from the config's own defaults for it.
-    """
+    """A model that users can name."""
 
     model: str
+    """Import string of a `GlimpseModel` subclass, built as `model(config, task)`."""
     config: str
+    """Import string of the pydantic model that validates its `--set` keys. Its module must import neither torch nor timm."""
     paper: str = ""
+    """Where the model comes from: an address or a citation."""
     prefix_key: str = ""
+    """For a prefix spec: the config key that receives the text after the prefix."""
     training_step: str | None = None
+    """Import string of `training_step(model, images, labels, phase) -> {term: loss}`; None if it cannot be trained here."""
     recipes: str | None = None
+    """Import package that holds the recipe files `MODEL.DATA.toml`."""
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _EMPTY)
+    """Data set name -> the config values that differ from the config's own defaults for this data set."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a data set asks of a model.
-
-    image_size: (height, width) in pixels. channels: 1 for grey, 3 for colour. classes: the names of the classes, in label order.
-    mean, std: per channel, of pixels in [0, 1]; a model normalises inside with them. 0 and 1 unless given.
-    """
+    """What a model must solve on a data set: the images it gets and the classes it tells apart."""
 
     image_size: tuple[int, int]
+    """(height, width) in pixels."""
     channels: int
+    """1 for grey, 3 for colour."""
     classes: tuple[str, ...]
+    """The names of the classes in label order."""
     mean: tuple[float, ...] = ()
+    """Per channel, of pixels in [0, 1]; models normalise with it inside. 0 by default."""
     std: tuple[float, ...] = ()
+    """The standard deviation, likewise. 1 by default."""
 
     def __post_init__(self) -> None:
         if not self.mean:
@@ -102,76 +107,94 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec(Spec):
-    """A data set that users can name, with its card.
-
-    `source`: import string of `open(spec, name, split, config, data_dir) -> ImageData`.
-    `config`: import string of the pydantic model that validates `--set data.KEY` (torch-free).
-    `task`: what it asks of a model, or None where only opening it tells (a prefix spec).
-    `splits`: split name -> number of examples; 'train', 'calibration' and 'test' exist for every data set.
-    `licence`: under which terms the images may be used. `homepage`: where they come from.
-    `transform`: what is done to the images before a model sees them.
-    `calibration`: how the calibration split is chosen: never from the test split.
-    `local`: the rest of a prefix spec's name is a path on the user's machine, of which cards and results say only the last part.
-    """
+    """A data set that users can name, with its card."""
 
     source: str
+    """Import string of `open(spec, name, split, config, data_dir) -> ImageData`."""
     config: str = "glimpsezoo.settings:NoSettings"
+    """Import string of the pydantic model that validates `--set data.KEY` (torch-free)."""
     task: Task | None = None
+    """What a model must solve on it; None if it is known only once the data are open (a prefix spec)."""
     splits: Mapping[str, int] = field(default_factory=lambda: _EMPTY)
-    licence: str = ""
+    """Split name -> number of examples. Every data set has 'train', 'calibration' and 'test'."""
+    license: str = ""
+    """The terms under which the images may be used."""
     homepage: str = ""
+    """Where the images come from."""
     transform: str = ""
+    """What is done to the images before a model sees them."""
     calibration: str = ""
+    """How the calibration split is chosen; never from the test split."""
     local: bool = False
+    """Whether the rest of a prefix spec's name is a path on the user's machine. Cards and results show only its last part."""
+    licence: InitVar[str] = ""
+    """The former name of `license`."""
+
+    def __post_init__(self, licence: str) -> None:
+        super().__post_init__()
+        if licence:
+            warnings.warn("DatasetSpec(licence=...) is now DatasetSpec(license=...)", DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "license", licence)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExitRuleSpec(Spec):
-    """A rule that ends an image's looking early. `rule`: import string of an `ExitRule`, built from its parameters by name."""
+    """A rule that decides after which step an image exits."""
 
     rule: str
+    """Import string of an `ExitRule`, built from its parameters by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptionSpec(Spec):
-    """A corruption of images at severities 1 to 5.
-
-    `corrupt`: import string of `corrupt(images, severity, preset, noise) -> images`, on RGB images [B, 3, H, W] in [0, 1], with the
-    preset '224', '64' or '32' that goes by the images' size; what is random in it follows from `noise`, the images' own.
-    benchmark: one of the 15 that the mean and mCE are taken over. by_channel: it changes every channel alone and alike; grey images
-    then come as [B, 1, H, W], which takes a third of the time.
-    """
+    """A corruption of images at severities 1 to 5."""
 
     corrupt: str
+    """Import string of `corrupt(images, severity, preset, noise) -> images`, on RGB images [B, 3, H, W] in [0, 1]. The preset is '224',
+    '64' or '32', by the images' size. Everything random must come from `noise`, which is per image."""
     benchmark: bool = False
+    """Whether it is one of the 15 corruptions over which the mean and mCE are taken."""
     by_channel: bool = False
+    """Whether it changes every channel separately and in the same way. Grey images then come as [B, 1, H, W], in a third of the time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackSpec(Spec):
-    """An attack. `attack`: import string of an `Attack`, built from its settings. `config`: import string of those (torch-free)."""
+    """An adversarial attack."""
 
     attack: str
+    """Import string of an `Attack`, built from its settings."""
     config: str
+    """Import string of the pydantic model of its settings (torch-free)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImporterSpec(Spec):
-    """Turns a foreign checkpoint into a card. The spec's name is the model's name.
-
-    `importer`: import string of `importer(checkpoint: Path, settings: dict) -> (config, task, state_dict, notes)`.
-    """
+    """Turns a foreign checkpoint into a card. The spec's name is the model's name."""
 
     importer: str
+    """Import string of `importer(checkpoint: Path, settings: dict) -> (config, task, state_dict, notes)`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperSpec(Spec):
-    """A paper whose tables the zoo stands beside. The description is its title.
-
-    `tables`: import package that holds `NAME.toml`, read by `glimpsezoo.papers`. `authors`: with the year. `url`: where it can be read.
-    """
+    """A paper whose tables the zoo reproduces. The description is its title."""
 
     tables: str
+    """Import package that holds `NAME.toml`, read by `glimpsezoo.zoo.papers`."""
     authors: str
+    """The authors and the year."""
     url: str = ""
+    """Where it can be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureSpec(Spec):
+    """Something that runs measure. Its name is what users type after `--measure`, and its key in result.json."""
+
+    measure: str
+    """Import string of a `Measure`."""
+    default: bool = False
+    """Whether a run without `--measure` measures it."""
+    follows: str = ""
+    """Name of the measure that it belongs to: it is measured whenever that one is, and cannot be asked for alone."""

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from commanding import TINY, photo_card, rewrite
+from command_line import TINY, photo_card, rewrite
 from PIL import Image
 
-from glimpsezoo.cards import find_card
-from glimpsezoo.training import claimed
-from glimpsezoo.workflows.training import TrainingRequest, start_training
+from glimpsezoo.training.folder import locked
+from glimpsezoo.training.prepare import prepare_training
+from glimpsezoo.training.request import TrainingRequest
+from glimpsezoo.zoo.cards import find_card
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def _stopped_training(stack: ExitStack) -> None:
         recipe_file="tiny.toml",
         output=Path("mine"),
     )
-    steps = start_training(request).steps()
+    steps = prepare_training(request).steps()
     next(steps)
     steps.close()
 
@@ -109,18 +110,18 @@ OF_COMMANDS = {
     "or measure it untrained by --checkpoint none": Case(
         f"run cnn4 {FLOPS}", (f"run cnn4 {FLOPS} {UNTRAINED}",), change_card("cnn4.digits", weights=None)
     ),
-    "that are not in its folder": Case(
+    "which is not in its folder": Case(
         f"run cnn4 {FLOPS}",
         ("{quoted} --set train.steps=1", f"run new {FLOPS}"),
         lambda stack: Path("zoo_cards/cnn4.digits/model.safetensors").unlink(),
     ),
     "contradicts the trained card": Case(f"run mgnet {FLOPS} --set biases=true", (f"run mgnet {FLOPS} --set biases=true {UNTRAINED}",)),
     "see '{} --help'": Case("run --limits 3", ("run --help",)),
-    "-o is for --paper": Case("compare small -o x.md", ("compare small --format csv",)),
+    "-o expects --paper": Case("compare small -o x.md", ("compare small --format csv",)),
     "--paper writes tables": Case("compare --paper ranzato-2014 --format latex", ("compare --paper ranzato-2014 --format csv",)),
     "train one ('glimpsezoo train mgnet --data digits')": Case("list cards", ("{quoted} --set train.steps=1",), _no_cards, status=0),
     "see 'glimpsezoo list recipes'": Case("list", ("{quoted}",), status=0),
-    "--device expects one": Case(f"run cnn4 {FLOPS} --device tpu9", (f"run cnn4 {FLOPS} --device cpu",)),
+    "--device expects a device": Case(f"run cnn4 {FLOPS} --device tpu9", (f"run cnn4 {FLOPS} --device cpu",)),
     "name images by --index or --image": Case("trace cnn4 3", ("trace cnn4 --index 3", "trace cnn4 --image photos/cat/0.png -o b.png")),
     "--index expects numbers from 0": Case("trace cnn4 --index x", ("trace cnn4 --index 3,7 4-5",)),
     "corruptions expect images of 32 px or more": Case(
@@ -142,22 +143,22 @@ OF_COMMANDS = {
         (f"run {MOBILE} {PHOTOS} {UNTRAINED} --measure fog --corrupted-dir published",),
         _publish,
     ),
-    "or go on without them by --on-bad-image skip": Case(
+    "or continue without them by --on-bad-image skip": Case(
         f"run {MOBILE} {PHOTOS} {UNTRAINED}", (f"run {MOBILE} {PHOTOS} {UNTRAINED} --on-bad-image skip",), _one_class_empty
     ),
     "add corruptions to --measure, or leave the baseline out": Case(
         "run cnn4 --limit 2 --measure fog --set corruptions.baseline=cnn4", ("run cnn4 --limit 2 --measure fog",)
     ),
-    "glimpsezoo/measures.py --set attacks.{} expects a setting": Case(
+    "glimpsezoo/measures/attacked.py --set attacks.{} expects a setting": Case(
         f"run cnn4 --measure pgd {ATTACKED} --set attacks.epsilon=.1", (f"run cnn4 --measure pgd {ATTACKED} --set attacks.eps=.1",)
     ),
     "expects {} to be measured: name it in --measure": Case(f"run cnn4 {FLOPS} {ATTACKED}", (f"run cnn4 --measure flops,pgd {ATTACKED}",)),
     "--measure expects any of": Case("run cnn4 --measure flop --limit 2", ("run cnn4 --measure flops --limit 2",)),
-    "or give one by --recipe": Case(
+    "or the name of a recipe for other data": Case(
         "train mgnet --data folder:photos",
         ("train mgnet --data folder:photos --recipe mgnet.digits --set train.steps=1 --set data.size=48",),
     ),
-    "name one by --checkpoint, or measure it untrained (--checkpoint none)": Case(
+    "name a card by --checkpoint, or measure it untrained (--checkpoint none)": Case(
         f"run mgnet {PHOTOS} {FLOPS}",
         (
             "{quoted} --set train.steps=1 --set data.size=48 -o new",
@@ -168,7 +169,7 @@ OF_COMMANDS = {
     "--checkpoint expects 'none', 'timm' or a card": Case(
         f"run cnn4 {FLOPS} --checkpoint best", (f"run cnn4 {FLOPS} --checkpoint cnn4.digits",)
     ),
-    "make a card of the file first": Case(
+    "turn the file into a card first": Case(
         f"run {MOBILE} --data digits {FLOPS} --checkpoint weights.pth",
         ("{quoted}", f"run new {FLOPS} --data digits"),
         _weights,
@@ -181,13 +182,11 @@ OF_COMMANDS = {
     "or data.KEY for the data": Case(f"run cnn4 {FLOPS} --limit 3 --set seed=1", (f"run cnn4 {FLOPS} --limit 3 --set data.seed=1",)),
     "--set {}={} for {}": Case(f"run cnn4 {FLOPS} --limit 3 --set data.seed=x", (f"run cnn4 {FLOPS} --limit 3 --set data.seed=1",)),
     "holds the checkpoint of another training": Case(f"{TRAIN} -o mine", (f"{TRAIN} -o mine --fresh",), _stopped_training),
-    "start anew by --fresh": Case(f"{TRAIN} -o mine", (f"{TRAIN} -o mine --fresh",), _damaged),
-    "another training writes to this folder": Case(
-        f"{TRAIN} -o mine", (f"{TRAIN} -o other",), lambda stack: stack.enter_context(claimed(Path("mine")))
-    ),
-    "expects data that it is for": Case("check cnn4 --set data.size=16", ("check cnn4 --data folder:photos --set data.size=16",)),
+    "start over with --fresh": Case(f"{TRAIN} -o mine", (f"{TRAIN} -o mine --fresh",), _damaged),
+    "another training writes to": Case(f"{TRAIN} -o mine", (f"{TRAIN} -o other",), lambda stack: stack.enter_context(locked(Path("mine")))),
+    "--set data.KEY expects a data set": Case("check cnn4 --set data.size=16", ("check cnn4 --data folder:photos --set data.size=16",)),
     "expected a run or a card, got none": Case("compare", ("{quoted}", "compare small")),
-    "measure it by 'glimpsezoo run', and name the folder of its results": Case(
+    "measure it with 'glimpsezoo run', and name the folder of its results": Case(
         "compare cnn4", (f"run cnn4 {FLOPS} -o results", "compare results")
     ),
     "glimpsezoo run {} --update-card": Case("compare unmeasured", ("run unmeasured --update-card", "compare unmeasured")),
@@ -199,13 +198,13 @@ OF_COMMANDS = {
         (f"import {MOBILE} weights.pth -o new", f"import {MOBILE} weights.pth -o zoo_cards/cnn4.digits --force"),
         _weights,
     ),
-    "classes apart, got --data": Case(
+    "--data expects data with the checkpoint's {} classes": Case(
         f"import {MOBILE} weights.pth -o new --data imagenet", (f"import {MOBILE} weights.pth -o new --data digits",), _weights
     ),
     "choose another by --output, or --force": Case(
         "new-plugin spot -o photos", ("new-plugin spot -o plugins/spot", "new-plugin spot -o photos --force")
     ),
-    "workflows/output.py choose another --output": Case(f"run cnn4 {FLOPS} -o tiny.toml", (f"run cnn4 {FLOPS} -o results",)),
+    "glimpsezoo/files.py choose another --output": Case(f"run cnn4 {FLOPS} -o tiny.toml", (f"run cnn4 {FLOPS} -o results",)),
     "--output expects a name that ends in .html": Case("report small -o x.pdf", ("report small -o x.html --traces 0",)),
     "workflows/reporting.py expected a new file": Case(
         "report small -o tiny.toml.html",
@@ -246,7 +245,7 @@ OF_COMMANDS = {
     "--image expects a trained card or data of a known size": Case(
         f"trace {MOBILE} {PHOTOS} {UNTRAINED} --image photos/cat/0.png", (f"trace {MOBILE} {PHOTOS} {UNTRAINED} --index 0",)
     ),
-    "give --set anytime.threshold=0.9, say": Case("trace mgnet --set anytime.rule=entropy", ("trace mgnet --set anytime.threshold=0.9",)),
+    "for example --set {}.threshold=0.9": Case("trace mgnet --set anytime.rule=entropy", ("trace mgnet --set anytime.threshold=0.9",)),
     "--output expects {}, got": Case("trace cnn4 -o x.pdf", ("trace cnn4 -o x.png",)),
     "workflows/tracing.py expected a new file": Case(
         "trace cnn4 -o x.png", ("trace cnn4 -o y.png", "trace cnn4 -o x.png --force"), lambda stack: Path("x.png").write_text("")
@@ -259,7 +258,7 @@ OF_COMMANDS = {
         "trace cnn4 --under pgd --set attacks.epsilon=.1", ("trace cnn4 --under pgd --set attacks.eps=.1",)
     ),
     "--image expects an image file": Case("trace cnn4 --image tiny.toml", ("trace cnn4 --image photos/cat/0.png",)),
-    "expected --data {}, which the recipe": Case("train cnn4.digits --data mnist", ("train cnn4.digits --set train.steps=1",)),
+    "expected --data {}, the data of the recipe": Case("train cnn4.digits --data mnist", ("train cnn4.digits --set train.steps=1",)),
     "train it first ('glimpsezoo train {}')": Case(
         f"{ON_DIGITS} --set train.start=cnn4.digits",
         ("{quoted} --set train.steps=1", f"{ON_DIGITS} --set train.start=cnn4.digits"),

@@ -8,8 +8,8 @@ from typing import Any
 
 import datasets
 from advice import FLOPS, PHOTOS, UNTRAINED, Case, change_card
-from commanding import make_card, photo_card
-from made_data import encoded, flat, write_parquet
+from command_line import make_card, photo_card
+from data_files import encoded, flat, write_parquet
 from PIL import Image
 
 from glimpsezoo.specs import Task
@@ -145,7 +145,7 @@ OF_DATA = {
     ),
     # tables
     "name another column by --set data.{}=COLUMN": Case(f"{TABLE} --set data.image=label", (f"{TABLE} --set data.image=image",), _table),
-    "expected one class a row in the column {} of": Case(
+    "expected one class per row in the column {} of": Case(
         f"{TABLE} --set data.label=pairs", (f"{TABLE} --set data.label=kind --set data.train=test",), _table
     ),
     "expected labels of one kind": Case(f"{TABLE} --set data.label=changing", (f"{TABLE} --set data.label=label",), _table),
@@ -153,7 +153,7 @@ OF_DATA = {
     "or name other splits by --set data.train=NAME": Case(
         f"{TABLE} --set data.label=kind", (f"{TABLE} --set data.label=kind --set data.train=test --set data.test=train",), _table
     ),
-    "that are called train and test": Case(SET, (f"{SET} --set data.train=fold1 --set data.test=fold2",), _splits("fold1", "fold2")),
+    "with the names train and test": Case(SET, (f"{SET} --set data.train=fold1 --set data.test=fold2",), _splits("fold1", "fold2")),
     "expected a split of {} to train and calibrate on": Case(
         f"{ON_TRAIN} hf:me/set --data-dir set",
         (
@@ -166,7 +166,7 @@ OF_DATA = {
     "name one by --set data.subset={}, or put": Case(
         SET, (f"{SET} --set data.subset=derm",), lambda stack: _configurations(stack, told=False)
     ),
-    "whose revision nobody knows": Case("show hf:me/set@v1 --data-dir set", (SET,), _splits("train", "test")),
+    "leave out @REVISION, or --data-dir": Case("show hf:me/set@v1 --data-dir set", (SET,), _splits("train", "test")),
     "add some, or choose another --split": Case(
         f"run cnn4 --data hf:me/set --data-dir set {QUICKLY}",
         (f"run cnn4 --data hf:me/set --data-dir set --split train {QUICKLY}",),
@@ -174,8 +174,8 @@ OF_DATA = {
     ),
     # of commands
     "expect a data set to show": Case("show mgnet --set data.size=16", ("show mgnet", "show folder:photos --set data.size=16")),
-    "--set expects settings of the data here": Case("show folder:photos --set size=16", ("show folder:photos --set data.size=16",)),
-    "--data-dir expects data to read from it": Case("check cnn4 --data-dir .", (f"check cnn4 --data-dir . {PHOTOS}",)),
+    "--set expects a setting of the data here": Case("show folder:photos --set size=16", ("show folder:photos --set data.size=16",)),
+    "--data-dir expects a data set, got none": Case("check cnn4 --data-dir .", (f"check cnn4 --data-dir . {PHOTOS}",)),
     # of cards
     "name one by --data {}, or run them one by one": Case(
         f"run small other {FLOPS}",
@@ -187,7 +187,7 @@ OF_DATA = {
         (f"run cnn4.digits {FLOPS} --data digits",),
         change_card("cnn4.digits", data={"name": "unknown", "settings": {}}),
     ),
-    "name one by --set data.{}={}, or run them one by one": Case(
+    "choose one by --set data.{}={}, or run them one by one": Case(
         f"run small large {FLOPS}",
         (f"run small large {FLOPS} --set data.size=32", f"run large {FLOPS}"),
         _cards([("large", "photos", 48)]),
@@ -204,7 +204,7 @@ OF_DATA = {
         "run small --measure accuracy --split train --update-card",
         tuple(f"run small --measure accuracy {rest}" for rest in ("--split train", "--update-card", "--split train --update-card --force")),
     ),
-    "would lose what the evidence of": Case(
+    "would lose parts of the evidence of": Case(
         "run small --measure flops --update-card",
         ("{quoted}", "run small --measure flops", "run small --measure flops --update-card --force"),
     ),

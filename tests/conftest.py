@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from commanding import Answer
+    from command_line import Answer
     from hub_server import Client, HubServer
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, in whose empty zoo_cards alone cards are found."""
-    from commanding import lonely
+    from command_line import lonely
 
     lonely(monkeypatch, tmp_path)
     return tmp_path
@@ -25,7 +25,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def say(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     """Runs `glimpsezoo WORDS...` there."""
-    from commanding import ask
+    from command_line import ask
 
     return lambda *words: ask(capsys, *words)
 

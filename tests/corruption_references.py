@@ -1,6 +1,6 @@
-"""Corruptions written a second time, one image at a time, with numpy, scipy and Pillow; and what is compared of random ones.
+"""A second implementation of corruptions, per image, with numpy, scipy and Pillow, and statistics to compare random ones.
 
-Images are [H, W, 3] levels 0..255. Constants are those of the published code, written out here again where a test needs them.
+Images are [H, W, 3] levels 0..255. Constants are those of the published code, repeated here where a test needs them.
 """
 
 import colorsys
@@ -11,40 +11,40 @@ from functools import cache
 
 import numpy as np
 import torch
-from made_up import model_of
 from numpy import ndarray
 from PIL import Image
 from scipy import ndimage
 from sklearn.datasets import load_sample_image
-from toys import Peek
+from toy_evaluation import model_of
+from toy_models import Peek
 
-from glimpsezoo.corruptions.catalogue import CORRUPTIONS
-from glimpsezoo.corruptions.condition import Corruption
+from glimpsezoo.conditions.corruptions.catalogue import CORRUPTIONS
+from glimpsezoo.conditions.corruptions.condition import Corruption
 
 SPECS = {spec.name: spec for spec in CORRUPTIONS}
 
 
 @cache
 def photograph(height: int, width: int, name: str = "china") -> ndarray:
-    """Part of a photograph that comes with scikit-learn, [height, width, 3]."""
+    """A part of a photograph that ships with scikit-learn, [height, width, 3]."""
     right, bottom = 60 + 352 * width // max(height, width), 60 + 352 * height // max(height, width)
     whole = Image.fromarray(load_sample_image(f"{name}.jpg")).crop((60, 60, right, bottom))
     return np.array(whole.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def as_images(levels: ndarray, count: int = 1) -> torch.Tensor:
-    """`count` times the same image, [count, 3, H, W] in [0, 1]."""
+    """The same image `count` times, [count, 3, H, W] in [0, 1]."""
     return (torch.from_numpy(levels.copy()).permute(2, 0, 1).float() / 255).expand(count, -1, -1, -1).contiguous()
 
 
 def apply(condition: Corruption, images: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:
-    """What a model would see of images with these ids (0, 1, ... by default)."""
+    """What a model would see of images with these ids (by default 0, 1, ...)."""
     ids = torch.arange(len(images)) if ids is None else ids
     return condition.apply(images, torch.zeros(len(images), dtype=torch.long), ids, model_of(Peek))
 
 
 def ours(name: str, severity: int, levels: ndarray, seeds: int = 1) -> ndarray:
-    """What the condition makes of an image under `seeds` ids: [seeds, H, W, 3]."""
+    """An image under a condition with `seeds` different ids: [seeds, H, W, 3]."""
     condition = Corruption(SPECS[name], severity, levels.shape[:2])
     images = apply(condition, as_images(levels, seeds))
     return (images * 255).round().permute(0, 2, 3, 1).numpy().astype(np.uint8)
@@ -116,7 +116,7 @@ def jpeg_compression(levels: ndarray, quality: int) -> ndarray:
 
 
 def elastic_transform(levels: ndarray, constants: tuple[float, float, float], random: np.random.Generator) -> ndarray:
-    """As published, with scipy in place of OpenCV; for square images."""
+    """As published, with scipy instead of OpenCV; for square images."""
     alpha, sigma, distance = constants
     side = len(levels)
     x = levels / 255
@@ -145,7 +145,7 @@ def frost(levels: ndarray, constants: tuple[float, float], windows: list[ndarray
 
 
 def scanned(pixels: ndarray, draws: ndarray, delta: int) -> ndarray:
-    """Glass blur's scan of [H, W, ...] as it is published: from the end, each pixel overwritten by its partner at that moment."""
+    """Glass blur's scan of [H, W, ...] as published: from the end, each pixel gets the current value of its partner."""
     result = pixels.copy()
     height, width = draws.shape
     for y in range(height - delta, delta, -1):
@@ -178,10 +178,10 @@ def plasma(draws: ndarray, side: int, decay: float) -> ndarray:
 
 
 def statistics(corrupted: ndarray, clean: ndarray) -> dict[str, ndarray]:
-    """What is compared of a random corruption. corrupted: [seeds, H, W, 3].
+    """Statistics of a random corruption, in levels except for the shares. corrupted: [seeds, H, W, 3].
 
-    distortion: mean absolute residual. spectrum: shares of the residual's power in four bands of spatial frequency. quantiles: of
-    the values. spread: over seeds, the mean over values of their standard deviation. All but the shares in levels.
+    distortion: the mean absolute residual. spectrum: shares of the residual's power in four bands of spatial frequency. quantiles: of
+    the values. spread: the standard deviation over seeds, averaged over values.
     """
     residual = corrupted.astype(np.float32) - clean
     power = (np.abs(np.fft.fft2(residual, axes=(1, 2))) ** 2).mean((0, 3))

@@ -1,7 +1,7 @@
-"""A small Hub on the loopback address, and clients of it: processes with the environment that a user would set.
+"""A small Hub on the loopback address, and its clients: processes with the environment that a user would set.
 
-The server speaks what huggingface-hub and datasets ask of the Hub: repositories of models and data sets at commits, ranges, gates,
-private repositories, and uploads through git-lfs. It is the proxy of its clients too, so it sees whom else they would have asked.
+The server implements the parts of the Hub that huggingface-hub and datasets use: repositories of models and data sets at commits, ranges,
+gates, private repositories, and uploads through git-lfs. It is also the proxy of its clients, so it sees every other host they ask for.
 """
 
 import base64
@@ -25,10 +25,10 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from commanding import Answer, quickly
+from command_line import Answer, quickly
 
 TOKEN = "hf_of_a_user"
-LARGE = ("*.safetensors", "*.parquet")  # what goes through git-lfs
+LARGE = ("*.safetensors", "*.parquet")  # stored by git-lfs
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Repository:
     tags: dict[str, str] = field(default_factory=dict)
 
     def commit(self, files: dict[str, bytes]) -> str:
-        """A commit with these files beside those that were there before, or instead of them."""
+        """Add a commit with these files, which are added to the previous ones or replace them."""
         whole = {**(self.commits[-1][1] if self.commits else {}), **files}
         sha = hashlib.sha1(repr((len(self.commits), sorted((name, len(c)) for name, c in whole.items()))).encode()).hexdigest()
         self.commits.append((sha, whole))
@@ -59,7 +59,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that the server had. range: the bytes that it asked for, or ''."""
+    """A request to the server. range: the requested bytes, or ''."""
 
     method: str
     path: str
@@ -69,9 +69,9 @@ class Asked:
 
 @dataclass
 class Fault:
-    """What goes wrong with requests that fit `METHOD PATH`: `status` instead of an answer, or a cut after `cut` bytes of it.
+    """A fault for requests that match `METHOD PATH`: `status` instead of an answer, or a connection cut after `cut` bytes.
 
-    after: so many that fit are answered well first.
+    after: the number of matching requests that are answered correctly first.
     """
 
     pattern: str
@@ -81,7 +81,7 @@ class Fault:
 
 
 class HubServer:
-    """`hub.repository(...)` makes repositories; `hub.asked` lists what was asked, `hub.strangers` who else would have been."""
+    """`hub.repository(...)` makes repositories; `hub.asked` lists all requests, `hub.strangers` the other hosts that clients asked for."""
 
     def __init__(self) -> None:
         self.repositories: dict[tuple[str, str], Repository] = {}
@@ -117,7 +117,7 @@ class HubServer:
         return [asked for asked in self.asked if asked.method == "GET" and "/resolve/" in asked.path and asked.path.endswith(file)]
 
     def environment(self, home: Path, **more: str) -> dict[str, str]:
-        """What a user sets who has this Hub and no other, with the caches below `home`."""
+        """The environment of a user of this Hub, with the caches below `home`."""
         here = dict.fromkeys(("HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), self.url)
         quiet = {
             "HF_UPDATE_DOWNLOAD_COUNTS": "0",
@@ -135,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
 
     def log_message(self, *_: object) -> None:
-        """Silent: `hub.asked` has it."""
+        """Log nothing: `hub.asked` has every request."""
 
     def do_CONNECT(self) -> None:
         self.hub.strangers.append(self.path)
@@ -147,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         chunked = self.headers.get("Transfer-Encoding") == "chunked"
         body = self._chunks() if chunked else self.rfile.read(length)
         own = urlsplit(self.hub.url).netloc
-        if target.netloc not in {"", own, f"datasets-server.{own}"}:  # what datasets makes of HF_ENDPOINT, and does without
+        if target.netloc not in {"", own, f"datasets-server.{own}"}:  # derived by datasets from HF_ENDPOINT, and not needed
             self.hub.strangers.append(target.netloc)
             return self.answer(403, b"")
         path, token = unquote(target.path), (self.headers.get("Authorization") or "").removeprefix("Bearer ")
@@ -193,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(status, json.dumps({"error": code}).encode(), X_Error_Code=code, X_Error_Message=code, **headers)
 
     def found(self, kind: str, name: str, token: str, *, content: bool = False) -> Repository | None:
-        """A repository that this token may see (its `content`: may read); None after saying why not."""
+        """The repository, if this token may see it (`content`: may read it); otherwise None, after sending the error."""
         repository = self.hub.repositories.get((kind, name))
         if repository is None or (repository.private and token != TOKEN):
             self.refuse(404 if token == TOKEN else 401, "RepoNotFound")
@@ -204,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def at(self, repository: Repository | None, revision: str) -> tuple[str, dict[str, bytes]] | None:
-        """A repository's commit; None after saying that there is none, or where there is no repository."""
+        """The commit of a repository; None, after sending the error, if there is none or no repository."""
         commit = repository.at(revision) if repository else None
         return commit if commit or not repository else self.refuse(404, "RevisionNotFound")
 
@@ -315,12 +315,12 @@ def _large(path: str) -> bool:
 
 
 def _oid(path: str, content: bytes) -> str:
-    """As git has it, or git-lfs for a large file."""
+    """The object id of git, or of git-lfs for a large file."""
     return hashlib.sha256(content).hexdigest() if _large(path) else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def _entry(path: str, content: bytes) -> dict[str, Any]:
-    """A file as a listing has it."""
+    """A file in the format of a listing."""
     large = {"lfs": {"oid": _oid(path, content), "size": len(content), "pointerSize": 130}} if _large(path) else {}
     return {"type": "file", "oid": _oid("", content), "size": len(content), "path": path, **large}
 
@@ -344,12 +344,12 @@ _ROUTES: list[tuple[str, Callable[..., None]]] = [
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 # What is slow to import, but no client of the Hub: that reads its environment when it is imported.
-_PROCESSES.set_forkserver_preload(["commanding", "glimpsezoo.workflows.running", "sklearn.datasets", "torchvision"])
+_PROCESSES.set_forkserver_preload(["command_line", "glimpsezoo.run.prepare", "sklearn.datasets", "torchvision"])
 
 
 @dataclass(frozen=True)
 class Client:
-    """A user's machine: its folder, with the caches in it, and what runs there, each time in a process of its own."""
+    """A user's machine: its folder with the caches, and functions that run there, each in a new process."""
 
     hub: HubServer
     folder: Path
@@ -359,7 +359,7 @@ class Client:
         return Answer(*self.call(_command, *map(str, words), **environment))
 
     def call(self, function: Callable[..., Any], *arguments: Any, **environment: str) -> Any:
-        """What a function of a test module gives there. Raises AssertionError with its traceback."""
+        """Call a function of a test module there and return its value. Raises AssertionError with its traceback."""
         ours, theirs = _PROCESSES.Pipe()
         setting = self.hub.environment(self.folder / "home", **environment)
         where = (theirs, setting, str(self.folder), function.__module__, function.__name__, arguments)
@@ -376,10 +376,10 @@ class Client:
 
 
 def _run(pipe: Any, setting: dict[str, str], folder: str, module: str, name: str, arguments: tuple[Any, ...]) -> None:
-    """In the client's process: set its environment, only then import what reads it, call the function, send what it gives."""
+    """In the client's process: set its environment, then import the function's module, call the function and send its value."""
     os.environ.update(setting)
     os.chdir(folder)
-    time.sleep = lambda _: None  # clients do not wait before they try again
+    time.sleep = lambda _: None  # clients retry without waiting
     assert "huggingface_hub" not in sys.modules
     try:
         pipe.send((True, getattr(importlib.import_module(module), name)(*arguments)))

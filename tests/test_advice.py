@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from advice import OF_COMMANDS
 from advice_of_data import OF_DATA
-from commanding import RECIPE, ask, lonely, make_card, photo_card
+from command_line import RECIPE, ask, lonely, make_card, photo_card
 from PIL import Image
 
 from glimpsezoo.commands import cli, main
@@ -25,7 +25,7 @@ from glimpsezoo.commands import cli, main
 ROOT = Path(__file__).parent.parent
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+|(?<![\w-])-o\b")
 COMMAND = re.compile(rf"glimpsezoo ({'|'.join(cli.commands)}|{{}})\b([^'`;,)]*)")
-OTHERS = ("environment.py", "pages/html.py", "pages/paper.py", "pages/report.py")  # git's options, CSS, and pages that are tested as docs
+OTHERS = ("environment.py", "reports/paper.py", "reports/page.py")  # git's options, and pages that are tested as docs
 FOLLOWED = {**OF_COMMANDS, **OF_DATA}
 HOLE = "{}"  # for what an f-string puts in
 
@@ -59,9 +59,9 @@ def collected() -> list[Message]:
 
 
 def _declared(node: ast.AST) -> Iterator[ast.AST]:
-    """What is no message: docstrings, options of click and descriptions of fields, and the parts of an f-string by themselves."""
-    if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and node.body and isinstance(node.body[0], ast.Expr):
-        yield node.body[0].value
+    """What is not a message: docstrings (of fields, too), options of click, and the parts of an f-string by themselves."""
+    if isinstance(node, ast.Expr):
+        yield node.value
     if isinstance(node, ast.JoinedStr):
         yield from (each for part in node.values for each in ast.walk(part))
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
@@ -83,8 +83,8 @@ MESSAGES = collected()
 
 HUB = "of the Hub: tests/test_hub_*.py"
 ELSEWHERE = {
-    "the same command with --debug shows where": "a fault of ours: test_commands_bad_input",
-    "channel(s), got --data {}": "as the one about classes; no declared set has as many classes in other colours",
+    "repeat the command with --debug for the traceback": "a fault of ours: test_commands_bad_input",
+    "--data expects data with the checkpoint's {} channel(s)": "as that about classes; no declared set has as many in other colours",
     "install it: pip install -e": "test_commands_new_plugin and test_docs_plugins install it",
     "train one ('glimpsezoo train {}')": "a part of the message about a card that is not there, which is followed",
     "{} --data {} --recipe {}": "a part of the message about a card that is not there",
@@ -99,13 +99,12 @@ ELSEWHERE = {
     "name another split by --set data.test=NAME": HUB,
     "--limit expects 1 image or more": "of the Python interface: the command line asks before",
     "or --force (the old commit stays)": HUB,
-    "--update-card expects cards in folders of yours": HUB,
-    "or --force to replace it": HUB,
-    "or --force to put it before that one": HUB,
+    "--update-card expects cards in local folders": HUB,
+    "workflows/sharing.py or --force to replace it": HUB,
+    "or --force to let the new card precede that one": HUB,
     "see 'glimpsezoo plugins')": "a plugin that is broken: test_plugins",
     "expected the rows of {} (seed {})": "test_claims provokes it; that --update-card writes the rows is seen in test_which_card",
-    "Not measured yet": "a line of a card's README: test_reports",
-    "make room, and the same command goes on": "a full disk; another folder is chosen above",
+    "free some space and repeat the command": "a full disk; another folder is chosen above",
     "--image expects a model for grey or RGB": "no model of other channels is here",
     "try the size it was made for, --set image_size": "test_timm_model",
     "connect, or measure without weights (--checkpoint none)": "test_timm_pretrained",

@@ -5,14 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made_up import MadeUp, model_of
-from toys import Peek
+from toy_evaluation import MadeUp, model_of
+from toy_models import Peek
 
-from glimpsezoo.anytime import Calibration, Outcome, area, calibrate, equal_accuracy, point, stops
+from glimpsezoo.core.exits import Confidence, Entropy, Margin, Patience, ThresholdRule
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation import Job, evaluate
-from glimpsezoo.exits import Confidence, Entropy, Fixed, Margin, Patience, ThresholdRule
-from glimpsezoo.records import Anytime, AnytimePoint, Estimate
+from glimpsezoo.evaluation.jobs import Job, run_job
+from glimpsezoo.measures.anytime import Anytime, AnytimePoint, Outcome, area, equal_accuracy, point, stops
+from glimpsezoo.measures.calibration import Calibration, calibrate
+from glimpsezoo.measures.statistics import Estimate
 
 SCORE = np.array([[0.9, 0.95], [0.6, 0.7], [0.4, 0.9], [0.2, 0.5]])
 HITS = np.array([[True, True], [True, True], [False, True], [False, False]])
@@ -23,7 +24,7 @@ FOUND = Calibration(Confidence, SCORE, HITS, MACS)
 def test_the_outcome_of_a_threshold_is_that_of_the_first_step_which_reaches_it() -> None:
     assert FOUND.outcome(0.5) == (0.75, (10 + 10 + 30 + 30) / 4)
     assert FOUND.outcome(0.2) == (0.5, 10.0)
-    assert FOUND.outcome(0.91) == (0.75, 30.0)  # nobody: all go to the end, sure or not
+    assert FOUND.outcome(0.91) == (0.75, 30.0)  # no image exits: all run to the last step
 
 
 def test_candidates_rise_in_cost_whichever_way_the_rule_points() -> None:
@@ -41,7 +42,7 @@ def test_a_target_is_met_as_cheaply_or_as_accurately_as_it_can_be() -> None:
     assert FOUND.within(10) == pytest.approx(0.2)
     with pytest.raises(GlimpseZooError, match=r"got 0\.9: it reaches 0\.7500 at most"):
         FOUND.reaching(0.9)
-    with pytest.raises(GlimpseZooError, match=r"got 5 MACs an image: it takes 10 at least"):
+    with pytest.raises(GlimpseZooError, match=r"got 5 MACs per image: it takes 10 at least"):
         FOUND.within(5)
 
 
@@ -51,13 +52,13 @@ def test_a_patience_is_never_none() -> None:
 
 @pytest.mark.parametrize("rule", [Confidence, Margin, Entropy, Patience])
 def test_what_calibration_foresees_is_what_a_real_run_does(rule: type[ThresholdRule]) -> None:
-    """On the same images: the simulated exits and costs are those of compacted runs."""
+    """On the same images, simulated exits and costs equal those of real, compacted runs."""
     model, data = model_of(Peek, steps=4), MadeUp()
     found = calibrate(model, data, rule)
     tried = found.spread(4)
     assert tried
     for threshold in tried:
-        real = point(rule(threshold), evaluate(Job(model, "toy", data, exit_rule=rule(threshold))).rows)
+        real = point(rule.name, threshold, run_job(Job(model, "toy", data, exit_rule=rule(threshold))).rows)
         assert (real.top1.value, real.macs_mean) == pytest.approx(found.outcome(threshold), abs=1e-9)
         assert sum(real.exits) == pytest.approx(1)
         assert real.steps_mean == pytest.approx(sum(step * share for step, share in enumerate(real.exits, 1)))
@@ -75,25 +76,25 @@ def test_images_that_cannot_be_read_are_left_out_of_calibration_or_stop_it() -> 
 
 
 def test_a_batch_without_an_image_that_can_be_read_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glimpsezoo.anytime.auto_batch_size", lambda *_: 4)
+    monkeypatch.setattr("glimpsezoo.measures.calibration.auto_batch_size", lambda *_: 4)
     assert len(calibrate(model_of(Peek, steps=3), MadeUp(bad=(4, 5, 6, 7)), Confidence, on_bad_image="skip").hits) == 29
 
 
 def test_a_rule_of_one_step_has_no_threshold() -> None:
     model = model_of(Peek, steps=1)
     assert calibrate(model, MadeUp(), Confidence).spread(5) == []
-    only = point(Fixed(), evaluate(Job(model, "toy", MadeUp())).rows)
+    only = point("fixed", 1.0, run_job(Job(model, "toy", MadeUp())).rows)
     assert (only.rule, only.threshold, only.exits) == ("fixed", 1.0, (1.0,))
     assert area([only]) == only.top1.value
 
 
 def test_the_curve_holds_the_stops_at_a_fixed_step() -> None:
-    """From the rows of the whole run, what a run of so many steps gives."""
+    """Stops derived from the whole run equal runs with fewer steps."""
     model, data = model_of(Peek, steps=3), MadeUp()
-    found = stops(evaluate(Job(model, "toy", data)).rows)
+    found = stops(run_job(Job(model, "toy", data)).rows)
     assert [(each.rule, each.threshold) for each in found] == [("fixed", 1.0), ("fixed", 2.0), ("fixed", 3.0)]
     for each in found[:-1]:
-        alone = point(Fixed(), evaluate(Job(model, "toy", data, steps=int(each.threshold))).rows)
+        alone = point("fixed", each.threshold, run_job(Job(model, "toy", data, steps=int(each.threshold))).rows)
         assert (each.top1, each.macs_mean, each.steps_mean) == (alone.top1, alone.macs_mean, alone.steps_mean)
         assert each.exits == pytest.approx([float(look == each.threshold) for look in (1, 2, 3)])
     anytime = Anytime(curve=(at(5, 0.5), *found), area=0.5, calibrated_on="calibration", equal_accuracy=None)
@@ -111,7 +112,7 @@ def test_the_area_is_the_mean_over_the_costs_that_a_curve_spans() -> None:
 
 
 def run_of(macs: float, top1: float, n: int = 100) -> Outcome:
-    """The first images are right, in every run: harder ones need more."""
+    """The first images are correct in every run; a more accurate run gets the same images and further ones right."""
     ids = np.arange(n)
     return Outcome(ids, ids, ids < round(top1 * n), np.full(n, macs))
 
@@ -129,13 +130,13 @@ def test_equal_accuracy_is_read_off_between_points() -> None:
 def test_images_are_matched_by_their_ids() -> None:
     curve, order = [run_of(10, 0.5), run_of(40, 0.9)], np.random.default_rng(0).permutation(100)
     mixed = [Outcome(each.id[order], each.group[order], each.hits[order], each.macs[order]) for each in curve]
-    fewer = run_of(100, 0.8).at(np.arange(50, 100))  # of these, 30 are right
+    fewer = run_of(100, 0.8).at(np.arange(50, 100))  # 30 of these are right
     assert equal_accuracy(mixed, "cnn", run_of(100, 0.7)) == equal_accuracy(curve, "cnn", run_of(100, 0.7))
     assert equal_accuracy(mixed, "cnn", fewer).macs_ratio == pytest.approx((10 + 30 * 30 / 40) / 100)
 
 
 def drawn(n: int, seed: int, wanted: float = 0.8, copies: int = 1) -> tuple[list[Outcome], Outcome]:
-    """Runs of three costs and a baseline on images whose difficulty is drawn: shares of .5, .7 and .9 are right in the long run."""
+    """Runs at three costs and a baseline, on images of random difficulty: the expected accuracies are .5, .7 and .9."""
     draw = np.random.default_rng(seed)
     hard, noise = (np.repeat(values, copies) for values in (draw.random(n // copies), draw.random(n // copies)))
     ids = np.arange(n)
@@ -144,7 +145,7 @@ def drawn(n: int, seed: int, wanted: float = 0.8, copies: int = 1) -> tuple[list
 
 
 def test_the_interval_of_the_ratio_covers_the_true_one() -> None:
-    """Which is .3: halfway between two points."""
+    """The true ratio is .3, halfway between two points."""
     inside = []
     for seed in range(60):
         curve, reference = drawn(600, seed, copies=1 + 3 * (seed % 2))

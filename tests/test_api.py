@@ -1,21 +1,31 @@
 """The Python interface does what the command does."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from commanding import ask, lonely, make_card
+from command_line import ask, lonely, make_card, photos
+from data_files import encoded, mnist, picture, write_parquet
 
 import glimpsezoo as gz
-from glimpsezoo.data.base import Example, ImageData
-from glimpsezoo.data.loading import open_data
-from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.resolve import data_spec
+from glimpsezoo import Example, GlimpseZooError, ImageData
 
 
 @pytest.fixture
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return lonely(monkeypatch, tmp_path)
+
+
+def test_the_python_of_the_tutorial_runs(capsys: pytest.CaptureFixture[str]):
+    text = (Path(__file__).parents[1] / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for snippet in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(snippet, "tutorial.md", "exec"), names)
+    assert names["early"].flops.macs.mean < names["result"].flops.macs.mean
+    assert (names["result"].accuracy.top1.n, len(names["digits"])) == (500, len(gz.open_data("digits", "calibration")))
+    assert "tensor(" in capsys.readouterr().out
 
 
 def test_models_and_cards_are_listed_by_pattern(zoo: Path):
@@ -69,6 +79,66 @@ def test_an_untrained_model_needs_a_task(data: str | None):
         gz.create_model("cnn4", data=data)
 
 
+def test_any_data_set_opens_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    digits = gz.open_data("digits")
+    assert (digits.info.name, digits.info.split, len(digits)) == ("digits", "test", 2980)
+    assert gz.open_data("digits", "calibration").info.split == "calibration"
+    assert not torch.equal(gz.open_data("digits", seed=1)[0].image, digits[0].image)
+    assert torch.equal(gz.open_data("digits", seed="1")[0].image, gz.open_data("digits", seed=1)[0].image)
+
+    monkeypatch.chdir(photos(tmp_path))
+    train, test = (gz.open_data(f"folder:{folder}", split, size=32) for folder, split in ((tmp_path, "train"), (".", "test")))
+    assert (train.task.classes, train.task.image_size, len(test)) == (("dark", "light"), (32, 32), 10)
+    assert {test[index].label for index in range(len(test))} == {0, 1}
+
+
+def test_data_open_from_a_folder(tmp_path: Path):
+    mnist(tmp_path / "copy", test=12)
+    model = gz.create_model("cnn4", data="mnist")
+    copied = gz.open_data("mnist", data_dir=tmp_path / "copy")
+    assert (len(copied), copied[3].image.shape) == (12, (1, 28, 28))
+    by_data = gz.evaluate(model, copied)
+    for data_dir in (tmp_path / "copy", str(tmp_path / "copy")):
+        assert gz.evaluate(model, "mnist", data_dir=data_dir).accuracy == by_data.accuracy
+
+    content = [encoded(picture(seed)) for seed in range(6)]
+    write_parquet(tmp_path / "mine" / "test-00000-of-00001.parquet", content, [0, 1] * 3, ["cat", "dog"])
+    write_parquet(tmp_path / "mine" / "train-00000-of-00001.parquet", content * 4, [0, 1] * 12, ["cat", "dog"])
+    mine = gz.open_data("hf:me/photos", data_dir=tmp_path / "mine", size=16)
+    assert (len(mine), mine.task.classes, mine[0].image.shape) == (6, ("cat", "dog"), (3, 16, 16))
+    with pytest.raises(GlimpseZooError, match=r"data_dir=.*copy.*leave data_dir out"):
+        gz.evaluate(model, copied, data_dir=tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (("digitss",), {}),
+        (("digits",), {"size": 3}),
+        (("digits",), {"seed": "x"}),
+        (("digits",), {"data_dir": "nowhere"}),
+        (("folder:nowhere",), {}),
+        (("timm:resnet18",), {}),
+    ],
+)
+def test_data_that_cannot_be_opened_raise_what_run_prints(
+    zoo: Path, capsys: pytest.CaptureFixture[str], words: tuple[str], given: dict[str, Any]
+):
+    settings = [text for key, value in given.items() if key != "data_dir" for text in ("--set", f"data.{key}={value}")]
+    folder = ["--data-dir", given["data_dir"]] if "data_dir" in given else []
+    answer = ask(capsys, "run", "cnn4", "--checkpoint", "none", "--data", *words, *folder, *settings)
+    typed = {key: str(value) for key, value in given.items()}
+    with pytest.raises(GlimpseZooError) as raised:
+        gz.open_data(*words, **typed)
+    assert answer.status == 2
+    assert answer.err.strip().splitlines()[-1] == f"glimpsezoo: {raised.value}"
+
+
+def test_an_unknown_split_names_the_nearest():
+    with pytest.raises(GlimpseZooError, match=r"'tset'.*'test'"):
+        gz.open_data("digits", "tset")
+
+
 def test_evaluating_gives_what_the_command_writes(zoo: Path, capsys: pytest.CaptureFixture[str]):
     make_card(zoo / "mgnet.digits", "mgnet", glimpses=2)
     written = ask(capsys, "run", "mgnet", "--limit", "40", "--json").json["results"][0]
@@ -88,7 +158,7 @@ def test_evaluating_writes_nothing(zoo: Path):
 
 def test_evaluating_data_that_are_open_and_other_splits(zoo: Path):
     model = gz.create_model("cnn4", data="digits")
-    calibration = open_data(data_spec("digits"), "digits", "calibration", {})
+    calibration = gz.open_data("digits", "calibration")
     by_name, by_data = gz.evaluate(model, "digits", split="calibration", limit=20), gz.evaluate(model, calibration, limit=20)
     assert by_name.accuracy == by_data.accuracy
     assert by_name.rows.id.tolist() == by_data.rows.id.tolist()
@@ -106,7 +176,7 @@ class Cursed(ImageData):
     """Digits whose third image nobody can read."""
 
     def __init__(self) -> None:
-        self.data = open_data(data_spec("digits"), "digits", "test", {})
+        self.data = gz.open_data("digits")
         self.info, self.task = self.data.info, self.data.task
 
     def __len__(self) -> int:

@@ -1,21 +1,21 @@
-"""Attacks on what glimpse models add: several predictions, exits, chosen looks, chance, hard choices."""
+"""Attacks on the parts specific to glimpse models: several predictions, exits, chosen glimpses, random draws, hard choices."""
 
 import copy
 from typing import Any
 
 import pytest
 import torch
-from attacked import Net, attack_of, attacked, digits, trained_net, trained_peek
+from models_to_attack import Net, attack_of, attacked, digits, trained_net, trained_peek
 from torch import Tensor
-from toys import Peek, Tree, batch_of_images, toy
+from toy_models import Peek, Tree, batch_of_images, toy
 
 import glimpsezoo as gz
-from glimpsezoo.attacks.base import attacker_noise
-from glimpsezoo.attacks.slowdown import doubt, exit_steps
-from glimpsezoo.attacks.victim import Victim, cross_entropy, margin, probe
-from glimpsezoo.driver import Record, Trace, rollout
-from glimpsezoo.exits import Confidence
-from glimpsezoo.noise import Noise
+from glimpsezoo.conditions.attacks.base import attacker_noise
+from glimpsezoo.conditions.attacks.slowdown import doubt, exit_steps
+from glimpsezoo.conditions.attacks.victim import Victim, cross_entropy, margin, probe
+from glimpsezoo.core.exits import Confidence
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.rollout import Record, Trace, rollout
 
 RANDOM = ["pgd", "apgd-ce", "square"]  # attacks that draw
 EVERY = Record(every_step=True)
@@ -29,7 +29,7 @@ def run(model: Any, images: Tensor, noise: Noise | None = None, **options: Any) 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize("name", RANDOM)
 def test_an_image_is_attacked_alike_in_any_batch_and_order(name: str, norm: str) -> None:
-    """In double precision: steps feed on steps, and the sign of a gradient of nothing but rounding moves a pixel by a whole step."""
+    """In double precision, because steps depend on steps, and a gradient that is only rounding moves a pixel by a whole step."""
     model, images, labels = trained_net()
     model, images = copy.deepcopy(model).double(), images.double()
     ids = 5 + 3 * torch.arange(len(images))
@@ -119,7 +119,7 @@ def test_a_frozen_run_keeps_the_looks_of_the_clean_one(kind: str) -> None:
     else:
         model, images = (trained_peek()[0] if kind == "peek" else toy(Tree, steps=3)), batch_of_images(12)
         labels, ids = torch.arange(12) % 3, torch.arange(12)
-    model, images = copy.deepcopy(model).double(), images.double()  # where rounding hides nothing
+    model, images = copy.deepcopy(model).double(), images.double()  # so that rounding hides nothing
     noise = Noise.of(7, ids)
     attack = attack_of("pgd", path="frozen", eps=0.4, steps=3)
     adversarial = attacked(attack, model, images, labels, ids)
@@ -127,7 +127,7 @@ def test_a_frozen_run_keeps_the_looks_of_the_clean_one(kind: str) -> None:
     clean, frozen, free = run(model, images, noise), run(model, adversarial, noise, choose=choose), run(model, adversarial, noise)
     assert looks_of(frozen) == looks_of(clean)
     assert looks_of(free) != looks_of(clean)
-    again = run(model, adversarial, noise, choose=choose, exit_rule=Confidence(0.7))  # some leave early
+    again = run(model, adversarial, noise, choose=choose, exit_rule=Confidence(0.7))  # some images exit early
     own = rollout_logits(frozen)[torch.arange(len(images)), again.last_step - 1]
     torch.testing.assert_close(again.logits, own, rtol=1e-9, atol=1e-9)
     assert attack_of("pgd").choices(images, noise, model) is None
@@ -182,9 +182,9 @@ def test_restarts_never_lose() -> None:
 
 
 def test_the_papers_pgd_is_that_of_normalised_pixels_with_the_gradients_of_training() -> None:
-    """Against a plain loop over normalised pixels, on a model whose gradients in training mode are those of the paper."""
+    """Compared with a plain loop over normalised pixels, on a model with the paper's gradients in training mode."""
     model, (images, labels, ids) = gz.load("mgnet.digits"), digits(6)
-    mean, std = model.mean, model.std
+    mean, std = model.normalise.mean, model.normalise.std
     adversarial = attacked(attack_of("pgd-paper", eps=0.2, step_size=0.05), model, images, labels, ids)
     model.training_gradients = True
     clean = (images - mean) / std
@@ -195,7 +195,7 @@ def test_the_papers_pgd_is_that_of_normalised_pixels_with_the_gradients_of_train
         x = x.detach() + 0.05 * torch.autograd.grad(loss, x)[0].sign()
         x = torch.minimum(torch.maximum(x, clean - 0.2), clean + 0.2)
     model.training_gradients = False
-    wrong = ((adversarial - mean) / std - x).abs() > 1e-4  # a gradient of nothing but rounding may have either sign
+    wrong = ((adversarial - mean) / std - x).abs() > 1e-4  # a gradient that is only rounding may have either sign
     assert wrong.float().mean() < 0.01
     assert adversarial.min() < 0  # not clipped
     free = attacked(attack_of("pgd-paper", eps=0.2, step_size=0.05), _with_true_gradients(model), images, labels, ids)
@@ -213,7 +213,7 @@ def _with_true_gradients(model: Any) -> Any:
 
 
 class Shaky(Net):
-    """Adds noise of the run to every pixel."""
+    """Adds the noise of the run to every pixel."""
 
     stochastic = True
 
@@ -229,7 +229,7 @@ def test_autoattack_for_stochastic_models_breaks_them_in_most_runs() -> None:
     model = copy.deepcopy(trained)
     model.__class__ = Shaky
     whole = attack_of("autoattack-rand", eps=0.09)
-    attack = type(whole)(whole.settings.model_copy(update={"steps": 15, "eot": 5}))  # less than AutoAttack takes
+    attack = type(whole)(whole.settings.model_copy(update={"steps": 15, "eot": 5}))  # fewer than AutoAttack takes
     adversarial = attacked(attack, model, images, labels)
     assert (adversarial - images).abs().max() <= 0.09 + 1e-6
     runs = [Noise.of(seed, torch.arange(10)) for seed in range(10)]

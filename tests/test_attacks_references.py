@@ -1,4 +1,4 @@
-"""Attacks against independent implementations on a small net: per pixel where nothing is random, by robust accuracy elsewhere."""
+"""Attacks compared with independent implementations on a small net: per pixel if deterministic, otherwise by robust accuracy."""
 
 import math
 from collections.abc import Callable
@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from attacked import accuracy, attack_of, attacked, trained_net
+from models_to_attack import accuracy, attack_of, attacked, trained_net
 from torch import Tensor
 
-from glimpsezoo.attacks import autoattack, square
-from glimpsezoo.attacks.apgd import Ascent
-from glimpsezoo.attacks.ball import lengths, random_start
-from glimpsezoo.attacks.base import Attack, attacker_noise
-from glimpsezoo.attacks.settings import APGDSettings, SquareSettings
-from glimpsezoo.attacks.square import _bump, side
-from glimpsezoo.attacks.victim import Victim, cross_entropy
-from glimpsezoo.noise import Noise
+from glimpsezoo.conditions.attacks import autoattack, square
+from glimpsezoo.conditions.attacks.apgd import Ascent
+from glimpsezoo.conditions.attacks.ball import lengths, random_start
+from glimpsezoo.conditions.attacks.base import Attack, attacker_noise
+from glimpsezoo.conditions.attacks.settings import APGDSettings, SquareSettings
+from glimpsezoo.conditions.attacks.square import _bump, side
+from glimpsezoo.conditions.attacks.victim import Victim, cross_entropy
+from glimpsezoo.core.noise import Noise
 
-EPS = {"Linf": 0.077, "L2": 0.53}  # where gradients break about half of the images
-SQUARE_EPS = {"Linf": 0.11, "L2": 1.1}  # and Square does
+EPS = {"Linf": 0.077, "L2": 0.53}  # with these, gradient attacks break about half of the images
+SQUARE_EPS = {"Linf": 0.11, "L2": 1.1}  # with these, Square does
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
@@ -52,7 +52,7 @@ def test_apgd_breaks_as_many_as_its_authors_does(loss: str, norm: str) -> None:
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_apgd_goes_the_way_of_its_authors_from_the_same_start(norm: str) -> None:
-    """Of 90 steps: then no period is a multiple of 4, where their code halves the step at equality and the paper does not."""
+    """With 90 steps, no period is a multiple of 4, for which their code halves the step at equality and the paper does not."""
     base = pytest.importorskip("pyautoattack.autopgd_base")
     model, images, labels = trained_net()
     victim = Victim(model, images, labels, attacker_noise(0, torch.arange(len(images)))[1])
@@ -67,12 +67,12 @@ def test_apgd_goes_the_way_of_its_authors_from_the_same_start(norm: str) -> None
     assert (ours.eta < settings.step).any()
     torch.testing.assert_close(ours.best.loss, loss, rtol=1e-4, atol=1e-5)
     same = (ours.best_images - best).abs().flatten(1).amax(1) < 1e-3
-    assert same.float().mean() > 0.9  # rounding may lead to another corner of the same loss
+    assert same.float().mean() > 0.9  # rounding may lead to another corner with the same loss
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_square_breaks_as_many_as_its_authors_does(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the places that the authors' code leaves out left out, which in images of 8 pixels matters."""
+    """Without the places that the authors' code never draws, which matters in images of 8 pixels."""
     base = pytest.importorskip("pyautoattack.square")
     places = square._corner
     monkeypatch.setattr(square, "_corner", lambda draws, height, width, side: places(draws, height - 1, width - 1, side))
@@ -86,7 +86,7 @@ def test_square_breaks_as_many_as_its_authors_does(norm: str, monkeypatch: pytes
 
 
 def _assert_as_many(attack: Attack[Any], theirs: Callable[[int], Tensor], norm: str, *, within: float) -> None:
-    """The mean robust accuracy over random starts is the same, and the budget is kept."""
+    """The mean robust accuracy over random starts is the same, and no change exceeds the budget."""
     model, images, labels = trained_net()
     seeds, left = range(3), []
     for seed in seeds:

@@ -1,14 +1,14 @@
-"""Settings of attacks: what users type, what applies by default, and what stands in results."""
+"""Settings of attacks: what users type, what the defaults are, and what results contain."""
 
 import json
 
 import pytest
-from attacked import TASK, Net, attack_of, trained_net
+from models_to_attack import TASK, Net, attack_of, trained_net
 
-from glimpsezoo.attacks.catalogue import ATTACKS
+from glimpsezoo.conditions.attacks.catalogue import ATTACKS
+from glimpsezoo.core.exits import Confidence, Fixed
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.exits import Confidence, Fixed
-from glimpsezoo.records import Attack
+from glimpsezoo.measures.threats import AttackRecord as Attack
 from glimpsezoo.specs import Task
 
 NAMES = [spec.name for spec in ATTACKS]

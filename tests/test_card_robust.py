@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from commanding import make_card
+from command_line import make_card
 from test_records import RESULT
 from test_tables_robust import estimate, result
 
-from glimpsezoo.reports import card_text
+from glimpsezoo.reports.readme import card_text
 
 
 def test_a_readme_has_exits_corruptions_and_attacks(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_readme_has_exits_corruptions_and_attacks(tmp_path: Path) -> None:
 
 
 def test_a_readme_without_robustness_has_none_of_it(tmp_path: Path) -> None:
-    found = result("mgnet", attacks=(), corruptions=None, anytime=None, masking=None)
+    found = result("mgnet", attacks=(), corruptions=None, anytime=None, masking=None, speed=None)
     text = card_text(make_card(tmp_path / "cnn4.digits"), found)
     assert "Under attack" not in text
     assert "Under corruptions" not in text

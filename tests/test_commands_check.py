@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from commanding import TINY, Answer, make_card, put_weights
+from command_line import TINY, Answer, make_card, put_weights
 from safetensors.torch import load_file, save
 
 from glimpsezoo.testing import rules
@@ -69,7 +69,7 @@ def test_a_failure_is_exit_status_1_and_is_named(say: Ask, here: Path):
         (("mgnt",), "expected a model or a card, got 'mgnt': did you mean 'mgnet'?"),
         (("mgnet", "--set", "glimpse=3"), "--set glimpse expects a setting of mgnet"),
         (("mgnet", "--data", "digit"), "expected the name of a data set, got 'digit': did you mean 'digits'?"),
-        (("mgnet", "--set", "data.seed=3"), "--set data.KEY expects data that it is for, got none: name them by --data"),
+        (("mgnet", "--set", "data.seed=3"), "--set data.KEY expects a data set, got none: name one by --data"),
     ],
 )
 def test_what_is_wrong_with_the_command_is_one_line(say: Ask, words: tuple[str, ...], line: str):

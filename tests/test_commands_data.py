@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commanding import Answer, make_card
-from made_data import dark_and_light, encoded, flat, save, write_parquet
+from command_line import Answer, make_card
+from data_files import dark_and_light, encoded, flat, save, write_parquet
 from PIL import Image
 
-from glimpsezoo.records import Data
+from glimpsezoo.measures.result import Data
 
 MEASURED = ("--set", "data.size=16", "--checkpoint", "none", "--measure", "accuracy")
 
@@ -71,10 +71,10 @@ def test_labels_that_are_turned_round_are_measured_anew(say: Any, here: Path) ->
     (test / "light").rename(test / "dark")
     (here / "t").rename(test / "light")
     turned = say(*words)
-    assert "1 block measured, 0 reused" in turned.err
+    assert "1 unit measured, 0 reused" in turned.err
     assert top1(turned) == pytest.approx(1 - first)
     assert top1(say(*words, "--fresh")) == top1(turned)
-    assert "0 blocks measured, 1 reused" in say(*words).err
+    assert "0 units measured, 1 reused" in say(*words).err
 
 
 def test_fresh_files_nothing_under_a_digest_that_only_a_cache_remembers(say: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,4 +156,4 @@ def test_check_reads_its_data_from_a_folder(say: Any, here: Path) -> None:
     words = ("check", "cnn4", "--set", "data.size=16", "--json")
     answer = say(*words, "--data", "folder:set", "--data-dir", "below")
     assert (answer.status, answer.json["passed"]) == (0, True)
-    assert "name them by --data" in say("check", "cnn4", "--data-dir", "below").err
+    assert "name one by --data" in say("check", "cnn4", "--data-dir", "below").err

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commanding import Answer, make_card, rewrite
+from command_line import Answer, make_card, rewrite
 
 from glimpsezoo.commands import cli
-from glimpsezoo.plugins import LoadedPlugin, Registry, registry
 from glimpsezoo.specs import ModelSpec, Provenance
+from glimpsezoo.zoo.plugins import LoadedPlugin, Registry, registry
 
 Ask = Callable[..., Answer]
 
@@ -85,7 +85,7 @@ def test_a_broken_card_is_one_row(say: Ask, here: Path):
     assert rows["a.digits"] == "cnn4 trained on digits, 0.43 MB"
     assert rows["b.digits"] == "cnn4 trained on digits, no weights"
     assert rows["c.digits"] == "cnn4 trained on digits, weights on the Hub (somebody/cnn4)"
-    assert rows["d.digits"].startswith("BROKEN: expected the config.json of a card")
+    assert rows["d.digits"].startswith("BROKEN: expected a valid config.json in the card 'd.digits'")
 
 
 def test_show_tells_a_model_s_settings(say: Ask):
@@ -95,7 +95,7 @@ def test_show_tells_a_model_s_settings(say: Ask):
     facts = say("show", "mgnet", "--json").json
     scale = next(setting for setting in facts["settings"] if setting["key"] == "scale")
     assert (scale["type"], scale["default"], scale["required"]) == ("number,number", [0.2, 0.5], False)
-    assert "smallest and the largest side of a glimpse-region" in scale["meaning"]
+    assert "a_min and a_max of equation 4" in scale["meaning"]
     assert all(setting["meaning"] for setting in facts["settings"])
 
 

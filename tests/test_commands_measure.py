@@ -1,4 +1,4 @@
-"""`run --measure`: early exits, corruptions and attacks through the same units, tables and results as clean accuracy."""
+"""`run --measure`: early exits, corruptions and attacks use the same units, tables and results as clean accuracy."""
 
 import json
 from collections.abc import Callable
@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commanding import TINY, Answer, ask, lonely
+from command_line import TINY, Answer, ask, lonely
 from PIL import Image
 
 from glimpsezoo.data.limited import Held
 from glimpsezoo.data.loading import open_data
-from glimpsezoo.records import Result
-from glimpsezoo.resolve import data_spec
+from glimpsezoo.measures.result import Result
+from glimpsezoo.zoo.names import data_spec
+from glimpsezoo.zoo.results import read_result
 
 UNTRAINED = ("--checkpoint", "none", "--limit", "20")
 Ask = Callable[..., Answer]
@@ -26,7 +27,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 def results(answer: Answer) -> list[Result]:
     assert answer.status == 0, answer.err
-    return [Result.model_validate_json(json.dumps(each)) for each in answer.json["results"]]
+    return [read_result(json.dumps(each)) for each in answer.json["results"]]
 
 
 def test_corruptions_are_measured_at_every_step_and_summed_up(run: Ask):
@@ -76,7 +77,7 @@ def test_a_baseline_of_mce_without_all_of_the_benchmark_is_refused(run: Ask):
     answer = run("cnn4", *UNTRAINED, "--measure", "corruptions", "--set", "corruptions.baseline=before/cnn4/result.json")
     assert found.corruptions is not None
     assert (answer.status, len(answer.err.splitlines())) == (2, 1)
-    assert "got 'before/cnn4/result.json' without gaussian_noise, shot_noise, impulse_noise, ...: measure them there" in answer.err
+    assert "got 'before/cnn4/result.json' without gaussian_noise, shot_noise, impulse_noise, ...: " in answer.err
 
 
 def test_a_run_of_robustness_alone_prints_its_numbers(run: Ask):
@@ -91,31 +92,46 @@ def test_a_run_of_robustness_alone_prints_its_numbers(run: Ask):
 
 
 def test_images_that_are_held_are_read_without_workers(run: Ask, monkeypatch: pytest.MonkeyPatch):
-    """A worker process would hold them for itself, and they would be read again under every condition."""
-    from glimpsezoo.workflows import measuring
+    """Worker processes do not share held images and would read them again under every condition."""
+    from glimpsezoo.run import work
 
-    real, seen = measuring.evaluate, set()
+    real, seen = work.run_job, set()
 
     def noted(job, config, *given, **more):
         seen.add((type(job.data) is Held, config.workers))
         return real(job, config, *given, **more)
 
-    monkeypatch.setattr(measuring, "evaluate", noted)
+    monkeypatch.setattr(work, "run_job", noted)
     results(run("cnn4", *UNTRAINED, "--measure", "fog:1,fog:2", "--workers", "1", "--json"))
     assert seen == {(False, 1), (True, 0)}
 
 
 def test_bad_images_are_skipped_in_calibration_and_where_speed_is_measured_too(run: Ask, monkeypatch: pytest.MonkeyPatch):
-    from glimpsezoo import speed
-    from glimpsezoo.workflows import measuring
+    from glimpsezoo.measures import calibration, speed
 
     seen = []
-    for name in ("calibrate", "speed_section"):
-        real = getattr(measuring, name)
-        monkeypatch.setattr(measuring, name, lambda *given, _real=real, **more: seen.append(more["on_bad_image"]) or _real(*given, **more))
+    for module, name in ((calibration, "calibrate"), (speed, "speed_section")):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, _real=real, **more: seen.append(more["on_bad_image"]) or _real(*given, **more))
     monkeypatch.setattr(speed, "REPEATS", 2)
     results(run("mgnet", *TINY, *UNTRAINED, "--measure", "anytime,speed", "--on-bad-image", "skip", "--json"))
     assert seen == ["skip", "skip"]
+
+
+def test_calibration_is_stored_and_never_done_twice(run: Ask, monkeypatch: pytest.MonkeyPatch):
+    from glimpsezoo.measures import calibration
+
+    words = ("mgnet", *TINY, *UNTRAINED, "--measure", "anytime", "--json")
+    (first,) = results(run(*words))
+    with monkeypatch.context() as patch:
+        patch.setattr(calibration, "calibrate", lambda *given, **more: pytest.fail("calibrated again"))
+        (again,) = results(run(*words))
+        (fewer,) = results(run(*words, "--set", "anytime.points=2"))
+    assert again.anytime == first.anytime
+    assert len(fewer.anytime.exits) < len(first.anytime.exits)
+    monkeypatch.setattr(calibration, "calibrate", lambda *given, **more: pytest.fail("calibrated again"))
+    with pytest.raises(pytest.fail.Exception):
+        run(*words, "--fresh")
 
 
 def test_an_attack_is_described_whole_and_never_helps_on_average(run: Ask):
@@ -139,7 +155,7 @@ def test_an_attack_that_cannot_be_judged_has_no_verdict(run: Ask):
     assert answer.status == 0, answer.err
     assert "not checked" in answer.out
     assert "not what masking judges" in " ".join(answer.out.split())
-    (found,) = [Result.model_validate_json(path.read_text()) for path in Path("runs").glob("*/mgnet/result.json")]
+    (found,) = [read_result(path.read_text()) for path in Path("runs").glob("*/mgnet/result.json")]
     assert found.masking is None
 
 
@@ -151,10 +167,10 @@ def test_an_eps_in_levels_is_refused_before_anything_is_measured(run: Ask):
 
 
 def test_one_run_measures_an_attack_with_several_budgets(run: Ask):
-    """As points of a curve; a preset's attack of that name makes way for them."""
+    """The budgets are points of a curve and replace the preset's attack of that name."""
     texts = "accuracy,attacks,pgd:0.5:2,pgd:16/255:1,pgd:16/255:3,pgd:16/255:1,fgsm"
     answer = run("cnn4", *UNTRAINED, "--measure", texts, "--set", "pgd.steps=7")
-    (found,) = [Result.model_validate_json(path.read_text()) for path in Path("runs").glob("*/cnn4/result.json")]
+    (found,) = [read_result(path.read_text()) for path in Path("runs").glob("*/cnn4/result.json")]
     assert [(attack.name, attack.eps, attack.steps) for attack in found.attacks] == [
         ("pgd", 0.5, 2),
         ("pgd", 16 / 255, 1),
@@ -163,9 +179,9 @@ def test_one_run_measures_an_attack_with_several_budgets(run: Ask):
     ]
     assert found.attacks[2].top1.value <= found.attacks[1].top1.value
     lines = {line.strip().rpartition("  ")[0].strip() for line in answer.out.splitlines()}
-    assert {"pgd 0.5, 2 steps", "pgd 16/255, 1 step", "pgd 16/255, 3 steps", "fgsm"} <= lines
+    assert {"pgd Linf 0.5, 2 steps", "pgd Linf 16/255, 1 step", "pgd Linf 16/255, 3 steps", "fgsm"} <= lines
     assert answer.err.startswith("accuracy, pgd (3 budgets), fgsm of cnn4")
-    assert "pgd 16/255, 3 steps: Linf 16/255 in pixels, 3 steps, 20 images." in " ".join(answer.out.split())
+    assert "pgd Linf 16/255, 3 steps: Linf 16/255 in pixels, 3 steps, 20 images." in " ".join(answer.out.split())
 
 
 def test_the_slowdown_attack_reports_steps_and_macs_before_and_after(run: Ask):
@@ -210,9 +226,9 @@ def test_all_rules_can_be_asked_for(run: Ask):
 
 def test_a_stopped_run_goes_on_where_it_was(run: Ask, monkeypatch: pytest.MonkeyPatch):
     words = ("cnn4", *UNTRAINED, "--measure", "accuracy,fog,pgd")
-    from glimpsezoo.workflows import measuring
+    from glimpsezoo.run import work
 
-    real, seen = measuring.evaluate, []
+    real, seen = work.run_job, []
 
     def stops(*given, **more):
         seen.append(given)
@@ -220,29 +236,29 @@ def test_a_stopped_run_goes_on_where_it_was(run: Ask, monkeypatch: pytest.Monkey
             raise KeyboardInterrupt
         return real(*given, **more)
 
-    monkeypatch.setattr(measuring, "evaluate", stops)
+    monkeypatch.setattr(work, "run_job", stops)
     assert run(*words).status == 130
-    monkeypatch.setattr(measuring, "evaluate", real)
+    monkeypatch.setattr(work, "run_job", real)
     again = run(*words)
-    assert "4 blocks measured, 3 reused" in again.err  # clean and two severities were done
-    assert "(3 blocks measured already)" in again.err
-    assert "0 blocks measured, 7 reused" in run(*words).err
+    assert "4 units measured, 3 reused" in again.err  # clean and two severities were done
+    assert "(3 units measured already)" in again.err
+    assert "0 units measured, 7 reused" in run(*words).err
 
 
 def test_the_time_said_has_the_verdict_on_attacks_in_it_until_that_is_known(run: Ask, monkeypatch: pytest.MonkeyPatch):
-    from glimpsezoo.workflows import measuring
+    from glimpsezoo.run import work
 
-    monkeypatch.setattr(measuring, "seconds_an_image", lambda *given: 1.0)
+    monkeypatch.setattr(work, "seconds_per_image", lambda *given: 1.0)
     words = ("cnn4", *UNTRAINED, "--measure", "pgd", "--set", "pgd.steps=2", "--set", "masking.steps=3", "--set", "masking.queries=5")
     words += ("--set", "masking.strong_steps=9")
     attack = 2 * 3  # steps, each forward and backward
     verdict = 6 * 3 * 3 + 5 + attack + 9 * 3  # APGD at six eps, Square, the attack itself, and the long APGD beside it
     assert f"about {20 * (1 + (1 + attack) + verdict)} s" in run(*words).err  # clean, attacked, judged
-    assert "about 1 s (2 blocks measured already)" in run(*words).err
+    assert "about 1 s (2 units measured already)" in run(*words).err
 
 
 def test_a_failed_condition_leaves_the_others(run: Ask, monkeypatch: pytest.MonkeyPatch):
-    from glimpsezoo.corruptions.condition import Corruption
+    from glimpsezoo.conditions.corruptions.condition import Corruption
 
     real = Corruption.apply
 
@@ -323,7 +339,7 @@ def test_published_images_take_the_place_of_our_corruptions(run: Ask, tmp_path: 
     both = results(run("cnn4", "mgnet", *TINY, *published[1:], "--measure", "fog:1,fog:2", "--limit", "20", "--json"))
     assert both[0].corruptions is not None
     assert both[0].corruptions.table["fog"][0] == section.table["fog"][0]
-    assert len(forgotten) == 2  # each severity's images, after the second model
+    assert len(forgotten) == 2  # the images of each severity, after the second model
     absent = run(*published, "--measure", "snow")
     assert (absent.status, "expects a folder snow" in absent.err) == (2, True)
     nothing = run(*published, "--measure", "accuracy")

@@ -8,26 +8,22 @@ from typing import Any
 
 import pytest
 import torch
-from commanding import TINY, Answer, ask, make_card, rewrite, tree
+from command_line import TINY, Answer, ask, make_card, rewrite, tree
+from jsonschema import Draft202012Validator
 from PIL import Image
+from test_records import RESULT
 
-from glimpsezoo.cards import Card
-from glimpsezoo.conditions import Clean
-from glimpsezoo.records import Comparison, Result
-from glimpsezoo.store import read_rows
+from glimpsezoo.conditions.base import Clean
+from glimpsezoo.evaluation.rows import read_rows
+from glimpsezoo.measures.pairs import Comparison
+from glimpsezoo.measures.result import Result
+from glimpsezoo.zoo.cards import Card
+from glimpsezoo.zoo.results import read_result, result_type
 
-SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "result.schema.json").read_text())
+ROOT = Path(__file__).parents[1]
+SCHEMA = Draft202012Validator(json.loads((ROOT / "docs" / "result.schema.json").read_text()))
 SMALL = ("--limit", "30")
 UNTRAINED = ("--checkpoint", "none")
-TYPES: dict[str, Any] = {
-    "object": dict,
-    "array": list,
-    "string": str,
-    "number": (int, float),
-    "integer": int,
-    "boolean": bool,
-    "null": type(None),
-}
 
 Ask = Callable[..., Answer]
 
@@ -38,8 +34,8 @@ def run(here: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
 
 
 @pytest.fixture
-def blocks_of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glimpsezoo.evaluation.BLOCK", 10)
+def units_of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glimpsezoo.evaluation.jobs.UNIT", 10)
 
 
 def misbehave(patch: pytest.MonkeyPatch, error: BaseException, block: int = 2) -> None:
@@ -57,7 +53,7 @@ def misbehave(patch: pytest.MonkeyPatch, error: BaseException, block: int = 2) -
 
 
 def result(folder: Path, model: str) -> Result:
-    return Result.model_validate_json((folder / model / "result.json").read_bytes())
+    return read_result((folder / model / "result.json").read_bytes())
 
 
 def only_run(here: Path) -> Path:
@@ -73,31 +69,9 @@ def numbers(folder: Path, model: str) -> tuple[Any, ...]:
     return found.accuracy, found.flops, unit.rows.to_table()
 
 
-def violations(value: Any, schema: dict[str, Any], at: str = "$") -> list[str]:
-    """Where a JSON value breaks a JSON Schema, for the keywords that ours uses."""
-    if "$ref" in schema:
-        return violations(value, SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], at)
-    if "anyOf" in schema:
-        found = [violations(value, option, at) for option in schema["anyOf"]]
-        return [] if [] in found else [f"{at}: none of {len(found)} kinds", *found[0]]
-    if "type" in schema and not isinstance(value, TYPES[schema["type"]]):
-        return [f"{at}: {value!r} is no {schema['type']}"]
-    if value not in schema.get("enum", [value]) or value != schema.get("const", value):
-        return [f"{at}: {value!r} is not allowed"]
-    found = []
-    if isinstance(value, dict):
-        keys = schema.get("properties", {})
-        rest = schema.get("additionalProperties", True)
-        found += [f"{at}: lacks {key}" for key in schema.get("required", []) if key not in value]
-        for key, item in value.items():
-            if key not in keys and rest is False:
-                found.append(f"{at}: has {key}")
-            found += violations(item, keys.get(key, rest if isinstance(rest, dict) else {}), f"{at}.{key}")
-    if isinstance(value, list):
-        kinds = schema.get("prefixItems") or [schema.get("items", {})] * len(value)
-        for place, (item, kind) in enumerate(zip(value, kinds, strict=True)):
-            found += violations(item, kind, f"{at}[{place}]")
-    return found
+def violations(content: Any) -> list[str]:
+    """Where a JSON value breaks the schema of result.json."""
+    return [f"{error.json_path}: {error.message}" for error in SCHEMA.iter_errors(content)]
 
 
 def test_several_models_give_a_table_their_results_and_a_comparison(run: Ask, here: Path):
@@ -110,13 +84,13 @@ def test_several_models_give_a_table_their_results_and_a_comparison(run: Ask, he
         ["mgnet", "(untrained)", "1"],
     ]
     assert "cnn4 against mgnet: " in answer.out
-    assert "accuracy, flops of cnn4, mgnet on digits test: 30 images a model, about" in answer.err
-    assert f"2 blocks measured, 0 reused; results in {only_run(here).relative_to(here)}" in answer.err
+    assert "accuracy, flops of cnn4, mgnet on digits test: 30 images per model, about" in answer.err
+    assert f"2 units measured, 0 reused; results in {only_run(here).relative_to(here)}" in answer.err
 
     folder = only_run(here)
     for name, steps in (("cnn4", 1), ("mgnet", 2)):
         found = result(folder, name)
-        assert violations(json.loads((folder / name / "result.json").read_text()), SCHEMA) == []
+        assert violations(json.loads((folder / name / "result.json").read_text())) == []
         assert (found.run.id, found.run.status, found.run.limit, found.model.checkpoint) == (folder.name, "done", 30, None)
         assert found.accuracy is not None
         assert found.flops is not None
@@ -126,10 +100,16 @@ def test_several_models_give_a_table_their_results_and_a_comparison(run: Ask, he
     assert [(pair.a, pair.b, pair.n) for pair in comparison.pairs] == [("cnn4", "mgnet", 30), ("mgnet", "cnn4", 30)]
 
 
-def test_the_schema_s_own_check_can_fail():
-    content = {"schema": 2, "colour": "red"}
-    found = violations(content, SCHEMA)
-    assert {"$: lacks run", "$: has colour", "$.schema: 2 is not allowed"} <= set(found)
+def test_the_schema_is_one_and_refuses_what_no_run_writes():
+    Draft202012Validator.check_schema(SCHEMA.schema)
+    found = violations({"schema": 2, "run": {"colour": "red"}})
+    assert any(line.startswith("$: 'model' is a required property") for line in found)
+    assert any("'colour' was unexpected" in line for line in found)
+    assert any(line.startswith("$.schema: ") for line in found)
+
+
+def test_a_result_with_every_section_fits_the_schema():
+    assert violations(json.loads(result_type().model_validate(RESULT).to_json())) == []
 
 
 def test_json_alone_is_on_standard_output(run: Ask, here: Path):
@@ -144,30 +124,30 @@ def test_one_model_has_no_comparison(run: Ask, here: Path):
     assert not (only_run(here) / "comparison.json").exists()
 
 
-@pytest.mark.usefixtures("blocks_of_ten")
+@pytest.mark.usefixtures("units_of_ten")
 def test_stopped_and_run_again_it_goes_on_and_ends_with_the_same_numbers(run: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
     words = ("mgnet", *UNTRAINED, *TINY, *SMALL, "--batch-size", "5")
     with monkeypatch.context() as patch:
         misbehave(patch, KeyboardInterrupt())
         stopped = run(*words)
     assert (stopped.status, stopped.out) == (130, "")
-    assert stopped.err.endswith("glimpsezoo: stopped; the same command goes on from here\n")
+    assert stopped.err.endswith("glimpsezoo: stopped; the same command resumes here\n")
     assert [name for name in tree(here) if name.endswith(("result.json", "rows.parquet"))] == []
 
     again = run(*words)
-    assert "30 images a model" in again.err
-    assert "(1 block measured already)" in again.err
-    assert "2 blocks measured, 1 reused" in again.err
+    assert "30 images per model" in again.err
+    assert "(1 unit measured already)" in again.err
+    assert "2 units measured, 1 reused" in again.err
     folder = only_run(here)
     assert (result(folder, "mgnet").run.units.done, result(folder, "mgnet").run.units.reused) == (2, 1)
 
     whole = run(*words, "--fresh", "-o", "whole")
-    assert "3 blocks measured, 0 reused" in whole.err
+    assert "3 units measured, 0 reused" in whole.err
     assert numbers(folder, "mgnet") == numbers(here / "whole", "mgnet")
     assert again.out == whole.out
 
 
-@pytest.mark.usefixtures("blocks_of_ten")
+@pytest.mark.usefixtures("units_of_ten")
 def test_what_is_measured_is_reused_whatever_the_batch(run: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
     words = ("mgnet", *UNTRAINED, *TINY, *SMALL)
     first = run(*words)
@@ -175,22 +155,22 @@ def test_what_is_measured_is_reused_whatever_the_batch(run: Ask, here: Path, mon
         misbehave(patch, AssertionError("measured again"), block=1)
         second = run(*words, "--batch-size", "7")
     assert (second.status, second.out) == (0, first.out)
-    assert "(3 blocks measured already)" in second.err
-    assert "0 blocks measured, 3 reused" in second.err
-    assert "3 blocks measured, 0 reused" in run(*words, "--fresh").err
+    assert "(3 units measured already)" in second.err
+    assert "0 units measured, 3 reused" in second.err
+    assert "3 units measured, 0 reused" in run(*words, "--fresh").err
     seeded = run(*words, "--seed", "1")
-    assert "3 blocks measured, 0 reused" in seeded.err
+    assert "3 units measured, 0 reused" in seeded.err
     assert seeded.out != first.out  # other weights
 
 
-@pytest.mark.usefixtures("blocks_of_ten")
+@pytest.mark.usefixtures("units_of_ten")
 def test_a_block_that_fails_is_status_1_and_the_others_are_done(run: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
     words = ("cnn4", "mgnet", *UNTRAINED, *TINY, *SMALL, "--batch-size", "10")
     with monkeypatch.context() as patch:
         misbehave(patch, RuntimeError("the second block\nis cursed"))
         failed = run(*words)
     assert failed.status == 1
-    assert "5 blocks measured, 0 reused, 1 block FAILED (the second block is cursed; all errors are in result.json)" in failed.err
+    assert "5 units measured, 0 reused, 1 unit FAILED (the second block is cursed; all errors are in result.json)" in failed.err
     assert "mgnet (untrained)" in failed.out
     folder = only_run(here)
     broken, whole = result(folder, "cnn4"), result(folder, "mgnet")
@@ -202,7 +182,7 @@ def test_a_block_that_fails_is_status_1_and_the_others_are_done(run: Ask, here: 
 
     mended = run(*words)
     assert mended.status == 0
-    assert "1 block measured, 5 reused" in mended.err
+    assert "1 unit measured, 5 reused" in mended.err
     assert result(folder, "cnn4").run.status == "done"
 
 
@@ -231,13 +211,13 @@ def test_flops_of_untrained_models_need_neither_data_nor_network(run: Ask, here:
         raise AssertionError("opened")
 
     monkeypatch.setattr(socket, "socket", refuse)
-    monkeypatch.setattr("glimpsezoo.workflows.running.open_data", refuse)
+    monkeypatch.setattr("glimpsezoo.run.prepare.open_data", refuse)
     words = ("--data", "imagenet100", "--set", "backbone=resnet50", "--set", "glimpses=1", "--measure", "flops")
     answer = run("mgnet", *words, *UNTRAINED)
     assert answer.status == 0, answer.err
     assert "on images of noise, as imagenet100 declares them" in answer.err
     found = result(only_run(here), "mgnet")
-    assert violations(json.loads(found.to_json()), SCHEMA) == []
+    assert violations(json.loads(found.to_json())) == []
     assert found.accuracy is None
     assert found.flops is not None
     assert (found.data.name, found.data.split, found.data.examples, found.data.image_size) == ("imagenet100", None, 0, (224, 224))

@@ -12,15 +12,16 @@ from typing import Any
 import glimpsezoo_mgnet.training
 import pytest
 import torch
-from commanding import RECIPE, TINY, Answer, ask, tree
+from command_line import RECIPE, TINY, Answer, ask, tree
 from rich.progress import Progress
 
 import glimpsezoo as gz
-from glimpsezoo.cards import CURVE, LOG, Card
 from glimpsezoo.data.placed import PlacedDigits
-from glimpsezoo.records import Result
-from glimpsezoo.reports import card_text
-from glimpsezoo.training import CHECKPOINT, TrainingPhase, claimed
+from glimpsezoo.reports.readme import card_text
+from glimpsezoo.training.folder import CHECKPOINT, locked
+from glimpsezoo.training.job import TrainingPhase
+from glimpsezoo.zoo.cards import CURVE, LOG, Card
+from glimpsezoo.zoo.results import result_type
 
 Ask = Callable[..., Answer]
 QUICK = ("--recipe", "tiny.toml", *TINY, "--set", "train.steps=4")
@@ -65,7 +66,7 @@ def test_a_training_gives_a_card_that_run_accepts(train: Ask, here: Path, capsys
         "measure it: glimpsezoo run zoo_cards/mgnet.digits",
     ]
     assert "mgnet.digits: 1,084 training images, batches of 64: joint (4 steps)" in answer.err
-    assert "goes on" not in answer.err
+    assert "resumes" not in answer.err
     assert "global" in answer.err  # the loss's terms, as progress
     folder = here / "zoo_cards" / "mgnet.digits"
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors", LOG, CURVE]
@@ -102,13 +103,13 @@ def test_stopped_between_two_steps_it_goes_on_from_there(train: Ask, here: Path,
         stop_bar(patch, after=2)
         stopped = train("mgnet", *QUICK, "-o", "cut")
     assert (stopped.status, stopped.out) == (130, "")
-    assert stopped.err.endswith("glimpsezoo: stopped; the same command goes on from here\n")
+    assert stopped.err.endswith("glimpsezoo: stopped; the same command resumes here\n")
     assert sorted(path.name for path in (here / "cut").iterdir()) == [CHECKPOINT]  # and no card
 
     with monkeypatch.context() as patch:
         steps = count_steps(patch)
         again = train("mgnet", *QUICK, "-o", "cut")
-    assert "; goes on from its checkpoint" in again.err
+    assert "; resumes from its checkpoint" in again.err
     assert len(steps) == 2
     assert sha256(here / "cut") == sha256(here / "whole")
     assert (here / "cut" / LOG).read_text() == (here / "whole" / LOG).read_text()
@@ -118,8 +119,8 @@ def test_stopped_with_fresh_it_goes_on_without(train: Ask, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         stop_bar(patch, after=2)
         stopped = train("mgnet", *QUICK, "-o", "cut", "--fresh")
-    assert stopped.err.endswith("glimpsezoo: stopped; the same command without --fresh goes on from here, with it everything begins anew\n")
-    assert "; goes on from its checkpoint" in train("mgnet", *QUICK, "-o", "cut").err
+    assert stopped.err.endswith("glimpsezoo: stopped; the same command without --fresh resumes here, with --fresh it starts over\n")
+    assert "; resumes from its checkpoint" in train("mgnet", *QUICK, "-o", "cut").err
 
 
 @pytest.fixture
@@ -236,11 +237,11 @@ def test_a_folder_that_another_training_writes_is_left_alone(train: Ask, here: P
     folder = here / "mine"
     folder.mkdir()
     (folder / LOG).write_text("of the other")
-    with claimed(folder):
+    with locked(folder):
         for more in ((), ("--fresh",)):
             answer = train("mgnet", *QUICK, "-o", "mine", *more)
             assert (answer.status, answer.out) == (2, "")
-            assert answer.err == "glimpsezoo: another training writes to this folder: choose another --output than 'mine'\n"
+            assert answer.err == "glimpsezoo: another training writes to 'mine': choose another --output\n"
     assert [path.name for path in folder.iterdir()] == [LOG]
 
 
@@ -249,7 +250,7 @@ def test_a_disk_that_is_full_at_the_end_ends_in_one_line_and_loses_nothing(train
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("glimpsezoo.workflows.training.write_card", full)
+        patch.setattr("glimpsezoo.training.work.write_card", full)
         answer = train("mgnet", *QUICK, "-o", "mine")
     assert answer.status == 2
     assert answer.err.splitlines()[-1] == (
@@ -297,12 +298,12 @@ def test_a_training_begins_with_the_card_that_was_just_trained_and_says_so(train
     (here / "next.toml").write_text("start = 'ranzato.digits'\n" + text)
     shipped, mine = "zoo_cards/ranzato.digits", "runs/train/ranzato.digits"
     assert train("ranzato", "--recipe", "one.toml", "-o", shipped, "--seed", "1").status == 0
-    assert f"begins with the weights of ranzato.digits ({here / shipped})" in start_and_stop(train, monkeypatch)
+    assert f"starts with the weights of ranzato.digits ({here / shipped})" in start_and_stop(train, monkeypatch)
     assert train("ranzato", "--recipe", "one.toml").status == 0
     again = train("ranzato", "--recipe", "next.toml", "-o", "next")
     assert "next holds the checkpoint of another training" in again.err  # which began with the other card
     answer = train("ranzato", "--recipe", "next.toml", "-o", "next", "--fresh")
-    assert f"begins with the weights of ranzato.digits ({mine})" in answer.err
+    assert f"starts with the weights of ranzato.digits ({mine})" in answer.err
     trained = Card.read(here / "next").config.trained
     assert trained["start"] == {"card": "ranzato.digits", "sha256": sha256(here / mine)}
     assert trained["recipe"]["start"] == "ranzato.digits"
@@ -368,14 +369,14 @@ def lend_recipes(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     """Every model's recipes are those of `package`."""
     from dataclasses import replace
 
-    from glimpsezoo import plugins
+    from glimpsezoo.zoo import plugins
 
     found = [
         replace(p, specs=tuple(replace(s, recipes=package) if hasattr(s, "recipes") else s for s in p.specs))
         for p in plugins.registry().plugins
     ]
     lent = plugins.Registry(found)
-    for user in ("glimpsezoo.workflows.training", "glimpsezoo.resolve", "glimpsezoo.cards"):
+    for user in ("glimpsezoo.training.target", "glimpsezoo.zoo.names", "glimpsezoo.zoo.cards"):
         monkeypatch.setattr(f"{user}.registry", lambda: lent)
 
 
@@ -396,10 +397,10 @@ def test_an_import_gives_a_card_that_run_accepts(here: Path, capsys: pytest.Capt
     assert "- seen nowhere" in readme
     assert str(here) not in readme
     found = ask(capsys, "run", "mgnet", "--limit", "20", "--json").json["results"][0]
-    assert Result.model_validate(found).model.checkpoint is not None
+    assert result_type().model_validate(found).model.checkpoint is not None
     assert ask(capsys, *words).status == 2
     (here / "zoo_cards" / "mgnet.digits" / LOG).write_text("of weights that were here before")
     assert ask(capsys, *words, "--force").status == 0
     assert not (here / "zoo_cards" / "mgnet.digits" / LOG).exists()
     other = ask(capsys, *words[:-1], "imagenet100", "--force")
-    assert "tells 10 classes apart, got --data imagenet100 with 100" in other.err
+    assert "10 classes, got imagenet100 with 100" in other.err

@@ -1,4 +1,4 @@
-"""`glimpsezoo compare`: what was measured stands side by side in every format, and is tested where it can be."""
+"""`glimpsezoo compare`: results side by side in every format, with paired tests where possible."""
 
 import csv
 import io
@@ -8,13 +8,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commanding import ask
-from measured import put, result, rows
+from command_line import ask
+from result_files import put, result, rows
 
-from glimpsezoo.pages.board import Entry, columns
-from glimpsezoo.pages.formats import comma_separated, latex, markdown
-from glimpsezoo.records import Data, Result
+from glimpsezoo.measures.result import Data
+from glimpsezoo.measures.shown import Entry
+from glimpsezoo.reports.table import board, comma_separated, latex, markdown
 from glimpsezoo.workflows.comparing import read_runs
+from glimpsezoo.zoo.results import read_result, result_type
 
 ZOO = Path(__file__).parent.parent / "zoo_cards"
 A, B = [1, 1, 1, 1, 0, 1, 1, 1], [1, 0, 0, 1, 1, 0, 0, 0]  # a alone is right five times, b once
@@ -22,7 +23,7 @@ A, B = [1, 1, 1, 1, 0, 1, 1, 1], [1, 0, 0, 1, 1, 0, 0, 0]  # a alone is right fi
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run of two models."""
+    """The folder of a run with two models."""
     put(tmp_path / "run" / "mgnet", result("mgnet", eps=8 / 255), rows(A))
     put(tmp_path / "run" / "cnn4", result("cnn4", top1=0.8, eps=8 / 255, verdict="suspect"), rows(B))
     return tmp_path / "run"
@@ -97,7 +98,7 @@ def test_attacked_accuracy_never_stands_without_its_verdict(capsys: pytest.Captu
 
 def test_a_csv_has_the_results_numbers(run: Path):
     compared = read_runs([str(run), "mgnet.digits"])
-    lines = list(csv.DictReader(io.StringIO(comma_separated(compared.entries))))
+    lines = list(csv.DictReader(io.StringIO(comma_separated(board(compared.entries)))))
     assert [line["model"] for line in lines] == ["cnn4", "mgnet", "mgnet.digits"]
     for line, entry in zip(lines, compared.entries, strict=True):
         accuracy = entry.result.accuracy
@@ -128,10 +129,10 @@ def test_lower_bounds_are_marked_and_never_divided(capsys: pytest.CaptureFixture
     assert "times its MACs" not in answer.out
 
 
-def test_markdown_has_a_cell_for_every_column_and_a_line_for_every_pair(run: Path):
+def test_markdown_has_a_cell_for_every_column_and_a_line_for_every_pair(capsys: pytest.CaptureFixture[str], run: Path):
     compared = read_runs([str(run)])
-    lines = markdown(compared.entries, compared.pairs).splitlines()
-    assert {line.count("|") for line in lines[:4]} == {len(columns(compared.entries)) + 1}
+    lines = ask(capsys, "compare", run, "--format", "markdown").out.splitlines()
+    assert {line.count("|") for line in lines[:4]} == {len(board(compared.entries).headings) + 1}
     assert lines[4] == ""
     assert lines[5].startswith("- cnn4 against mgnet: -50.00 points")
     assert len(lines) == 6
@@ -142,14 +143,14 @@ EVIL = "<b>|`a_b*c` & 100% \\ #1 {x}"
 
 def test_names_are_quoted_as_each_format_asks():
     entries = [Entry(EVIL, result(EVIL)), Entry('=1+"1",2', result("x"))]
-    table = markdown(entries, [])
-    assert "&lt;b>\\|\\`a\\_b\\*c\\` &amp; 100% \\\\ \\#1 {x}" in table
+    table = markdown(board(entries))
+    assert "&lt;b>\\|\\`a_b\\*c\\` &amp; 100% \\\\ \\#1 {x}" in table
     assert "<b" not in table
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()} == {len(columns(entries)) + 1}
-    text = latex(entries, [])
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()} == {len(board(entries).headings) + 1}
+    text = latex(board(entries))
     assert r"<b>|`a\_b*c` \& 100\% \textbackslash{} \#1 \{x\}" in text
-    assert [line.count(" & ") for line in text.splitlines() if line.endswith("\\\\")] == [len(columns(entries)) - 1] * 3
-    first, second = list(csv.reader(io.StringIO(comma_separated(entries))))[1:]
+    assert [line.count(" & ") for line in text.splitlines() if line.endswith("\\\\")] == [len(board(entries).headings) - 1] * 3
+    first, second = list(csv.reader(io.StringIO(comma_separated(board(entries)))))[1:]
     assert (first[0], second[0]) == (EVIL, '\'=1+"1",2')  # nothing that a spreadsheet runs
 
 
@@ -157,7 +158,7 @@ def test_json_is_the_results_and_the_pairs(capsys: pytest.CaptureFixture[str], r
     content = ask(capsys, "compare", run, "--json").json
     first = content["results"][0]
     assert first.pop("name") == "cnn4"
-    assert Result.model_validate(first) == Result.model_validate_json((run / "cnn4" / "result.json").read_bytes())
+    assert result_type().model_validate(first) == read_result((run / "cnn4" / "result.json").read_bytes())
     assert len(content["comparisons"][0]["pairs"]) == 2
 
 

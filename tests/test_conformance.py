@@ -1,5 +1,6 @@
-"""The conformance suite on planted faults: an honest model keeps every rule, and each broken one breaks the one rule that it is for."""
+"""The conformance suite on planted faults: an honest model passes every rule, and each fault fails exactly the rule that it is for."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,24 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glimpsezoo.cards import CardConfig, CardData, CardTask, write_card
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.protocol import GlimpseModel, State
+from glimpsezoo.core.regions import Decision, Regions
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.noise import Noise
-from glimpsezoo.protocol import GlimpseModel, State
-from glimpsezoo.regions import Decision, Regions
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import Task
 from glimpsezoo.testing import Case, Finding, check_model, check_rule, conformance, rules
+from glimpsezoo.zoo.cards import CardConfig, CardData, CardTask, write_card
 
 TASK = Task(image_size=(16, 16), channels=1, classes=("a", "b", "c"))
 SIDE, HIDDEN = 6, 12
 
 
 class HonestConfig(Settings):
-    """looks: how many. reach: of the centres of regions, whose scale is .3."""
-
     looks: int = 3
     reach: float = 0.7
+    """How far from the image's centre the centres of regions may lie; their scale is 0.3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class Honest(GlimpseModel[Any]):
         return Decision.certain(Regions.one_each(centre, 0.3), made="regressed")
 
 
-# One fault a rule, named by the rule that it breaks
+# One fault per rule, named by the rule that it breaks
 
 
 class AClassTooMany(Honest):
@@ -147,7 +147,7 @@ class CutsTheGradient(Honest):
 class KeepsSomethingBeside(Honest):
     def __init__(self, config: HonestConfig, task: Task) -> None:
         super().__init__(config, task)
-        self.bias = torch.randn(len(task.classes))  # no parameter and no buffer
+        self.bias = torch.randn(len(task.classes))  # neither a parameter nor a buffer
 
     def classify(self, state: Memory) -> Tensor:
         return super().classify(state) + self.bias
@@ -196,7 +196,7 @@ FAULTS: dict[str, type[Honest]] = {
 
 
 def made(kind: Callable[..., Honest] = Honest, **settings: Any) -> Honest:
-    """A model with the same weights every time, large enough for images and looks to differ."""
+    """A model with the same weights in every call, large enough that images and steps differ."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = kind(HonestConfig(**settings), TASK)
@@ -291,7 +291,7 @@ def test_declared_padding_is_for_edges_but_not_for_centres() -> None:
     model.padding = "zeros"
     assert found("regions", model).status == "ok"
     model.config = HonestConfig(reach=1.4)
-    assert "centre lies" in found("regions", model).message
+    assert re.search(r"centre .* px outside the image", found("regions", model).message)
 
 
 # What is declared is checked both ways
@@ -396,7 +396,7 @@ def test_the_model_is_left_as_it_is_and_own_images_are_used() -> None:
 def test_conformance_asserts_with_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("glimpsezoo.testing.suite.create_model", lambda name, **settings: made(LooksBesideTheImage, **settings))
     assert conformance("beside", "shapes", reach=0.5).status == "ok"
-    with pytest.raises(AssertionError, match=r"beside breaks the rule 'regions' .* px out of the image: .*\[regions 24, "):
+    with pytest.raises(AssertionError, match=r"beside breaks the rule 'regions' .* px beyond the image: .*\[regions 24, "):
         conformance("beside", "regions")
 
 

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from glimpsezoo.corruptions.catalogue import BENCHMARK, CORRUPTIONS
-from glimpsezoo.corruptions.mce import ALEXNET, alexnet_applies, mce, mean_errors
-from glimpsezoo.corruptions.presets import CONSTANTS, SMALLEST, preset_for
+from glimpsezoo.conditions.corruptions.catalogue import BENCHMARK, CORRUPTIONS
+from glimpsezoo.conditions.corruptions.mce import ALEXNET, alexnet_applies, mce, mean_errors
+from glimpsezoo.conditions.corruptions.presets import CONSTANTS, SMALLEST, preset_for
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.plugins import registry
 from glimpsezoo.specs import CorruptionSpec, load_string
+from glimpsezoo.zoo.plugins import registry
 
 NAMES = [
     *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow", "frost", "fog"),
@@ -59,11 +59,11 @@ spatter | (.62,.1,.7,.7,.6,0) (.65,.1,.8,.7,.6,0) (.65,.3,1,.69,.6,0) (.65,.1,.7
     (.62,.1,.7,.7,.5,0) (.65,.1,.8,.7,.5,0) (.65,.3,1,.69,.5,0) (.65,.1,.7,.69,.6,1) (.65,.1,.5,.68,.6,1)
 saturate | (.3,0) (.1,0) (2,0) (5,.1) (30,.2) |
     (.3,0) (.1,0) (1.5,0) (2,.1) (2.5,.2)
-"""  # for 64 and 32 px; those for 224 px are held against the published code itself by the other tests
+"""  # for 64 and 32 px; other tests compare those for 224 px with the published code
 
 
 def numbers(text: str) -> list[float]:
-    """All numbers of a cell; those behind `64 x` are multiples of it."""
+    """All numbers of a cell; those after `64 x` are multiples of it."""
     factor, _, rest = text.rpartition(" x ")
     return [float(factor or 1) * float(number) for number in re.findall(r"[0-9.]+", rest)]
 
@@ -103,7 +103,8 @@ def test_images_below_32_px_are_refused() -> None:
 
 
 def test_catalogue_presets_and_mce_load_nothing_heavy() -> None:
-    code = "import sys, glimpsezoo.corruptions.catalogue, glimpsezoo.corruptions.presets, glimpsezoo.corruptions.mce; "
+    names = ", ".join(f"glimpsezoo.conditions.corruptions.{name}" for name in ("catalogue", "presets", "mce"))
+    code = f"import sys, {names}; "
     subprocess.run([sys.executable, "-c", code + "assert not {'torch', 'numpy', 'PIL', 'datasets'} & set(sys.modules)"], check=True)
 
 

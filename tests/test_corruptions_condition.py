@@ -1,4 +1,4 @@
-"""A corruption as a condition: the image's own randomness, 8 bits, grey and colour, what is kept, and who made it."""
+"""A corruption as a condition: randomness per image, 8 bits, grey and colour, caching, and the implementation's name."""
 
 import sys
 from pathlib import Path
@@ -11,15 +11,15 @@ from corruption_references import SPECS, apply, as_images, photograph
 from PIL import Image
 from torch import Tensor
 
-from glimpsezoo.conditions import Remembered
-from glimpsezoo.corruptions import condition as conditions
-from glimpsezoo.corruptions import frosting
-from glimpsezoo.corruptions.condition import Corruption
+from glimpsezoo.conditions.base import Remembered
+from glimpsezoo.conditions.corruptions import condition as conditions
+from glimpsezoo.conditions.corruptions import frosting
+from glimpsezoo.conditions.corruptions.condition import Corruption
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.sources import module_hash
+from glimpsezoo.hashing import module_hash
 from glimpsezoo.specs import CorruptionSpec, Provenance
 
-HEIGHT, WIDTH = 45, 61  # no multiple of what a processor works on at once
+HEIGHT, WIDTH = 45, 61  # not a multiple of a processor's vector length
 
 
 def images_of(count: int, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
@@ -116,7 +116,7 @@ def test_what_is_kept_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     images = images_of(3)
     plain, first = apply(corruption, images), apply(remembered, images)
     assert torch.equal(first, plain)
-    first.zero_()  # what a caller does to its images changes nothing
+    first.zero_()  # a caller may change its images without an effect
     assert torch.equal(apply(remembered, images), plain)
     assert made == [3, 3]
     assert torch.equal(apply(remembered, images[:2]), plain[:2])
@@ -169,7 +169,7 @@ PLUGIN = "def darker(images, severity, preset, noise):\n    return images * (1 -
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes the corruption of a plugin whose source has `share` in it."""
+    """Makes the corruption of a plugin with `share` in its source."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def make(share: str) -> Corruption:
@@ -196,5 +196,5 @@ def test_a_plugins_corruption_is_known_by_its_version_and_source(plugin: Any) ->
 def test_a_plugin_that_changes_the_size_is_told() -> None:
     corruption = of("fog")
     corruption.corrupt = lambda images, *others: images[:, :, 1:]
-    with pytest.raises(GlimpseZooError, match=r"fog to give images \(1, 3, 45, 61\), got \(1, 3, 44, 61\)"):
+    with pytest.raises(GlimpseZooError, match=r"\(1, 3, 45, 61\) from fog, got \(1, 3, 44, 61\)"):
         apply(corruption, images_of(1))

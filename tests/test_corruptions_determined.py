@@ -1,4 +1,4 @@
-"""Corruptions whose outcome the image determines: level by level against the published code's fork and against a second writing."""
+"""Deterministic corruptions, compared level by level with the published code's fork and with a second implementation."""
 
 import corruption_references as references
 import numpy as np
@@ -6,13 +6,13 @@ import pytest
 from corruption_references import ours, photograph
 from numpy import ndarray
 
-from glimpsezoo.corruptions.presets import SEVERITIES, constants, preset_for
+from glimpsezoo.conditions.corruptions.presets import SEVERITIES, constants, preset_for
 
 DETERMINED = ("brightness", "contrast", "defocus_blur", "gaussian_blur", "jpeg_compression", "pixelate", "saturate", "zoom_blur")
 
 
 def assert_near(found: ndarray, expected: ndarray, name: str) -> None:
-    """At most .75 levels apart on average, and more than one in at most .5 % of the values (JPEG: 5 %)."""
+    """They differ by at most .75 levels on average, and by more than one level in at most .5 % of the values (JPEG: 5 %)."""
     apart = np.abs(found.astype(int) - expected.astype(int))
     assert apart.mean() <= 0.75, f"{apart.mean():.3f} levels"
     share = (apart > 1).mean()

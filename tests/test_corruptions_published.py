@@ -1,4 +1,4 @@
-"""`--corrupted-dir`: the published folders, read as they are, and what is said of folders that are not whole."""
+"""`--corrupted-dir`: published folders are read unchanged, and errors for incomplete folders."""
 
 import shutil
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_data import picture
+from data_files import picture
 
-from glimpsezoo.corruptions.published import CorruptedFolders
+from glimpsezoo.conditions.corruptions.published import CorruptedFolders
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import Task
 
@@ -18,7 +18,7 @@ NAMES = ("fog", "snow")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two corruptions of three ants and two cats, as PNG so that pixels can be compared; and a class that the task does not have."""
+    """Two corruptions of three ants and two cats, as PNG so that pixels can be compared, and a class that is not in the task."""
     for number, name in enumerate(NAMES):
         for severity in range(1, 6):
             for label, count in (("cat", 2), ("ant", 3), ("bee", 1)):
@@ -65,7 +65,7 @@ def test_corruption_severity_and_content_make_the_fingerprint(folder: Path) -> N
 @pytest.mark.parametrize(
     ("remove", "words"),
     [
-        ("", "which is no folder"),
+        ("", "expects a folder of CORRUPTION/SEVERITY/CLASS/IMAGE"),
         ("fog", "expects a folder fog in .* got none"),
         ("fog/3", "expects severities 1 to 5 in .*fog, got none of 3"),
         ("snow/2/cat", "each of the data's 2 classes in .*snow/2, got ant, bee without 'cat'"),

@@ -1,4 +1,4 @@
-"""Random corruptions: exactly what the published algorithm gives for the same draws, or statistics that agree at every severity."""
+"""Random corruptions: equal to the published algorithm for the same draws, or with the same statistics at every severity."""
 
 import corruption_references as references
 import numpy as np
@@ -8,11 +8,11 @@ from corruption_references import as_images, ours, photograph, statistics
 from numpy import ndarray
 from scipy import ndimage
 
-from glimpsezoo.corruptions import blurring, draws, filters, frosting, resampling, weather
-from glimpsezoo.corruptions.presets import SEVERITIES, constants
-from glimpsezoo.noise import Noise
+from glimpsezoo.conditions.corruptions import blurring, draws, filters, frosting, resampling, weather
+from glimpsezoo.conditions.corruptions.presets import SEVERITIES, constants
+from glimpsezoo.core.noise import Noise
 
-SIDE = 128  # px: the smallest images under the constants for 224
+SIDE = 128  # px: the smallest images that use the constants for 224
 NOISE = Noise.of(3, torch.arange(2))
 SEEDS = {"gaussian_noise": 6, "shot_noise": 6, "impulse_noise": 12, "speckle_noise": 6, "glass_blur": 6, "snow": 30}
 MANY = SEEDS | {"glass_blur": 20, "impulse_noise": 40, "snow": 150, "motion_blur": 400, "fog": 400, "spatter": 300}
@@ -50,7 +50,7 @@ def test_with_many_seeds_too(name: str, severity: int) -> None:
 
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_spatter_covers_as_much(severity: int) -> None:
-    """Few seeds vary by more than 5 %; all of them are in the slow test."""
+    """With few seeds, statistics vary by more than 5 %; the slow test uses all seeds."""
     levels = photograph(SIDE, SIDE)
     found, expected = (statistics(x, levels) for x in (ours("spatter", severity, levels, 24), of_peer("spatter", severity, levels, 24)))
     assert found["distortion"] == pytest.approx(expected["distortion"], rel=0.12)
@@ -76,7 +76,7 @@ def test_noise_at_other_sizes_has_the_published_strength(severity: int, preset: 
 
 @pytest.mark.parametrize("photons", [3, 60, 500])
 def test_shot_noise_has_poissons_probabilities(photons: int) -> None:
-    """Against the probabilities themselves, rate^k e^-rate / k!, by the logarithm of the gamma function."""
+    """Compared with the exact probabilities, rate^k e^-rate / k!, by the logarithm of the gamma function."""
     table = grain_table(photons)
     for level in (0, 1, 100, 255):
         rate = max(level / 255 * photons, 1e-12)
@@ -87,7 +87,7 @@ def test_shot_noise_has_poissons_probabilities(photons: int) -> None:
 
 
 def grain_table(photons: int) -> ndarray:
-    from glimpsezoo.corruptions import grain
+    from glimpsezoo.conditions.corruptions import grain
 
     return grain._poisson_quantiles(photons).view(256, -1).numpy()
 
@@ -129,7 +129,7 @@ def test_fog_is_the_published_formula_over_a_plasma_made_point_by_point(severity
 
 
 class Given:
-    """A numpy generator's stand-in that gives what the images' own source gave, from U(0, 1), in its order."""
+    """Replaces a numpy generator and returns the draws of the images' own source, from U(0, 1), in its order."""
 
     def __init__(self, *values: torch.Tensor) -> None:
         self.values = list(values)

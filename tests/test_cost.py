@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from toys import Counted, Peek, PeekState, Tree, TreeDecision, TreeState, batch_of_images, toy
+from toy_models import Counted, Peek, PeekState, Tree, TreeDecision, TreeState, batch_of_images, toy
 
-import glimpsezoo.cost
-from glimpsezoo.cost import MacTable, Meter, count_macs
-from glimpsezoo.driver import Record, Trace, rollout
-from glimpsezoo.exits import Confidence
-from glimpsezoo.noise import Noise
-from glimpsezoo.protocol import PHASES, Phase
-from glimpsezoo.regions import Decision, Regions
+import glimpsezoo.core.macs
+from glimpsezoo.core.exits import Confidence
+from glimpsezoo.core.macs import MacTable, Meter, count_macs
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.protocol import PHASES, Phase
+from glimpsezoo.core.regions import Decision, Regions
+from glimpsezoo.core.rollout import Record, Trace, rollout
 
 IMAGES = batch_of_images(24)
 NOISE = Noise.of(7, torch.arange(24))
@@ -124,7 +124,7 @@ def test_moving_values_and_keeping_the_books_is_no_arithmetic() -> None:
         y[0] = 0
         y[mask] = 1
         y.copy_(x), x.sort(), x.topk(2), x.split(1), x.detach(), x.T if x.ndim == 2 else x.mT
-        # books: integers and truth values
+        # bookkeeping: integers and truth values
         keys = torch.arange(5) * 3 + 1
         (keys ^ 7) >> 2, keys.bincount(), keys.cumsum(0), mask.any(), mask.sum(), ~mask, keys.unique(), x.argmax(1), mask.nonzero()
         Noise(keys).select(keys % 5)
@@ -179,14 +179,14 @@ def test_stopping_at_a_step_costs_a_run_with_that_budget(model: Counted) -> None
     for steps in range(1, model.steps + 1):
         count = count_macs(lambda steps=steps: rollout(model, IMAGES, noise=NOISE, steps=steps))
         assert sum(int(macs.sum()) for macs in every.stopped_at(steps).values()) == count.macs
-    # Only the classification that ran is charged: merging belongs to it, so the cost at a step is no prefix sum.
+    # Only the classification that ran is charged. Merging is part of it, so the cost at a step is not a prefix sum.
     assert {name: macs.tolist() for name, macs in every.stopped_at(4).items()} == {
         name: macs.tolist() for name, macs in table(long).stopped_at(4).items()
     }
 
 
 def test_a_rule_may_stop_every_image_at_a_step_of_its_own(model: Counted) -> None:
-    """Exits decided afterwards, from a run of all steps, cost what a run that decides them costs."""
+    """Exits decided afterwards, from a run of all steps, cost the same as exits decided in the run."""
     rule = RULES[type(model)]
     ran = metered(model, exit_rule=rule)
     with torch.no_grad():
@@ -211,7 +211,7 @@ def test_a_tree_costs_the_nodes_it_has() -> None:
     macs = table(trace).stopped_at(4)
     of_a_level = torch.tensor([16 * (8 + 4 * level) + (8 + 4 * level) * 8 for level in range(4)])
     assert macs["sense"].tolist() == (counts * of_a_level).sum(1).tolist()
-    assert macs["locate"].tolist() == (counts[:, :3] * 8 * 4).sum(1).tolist()  # with the one that found nothing
+    assert macs["locate"].tolist() == (counts[:, :3] * 8 * 4).sum(1).tolist()  # including the locate that found nothing
     inner = torch.zeros(len(IMAGES), dtype=torch.long)
     for i in range(len(IMAGES)):
         parents = [
@@ -226,7 +226,7 @@ def test_a_tree_costs_the_nodes_it_has() -> None:
 
 
 class Uneven(Peek):
-    """Looks at two regions of an image at once, of levels that its noise picks; level 1 costs double, and fusing more at every step."""
+    """Two regions per image and step, of levels drawn from its noise; level 1 costs double, and fusing costs more at every step."""
 
     def sense(self, images: Tensor, state: PeekState, regions: Regions) -> Tensor:
         features = super().sense(images, state, regions)
@@ -274,7 +274,7 @@ def test_work_is_told_the_decision_of_its_own_step(compact: bool, exits: bool) -
     model, rule = toy(Watching), RULES[Tree] if exits else None
     trace = metered(model, compact=compact, exit_rule=rule)
     assert len(trace.last_step.unique()) > 2
-    finished = trace.last_step.argmin()[None]  # by itself, and alone, so that nobody is left
+    finished = trace.last_step.argmin()[None]  # finished by itself, and alone in the batch, so that no image is left
     rollout(model, IMAGES[finished], noise=NOISE.select(finished), exit_rule=rule, record=Record(meter=Meter(model)), compact=compact)
 
 
@@ -302,7 +302,7 @@ def test_a_second_batch_of_the_same_work_is_counted_without_running_anything(mod
         calls.append(run)
         return count_macs(run)
 
-    monkeypatch.setattr(glimpsezoo.cost, "count_macs", counted)
+    monkeypatch.setattr(glimpsezoo.core.macs, "count_macs", counted)
     with torch.no_grad():
         first = rollout(model, IMAGES, noise=NOISE, record=Record(meter=meter))
         assert 0 < len(calls) < 80
@@ -323,7 +323,7 @@ def test_metering_changes_no_prediction(model: Counted) -> None:
 
 
 class Expanding(nn.Module):
-    """Hands a view of a parameter to another module, as class tokens are in pit and cait."""
+    """Passes a view of a parameter to another module, like the class tokens of pit and cait."""
 
     def __init__(self) -> None:
         super().__init__()

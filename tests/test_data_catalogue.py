@@ -1,15 +1,16 @@
-"""The catalogue: every data set is described whole, without loading anything heavy, and its settings are checked."""
+"""The catalogue: every data set is described completely, without loading anything heavy, and its settings are checked."""
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
-from made_data import opened, spec_of
+from data_files import opened, spec_of
 
 from glimpsezoo.data.catalogue import DATASETS
 from glimpsezoo.data.config import task_of
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.specs import load_string
+from glimpsezoo.specs import DatasetSpec, load_string
 
 MNISTS = ["mnist", "tmnist", "gtmnist", "jittered-mnist", "plain-mnist", "textured-mnist", "noisy-mnist"]
 NAMES = ["digits", *MNISTS, "tiny-imagenet", "imagenet100", "imagenet100-cmc", "imagenet", "hf:", "folder:"]
@@ -26,7 +27,7 @@ def test_reading_it_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("spec", DATASETS, ids=lambda spec: spec.name)
 def test_a_card_is_complete_and_its_parts_can_be_imported(spec) -> None:
-    for text in (spec.description, spec.licence, spec.transform, spec.calibration):
+    for text in (spec.description, spec.license, spec.transform, spec.calibration):
         assert text
     assert spec.homepage.startswith("https://") or spec.name == "folder:"
     assert callable(load_string(spec.source))
@@ -88,3 +89,9 @@ def test_a_setting_that_cannot_be_is_named_in_one_line(name: str, settings: dict
 def test_an_unknown_split_is_answered_with_the_nearest() -> None:
     with pytest.raises(GlimpseZooError, match="did you mean 'test'"):
         opened("digits", "tset")
+
+
+def test_the_former_name_of_a_license_still_works() -> None:
+    with pytest.warns(DeprecationWarning, match="license"):
+        spec = DatasetSpec(name="mine", description="Mine.", source="mine:open", licence="CC0-1.0")
+    assert replace(spec, name="yours").license == "CC0-1.0"

@@ -8,7 +8,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_data import encoded, flat, glyph, opened, right, save, write_parquet
+from data_files import encoded, flat, glyph, opened, right, save, write_parquet
 
 from glimpsezoo.data.opening import told
 from glimpsezoo.errors import GlimpseZooError
@@ -19,7 +19,7 @@ WAYS = [("test", False), ("test", True), ("train", False), ("train", True)]
 
 
 def table(folder: Path, columns: dict[str, Any], features: dict[str, Any] | None = None, split: str = "") -> Path:
-    """The same table as train and test split, or as one of them. features: of `datasets`; else as Arrow has it."""
+    """Write the same table as train and test split, or as one of them. features: of `datasets`; by default Arrow's."""
     for name in (split,) if split else ("train", "test"):
         place = folder / f"{name}.parquet"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def test_an_image_column_of_another_type_is_not_replaced_by_a_mask(tmp_path: Pat
     columns = {"image": ["a.png"] * 20, "mask": RECORDS, "label": [0, 1] * 10}
     table(tmp_path, columns, {"image": datasets.Value("string"), "mask": datasets.Image(), "label": CLASSES})
     assert refused(tmp_path) == (
-        "expected one encoded image a row in the column 'image', got string: name another column by --set data.image=COLUMN (mask can be)"
+        "expected one encoded image per row in the column 'image', got string: name another column by --set data.image=COLUMN (mask can be)"
     )
     assert len(opened("hf:me/set", "test", tmp_path, image="mask")) == 20
 
@@ -119,7 +119,7 @@ def test_missing_labels_are_bad_images(tmp_path: Path, labels: pa.Array) -> None
         (pa.array([[0, 1], [1]] * 10), "got a list of 2"),
         (pa.array([0, 40_000_000] * 10), "got 2 different ones up to 40000000"),
         (pa.array([{"a": 1}] * 20), "got struct<a: int64>"),
-        (pa.array([None] * 20), "got nothing but missing values"),
+        (pa.array([None] * 20), "got only missing values"),
         (pa.array([b"x"] * 20), "got images"),
     ],
     ids=str,
@@ -134,7 +134,7 @@ def test_what_is_no_label_of_one_class_is_refused_where_columns_are_chosen(tmp_p
 @pytest.mark.parametrize("settings", [{}, {"image": "images"}])
 def test_lists_of_images_are_refused(tmp_path: Path, settings: dict[str, str]) -> None:
     table(tmp_path, {"images": pa.array([[cell] for cell in CELLS.to_pylist()]), "label": pa.array([0, 1] * 10)})
-    assert "expected one encoded image a row in the column 'images', got lists of images" in refused(tmp_path, **settings)
+    assert "in the column 'images', got lists of images" in refused(tmp_path, **settings)
 
 
 def test_columns_are_checked_in_every_split_and_file(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ class TestCopies:
     def test_a_revision_is_not_satisfied_by_a_folder(self, tmp_path: Path) -> None:
         commit = "0123456789abcdef0123456789abcdef01234567"
         table(tmp_path / "set", {"image": CELLS, "label": pa.array(["dark", "light"] * 10)})
-        with pytest.raises(GlimpseZooError, match=r"expected the revision 0123.* whose revision nobody knows: leave out @REVISION"):
+        with pytest.raises(GlimpseZooError, match=r"expected the revision 0123.* of me/set, got --data-dir.* leave out @REVISION"):
             opened(f"hf:me/set@{commit}", "test", tmp_path)
         (tmp_path / "set").rename(tmp_path / commit)
         data = opened(f"hf:me/set@{commit}", "test", tmp_path / commit, size=16)
@@ -282,7 +282,7 @@ class TestSplits:
     def test_a_test_split_alone_is_measured_whole(self, tmp_path: Path) -> None:
         self.of(tmp_path, "Test")
         assert len(opened("hf:me/set", "test", tmp_path, size=16)) == 20
-        with pytest.raises(GlimpseZooError, match=r"--set data.train=Test takes a part of Test, and measures another"):
+        with pytest.raises(GlimpseZooError, match=r"got only Test: name one by --set data.train=NAME; --set data.train=Test "):
             opened("hf:me/set", "train", tmp_path)
         counts = [len(opened("hf:me/set", split, tmp_path, size=16, train="Test")) for split in ("train", "calibration", "test")]
         assert counts == [15, 1, 4]

@@ -1,4 +1,4 @@
-"""Content decides identity: digests are kept by all that the file system says of a file, and are never trusted further."""
+"""Content decides identity: digests are cached by the metadata of a file, and are recomputed if any of them changes."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from made_data import dark_and_light, encoded, flat, opened, right, write_parquet
+from data_files import dark_and_light, encoded, flat, opened, right, write_parquet
 
 from glimpsezoo.data import digests
 from glimpsezoo.data.digests import KEPT, UNREADABLE, hashed_again, local_digests
@@ -18,14 +18,14 @@ LONG_AGO = 1_000_000_000
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's folder, and files that count as settled as soon as they are written."""
+    """The user's folder; files count as settled as soon as they are written."""
     monkeypatch.setenv("GLIMPSEZOO_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(digests, "SETTLED", -1.0)
     return tmp_path / "home"
 
 
 def write(path: Path, content: bytes) -> str:
-    """Write a file that seems old; its digest."""
+    """Write a file that seems old; returns its digest."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     os.utime(path, (LONG_AGO, LONG_AGO))
@@ -33,7 +33,7 @@ def write(path: Path, content: bytes) -> str:
 
 
 def read(files: list[Path]) -> tuple[list[str], int]:
-    """The digests of files, and how many of them were read for it."""
+    """The digests of files, and the number of files that were read."""
     with patch.object(hashlib, "file_digest", wraps=hashlib.file_digest) as counted:
         return local_digests([str(file) for file in files]), counted.call_count
 
@@ -62,7 +62,7 @@ def test_a_change_in_place_that_keeps_size_and_time_is_seen(home: Path, tmp_path
     file = tmp_path / "a"
     write(file, b"1")
     read([file])
-    time.sleep(0.02)  # more than the clock of a file system takes to tick
+    time.sleep(0.02)  # longer than a tick of a file system's clock
     assert read([file])[1] == 0
     changed = [write(file, b"2")]
     assert read([file])[0] == changed
@@ -128,7 +128,7 @@ def test_labels_that_are_turned_round_by_moving_folders_are_other_data(home: Pat
     (root / "test" / "light").rename(root / "test" / "dark")
     (root / "t").rename(root / "test" / "light")
     after = opened(f"folder:{root}", "test", size=16)
-    assert (right(before), right(after)) == (0, 0)  # the first reads the files as they lie by now
+    assert (right(before), right(after)) == (0, 0)  # the first reads the files as they are now
     assert after.info.fingerprint != before.info.fingerprint
 
 

@@ -1,11 +1,11 @@
-"""`digits`: real handwriting, split by class, each placed where (seed, split, digit, placement) says."""
+"""`digits`: real handwriting, split by class; places are a function of (seed, split, digit, placement)."""
 
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from made_data import opened, spec_of
+from data_files import opened, spec_of
 from PIL import Image
 from sklearn.datasets import load_digits
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_data import opened, picture
+from data_files import opened, picture
 
 from glimpsezoo.data import BadImageError, batches
 from glimpsezoo.errors import GlimpseZooError
@@ -49,7 +49,7 @@ def test_folders_of_splits_are_taken_as_they_are(tmp_path: Path, name: str) -> N
 
 
 def test_pixels_are_resized_and_cropped(flat: Path) -> None:
-    data = opened(f"folder:{flat}", "test", size=14)  # 16 px is what 14 / 16 of the shorter side asks for: a plain crop
+    data = opened(f"folder:{flat}", "test", size=14)  # 14 px are 14 / 16 of the shorter side: a plain crop
     example = data[-1 + len(data)]
     expected = torch.from_numpy(np.array(picture(19, 16))).permute(2, 0, 1)[:, 1:15, 1:15] / 255
     assert torch.equal(example.image, expected)
@@ -86,7 +86,7 @@ def test_a_class_that_only_one_split_has_is_named_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (None, "which is no folder"),
+        (None, "folder:PATH expects a folder of class folders"),
         ("", "which has none"),
         ("val/a", "got only"),
     ],

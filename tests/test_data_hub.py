@@ -1,6 +1,6 @@
-"""The Hub: finding files and columns, streaming and downloading, and one line for each way in which it cannot be had.
+"""The Hub: finding files and columns, streaming and downloading, and a one-line error for each failure.
 
-No test reaches a network: the library that lists a data set's files is told what to answer.
+No test uses a network: the library that lists the files of a data set is replaced.
 """
 
 import hashlib
@@ -15,26 +15,26 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
+from data_files import encoded, mnist, opened, picture, tiny_imagenet, write_parquet
 from datasets.exceptions import DatasetNotFoundError
-from made_data import encoded, mnist, opened, picture, tiny_imagenet, write_parquet
 
 from glimpsezoo.data import batches, training_batches
+from glimpsezoo.data.encoded import RECORDS, ParquetImages
 from glimpsezoo.data.fingerprint import file_digest
 from glimpsezoo.data.images import NaturalImages
-from glimpsezoo.data.rows import RECORDS, ParquetRows
 from glimpsezoo.errors import GlimpseZooError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def listed(files: Any, features: Any = None) -> Any:
-    """A listing as `datasets` gives it."""
+    """A listing as `datasets` returns it."""
     config = SimpleNamespace(data_files=files, name="default")
     return SimpleNamespace(config=config, builder_configs={}, info=SimpleNamespace(features=features))
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, reply: Any, features: Any = None) -> None:
-    """Let the Hub's listing raise `reply`, or give a data set with these files by split."""
+    """Let the Hub's listing raise `reply`, or return a data set with these files by split."""
 
     def listing(path: str, **_: object) -> Any:
         if isinstance(reply, Exception):
@@ -84,7 +84,7 @@ def test_without_a_network_the_error_offers_a_copy_on_disk() -> None:
 
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small Tiny ImageNet that the Hub lists at addresses of another file system; returns a copy of it on disk."""
+    """A small Tiny ImageNet that the Hub lists at addresses of another file system; returns its copy on disk."""
     folder = tiny_imagenet(tmp_path / "tiny-imagenet")
     memory = fsspec.filesystem("memory")
     files: dict[str, list[str]] = {}
@@ -119,9 +119,9 @@ def test_a_stream_reads_ranges_and_not_whole_files(tmp_path: Path, monkeypatch: 
         return content
 
     monkeypatch.setattr(kind, "read", counted)
-    rows = ParquetRows(["memory://ranges/test.parquet"], "image", "label")
+    rows = ParquetImages(["memory://ranges/test.parquet"], "image", "label")
     assert len(list(rows.at(range(50, 55)))) == 5
-    assert 100_000 < read < 300_000  # of 2,000,000 bytes: one row group, and what describes the file
+    assert 100_000 < read < 300_000  # of 2,000,000 bytes: one row group, and the file's metadata
 
 
 def test_what_was_downloaded_before_is_found_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,15 +277,15 @@ class TestOrderOfAStream:
     """A stream is shuffled in windows, so that each piece of a file is read once."""
 
     def test_windows_cover_all_rows_and_each_is_read_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("glimpsezoo.data.rows.RECORDS", 4)
-        monkeypatch.setattr("glimpsezoo.data.rows.WINDOW", 3)
+        monkeypatch.setattr("glimpsezoo.data.encoded.RECORDS", 4)
+        monkeypatch.setattr("glimpsezoo.data.encoded.WINDOW", 3)
         content = [encoded(picture(k % 5, 8)) for k in range(120)]
         write_parquet(tmp_path / "train-0.parquet", content[:70], [0, 1] * 35, ("a", "b"), group=10)
         write_parquet(tmp_path / "train-1.parquet", content[70:], [0, 1] * 25, ("a", "b"), group=10)
         data = opened("hf:me/set", "train", tmp_path, size=8, streaming=True)
         assert isinstance(data, NaturalImages)
-        rows = data.source.rows
-        assert isinstance(rows, ParquetRows)
+        rows = data.source.images
+        assert isinstance(rows, ParquetImages)
         assert [row for window in rows.windows() for row in window] == list(range(120))
 
         order = data.training_order(0, 0)
@@ -298,14 +298,14 @@ class TestOrderOfAStream:
         monkeypatch.setattr(rows, "_read", lambda group: groups.append(group) or read(group))
         found = torch.cat([batch.ids for batch in training_batches(data, 0, 0, 8, augment=False)])
         assert found.tolist() == data.source.chosen[order].tolist()
-        assert len(groups) <= 12 + len(rows.windows())  # a group that two windows share is read twice
+        assert len(groups) <= 12 + len(rows.windows())  # a group that is in two windows is read twice
 
 
 @pytest.mark.parametrize("group", [5, 1000])
 def test_rows_can_be_read_in_any_order(tmp_path: Path, group: int) -> None:
     count = 3 * RECORDS + 10
     write_parquet(tmp_path / "test.parquet", [f"image {k}".encode() for k in range(count)], list(range(count)), group=group)
-    rows = ParquetRows([str(tmp_path / "test.parquet")] * 2, "image", "label")
+    rows = ParquetImages([str(tmp_path / "test.parquet")] * 2, "image", "label")
     assert len(rows) == 2 * count
     order = [0, 1, 2 * count - 1, 300, 299, 5, count, count - 1, 7, 2 * RECORDS, 2 * count - 2]
     assert [row.label for row in rows.at(order)] == [k % count for k in order]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_data import encoded, opened, picture, spec_of, tiny_imagenet, write_parquet
+from data_files import encoded, opened, picture, spec_of, tiny_imagenet, write_parquet
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
@@ -23,7 +23,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def measured(tiny: Path, split: str = "test", **settings: object) -> ImageData:
-    """Five classes of 200 have images: the others are no fault here."""
+    """Five of 200 classes have images; the empty ones are not an error here."""
     return opened("tiny-imagenet", split, tiny, on_bad_image="skip", **settings)
 
 
@@ -134,7 +134,7 @@ class TestAugmentation:
         torch.manual_seed(123)
         before = torch.get_rng_state()
         assert torch.equal(one.image, data.training_example(4, 0).image)
-        assert torch.equal(before, torch.get_rng_state())  # torch's own draws are left alone
+        assert torch.equal(before, torch.get_rng_state())  # torch's own draws do not change
         assert not torch.equal(one.image, data.training_example(4, 1).image)
         assert not torch.equal(one.image, measured(tiny, "train", seed=1).training_example(4, 0).image)
         assert one.image.shape == (3, 64, 64)
@@ -165,7 +165,7 @@ class TestAugmentation:
                 row = data.training_example(0, epoch).image[0, 0] * 255 / 4
                 widths.append(float((row.max() - row.min() + 1) / 64))
             assert min(widths) >= least**0.5 - 0.04
-            assert min(widths) < least**0.5 + 0.15  # it does vary down to there
+            assert min(widths) < least**0.5 + 0.15  # widths do vary down to there
             assert max(widths) > 0.93
 
     def test_random_interpolation_takes_several_kinds(self, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ class TestBadRows:
 
 
 class TestImageNet:
-    """The gated sets' rules, on a copy of a few rows."""
+    """The rules of the gated sets, on a copy with a few rows."""
 
     @pytest.fixture
     def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

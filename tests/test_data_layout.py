@@ -1,10 +1,10 @@
-"""How a folder is read: splits by any usual name, classes called like splits, what is left out, and what must be asked."""
+"""How a folder is read: splits with usual names, classes with the name of a split, ignored files, and ambiguous folders."""
 
 import os
 from pathlib import Path
 
 import pytest
-from made_data import dark_and_light, flat, opened, right, save
+from data_files import dark_and_light, flat, opened, right, save
 
 from glimpsezoo.data.opening import told
 from glimpsezoo.errors import GlimpseZooError
@@ -76,7 +76,7 @@ def test_a_class_may_be_called_like_a_split(tmp_path: Path, names: tuple[str, ..
         # a split without class folders beside one that has them
         (("train/a/", "train/b/", "val/a/", "val/b/", "test/"), "--set data.test=val", {"test": "val"}),
         (("train/a/", "train/b/", "test/"), "--set data.test=train", {"test": "train"}),
-        # splits by names that nobody knows
+        # splits with unknown names
         (("old/a/", "old/b/", "new/a/", "new/b/"), "data.train=new --set data.test=old", {"train": "new", "test": "old"}),
         (("old/a/", "old/b/", "new/a/", "new/b/"), "data.layout=classes", {"layout": "classes"}),
         (("photos/a/", "photos/b/"), "got the one folder 'photos' with folders in it", {"layout": "classes"}),
@@ -115,7 +115,7 @@ def test_too_few_images_for_a_test_split_are_said_before_anything_is_measured(tm
     dark_and_light(tmp_path / "train", count=4)
     with pytest.raises(GlimpseZooError, match=r"every 5th image of a class is one, and the largest of 2 classes \(dark, light\) has 4"):
         opened(f"folder:{tmp_path}", "test", on_bad_image=on_bad_image)
-    for k in range(5):  # the advice
+    for k in range(5):  # follow the advice
         save(flat(k), tmp_path / "train" / "dark" / f"more{k}.png")
         save(flat(k), tmp_path / "test" / "dark" / f"{k}.png")
         save(flat(k), tmp_path / "test" / "light" / f"{k}.png")

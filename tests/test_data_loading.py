@@ -1,8 +1,8 @@
-"""Batches: in order to measure, shuffled to train, the same whatever the workers, and resumable at any batch."""
+"""Batches: in order to measure, shuffled to train, independent of the workers, and resumable at any batch."""
 
 import pytest
 import torch
-from made_data import opened
+from data_files import opened
 
 from glimpsezoo.data import BadImageError, Batch, DataInfo, Example, ImageData, batches, batches_per_epoch, training_batches
 from glimpsezoo.data.limited import Held
@@ -10,7 +10,7 @@ from glimpsezoo.specs import Task
 
 
 class Numbers(ImageData):
-    """Example k is an image of k's; in training, of k + 1000 x (epoch + 1)."""
+    """Example k is an image with the value k; in training, k + 1000 x (epoch + 1)."""
 
     def __init__(self, count: int) -> None:
         self.count = count

@@ -1,4 +1,4 @@
-"""Depth, orientation and transparency: full scale stays full scale, images are upright, what is transparent lies over a stated colour."""
+"""Depth, orientation and transparency: full scale stays full scale, images are upright, transparent pixels show a stated colour."""
 
 import io
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_data import encoded, flat, opened, save
+from data_files import encoded, flat, opened, save
 from PIL import Image
 
 from glimpsezoo.data import BadImageError, batches
@@ -69,7 +69,7 @@ def test_what_has_no_known_full_scale_is_a_bad_image(tmp_path: Path, pixels: np.
 def test_images_are_turned_upright_unless_they_are_wanted_as_stored(orientation: int, kind: str) -> None:
     upright = Image.new("L", (32, 48), 0)
     upright.paste(255, (0, 0, 16, 16))  # white in the top left corner
-    ways = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # what a camera that says so has done: the reverse of turning it upright
+    ways = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the reverse of turning it upright
     turned = upright if orientation == 1 else upright.transpose(Image.Transpose(ways[orientation]))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -83,7 +83,7 @@ def test_images_are_turned_upright_unless_they_are_wanted_as_stored(orientation:
 
 
 def transparent(mode: str) -> bytes:
-    """Light where it is opaque, on the left; transparent on the right, where it is stored light as well."""
+    """Light and opaque on the left; transparent on the right, where the stored colour is light, too."""
     image = Image.new("RGBA", (8, 8), (200, 200, 200, 0))
     image.paste((200, 200, 200, 255), (0, 0, 4, 8))
     if mode != "P":

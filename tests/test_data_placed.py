@@ -1,11 +1,11 @@
-"""Placed digits: what is done to the canvas is what the papers say, and a function of (seed, split, digit, placement) alone."""
+"""Placed digits: the canvas is as in the papers, and a function of (seed, split, digit, placement) alone."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from made_data import encoded, glyph, mnist, opened, write_parquet
+from data_files import encoded, glyph, mnist, opened, write_parquet
 
 from glimpsezoo.data import BadImageError, ImageData, batches, training_batches
 from glimpsezoo.data import mnist as mnist_module
@@ -17,7 +17,7 @@ SETS = ["tmnist", "gtmnist", "jittered-mnist", "plain-mnist", "textured-mnist", 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small MNIST: of 40 train digits the first 10 calibrate; 12 test digits."""
+    """A small MNIST with 40 train digits, of which the first 10 calibrate, and 12 test digits."""
     monkeypatch.setattr(mnist_module, "VALIDATION", 10)
     return mnist(tmp_path)
 
@@ -99,7 +99,7 @@ def test_noise_may_grow_over_the_first_epochs_of_training_alone(folder: Path) ->
     deviations = []
     for epoch in (0, 1, 2, 3, 10_000):
         image, bare = (data.training_example(5, epoch).image for data in (growing, opened("tmnist", "train", folder)))
-        deviations.append((2 * image[bare == 0].square().mean()).sqrt().item())  # where the canvas is black, half of the noise is left
+        deviations.append((2 * image[bare == 0].square().mean()).sqrt().item())  # on black, clipping removes half of the noise
     assert torch.allclose(growing.training_example(5, 3).image, plain.training_example(5, 3).image, atol=1e-5)
     assert deviations == pytest.approx([0.075, 0.15, 0.225, 0.3, 0.3], rel=0.05)
     assert torch.equal(images(opened("gtmnist", "test", folder, noise_epochs=3)), images(opened("gtmnist", "test", folder)))
@@ -136,7 +136,7 @@ def test_an_image_is_a_function_of_seed_split_digit_and_placement(folder: Path, 
     together = images(data)
     for k in (0, 7, 35):
         assert torch.equal(together[k], opened(name, "test", folder, places=3)[k].image)
-    assert torch.equal(together[::3], images(opened(name, "test", folder, places=1)))  # more placements leave the first as it was
+    assert torch.equal(together[::3], images(opened(name, "test", folder, places=1)))  # more placements do not change the first
     assert not torch.equal(together[0], together[1])
     other = opened(name, "test", folder, places=3, seed=1)
     assert not torch.equal(images(other), together)
@@ -211,7 +211,7 @@ def test_the_field_is_a_function_of_its_seed_and_darker_than_a_digit() -> None:
     assert torch.equal(one, grass(0))
     assert not torch.equal(one, grass(1))
     assert 20 <= int(one.min()) < int(one.max()) <= 0.7 * 255
-    assert float(one.float().std()) > 20  # texture, no plain grey
+    assert float(one.float().std()) > 20  # texture, not plain grey
 
 
 @pytest.mark.parametrize("name", ["plain-mnist", "textured-mnist", "noisy-mnist"])

@@ -1,4 +1,4 @@
-"""The data sets that are at hand while developing: their published sizes, labels and pixels. Skipped where they are not."""
+"""Data sets that may be on the developer's machine: their published sizes, labels and pixels. Skipped if they are missing."""
 
 import os
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_data import opened, spec_of
+from data_files import opened, spec_of
 
 from glimpsezoo.data import batches, hub
-from glimpsezoo.data.mnist import REQUEST
+from glimpsezoo.data.mnist import SOURCE
 
 ROOT = Path(os.environ.get("GLIMPSEZOO_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
 needs_mnist = pytest.mark.skipif(not (ROOT / "mnist").is_dir(), reason="no copy of MNIST")
@@ -19,8 +19,8 @@ needs_tiny = pytest.mark.skipif(not (ROOT / "tiny-imagenet").is_dir(), reason="n
 @needs_mnist
 @pytest.mark.parametrize("folder", ["", "mnist", "mnist/mnist"])
 def test_mnist_is_found_below_at_and_above_its_folder_with_its_published_labels(folder: str) -> None:
-    found = hub.find(REQUEST, ROOT / folder)
-    labels = hub.open_rows(found, "test", ("image", "label"), streaming=False, shuffled=False).label_column().to_pylist()
+    found = hub.find(SOURCE, ROOT / folder)
+    labels = hub.open_images(found, "test", ("image", "label"), streaming=False, shuffled=False).label_column().to_pylist()
     assert labels[:10] == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     assert np.bincount(labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 

@@ -19,10 +19,11 @@ from rich.console import Console
 
 from glimpsezoo.commands import cli
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.records import Comparison, Result
-from glimpsezoo.sections import compare
-from glimpsezoo.store import read_rows
-from glimpsezoo.tables import print_comparison, print_results
+from glimpsezoo.evaluation.rows import read_rows
+from glimpsezoo.measures.pairs import Comparison, every_pair
+from glimpsezoo.reports.table import print_results
+from glimpsezoo.reports.text import print_comparison
+from glimpsezoo.zoo.results import read_result
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -243,11 +244,11 @@ def _quick(*names: str) -> str:
     """What `glimpsezoo run NAMES --measure quick` prints of the digits cards, from their evidence."""
     folders = [ROOT / "zoo_cards" / f"{name}.digits" for name in names]
     alone = {"anytime": None, "corruptions": None, "attacks": (), "masking": None}
-    results = [Result.model_validate_json((folder / "result.json").read_bytes()).model_copy(update=alone) for folder in folders]
+    results = [read_result((folder / "result.json").read_bytes()).model_copy(update=alone) for folder in folders]
     rows = {folder.name: unit.rows for folder in folders if (unit := read_rows(folder / "rows.parquet"))}
     console = Console(file=(file := io.StringIO()), width=100, highlight=False, color_system=None)
     print_results(results, console)
-    print_comparison(Comparison(run="docs", data="digits", pairs=compare(rows)), results, console)
+    print_comparison(Comparison(run="docs", data="digits", pairs=every_pair(rows)), results, console)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 

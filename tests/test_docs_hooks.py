@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from test_layers import exported, imports
 
-from glimpsezoo import hooks, specs
+from glimpsezoo import specs
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.rollout import rollout
 from glimpsezoo.data.loading import open_data
-from glimpsezoo.driver import rollout
-from glimpsezoo.noise import Noise
-from glimpsezoo.papers import PrintedTables
-from glimpsezoo.plugins import HOOKS, Registry, load_plugins
-from glimpsezoo.recipes import find_recipe
 from glimpsezoo.specs import (
     AttackSpec,
     CorruptionSpec,
@@ -31,7 +29,11 @@ from glimpsezoo.specs import (
     Task,
     load_string,
 )
-from glimpsezoo.training import TrainingPhase
+from glimpsezoo.training.job import TrainingPhase
+from glimpsezoo.zoo import hooks
+from glimpsezoo.zoo.papers import PrintedTables
+from glimpsezoo.zoo.plugins import HOOKS, Registry, load_plugins
+from glimpsezoo.zoo.recipes import find_recipe
 
 TINY_TASK = Task((16, 16), 1, ("a", "b", "c"))
 TEXT = (Path(__file__).parents[1] / "docs" / "hooks.md").read_text(encoding="utf-8")
@@ -95,20 +97,30 @@ def test_the_table_of_a_spec_stands_in_the_section_of_its_hook(hook: str, kind: 
     assert f"| `{kind.__name__}` | default |" in section(f"`{hook}`")
 
 
-@pytest.fixture
-def glance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """The page's plugin, installed from its own code blocks."""
+@pytest.mark.parametrize("path", [path for path in code_files() if path.endswith(".py")])
+def test_the_page_imports_from_glimpsezoo_alone(path: str) -> None:
+    assert [f"{name} in line {line}" for name, line in imports(code_files()[path]) if not exported(name)] == []
+
+
+def install_glance(folder: Path) -> None:
+    """Put the page's plugin, from its own code blocks, into a folder of sys.path."""
     files = code_files()
     project = tomllib.loads(files.pop("pyproject.toml"))["project"]
     for path, code in files.items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(code, encoding="utf-8")
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(code, encoding="utf-8")
     (point, module), *others = project["entry-points"]["glimpsezoo"].items()
     assert not others
-    info = tmp_path / f"glimpsezoo_glance-{project['version']}.dist-info"
+    info = folder / f"glimpsezoo_glance-{project['version']}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
     (info / "entry_points.txt").write_text(f"[glimpsezoo]\n{point} = {module}\n")
+
+
+@pytest.fixture
+def glance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The page's plugin, installed from its own code blocks."""
+    install_glance(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return load_plugins([found for distribution in distributions(path=[str(tmp_path)]) for found in distribution.entry_points])
 
@@ -158,8 +170,8 @@ def test_the_pages_settings_and_defaults_are_accepted(glance: Registry) -> None:
     assert {data: config.parse(values, owner="glance").side for data, values in spec.defaults.items()} == {"tmnist": 14}
 
 
-def test_the_pages_exit_rule_exits_when_two_looks_agree(glance: Registry) -> None:
-    rule = load_string(glance.find(ExitRuleSpec, "settled").rule)(looks=2)
+def test_the_pages_exit_rule_exits_when_two_steps_agree(glance: Registry) -> None:
+    rule = load_string(glance.find(ExitRuleSpec, "settled").rule)(steps=2)
     logits = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 2.0]], [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]])
     assert [rule.exits(logits[:, :steps]).tolist() for steps in (1, 2, 3)] == [[False, False], [False, True], [True, False]]
 
@@ -172,9 +184,10 @@ def test_the_pages_corruption_darkens_each_image_by_its_own_noise(glance: Regist
     torch.testing.assert_close(corrupt(images[1:], 3, "64", noise.select(torch.tensor([1]))), corrupt(images, 3, "64", noise)[1:])
 
 
-def test_the_pages_attack_stays_within_eps_and_finds_errors(glance: Registry) -> None:
-    spec = glance.find(AttackSpec, "grain")
-    attack = load_string(spec.attack)(load_string(spec.config).parse({"eps": "64/255", "steps": "20"}, owner="grain"))
+@pytest.mark.parametrize("name", ["grain", "ascent"])
+def test_the_pages_attacks_stay_within_eps_and_find_errors(glance: Registry, name: str) -> None:
+    spec = glance.find(AttackSpec, name)
+    attack = load_string(spec.attack)(load_string(spec.config).parse({"eps": "64/255", "steps": "20"}, owner=name))
     model = load_string(glance.find(ModelSpec, "glance").model)(load_string("glimpsezoo_glance.config:GlanceConfig")(side=8), TINY_TASK)
     images = torch.rand(16, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

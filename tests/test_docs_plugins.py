@@ -1,4 +1,4 @@
-"""docs/plugins.md against the template: its code is what `new-plugin` writes, its table is the suite's, its commands run."""
+"""docs/plugins.md against the template: the code is what `new-plugin` writes, the table lists the suite's rules, the commands run."""
 
 import re
 import shlex
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commanding import Answer, ask, lonely
-from plugging import installed
+from command_line import Answer, ask, lonely
+from installed_plugins import installed
 
 from glimpsezoo.testing.suite import RULES
 from glimpsezoo.workflows.new_plugin import PluginNames, plugin_files
@@ -20,7 +20,7 @@ COMMANDS = [line for block in re.findall(r"^```console\n(.*?)^```", TEXT, re.DOT
 
 
 def code_of(path: str) -> list[str]:
-    """The lines of the blocks that name a file, in the page's order, without the blank ones."""
+    """The lines of the blocks that name a file, in the page's order, without blank lines."""
     blocks = re.findall(rf"^```(?:python|toml)\n# {re.escape(path)}\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
@@ -47,7 +47,7 @@ def test_the_table_has_every_rule_with_its_sentence() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], Answer]:
-    """Runs a line of the page; training is cut short."""
+    """Runs a command of the page, with less training and fewer images."""
     lonely(monkeypatch, tmp_path)
     shorter = {"train": ["--set", "train.epochs=1"], "run": ["--limit", "50"]}
 

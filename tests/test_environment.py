@@ -1,4 +1,4 @@
-"""What a process may ask of the machine."""
+"""Settings of the process and the machine."""
 
 import platform
 import subprocess
@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from glimpsezoo.environment import channels_last
+from glimpsezoo.evaluation.environment import channels_last
 
 PAGES_FAULTED = """
 import resource, sys, torch
-from glimpsezoo.environment import keep_freed_memory
+from glimpsezoo.evaluation.environment import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Measuring: the rows are what a bare loop over the images gives, in units that are never done twice and never lost."""
+"""Evaluation: rows equal those of a plain loop over the images, in units that are never measured twice and never lost."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,31 +8,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_up import IMAGES, Darker, MadeUp, assert_same, job_of, model_of
 from torch import Tensor
 from torch.nn import functional as F
-from toys import TASK, Counted, Peek, Tree
+from toy_evaluation import IMAGES, Darker, MadeUp, assert_same, job_of, model_of
+from toy_models import TASK, Counted, Peek, Tree
 
-from glimpsezoo import evaluation
-from glimpsezoo.cost import count_macs
+from glimpsezoo.core.exits import Confidence, ExitRule, Fixed
+from glimpsezoo.core.macs import count_macs
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.rollout import rollout
 from glimpsezoo.data.base import Example, ImageData
-from glimpsezoo.driver import rollout
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation import EvaluationConfig, Job, auto_batch_size, evaluate
-from glimpsezoo.exits import Confidence, ExitRule, Fixed
-from glimpsezoo.noise import Noise
+from glimpsezoo.evaluation import jobs
+from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, auto_batch_size, run_job
 from glimpsezoo.specs import Task
 
 
 @pytest.fixture(autouse=True)
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """33 images are 4 units."""
-    monkeypatch.setattr(evaluation, "BLOCK", 10)
-    monkeypatch.setattr(evaluation, "_POLL", 0.01)
+    monkeypatch.setattr(jobs, "UNIT", 10)
+    monkeypatch.setattr(jobs, "_POLL", 0.01)
 
 
 def one_by_one(data: ImageData) -> Iterator[tuple[int, Example, dict[str, Any]]]:
-    """Every third image alone, with its own noise."""
+    """The rows of every third image, measured one at a time with its own noise."""
     for index in range(0, len(data), 3):
         example = data[index]
         yield index, example, {"images": example.image[None], "noise": Noise.of(0, torch.tensor([example.id]))}
@@ -41,7 +41,7 @@ def one_by_one(data: ImageData) -> Iterator[tuple[int, Example, dict[str, Any]]]
 @pytest.mark.parametrize("kind", [Peek, Tree])
 def test_rows_are_what_runs_of_each_image_stopped_at_each_step_give(kind: type[Counted]) -> None:
     job = job_of(kind)
-    rows = evaluate(job).rows
+    rows = run_job(job).rows
     assert len(rows) == IMAGES
     for index, example, alone in one_by_one(job.data):
         assert (rows.id[index], rows.group[index], rows.label[index]) == (example.id, example.group, example.label)
@@ -68,7 +68,7 @@ def test_rows_are_what_runs_of_each_image_stopped_at_each_step_give(kind: type[C
 def test_an_exit_rule_costs_what_ran(kind: type[Counted], threshold: float) -> None:
     rule = Confidence(threshold)
     job = job_of(kind, exit_rule=rule)
-    rows = evaluate(job).rows
+    rows = run_job(job).rows
     for index, _, alone in one_by_one(job.data):
         ran = count_macs(lambda alone=alone: rollout(job.model, exit_rule=rule, **alone))
         assert rows.macs[index] == ran.macs
@@ -95,24 +95,24 @@ def test_five_largest_logits_hit_top5() -> None:
     task = replace(TASK, classes=tuple("abcdefgh"))
     data, model = Eight(), model_of(Ramp)
     data.task = model.task = task
-    rows = evaluate(Job(model, "toy", data)).rows
+    rows = run_job(Job(model, "toy", data)).rows
     assert (rows.top5 == (rows.label < 5)[:, None]).all()
     assert (rows.prediction == 0).all()
 
 
 @pytest.mark.parametrize("kind", [Peek, Tree])
 def test_batch_size_and_workers_change_nothing(kind: type[Counted]) -> None:
-    first = evaluate(job_of(kind), EvaluationConfig(batch_size=7)).rows
-    assert_same(first, evaluate(job_of(kind), EvaluationConfig(batch_size=64)).rows, kind)
-    assert_same(first, evaluate(job_of(kind), EvaluationConfig(batch_size=4, workers=2)).rows, kind)
+    first = run_job(job_of(kind), EvaluationConfig(batch_size=7)).rows
+    assert_same(first, run_job(job_of(kind), EvaluationConfig(batch_size=64)).rows, kind)
+    assert_same(first, run_job(job_of(kind), EvaluationConfig(batch_size=4, workers=2)).rows, kind)
 
 
 def test_the_seed_reaches_models_that_draw() -> None:
-    assert (evaluate(job_of(Tree), EvaluationConfig(seed=1)).rows.regions != evaluate(job_of(Tree)).rows.regions).any()
+    assert (run_job(job_of(Tree), EvaluationConfig(seed=1)).rows.regions != run_job(job_of(Tree)).rows.regions).any()
 
 
 def test_a_budget_is_shorter_rows() -> None:
-    whole, short = evaluate(job_of(Tree)).rows, evaluate(job_of(Tree, steps=2)).rows
+    whole, short = run_job(job_of(Tree)).rows, run_job(job_of(Tree, steps=2)).rows
     assert short.steps == 2
     np.testing.assert_array_equal(short.prediction, whole.prediction[:, :2])
     np.testing.assert_array_equal(short.macs, whole.macs_by_step[:, 1])
@@ -129,20 +129,20 @@ def test_the_model_is_measured_in_eval_mode_and_left_as_it_was() -> None:
     model = model_of(Notes)
     model.train()
     model.see.eval()
-    evaluate(Job(model, "toy", MadeUp()))
+    run_job(Job(model, "toy", MadeUp()))
     assert modes == {(False, False)}
     assert (model.training, model.see.training, model.head.training) == (True, False, True)
 
 
 def test_a_condition_changes_what_the_model_sees() -> None:
     dark, none = Darker(5), Darker(0)
-    rows = evaluate(job_of(condition=dark), EvaluationConfig(batch_size=7)).rows
+    rows = run_job(job_of(condition=dark), EvaluationConfig(batch_size=7)).rows
     assert torch.cat([labels for labels, _, _ in dark.given]).tolist() == rows.label.tolist()
     assert torch.cat([ids for _, ids, _ in dark.given]).tolist() == rows.id.tolist()
-    assert all(free for _, _, free in dark.given)  # an attack needs gradients of a model in eval mode
-    assert_same(rows, evaluate(job_of(condition=Darker(5)), EvaluationConfig(batch_size=64)).rows)
-    assert_same(evaluate(job_of(condition=none)).rows, evaluate(job_of()).rows)
-    assert (rows.confidence != evaluate(job_of()).rows.confidence).all()
+    assert all(free for _, _, free in dark.given)  # attacks need gradients, and the model in eval mode
+    assert_same(rows, run_job(job_of(condition=Darker(5)), EvaluationConfig(batch_size=64)).rows)
+    assert_same(run_job(job_of(condition=none)).rows, run_job(job_of()).rows)
+    assert (rows.confidence != run_job(job_of()).rows.confidence).all()
 
 
 def test_wrong_input_is_one_clear_line() -> None:
@@ -155,11 +155,11 @@ def test_wrong_input_is_one_clear_line() -> None:
         (job_of(), EvaluationConfig(batch_size=0), "batch size"),
         (job_of(steps=9), EvaluationConfig(), "1 to 4 steps"),
         (job_of(steps=0), EvaluationConfig(), "1 to 4 steps"),
-        (Job(model_of(Peek), "toy", twins), EvaluationConfig(), "an id of its own"),
+        (Job(model_of(Peek), "toy", twins), EvaluationConfig(), "unique id"),
     ]
     for job, config, text in cases:
         with pytest.raises(GlimpseZooError, match=text) as error:
-            evaluate(job, config)
+            run_job(job, config)
         assert "\n" not in str(error.value)
 
 

@@ -11,39 +11,36 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toys import TASK, Peek, PeekState, Tree, toy
+from toy_models import TASK, Peek, PeekState, Tree, toy
 
-from glimpsezoo import environment
-from glimpsezoo.anytime import calibrate
-from glimpsezoo.cost import count_macs
+from glimpsezoo.core.exits import Confidence
+from glimpsezoo.core.macs import count_macs
+from glimpsezoo.core.protocol import PaperMacs
+from glimpsezoo.core.rollout import rollout
 from glimpsezoo.data.base import DataInfo
-from glimpsezoo.driver import rollout
-from glimpsezoo.environment import commit, environment_section
+from glimpsezoo.data.noise_images import NoiseImages
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation import Block, Job, evaluate
-from glimpsezoo.exits import Confidence
-from glimpsezoo.protocol import PaperMacs
-from glimpsezoo.records import Checkpoint
-from glimpsezoo.sections import (
-    NoiseImages,
-    accuracy_section,
-    compare,
-    data_section,
-    declared_data_section,
-    failures,
-    flops_of,
-    flops_section,
-    missing_operations,
-    model_section,
-)
+from glimpsezoo.evaluation import environment
+from glimpsezoo.evaluation.environment import commit, environment_section
+from glimpsezoo.evaluation.jobs import Job, Unit, run_job
+from glimpsezoo.evaluation.rows import Measured, PaperCosts, Rows
+from glimpsezoo.measures.accuracy import accuracy_section
+from glimpsezoo.measures.base import Bench
+from glimpsezoo.measures.calibration import calibrate
+from glimpsezoo.measures.costs import missing_operations
+from glimpsezoo.measures.flops import flops_of, flops_section
+from glimpsezoo.measures.pairs import every_pair
+from glimpsezoo.measures.result import Checkpoint
+from glimpsezoo.measures.sections import data_section, declared_data_section, failures, model_section
+from glimpsezoo.run.parse import parse_measures
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import Provenance, Task
-from glimpsezoo.store import Measured, PaperCosts, Rows
-from glimpsezoo.workflows.findings import Findings
+from glimpsezoo.zoo.names import Assignments
+from glimpsezoo.zoo.plugins import registry
 
 MEASURED = Measured(device="cpu", batch_size=8, workers=0, seconds=1.0, uncounted=("tanh",), paper_macs=None)
 
-# Four images of two source images over two steps, small enough to work out by hand.
+# Four images of two source images over two steps, small enough to compute by hand.
 ROWS = Rows(
     id=np.array([10, 11, 12, 13]),
     group=np.array([1, 1, 2, 2]),
@@ -113,14 +110,14 @@ def rows_right(right: list[bool], ids: list[int]) -> Rows:
 def test_models_are_paired_by_image_at_their_last_looks() -> None:
     a = rows_right([True, False, True, True, True], [1, 2, 3, 4, 5])
     b = rows_right([True, True, False, False, True], [9, 4, 3, 2, 1])  # in another order; image 5 is missing, 9 is new
-    pairs = {(pair.a, pair.b): pair for pair in compare({"a": a, "b": b, "c": a})}
+    pairs = {(pair.a, pair.b): pair for pair in every_pair({"a": a, "b": b, "c": a})}
     assert list(pairs) == [("a", "b"), ("a", "c"), ("b", "a"), ("b", "c"), ("c", "a"), ("c", "b")]
     pair = pairs["a", "b"]
-    assert (pair.n, pair.only_a, pair.only_b) == (4, 1, 0)  # right alike on 1 and 4, wrong alike on 2; a alone on 3
+    assert (pair.n, pair.only_a, pair.only_b) == (4, 1, 0)  # both right on 1 and 4, both wrong on 2; only a on 3
     assert pair.difference == 0.25
     assert pairs["b", "a"].difference == -0.25
     assert pairs["a", "c"].p == 1.0
-    assert compare({"a": a}) == ()
+    assert every_pair({"a": a}) == ()
 
 
 def test_models_measured_on_other_images_are_not_compared() -> None:
@@ -129,7 +126,7 @@ def test_models_measured_on_other_images_are_not_compared() -> None:
     regrouped = replace(a, group=np.array([7, 7]))
     for other in (rows_right([True], [3]), relabelled, regrouped):
         with pytest.raises(GlimpseZooError, match="same images"):
-            compare({"a": a, "b": other})
+            every_pair({"a": a, "b": other})
 
 
 class Config(Settings):
@@ -151,7 +148,7 @@ def test_flops_need_no_data() -> None:
     assert found.paper_macs is not None
     assert found.paper_macs.value == 40.0
     grown = flops_of(toy(Tree), images=20).macs
-    assert grown.max > grown.p50  # trees cost what they look at
+    assert grown.max > grown.p50  # the cost of a tree depends on what it looks at
 
 
 def test_flops_of_a_model_that_breaks_say_why() -> None:
@@ -206,7 +203,7 @@ def test_sections_of_model_and_data() -> None:
 
 
 def test_failed_units_are_named_on_one_line() -> None:
-    (found,) = failures("accuracy", [Block(0, 10, "x"), Block(10, 20, "y", error=ValueError("two\nlines"))])
+    (found,) = failures("accuracy", [Unit(0, 10, "x"), Unit(10, 20, "y", error=ValueError("two\nlines"))])
     assert found.model_dump() == {"measure": "accuracy", "unit": "y", "images": (10, 20), "error": "two lines"}
 
 
@@ -233,7 +230,7 @@ def test_the_commit_is_that_of_a_checkout_which_knows_the_package(tmp_path: Path
     package = tmp_path / "package"
     package.mkdir()
     (package / "__init__.py").write_text("x = 1")
-    assert fresh_commit(package) is None  # no checkout
+    assert fresh_commit(package) is None  # not a checkout
     git("init", "--quiet")
     git("commit", "--allow-empty", "--quiet", "-m", "somebody else's")
     assert fresh_commit(package) is None  # a checkout that does not know the file: an environment inside a project
@@ -256,7 +253,7 @@ def test_a_machine_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest
 
 
 class Fourier(Peek):
-    """Classifies with an operation that has no formula."""
+    """Classifies with an operation without a formula."""
 
     def classify(self, state: PeekState) -> Tensor:
         return super().classify(replace(state, memory=torch.fft.rfft(state.memory, n=46).real))
@@ -264,26 +261,26 @@ class Fourier(Peek):
 
 def test_an_operation_without_a_formula_is_told_wherever_costs_are() -> None:
     model = toy(Fourier)
-    found = evaluate(Job(model, "fourier", NoiseImages(model.task, 8)))
+    found = run_job(Job(model, "fourier", NoiseImages(model.task, 8)))
     assert flops_section(found.rows, found.measured).missing == missing_operations(found.measured) == ("_fft_r2c",)
     assert flops_of(model).missing == ("_fft_r2c",)
     assert calibrate(model, NoiseImages(model.task, 8), Confidence).missing == ("_fft_r2c",)
     assert flops_of(toy(Peek)).missing == ()
 
 
-def test_no_ratio_of_costs_is_made_of_a_lower_bound() -> None:
-    def measured(kind: type[Peek]) -> Findings:
-        model = toy(kind)
-        return Findings(kind.__name__, model, (), evaluations={"clean": evaluate(Job(model, "m", NoiseImages(model.task, 8)))})
+def test_no_ratio_of_costs_is_made_of_a_lower_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    def anytime(*kinds: type[Peek]) -> Any:
+        """The anytime section of the first model in a run whose second model is the feed-forward baseline."""
+        models = [toy(kind) for kind in kinds]
+        data = NoiseImages(models[0].task, 8)
+        bench = Bench(["model", "baseline"], models, data, data, 0, torch.device("cpu"), "fail", registry())
+        bench.clean = {k: run_job(Job(model, "m", data)) for k, model in enumerate(models)}
+        monkeypatch.setattr(bench, "feed_forward", lambda index: index == 1)
+        (measure,) = parse_measures(["anytime"], Assignments())
+        return measure.section(bench, 0, {}).equal_accuracy, bench.clean[0].rows
 
-    peek, fourier = measured(Peek), measured(Fourier)
-    for one, other in ((peek, fourier), (fourier, peek)):
-        anytime = one.anytime(other)
-        assert anytime is not None
-        assert anytime.equal_accuracy is not None
-        assert (anytime.equal_accuracy.macs_ratio, anytime.equal_accuracy.missing) == (None, ("_fft_r2c",))
-    both = peek.anytime(peek)
-    assert both is not None
-    assert both.equal_accuracy is not None
-    first, whole = both.curve[0], both.curve[-1]  # the first look is as good as all of them
-    assert both.equal_accuracy.macs_ratio == pytest.approx(first.macs_mean / whole.macs_mean)
+    for kinds in ((Peek, Fourier), (Fourier, Peek)):
+        equal, _ = anytime(*kinds)
+        assert (equal.macs_ratio, equal.missing) == (None, ("_fft_r2c",))
+    equal, rows = anytime(Peek, Peek)  # the first step is as good as all of them
+    assert equal.macs_ratio == pytest.approx(rows.macs_by_step[:, 0].mean() / rows.macs.mean())

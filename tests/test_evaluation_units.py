@@ -1,4 +1,4 @@
-"""Units of work: never done twice, never lost, shared by processes, and named by all that decides their outcome."""
+"""Units of work: never measured twice, never lost, shared by processes, and named by everything that determines their outcome."""
 
 import dataclasses
 import threading
@@ -9,34 +9,34 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_up import IMAGES, INFO, Config, Darker, MadeUp, assert_same, job_of, model_of
 from torch import Tensor
-from toys import TASK, Peek, Tree
+from toy_evaluation import IMAGES, INFO, Config, Darker, MadeUp, assert_same, job_of, model_of
+from toy_models import TASK, Peek, Tree
 
-from glimpsezoo import evaluation
-from glimpsezoo.conditions import Clean
+from glimpsezoo.conditions.base import Clean
+from glimpsezoo.core.exits import Confidence
+from glimpsezoo.core.protocol import PaperMacs
 from glimpsezoo.data.base import BadImageError
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation import Evaluation, EvaluationConfig, Job, evaluate, measure, unit_ids
-from glimpsezoo.exits import Confidence
-from glimpsezoo.protocol import PaperMacs
-from glimpsezoo.store import UnitStore
+from glimpsezoo.evaluation import jobs
+from glimpsezoo.evaluation.jobs import Evaluation, EvaluationConfig, Job, run_job, run_units, unit_ids
+from glimpsezoo.evaluation.store import UnitStore
 
 
 @pytest.fixture(autouse=True)
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """33 images are 4 units."""
-    monkeypatch.setattr(evaluation, "BLOCK", 10)
-    monkeypatch.setattr(evaluation, "_POLL", 0.01)
+    monkeypatch.setattr(jobs, "UNIT", 10)
+    monkeypatch.setattr(jobs, "_POLL", 0.01)
 
 
 def test_units_are_yielded_one_by_one_and_progress_never_falls() -> None:
     seen: list[int] = []
-    blocks = list(measure(job_of(), EvaluationConfig(batch_size=4), on_images=seen.append))
-    assert [(block.start, block.stop) for block in blocks] == [(0, 10), (10, 20), (20, 30), (30, 33)]
-    for block in blocks:
-        assert block.unit is not None
-        assert block.unit.rows.id.tolist() == [1000 + 7 * index for index in range(block.start, block.stop)]
+    units = list(run_units(job_of(), EvaluationConfig(batch_size=4), on_images=seen.append))
+    assert [(unit.start, unit.stop) for unit in units] == [(0, 10), (10, 20), (20, 30), (30, 33)]
+    for unit in units:
+        assert unit.content is not None
+        assert unit.content.rows.id.tolist() == [1000 + 7 * index for index in range(unit.start, unit.stop)]
     assert seen == sorted(seen)
     assert {4, 8, 10, 14, 33} <= set(seen)
     assert seen[-1] == IMAGES
@@ -45,7 +45,7 @@ def test_units_are_yielded_one_by_one_and_progress_never_falls() -> None:
 def test_stopping_loses_the_unit_in_hand_and_going_on_gives_the_same_rows(tmp_path: Path) -> None:
     @dataclass
     class Stop(Clean):
-        """The user's Ctrl-C while images of the third unit are in hand."""
+        """Simulates Ctrl-C while images of the third unit are being processed."""
 
         pressed: bool = False
 
@@ -56,39 +56,39 @@ def test_stopping_loses_the_unit_in_hand_and_going_on_gives_the_same_rows(tmp_pa
 
     folder = UnitStore(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(job_of(condition=Stop(pressed=True)), EvaluationConfig(batch_size=5), folder)
+        run_job(job_of(condition=Stop(pressed=True)), EvaluationConfig(batch_size=5), folder)
     job = job_of(condition=Stop())
-    found = evaluate(job, EvaluationConfig(batch_size=5), folder)
+    found = run_job(job, EvaluationConfig(batch_size=5), folder)
     assert (found.reused, found.done) == (2, 2)
     assert job.model.asked["start"] - 1 == IMAGES - 20  # and one image that the meter counted
-    assert_same(found.rows, evaluate(job_of()).rows)
-    again = evaluate(job_of(condition=Stop()), EvaluationConfig(batch_size=64), folder)
+    assert_same(found.rows, run_job(job_of()).rows)
+    again = run_job(job_of(condition=Stop()), EvaluationConfig(batch_size=64), folder)
     assert (again.reused, again.done) == (4, 0)
     assert_same(again.rows, found.rows)
-    assert [unit.batch_size for unit in again.measured] == [5] * 4  # who measured it
+    assert [unit.batch_size for unit in again.measured] == [5] * 4  # of the process that measured it
 
 
 def test_fresh_measures_again(tmp_path: Path) -> None:
     folder = UnitStore(tmp_path)
-    evaluate(job_of(), None, folder)
-    found = evaluate(job_of(), EvaluationConfig(fresh=True, batch_size=3), folder)
+    run_job(job_of(), None, folder)
+    found = run_job(job_of(), EvaluationConfig(fresh=True, batch_size=3), folder)
     assert (found.reused, found.done) == (0, 4)
-    assert evaluate(job_of(), None, folder).measured[0].batch_size == 3
+    assert run_job(job_of(), None, folder).measured[0].batch_size == 3
 
 
 def test_a_damaged_unit_is_measured_again(tmp_path: Path) -> None:
     folder, job = UnitStore(tmp_path), job_of()
-    whole = evaluate(job, None, folder).rows
+    whole = run_job(job, None, folder).rows
     path = folder.path(unit_ids(job)[1])
     path.write_bytes(path.read_bytes()[:-40])
-    found = evaluate(job_of(), None, folder)
+    found = run_job(job_of(), None, folder)
     assert (found.reused, found.done) == (3, 1)
     assert_same(found.rows, whole)
 
 
 def test_what_another_process_measures_is_left_for_last_and_taken_from_it(tmp_path: Path) -> None:
     folder, job = UnitStore(tmp_path), job_of()
-    theirs = next(iter(measure(job)))
+    theirs = next(iter(run_units(job)))
     first = unit_ids(job)[0]
     holds, seen = threading.Event(), threading.Event()
 
@@ -97,26 +97,26 @@ def test_what_another_process_measures_is_left_for_last_and_taken_from_it(tmp_pa
             assert mine
             holds.set()
             seen.wait(20)
-            assert theirs.unit is not None
-            folder.write(first, theirs.unit)
+            assert theirs.content is not None
+            folder.write(first, theirs.content)
 
     thread = threading.Thread(target=other)
     thread.start()
     holds.wait(20)
-    blocks = []
-    for block in measure(job, None, folder):
-        blocks.append(block)
-        if len(blocks) == 3:
+    units = []
+    for unit in run_units(job, None, folder):
+        units.append(unit)
+        if len(units) == 3:
             seen.set()
     thread.join()
-    assert [block.start for block in blocks] == [10, 20, 30, 0]
-    assert [block.reused for block in blocks] == [False, False, False, True]
+    assert [unit.start for unit in units] == [10, 20, 30, 0]
+    assert [unit.reused for unit in units] == [False, False, False, True]
 
 
 def test_two_at_once_share_the_work(tmp_path: Path) -> None:
     found: list[Evaluation] = []
     jobs = job_of(), job_of()  # made before the threads start: making a model seeds torch, whose generator they would share
-    threads = [threading.Thread(target=lambda job=job: found.append(evaluate(job, None, UnitStore(tmp_path)))) for job in jobs]
+    threads = [threading.Thread(target=lambda job=job: found.append(run_job(job, None, UnitStore(tmp_path)))) for job in jobs]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -140,13 +140,13 @@ class Breaks(Clean):
 
 
 def test_an_error_fails_its_unit_and_the_others_go_on(tmp_path: Path) -> None:
-    found = evaluate(job_of(condition=Breaks(ValueError("broke"))), EvaluationConfig(batch_size=3), UnitStore(tmp_path))
-    assert [(block.start, block.stop, str(block.error)) for block in found.failed] == [(10, 20, "broke")]
+    found = run_job(job_of(condition=Breaks(ValueError("broke"))), EvaluationConfig(batch_size=3), UnitStore(tmp_path))
+    assert [(unit.start, unit.stop, str(unit.error)) for unit in found.failed] == [(10, 20, "broke")]
     assert found.failed[0].id
     assert (found.done, found.reused, len(found.rows)) == (3, 0, IMAGES - 10)
-    whole = evaluate(job_of()).rows
+    whole = run_job(job_of()).rows
     np.testing.assert_array_equal(found.rows.prediction, np.delete(whole.prediction, range(10, 20), axis=0))
-    mended = evaluate(job_of(condition=Breaks(ValueError("broke"), at=-1)), None, UnitStore(tmp_path))
+    mended = run_job(job_of(condition=Breaks(ValueError("broke"), at=-1)), None, UnitStore(tmp_path))
     assert (mended.done, mended.reused) == (1, 3)
 
 
@@ -155,7 +155,7 @@ def test_logits_that_are_not_finite_fail_their_unit() -> None:
         def classify(self, state: Any) -> Tensor:
             return super().classify(state) / 0.0
 
-    found = evaluate(Job(model_of(Overflows), "toy", MadeUp()))
+    found = run_job(Job(model_of(Overflows), "toy", MadeUp()))
     assert len(found.failed) == 4
     assert "finite" in str(found.failed[0].error)
     assert found.rows.prediction.shape == (0, 4)
@@ -163,12 +163,12 @@ def test_logits_that_are_not_finite_fail_their_unit() -> None:
 
 def test_what_the_user_can_mend_ends_it(tmp_path: Path) -> None:
     with pytest.raises(GlimpseZooError, match="mend me"):
-        evaluate(job_of(condition=Breaks(GlimpseZooError("mend me"))), None, UnitStore(tmp_path))
+        run_job(job_of(condition=Breaks(GlimpseZooError("mend me"))), None, UnitStore(tmp_path))
 
 
 @dataclass
 class LittleMemory(Clean):
-    """Holds no more than `most` images."""
+    """Runs out of memory with more than `most` images."""
 
     most: int = 4
     sizes: list[int] = field(default_factory=list)
@@ -182,30 +182,30 @@ class LittleMemory(Clean):
 
 def test_a_batch_too_large_for_the_device_is_halved() -> None:
     little = LittleMemory()
-    found = evaluate(job_of(condition=little))
+    found = run_job(job_of(condition=little))
     assert not found.failed
     assert max(little.sizes) == 4
     assert {unit.batch_size for unit in found.measured} == {4}
-    assert_same(found.rows, evaluate(job_of()).rows)
+    assert_same(found.rows, run_job(job_of()).rows)
 
 
 def test_a_batch_size_that_was_asked_for_is_not_changed() -> None:
-    found = evaluate(job_of(condition=LittleMemory()), EvaluationConfig(batch_size=8))
-    assert [block.start for block in found.failed] == [0, 10, 20]
-    assert len(evaluate(job_of(condition=LittleMemory(most=0))).failed) == 4  # not even one image fits
+    found = run_job(job_of(condition=LittleMemory()), EvaluationConfig(batch_size=8))
+    assert [unit.start for unit in found.failed] == [0, 10, 20]
+    assert len(run_job(job_of(condition=LittleMemory(most=0))).failed) == 4  # not even one image fits
 
 
 def test_bad_images_are_skipped_by_name_or_end_it(tmp_path: Path) -> None:
     data = MadeUp(bad=(3, 4, *range(30, 33)))
     job, folder = Job(model_of(Peek), "toy", data), UnitStore(tmp_path)
-    found = evaluate(job, EvaluationConfig(on_bad_image="skip", batch_size=2), folder)
+    found = run_job(job, EvaluationConfig(on_bad_image="skip", batch_size=2), folder)
     assert [line for unit in found.measured for line in unit.skipped] == [f"row {i} is no image" for i in data.bad]
-    whole = evaluate(job_of()).rows
+    whole = run_job(job_of()).rows
     np.testing.assert_array_equal(found.rows.prediction, np.delete(whole.prediction, data.bad, axis=0))
     assert not found.failed
     with pytest.raises(BadImageError, match="row 3"):
-        evaluate(job, None, folder)  # though a unit without it is stored
-    assert evaluate(job, EvaluationConfig(on_bad_image="skip"), folder).reused == 4
+        run_job(job, None, folder)  # although the store has a unit without the image
+    assert run_job(job, EvaluationConfig(on_bad_image="skip"), folder).reused == 4
 
 
 def test_a_units_id_follows_from_all_that_decides_its_outcome_and_nothing_else() -> None:
@@ -240,10 +240,10 @@ def test_a_unit_remembers_what_the_meter_and_the_paper_say(tmp_path: Path) -> No
         def paper_macs(self, step: int) -> PaperMacs:
             return PaperMacs("ours", 10.0 * step)
 
-    found = evaluate(Job(model_of(Printed), "toy", MadeUp()), None, UnitStore(tmp_path))
+    found = run_job(Job(model_of(Printed), "toy", MadeUp()), None, UnitStore(tmp_path))
     unit = found.measured[-1]
     assert unit.paper_macs is not None
     assert (unit.paper_macs.convention, unit.paper_macs.by_step) == ("ours", (10.0, 20.0, 30.0, 40.0))
     assert "grid_sampler_2d" in unit.uncounted
     assert (unit.device, unit.workers) == ("cpu", 0)
-    assert evaluate(job_of()).measured[0].paper_macs is None
+    assert run_job(job_of()).measured[0].paper_macs is None

@@ -3,15 +3,15 @@
 import pytest
 import torch
 from torch import Tensor
-from toys import Peek, batch_of_images, toy
+from toy_models import Peek, batch_of_images, toy
 
-from glimpsezoo.driver import rollout
+from glimpsezoo.core.exits import Confidence, ExitRule, Fixed
+from glimpsezoo.core.rollout import rollout
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.exits import Confidence, ExitRule, Fixed
 
 
 def logits_of(*probabilities: float) -> Tensor:
-    """Logits [B, 1, 2] of two classes, the first of these probabilities."""
+    """Logits [B, 1, 2] of two classes; the first class has these probabilities."""
     p = torch.tensor(probabilities)
     return torch.stack([p.log(), (1 - p).log()], 1)[:, None]
 
@@ -19,7 +19,7 @@ def logits_of(*probabilities: float) -> Tensor:
 def test_an_image_exits_once_its_largest_probability_reaches_the_threshold() -> None:
     assert Confidence(0.9).exits(logits_of(0.95, 0.85, 0.05, 0.5)).tolist() == [True, False, True, False]
     assert Confidence(0.75).exits(torch.tensor([[[0.0, 0.0, 0.0, 0.0]]])).tolist() == [False]
-    assert Confidence(0.25).exits(torch.tensor([[[0.0, 0.0, 0.0, 0.0]]])).tolist() == [True]  # reaching is enough
+    assert Confidence(0.25).exits(torch.tensor([[[0.0, 0.0, 0.0, 0.0]]])).tolist() == [True]  # the threshold itself counts
 
 
 def test_confidence_reads_the_last_step() -> None:

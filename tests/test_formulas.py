@@ -1,4 +1,4 @@
-"""Every formula against a count by hand, and what has none makes a total 'at least'."""
+"""Every formula against a count by hand; an operation without a formula makes a total 'at least'."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from torchvision.ops import DeformConv2d
 
 import glimpsezoo as gz
-from glimpsezoo.cost import count_macs
-from glimpsezoo.formulas import FORMULAS, MOVES, UNCOUNTED
+from glimpsezoo.core.formulas import FORMULAS, MOVES, UNCOUNTED
+from glimpsezoo.core.macs import count_macs
 
 X = torch.rand(2, 10, 8)  # two sequences of ten tokens
 TOKENS = 20
@@ -39,7 +39,7 @@ def test_a_cell_costs_what_its_layer_costs_a_token(cell: nn.Module, gates: int) 
 
 
 def test_the_layer_of_cudnn_costs_the_same() -> None:
-    """Which only a GPU runs; its shapes can be had without one."""
+    """Runs only on a GPU; its shapes are known without one."""
     model = nn.LSTM(8, 6, num_layers=2, bidirectional=True, device="meta")
     x, state = torch.empty(10, 2, 8, device="meta"), torch.empty(4, 2, 6, device="meta")
 
@@ -74,7 +74,7 @@ A, B, V, W = torch.rand(3, 4, 5), torch.rand(3, 5, 6), torch.rand(5), torch.rand
         (lambda: nn.Conv3d(2, 6, 3)(torch.rand(1, 2, 5, 5, 5)), 6 * 27 * 2 * 27),
         (lambda: nn.ConvTranspose2d(4, 6, 3)(torch.rand(1, 4, 5, 5)), 25 * 4 * 6 * 9),
         (lambda: DeformConv2d(4, 6, 3, groups=2)(torch.rand(1, 4, 8, 8), torch.rand(1, 18, 6, 6)), 6 * 36 * 2 * 9),
-        (lambda: nn.EmbeddingBag(10, 4)(torch.tensor([[1, 2, 3]])), 0),  # sums count as nothing
+        (lambda: nn.EmbeddingBag(10, 4)(torch.tensor([[1, 2, 3]])), 0),  # sums cost nothing
         (lambda: nn.EmbeddingBag(10, 4, mode="sum")(torch.tensor([[1, 2, 3]]), per_sample_weights=torch.rand(1, 3)), 3 * 4),
         (lambda: F.scaled_dot_product_attention(torch.rand(1, 4, 7, 8), *torch.rand(2, 1, 4, 9, 8)), 2 * 4 * 7 * 9 * 8),
         (lambda: F.scaled_dot_product_attention(torch.rand(1, 4, 7, 8), *torch.rand(2, 1, 2, 9, 8), enable_gqa=True), 2 * 4 * 7 * 9 * 8),
@@ -93,7 +93,7 @@ def product(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("glimpsezoo_tests::nearest", mutates_args=())
 def nearest(x: Tensor) -> Tensor:
-    """Gives indices alone, but there are products behind them."""
+    """Returns only indices, but computes products."""
     return (x @ x.mT).argmax(-1)
 
 
@@ -170,7 +170,7 @@ def test_the_zoos_own_models_lack_no_formula(name: str, policy: str) -> None:
 
 
 def test_losses_and_choices_leave_a_total_whole() -> None:
-    """A model may ask for the log-probability of what it drew while it runs."""
+    """A model may compute the log-probability of its draws."""
 
     def run() -> None:
         logits, target, labels = torch.rand(4, 5), torch.rand(4, 5).round(), torch.arange(4)

@@ -1,12 +1,12 @@
-"""Data sets of the Hub, by the real clients against a server on the loopback address: downloaded, streamed by ranges, gated, offline."""
+"""Data sets on the Hub, with the real clients and a server on the loopback address: downloaded, streamed by ranges, gated, offline."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from data_files import encoded, mnist, opened, picture, write_parquet
 from hub_server import TOKEN, Client, HubServer
-from made_data import encoded, mnist, opened, picture, write_parquet
 
 from glimpsezoo.data import batches
 from glimpsezoo.data.images import NaturalImages
@@ -19,7 +19,7 @@ def all_facts(*names: str) -> list[dict[str, Any] | str]:
 
 
 def facts(name: str, split: str, settings: dict[str, Any], data_dir: str | None = None) -> dict[str, Any] | str:
-    """In a client or here: what a split holds, or the error's one line."""
+    """In a client or here: the facts about a split, or the one-line error."""
     try:
         data = opened(name, split, Path(data_dir) if data_dir else None, **settings)
         read = list(batches(data, 0, len(data), 16))
@@ -46,7 +46,7 @@ def sizes(name: str, start: int, stop: int) -> list[int]:
     """In a client: the bytes of some images of a streamed test split."""
     data = opened(name, "test", streaming=True)
     assert isinstance(data, NaturalImages)
-    return [len(row.image) for row in data.source.rows.at(range(start, stop))]
+    return [len(row.image) for row in data.source.images.at(range(start, stop))]
 
 
 def test_a_stream_asks_for_ranges_and_not_for_files(hub: HubServer, client: Client, tmp_path: Path) -> None:

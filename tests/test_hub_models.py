@@ -1,4 +1,4 @@
-"""Models on the Hub, by the real client against a server on the loopback address: named, pulled, pinned, cut, gated and offline."""
+"""Models on the Hub, with the real client and a server on the loopback address: named, pulled, pinned, interrupted, gated and offline."""
 
 import json
 import socket
@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from commanding import RECIPE, make_card, put_weights, rewrite
+from command_line import RECIPE, make_card, put_weights, rewrite
+from data_files import mnist
 from hub_server import TOKEN, Client, Fault, HubServer
-from made_data import mnist
 from safetensors.torch import save
 
-from glimpsezoo.cards import Card
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.hub import BLOCK
-from glimpsezoo.reports import card_text, evidence
-from glimpsezoo.resolve import Assignments, build_model, choose_model
+from glimpsezoo.reports.readme import card_text
+from glimpsezoo.zoo.cards import Card
+from glimpsezoo.zoo.hub import BLOCK
+from glimpsezoo.zoo.names import Assignments, build_model, choose_model
+from glimpsezoo.zoo.results import evidence
 
 NAME = "hf-hub:me/net"
 SHIPPED = Path(__file__).parents[1] / "zoo_cards" / "cnn4.digits"
@@ -24,7 +25,7 @@ SHIPPED = Path(__file__).parents[1] / "zoo_cards" / "cnn4.digits"
 
 @pytest.fixture
 def card(tmp_path: Path) -> Card:
-    """One that nobody trained, of a name that no other card has."""
+    """An untrained card with a unique name."""
     return make_card(tmp_path / "made" / "cnn4.digits.mine")
 
 
@@ -40,7 +41,7 @@ def checkpoint(client: Client, run: str = "out") -> Any:
 
 
 def loaded(*names: str) -> list[Any]:
-    """In a client: of each model the place, commit and hash of its weights, which are loaded; or the error's one line."""
+    """In a client: load each model; returns the place, commit and hash of its weights, or the one-line error."""
     found = []
     for name in names:
         try:
@@ -55,7 +56,7 @@ def loaded(*names: str) -> list[Any]:
 
 
 def only_line(answer: Any) -> str:
-    """The one line of a command that was refused."""
+    """The one-line error of a command."""
     assert (answer.status, answer.out, answer.err.count("\n")) == (2, "", 1), answer
     return answer.err
 
@@ -126,7 +127,8 @@ def test_a_card_without_weights_takes_them_from_the_repository_that_it_names(hub
         rewrite(Card.read(client.folder / name), hub="me/net", **changes)
     none, own, other, misfit = client.call(loaded, "none", "its own", "other", "misfit")
     assert none == own == {"uri": NAME, "revision": commit, "sha256": digest}
-    assert "are not those that card 'cnn4.digits.mine' names (another sha256)" in other
+    assert "card 'cnn4.digits.mine' expects other weights" in other
+    assert "(another sha256)" in other
     assert "has another model or task" in misfit
     assert [path.name for path in (client.folder / "none").iterdir()] == ["config.json"]
 
@@ -147,7 +149,7 @@ def test_a_model_s_name_alone_fetches_its_data_and_the_weights_of_its_card(hub: 
 
 
 def test_a_training_starts_from_a_card_of_the_hub(hub: HubServer, client: Client) -> None:
-    card = make_card(client.folder / "made" / "cnn4.digits.mine", seed=5)  # not what the recipe's seed makes
+    card = make_card(client.folder / "made" / "cnn4.digits.mine", seed=5)  # other weights than from the recipe's seed
     hub.repository("me/net", card.folder)
     recipe = f'start = "{NAME}"\n' + RECIPE.replace("epochs = 2", "steps = 1").replace("lr = 0.01", "lr = 1e-9")
     (client.folder / "recipe.toml").write_text(recipe)
@@ -161,7 +163,7 @@ WORDS = {
     "hf-hub:me/other": "got 'me/other', which does not exist or is private: check its name, or log in",
     "hf-hub:me/private": "got 'me/private', which does not exist or is private",
     "hf-hub:me/gated": "me/gated is gated, and this account has no access: accept its terms at http",
-    "hf-hub:me/net@v9": "expected a branch, tag or commit of me/net, got 'v9', which is none",
+    "hf-hub:me/net@v9": "expected a branch, tag or commit of me/net, got 'v9'",
     "hf-hub:net": "expected a repository of the Hub as hf-hub:OWNER/NAME[@REVISION], got 'hf-hub:net'",
     "hf-hub:me/../..": "expected a repository of the Hub as",
 }
@@ -175,13 +177,13 @@ def test_what_cannot_be_had_is_one_line(hub: HubServer, client: Client, card: Ca
         assert "\n" not in line
     words = "me/gated is gated, and this account has no access: accept its terms at"
     assert words in only_line(client.command("run", "hf-hub:me/gated", HF_TOKEN=TOKEN))
-    words = "me/net was not downloaded before, and HF_HUB_OFFLINE forbids to do it now"
+    words = "me/net was not downloaded before, and HF_HUB_OFFLINE forbids"
     assert words in only_line(client.command("show", NAME, HF_HUB_OFFLINE="1"))
 
 
 def test_without_a_network_it_is_one_line_too(hub: HubServer, client: Client) -> None:
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # and nobody listens
+        closed.bind(("127.0.0.1", 0))  # without a listener
         nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
         line = only_line(client.command("pull", NAME, HF_ENDPOINT=nowhere, HTTP_PROXY="", http_proxy=""))
     assert "cannot get me/net from the Hub (" in line
@@ -224,7 +226,7 @@ def test_weights_of_another_hash_are_refused_and_fetched_anew(hub: HubServer, cl
     good = (card.folder / "model.safetensors").read_bytes()
     repository = hub.repository("me/net", card.folder)
     repository.commit({"model.safetensors": good[:-1] + b"?"})
-    assert "me/net holds another 'model.safetensors' than its card names (another sha256)" in only_line(client.command("run", NAME))
+    assert "me/net has another 'model.safetensors' than its card names (another sha256)" in only_line(client.command("run", NAME))
     repository.commit({"model.safetensors": good})
     assert client.command("pull", NAME, "-o", "pulled").status == 0
     kept = next((client.folder / "home").glob("assets/**/content"))
@@ -236,7 +238,7 @@ def test_weights_of_another_hash_are_refused_and_fetched_anew(hub: HubServer, cl
 def test_weights_that_are_no_safetensors_are_refused(hub: HubServer, client: Client, card: Card) -> None:
     put_weights(card, b"\x80\x04 a pickle")
     hub.repository("me/net", card.folder)
-    assert "are no whole safetensors file" in only_line(client.command("pull", NAME, "-o", "pulled"))
+    assert "as safetensors, got a damaged file (" in only_line(client.command("pull", NAME, "-o", "pulled"))
     assert not (client.folder / "pulled").exists()
 
 
@@ -251,13 +253,13 @@ def test_a_full_disk_is_one_line(hub: HubServer, client: Client, card: Card) -> 
     rewrite(card, weights={**config["weights"], "sha256": "1" * 64, "bytes": 10**18})
     hub.repository("me/net", card.folder)
     assert "which takes 1000000000000 MB" in only_line(client.command("run", NAME))
-    assert hub.gets("model.safetensors")[1:] == []  # the second was not begun
+    assert hub.gets("model.safetensors")[1:] == []  # the second download did not begin
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_file": "pickle.bin"}, "of a card in 'me/net', got a file that is none (model_file: Extra inputs are not permitted)"),
+        ({"model_file": "pickle.bin"}, "in the card 'me/net', got an invalid one (model_file: Extra inputs are not permitted)"),
         ({"weights": {"file": "../../x.safetensors", "sha256": "0" * 64, "bytes": 1}}, "(weights.file: String should match pattern"),
         ({"weights": {"file": "model.bin", "sha256": "0" * 64, "bytes": 1}}, "(weights.file: String should match pattern"),
         ({"weights": {"file": "model.safetensors", "sha256": "../..", "bytes": 1}}, "(weights.sha256: String should match pattern"),
@@ -275,7 +277,7 @@ def test_a_config_from_anybody_is_checked_before_it_is_used(card: Card, changes:
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "got one without its files"), (b"<html>", "got a file that is none (Invalid JSON")])
+@pytest.mark.parametrize(("content", "words"), [(None, "got one without its files"), (b"<html>", "got an invalid one (Invalid JSON")])
 def test_a_repository_that_is_no_card_is_said_to_be_none(hub: HubServer, client: Client, content: bytes | None, words: str) -> None:
     hub.repository("me/net", {"README.md": b"", **({"config.json": content} if content else {})})
     line = only_line(client.command("show", NAME))

@@ -1,20 +1,22 @@
-"""Cards to the Hub, by the real client against a server on the loopback address: `push`, and what models have in Python."""
+"""Cards published to the Hub, with the real client and a server on the loopback address: `push`, and the methods of models."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from commanding import make_card, put_weights
+from command_line import make_card, put_weights
 from hub_server import TOKEN, Client, Fault, HubServer
 from safetensors.torch import save
 from torch import Tensor
 
 import glimpsezoo as gz
-from glimpsezoo.cards import Card
-from glimpsezoo.records import Result
-from glimpsezoo.reports import card_text, evidence
+from glimpsezoo.reports.readme import card_text
+from glimpsezoo.zoo.cards import Card
+from glimpsezoo.zoo.results import evidence, read_result
 
 SHIPPED = Path(__file__).parents[1] / "zoo_cards" / "mgnet.digits"
 
@@ -90,19 +92,19 @@ class TestPush:
         hub.faults.append(Fault("POST */commit/*", status=500))
         answer = client.command("push", "card", "me/net", HF_TOKEN=TOKEN)
         assert answer.status == 2
-        line = answer.err.splitlines()[-1]  # behind the client's bars
+        line = answer.err.splitlines()[-1]  # after the client's progress bars
         assert line == "glimpsezoo: cannot publish me/net (HTTP status 500): check the network (and HF_ENDPOINT), then run again"
         hub.faults.clear()
         hub.asked.clear()
         assert client.command("push", "card", "me/net", HF_TOKEN=TOKEN).status == 0
-        assert not [asked for asked in hub.asked if asked.method == "PUT"]  # what had arrived
+        assert not [asked for asked in hub.asked if asked.method == "PUT"]  # because the first part had arrived
 
     @pytest.mark.parametrize(
         ("name", "environment", "words"),
         [
             ("me/net", {}, "the Hub does not let this account write 'me/net' ("),
             ("you/net", {"HF_TOKEN": TOKEN}, "the Hub does not let this account write 'you/net' ("),
-            ("me/net", {"HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "1"}, "cannot publish me/net, for HF_HUB_OFFLINE forbids it: unset it"),
+            ("me/net", {"HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "1"}, "cannot publish me/net, because HF_HUB_OFFLINE forbids it: unset it"),
             ("net", {"HF_TOKEN": TOKEN}, "expected a repository of the Hub as hf-hub:OWNER/NAME[@REVISION], got 'net'"),
             ("me/net@v1", {"HF_TOKEN": TOKEN}, "expected OWNER/NAME to publish to, got 'me/net@v1': leave the revision out"),
         ],
@@ -136,6 +138,12 @@ def pushed(folder: str, name: str) -> str:
 
 
 class TestPython:
+    @pytest.mark.parametrize("name", ["GlimpseModel", "FeedForward"])
+    def test_the_class_alone_has_the_methods_of_cards(self, name: str) -> None:
+        code = f"from glimpsezoo import {name} as kind; kind.from_pretrained, kind.save_pretrained, kind.push_to_hub"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
     def test_a_model_is_pushed_and_comes_back_the_same(self, hub: HubServer, client: Client) -> None:
         address = client.call(pushed, str(SHIPPED), "me/net", HF_TOKEN=TOKEN)
         repository = hub.repositories["models", "me/net"]
@@ -154,14 +162,14 @@ class TestPython:
         assert (type(model).__name__, model.policy, model.training) == ("MGNet", "centre", False)
         assert torch.equal(logits(type(model).from_pretrained(str(SHIPPED))), logits(gz.load("mgnet.digits")))
         other = type(gz.create_model("cnn4", data="digits"))
-        with pytest.raises(gz.GlimpseZooError, match=r"CNN4.from_pretrained expects a card of its own model, .* is one of MGNet"):
+        with pytest.raises(gz.GlimpseZooError, match=r"CNN4.from_pretrained expects .* a card of MGNet"):
             other.from_pretrained(SHIPPED)
 
     def test_a_name_that_is_neither_folder_nor_repository_is_refused(self, tmp_path: Path) -> None:
         for name, revision, words in (
             ("mgnet", None, r"expected a repository of the Hub as hf-hub:OWNER/NAME\[@REVISION\], got 'mgnet'"),
             (tmp_path, None, "a folder with config.json"),
-            (SHIPPED, "v1", "expected a revision of the Hub, got revision='v1' of the folder"),
+            (SHIPPED, "v1", "mgnet.digits', got revision='v1'"),
             ("me/net@v1", "v2", "expected one revision"),
         ):
             with pytest.raises(gz.GlimpseZooError, match=words):
@@ -193,7 +201,7 @@ class TestPython:
         own, same, other = (Card.read(folder).config for folder in (SHIPPED, tmp_path / "same", tmp_path / "other"))
         assert same == own
         assert (other.trained, other.name, other.data) == ({}, own.name, own.data)
-        assert "Nobody wrote down how." in (tmp_path / "other" / "README.md").read_text()
+        assert "Unknown: the card does not say." in (tmp_path / "other" / "README.md").read_text()
 
     def test_a_model_of_no_plugin_cannot_be_saved(self, tmp_path: Path) -> None:
         mine = type("Mine", (type(gz.create_model("cnn4", data="digits")),), {})
@@ -209,7 +217,7 @@ def test_the_metadata_of_a_readme_are_the_hub_s_and_its_numbers_the_result_s(nam
     from huggingface_hub import ModelCard
 
     folder = SHIPPED.parent / name
-    result = Result.model_validate_json((folder / "result.json").read_bytes())
+    result = read_result((folder / "result.json").read_bytes())
     assert result.accuracy is not None
     data = ModelCard(card_text(Card.read(folder), result)).data
     assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "glimpsezoo", "image-classification")  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The masking verdict: planted models that hide their gradient are called unreliable, honest trained ones are ok."""
+"""The gradient-masking verdict: models made to hide their gradient are unreliable, ordinary trained ones are ok."""
 
 import copy
 from collections.abc import Callable
@@ -7,18 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from attacked import Net, digits, trained_net
+from models_to_attack import Net, digits, trained_net
 from torch import Tensor
 
 import glimpsezoo as gz
-from glimpsezoo.attacks import masking as module
-from glimpsezoo.attacks.derivatives import compare, inner_points
-from glimpsezoo.attacks.gradient import PGD
-from glimpsezoo.attacks.masking import masking
-from glimpsezoo.attacks.settings import MaskingSettings, PGDSettings
-from glimpsezoo.noise import Noise
-from glimpsezoo.records import Masking
-from glimpsezoo.regions import Decision
+from glimpsezoo.conditions.attacks.gradient import PGD
+from glimpsezoo.conditions.attacks.settings import PGDSettings
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.regions import Decision
+from glimpsezoo.measures import gradient_masking as module
+from glimpsezoo.measures.derivatives import compare, inner_points
+from glimpsezoo.measures.gradient_masking import Masking, MaskingSettings, masking
 
 QUICK = MaskingSettings.parse({"steps": 15, "queries": 200}, owner="masking")
 
@@ -31,14 +30,14 @@ class Saturated(Net):
 
 
 class Quantised(Net):
-    """Pixels brought to 13 levels first: a function of steps."""
+    """Rounds pixels to 13 levels first: a step function."""
 
     def sense(self, images: Tensor, state: Any, regions: Any) -> Tensor:
         return (super().sense(images, state, regions) * 12).round() / 12
 
 
 class Scaled(Net):
-    """A backward pass that is not the function's own: a twentieth of the gradient."""
+    """The backward pass returns a twentieth of the true gradient."""
 
     def sense(self, images: Tensor, state: Any, regions: Any) -> Tensor:
         pixels = super().sense(images, state, regions)
@@ -46,7 +45,7 @@ class Scaled(Net):
 
 
 def planted(kind: type[Net]) -> Net:
-    """The trained net, as another class."""
+    """The trained net with another class."""
     model = copy.deepcopy(trained_net()[0])
     model.__class__ = kind
     return model
@@ -67,7 +66,7 @@ def test_an_honest_net_is_ok() -> None:
     assert found.checks["huge_eps"]["accuracy"] == 0
     assert found.checks["loss_in_eps"]["loss"] == sorted(found.checks["loss_in_eps"]["loss"])
     assert found.checks["margin"]["factor"] == pytest.approx(1, abs=1e-6)
-    assert "locator" not in found.checks  # it looks once
+    assert "locator" not in found.checks  # it has one step
 
 
 @pytest.mark.parametrize(
@@ -121,14 +120,14 @@ def test_a_reported_attack_is_held_against_a_longer_one() -> None:
     [(8, 0, 50, "ok"), (80, 0, 500, "suspect"), (14, 0, 50, "suspect"), (20, 0, 50, "unreliable"), (2, 0, 5, "ok"), (20, 18, 50, "ok")],
 )
 def test_what_a_longer_attack_gains_has_to_be_more_than_chance(only_stronger: int, only_reported: int, n: int, verdict: str) -> None:
-    """Eight of 50 are 16 points, six above the bound; the interval has the bound in it."""
+    """Eight of 50 are 16 points, six above the bound, but the interval contains the bound."""
     found = module._gain(only_stronger, only_reported, n)
     assert found["verdict"] == verdict, found
     assert found["low"] <= found["gain"] == (only_stronger - only_reported) / n <= found["high"]
 
 
 def test_derivatives_of_a_known_function() -> None:
-    """sum of sin(3 x): both sides have its derivative, at points none of whose pixels are equal."""
+    """For the sum of sin(3 x), autograd and differences agree, at points whose pixels all differ."""
     images = torch.zeros(3, 1, 4, 4, dtype=torch.float64)
     noise = Noise.of(0, torch.arange(3))
     points = inner_points(images, noise)
@@ -144,7 +143,7 @@ def test_derivatives_of_a_known_function() -> None:
 
 
 def moved(decision: Decision | None, change: Callable[[Tensor], Tensor]) -> Decision:
-    """The same decision, with the regions' numbers passed through `change`, which changes their gradient alone."""
+    """The same decision with its regions passed through `change`, which affects only their gradient."""
     assert decision is not None
     regions = decision.regions
     return replace(decision, regions=replace(regions, centre=change(regions.centre), scale=change(regions.scale)))
@@ -152,7 +151,7 @@ def moved(decision: Decision | None, change: Callable[[Tensor], Tensor]) -> Deci
 
 @pytest.fixture
 def only_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the attacks out, which are the same for every model and take their time."""
+    """Skips the attacks, which work alike for every model and are slow."""
     monkeypatch.setattr(module, "_by_attacks", lambda victim, noise, settings: {})
 
 
@@ -162,7 +161,7 @@ def test_the_locators_of_the_digits_cards_are_reached(name: str) -> None:
     images, labels, ids = digits(8)
     model = gz.load(name)
     found = masking(model, images, labels, ids, QUICK)
-    if name == "pyramid-m3.digits":  # its looks are drawn, for some images with near certainty: their gate lets no gradient through
+    if name == "pyramid-m3.digits":  # its regions are sampled, for some images with near certainty, so that the gate passes no gradient
         assert found.checks["locator"] == {"reached": 0.5, "surrogate": model.surrogate, "verdict": "suspect"}
         assert {name for name, check in found.checks.items() if check["verdict"] != "ok"} == {"locator"}
         return

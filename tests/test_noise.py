@@ -1,11 +1,11 @@
-"""Noise belongs to the image: the same bits whatever the batch, uniform, and independent in everything that tells draws apart."""
+"""Noise per image: the same bits in any batch, uniform, and independent across seeds, images, steps and lanes."""
 
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor
 
-from glimpsezoo.noise import Noise
+from glimpsezoo.core.noise import Noise
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -13,7 +13,7 @@ FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 IDS = torch.arange(20_000)
 
 
-# The same generator in Python's integers, and backwards
+# The same generator with Python's integers, and its inverse
 
 
 def mix(x: int) -> int:
@@ -27,7 +27,7 @@ def combine(key: int, value: int) -> int:
 
 
 def unshift(x: int, bits: int) -> int:
-    """The y of which x = y ^ (y >> bits)."""
+    """The y with x = y ^ (y >> bits)."""
     y = x
     for _ in range(64 // bits):
         y = x ^ y >> bits
@@ -53,12 +53,12 @@ def test_draws_are_those_of_the_generator_in_plain_integers() -> None:
         got = Noise.of(seed, torch.tensor([image])).fork(9).uniform(step, 3, lane=lane)[0]
         key = combine(combine(combine(mix(combine(seed & MASK, image)), 9), step), lane)
         expected = [((combine(key, i) >> 41) + 0.5) / 2**23 for i in range(3)]
-        assert got.tolist() == expected  # no rounding: a float32 holds them exactly
+        assert got.tolist() == expected  # float32 holds them exactly
 
 
 @pytest.mark.parametrize("bits", [0, MASK])
 def test_no_draw_is_0_or_1(bits: int) -> None:
-    """A key is sought backwards that gives the smallest and the largest draw there are."""
+    """The inverse finds keys that give the smallest and the largest possible draw."""
     key = uncombine(uncombine(uncombine(bits, 0), 5), 3)
     draw = Noise(torch.tensor([signed(key)])).uniform(3, 1, lane=5)
     assert draw.dtype == torch.float32
@@ -66,7 +66,7 @@ def test_no_draw_is_0_or_1(bits: int) -> None:
     assert 0 < draw.item() < 1
 
 
-# Whatever the batch
+# In any batch
 
 
 def test_an_image_has_the_same_noise_in_any_batch_in_any_order() -> None:
@@ -102,7 +102,7 @@ def test_rows_of_an_image_are_told_apart_by_lane_and_by_nothing_else() -> None:
     assert torch.equal(noise.uniform(3, 4, image=torch.tensor([4]), lane=0)[0], noise.uniform(3, 4)[4])
 
 
-# Uniform and independent: every way of telling draws apart gives a column of streams [samples, streams]
+# Uniform and independent: seeds, images, steps and lanes each give a table of streams [samples, streams]
 
 STREAMS = {
     "ids": lambda: torch.stack([Noise.of(0, IDS + 20_000 * k).uniform(1, 1)[:, 0] for k in range(8)], 1),
@@ -139,7 +139,7 @@ def test_streams_are_uncorrelated(streams: Tensor) -> None:
 
 
 def test_pairs_of_streams_fill_the_square(streams: Tensor) -> None:
-    """Correlation sees straight lines only: 16 x 16 boxes see any dependence of two streams."""
+    """Correlation only detects linear dependence; 16 x 16 bins detect any dependence of two streams."""
     for other in range(1, streams.shape[1]):
         box = (streams[:, 0] * 16).long() * 16 + (streams[:, other] * 16).long()
         assert stats.chisquare(box.bincount(minlength=256).numpy()).pvalue > 1e-4

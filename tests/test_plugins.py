@@ -9,12 +9,12 @@ from textwrap import dedent
 
 import pytest
 
-from glimpsezoo import builtin, hooks
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.plugins import HOOKS, LoadedPlugin, Registry, load_plugins, registry, version_of
 from glimpsezoo.specs import DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, Spec, Task, load_string
+from glimpsezoo.zoo import builtin, hooks
+from glimpsezoo.zoo.plugins import HOOKS, LoadedPlugin, Registry, load_plugins, registry, version_of
 
-HEAD = "from glimpsezoo.hooks import hookimpl\nfrom glimpsezoo.specs import DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec\n"
+HEAD = "from glimpsezoo.zoo.hooks import hookimpl\nfrom glimpsezoo.specs import DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec\n"
 
 
 def model(name: str, **more: object) -> str:
@@ -165,11 +165,11 @@ BROKEN = {
     "arguments": ("@hookimpl\ndef register_models(config):\n    return []\n", "cannot be registered: ", []),
     "misspelt": (
         GOOD + "@hookimpl\ndef register_dataset():\n    return []\n",
-        "implements 'register_dataset', which is no hook: did you mean 'register_datasets'",
+        "implements 'register_dataset', which is not a hook: did you mean 'register_datasets'",
         ["good"],
     ),
-    "prefix": (f"@hookimpl\ndef register_models():\n    return [{model('timm', prefix=True)}]\n", "a prefix spec's name ends in ':'", []),
-    "colon": (f"@hookimpl\ndef register_models():\n    return [{model('timm:')}]\n", "a prefix spec's name ends in ':'", []),
+    "prefix": (f"@hookimpl\ndef register_models():\n    return [{model('timm', prefix=True)}]\n", "got 'timm' with prefix=True", []),
+    "colon": (f"@hookimpl\ndef register_models():\n    return [{model('timm:')}]\n", "got 'timm:' with prefix=False", []),
 }
 
 

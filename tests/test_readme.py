@@ -10,10 +10,12 @@ import torch
 from rich.console import Console
 
 from glimpsezoo.commands import cli
-from glimpsezoo.records import Comparison, Result
-from glimpsezoo.sections import compare
-from glimpsezoo.store import read_rows
-from glimpsezoo.tables import print_comparison, print_results
+from glimpsezoo.evaluation.rows import read_rows
+from glimpsezoo.measures.pairs import Comparison, every_pair
+from glimpsezoo.measures.result import Result
+from glimpsezoo.reports.table import print_results
+from glimpsezoo.reports.text import print_comparison
+from glimpsezoo.zoo.results import read_result
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,13 +24,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def printed(*names: str) -> str:
     """What `glimpsezoo run` prints of these cards, from their evidence."""
     folders = [ROOT / "zoo_cards" / f"{name}.digits" for name in names]
-    results = [_of_these(names, Result.model_validate_json((folder / "result.json").read_bytes())) for folder in folders]
+    results = [_of_these(names, read_result((folder / "result.json").read_bytes())) for folder in folders]
     console = Console(file=io.StringIO(), width=100, highlight=False, color_system=None)
     print_results(results, console)
     if len(names) > 1:
         units = {result.model.name: read_rows(folder / "rows.parquet") for result, folder in zip(results, folders, strict=True)}
         rows = {name: unit.rows for name, unit in units.items() if unit is not None}
-        print_comparison(Comparison(run="readme", data="digits", pairs=compare(rows)), results, console)
+        print_comparison(Comparison(run="readme", data="digits", pairs=every_pair(rows)), results, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

@@ -3,9 +3,9 @@
 import pytest
 
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.plugins import registry
-from glimpsezoo.recipes import Recipe, find_recipe, recipe_names
 from glimpsezoo.specs import ModelSpec, load_string
+from glimpsezoo.zoo.plugins import registry
+from glimpsezoo.zoo.recipes import Recipe, find_recipe, recipe_names
 
 TEXT = """
 batch_size = 8
@@ -27,7 +27,7 @@ def test_a_recipe_has_the_defaults_of_its_phases():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("epochs = 3", "needs either epochs or steps"),
+        ("epochs = 3", "epochs or steps in phase 'joint', got neither"),
         ('optimiser = "sgd"', "optimiser"),
         ("batch_size = 8", "batch_size"),
     ],
@@ -38,7 +38,7 @@ def test_a_missing_key_is_named(change: str, message: str):
 
 
 def test_what_is_no_toml_is_said_so_in_one_line():
-    with pytest.raises(GlimpseZooError, match="is no TOML") as caught:
+    with pytest.raises(GlimpseZooError, match=r"TOML, got x \(") as caught:
         Recipe.from_toml("batch_size =", name="x")
     assert "\n" not in str(caught.value)
 
@@ -62,7 +62,7 @@ def test_override_takes_tuples_and_none_as_settings_do():
         ({"lr": "fast"}, "^--set lr=fast for train: "),
         ({"clip": "-1"}, "^--set clip=-1 for train: "),
         ({"batch_size": "1"}, "^--set batch_size=1 for train: "),
-        ({"settings": "x"}, "^expected a key of a training or of its phases, got 'train.settings': "),
+        ({"settings": "x"}, "^expected a key .*, got 'train.settings': "),
     ],
 )
 def test_what_override_refuses_is_named_as_it_was_typed(values: dict[str, str], message: str):
@@ -72,7 +72,7 @@ def test_what_override_refuses_is_named_as_it_was_typed(values: dict[str, str], 
 
 def test_one_cycle_moves_the_momentum_and_takes_none():
     cycle = TEXT + 'schedule = "one-cycle"\n'
-    refused = "expected no momentum beside schedule 'one-cycle', which moves it itself, got 0.8 in phase 'joint': leave it out"
+    refused = "no momentum .*'one-cycle'.* got 0.8 in phase 'joint'"
     with pytest.raises(GlimpseZooError, match=refused):
         Recipe.from_toml(cycle + "momentum = 0.8", name="x")
     recipe = Recipe.from_toml(cycle, name="x")
@@ -88,7 +88,7 @@ def test_an_unknown_key_names_the_nearest():
 
 
 def test_a_model_without_that_recipe_names_those_it_has():
-    with pytest.raises(GlimpseZooError, match=r"no recipe trains 'mgnet.digit': did you mean 'mgnet.digits'"):
+    with pytest.raises(GlimpseZooError, match=r"got 'mgnet.digit': did you mean 'mgnet.digits'.*--recipe"):
         find_recipe(registry().find(ModelSpec, "mgnet"), "mgnet.digit")
 
 

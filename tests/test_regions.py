@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from glimpsezoo.batched import Batched, gather, select_rows
-from glimpsezoo.noise import Noise
-from glimpsezoo.policies import trivial_centres
-from glimpsezoo.regions import Decision, Regions
+from glimpsezoo.core.batched import Batched, gather, select_rows
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.policies import trivial_centres
+from glimpsezoo.core.regions import Decision, Regions
 
 COUNTS = [2, 0, 3, 1, 0]
 INDEX = torch.tensor([2, 4, 0, 2, 1, 3])
 
 
 def regions() -> Regions:
-    """Six regions over five images; every field tells its region apart."""
+    """Six regions of five images; every field has different values per region."""
     image = torch.arange(5).repeat_interleave(torch.tensor(COUNTS))
     number = torch.arange(len(image))
     return Regions(
@@ -87,7 +87,7 @@ def test_one_region_for_every_image() -> None:
     ids=lambda wrong: next(iter(wrong)),
 )
 def test_regions_whose_fields_disagree_are_refused(wrong: dict[str, Tensor]) -> None:
-    with pytest.raises((ValueError, TypeError)):  # tensor signatures are checked while testing; the class checks itself besides
+    with pytest.raises((ValueError, TypeError)):  # tensor signatures are checked in tests; the class has its own check as well
         replace(regions(), **wrong)
 
 
@@ -103,7 +103,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Carried(Decision):
-    """Everything that a field of a `Batched` may be."""
+    """A `Batched` with every kind of field."""
 
     odds: Tensor
     pair: Pair

@@ -1,4 +1,4 @@
-"""The report: a page of its own, with the results' numbers, in which nothing of what it is told becomes markup."""
+"""The report: one page with the results' numbers, in which no text becomes markup."""
 
 import base64
 import hashlib
@@ -10,16 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commanding import ask
-from measured import put, result, rows
+from command_line import ask
+from result_files import put, result, rows
 
-from glimpsezoo.pages.board import Entry
-from glimpsezoo.pages.figures import accuracy_against_macs, attack_curves, robustness_against_budget, training_curves, training_picture
-from glimpsezoo.pages.plots import HEIGHT, LEFT, WIDTH, Axis, Line, Point, plot, with_legend
-from glimpsezoo.pages.report import LARGEST, Reported, report_page
-from glimpsezoo.pictures.scene import Dot, Words
-from glimpsezoo.pictures.scene import Path as Polyline
-from glimpsezoo.pictures.traced import Glimpse, Traced, TracedLook
+from glimpsezoo.measures.shown import Axis, Entry, Line, Point
+from glimpsezoo.measures.threats import curves
+from glimpsezoo.reports.figures import figures, training_curves, training_picture
+from glimpsezoo.reports.page import LARGEST, Reported, report_page
+from glimpsezoo.reports.pictures.scene import Dot, Words
+from glimpsezoo.reports.pictures.scene import Path as Polyline
+from glimpsezoo.reports.pictures.traced import Glimpse, Traced, TracedLook
+from glimpsezoo.reports.plots import HEIGHT, LEFT, WIDTH, plot, with_legend
 
 ZOO = Path(__file__).parent.parent / "zoo_cards"
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
@@ -27,7 +28,7 @@ EMPTY = {"meta", "input", "br"}
 
 
 class Reader(HTMLParser):
-    """Elements in order with their attributes, and whether each is closed where it should be."""
+    """Collects elements in order with their attributes, and checks that each is closed in the right place."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -99,7 +100,7 @@ def test_nothing_that_the_page_is_told_becomes_markup():
 
 
 def _reported(name: str) -> Reported:
-    """Everything that can be a text is this one."""
+    """A report in which every text is `name`."""
     found = result(name, eps=0.1)
     attack = found.attacks[0].model_copy(update={"name": name, "norm": name, "space": name})
     data = found.data.model_copy(update={"name": name, "split": name, "source": name, "fingerprint": name})
@@ -130,7 +131,8 @@ def test_the_leaderboard_has_the_numbers_and_every_verdict():
     assert [line["masking of pgd Linf 4/255, 10 steps"] for line in cells] == ["ok", "", ""]
     assert [line["masking of pgd Linf 8/255, 10 steps"] for line in cells] == ["", "suspect", "not checked"]
     assert [line["pgd Linf 4/255, 10 steps %"] for line in cells] == ["31.0 (29.0-33.0)", "", ""]
-    assert "Masking doubts the attacked accuracy, or was not looked for: mgnet, run def, cnn4." in page
+    assert "masking doubts the attacked accuracy of mgnet, run def (suspect)" in page
+    assert "masking: not checked for cnn4." in page
 
 
 def test_plots_are_pictures_with_words():
@@ -151,7 +153,7 @@ def test_the_heat_map_has_every_corruption_and_says_what_is_missing():
 
 
 def test_attack_curves_join_what_differs_in_eps_alone():
-    (figure,) = attack_curves(entries())
+    (figure,) = curves(entries())
     (line,) = figure.lines
     assert [point.x for point in line.points] == [0, 4 / 255, 8 / 255]
     assert [point.y for point in line.points] == pytest.approx([50.0, 31.0, 31.0])
@@ -162,7 +164,7 @@ def test_attack_curves_join_what_differs_in_steps_alone():
     (attack,) = result("mgnet", eps=4 / 255).attacks
     several = tuple(attack.model_copy(update={"steps": steps}) for steps in (100, 1, 10))
     found = result("mgnet", eps=4 / 255).model_copy(update={"attacks": several})
-    (figure,) = attack_curves([Entry("mgnet", found)])
+    (figure,) = curves([Entry("mgnet", found)])
     assert figure.title == "Accuracy under pgd by steps, eps 4/255 in pixels"
     assert [point.x for point in figure.lines[0].points] == [0, 1, 10, 100]
 
@@ -171,18 +173,18 @@ def test_attack_curves_do_not_join_other_attacks_or_other_models():
     one, other = (result("mgnet", eps=eps) for eps in (4 / 255, 8 / 255))
     longer = other.model_copy(update={"attacks": tuple(each.model_copy(update={"steps": 99}) for each in other.attacks)})  # and eps
     random = other.model_copy(update={"model": other.model.model_copy(update={"config": {"policy": "random"}})})
-    assert not list(attack_curves([Entry("a", one), Entry("b", longer), Entry("c", random)]))
-    assert list(attack_curves([Entry("a", one), Entry("b", other)]))
+    assert not list(curves([Entry("a", one), Entry("b", longer), Entry("c", random)]))
+    assert list(curves([Entry("a", one), Entry("b", other)]))
 
 
 def test_the_curves_are_those_of_the_results():
-    (figure,) = accuracy_against_macs(entries())
+    (figure,) = (each for each in figures(entries()) if each.section == "Accuracy against cost")
     steps, exits = figure.lines[:2]
     assert [(point.x, point.y, point.low) for point in steps.points] == [pytest.approx((5e6, 80, 78)), pytest.approx((1e7, 90, 88))]
     assert [(point.x, point.y) for point in exits.points] == [pytest.approx((7e6, 85)), pytest.approx((1e7, 90))]
     assert exits.dashed
-    assert steps.colour == exits.colour != figure.lines[2].colour
-    corrupted, weak, strong = robustness_against_budget(entries())
+    assert steps.series == exits.series != figure.lines[2].series
+    corrupted, weak, strong = (each for each in figures(entries()) if each.section == "Robustness against budget")
     assert [len(each.lines) for each in (corrupted, weak, strong)] == [3, 1, 2]
     assert [(point.x, point.y) for point in corrupted.lines[0].points] == [pytest.approx((5e6, 60)), pytest.approx((1e7, 65))]
     assert [line.name for line in strong.lines] == ["mgnet, run def (masking: suspect)", "cnn4 (masking: not checked)"]
@@ -197,7 +199,7 @@ def test_training_curves_are_thinned_and_keep_their_end():
     assert all(point.y == pytest.approx(2.0 / point.x) for point in points)
     assert (accuracy.lines[0].points[-1].x, accuracy.lines[0].points[-1].y) == (500, pytest.approx(50))
     (single,) = training_curves("x", [{"losses": {"loss": 1.0}}])
-    assert single.lines[0].dots  # a line of one point would not be seen
+    assert single.lines[0].dots  # a line with one point would be invisible
     assert not losses.lines[0].dots
     assert training_picture("x", []) is None
     strange = [{"losses": {"loss": float("nan")}}, {"losses": {"loss": "high"}}, {"losses": {"loss": 1.0}}]
@@ -214,7 +216,7 @@ def test_training_curves_are_thinned_and_keep_their_end():
     ids=["even", "logarithmic"],
 )
 def test_a_point_stands_at_its_share_of_the_axis(x: Axis, values: tuple[float, ...], places: tuple[float, ...]):
-    line = Line("a", "s0", tuple(Point(value, value, value - 1, value + 1) for value in values))
+    line = Line("a", 0, tuple(Point(value, value, value - 1, value + 1) for value in values))
     scene = plot("t", [line], x, Axis("y", low=-5, high=105))
     dots = [shape for shape in scene.shapes if isinstance(shape, Dot)]
     assert [(dot.x - LEFT) / (WIDTH - LEFT - 14) for dot in dots] == pytest.approx(places)
@@ -228,14 +230,14 @@ def test_a_point_stands_at_its_share_of_the_axis(x: Axis, values: tuple[float, .
 @pytest.mark.parametrize("values", [(), ((0.0, 0.0),), ((5.0, 1.0), (5.0, 1.0)), ((0.0, 1.0), (1e9, 1.0))])
 @pytest.mark.parametrize("logarithmic", [False, True])
 def test_any_points_can_be_plotted(values: tuple[tuple[float, float], ...], logarithmic: bool):
-    line = Line("a", "s0", tuple(Point(*value) for value in values))
+    line = Line("a", 0, tuple(Point(*value) for value in values))
     scene = plot("t", [line], Axis("x", logarithmic=logarithmic), Axis("y"))
     assert all(0 <= shape.x <= WIDTH and 0 <= shape.y <= HEIGHT for shape in scene.shapes)
 
 
 @pytest.mark.parametrize("name", ["M3", "T-MNIST, FF-Net, the paper's PGD, printed"])
 def test_names_in_a_legend_do_not_touch(name: str):
-    lines = [Line(f"{name} {k}", "series-1", (Point(1, 2), Point(2, 3))) for k in range(3)]
+    lines = [Line(f"{name} {k}", 1, (Point(1, 2), Point(2, 3))) for k in range(3)]
     drawing = with_legend(plot("a plot", lines, Axis("x"), Axis("y")), lines)
     words = [(shape.x, shape.y, shape.text) for shape in drawing.shapes if isinstance(shape, Words) and shape.text.startswith(name)]
     assert len(words) == 3
@@ -283,7 +285,7 @@ def test_what_cannot_be_shown_is_said_and_the_rest_is_reported(capsys: pytest.Ca
     [
         ((), "expected a run or a card, got none"),
         (("cnn4.digits", "-o", "report.pdf"), "--output expects a name that ends in .html, got 'report.pdf'"),
-        (("cnn4.digits", "-o", "there.html"), "got 'there.html', which is there: choose another --output, or --force"),
+        (("cnn4.digits", "-o", "there.html"), "got 'there.html', which exists: choose another --output, or --force"),
     ],
 )
 def test_what_is_wrong_is_one_line(

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commanding import ask
-from measured import result
+from command_line import ask
+from result_files import result
 from test_report_page import EVIL, entries, trace
 from test_trace_pictures import traced
 
-from glimpsezoo.pages.board import Entry
-from glimpsezoo.pages.flip import flip_page
-from glimpsezoo.pages.report import Reported, report_page
+from glimpsezoo.measures.shown import Entry
+from glimpsezoo.reports.flip import flip_page
+from glimpsezoo.reports.page import Reported, report_page
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -1,4 +1,4 @@
-"""What people read is what result.json says, and fits its place."""
+"""Tables and texts agree with result.json and fit their space."""
 
 import io
 import json
@@ -8,22 +8,26 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commanding import make_card
+from command_line import make_card
 from rich.console import Console
 
-from glimpsezoo.cards import Card, CardData
-from glimpsezoo.records import Comparison, Failure, Pair, Result
-from glimpsezoo.reports import card_text, run_command
-from glimpsezoo.tables import comparison_json, macs_text, pair_text, print_comparison, print_results
+from glimpsezoo.measures.pairs import Comparison, Pair, pair_text
+from glimpsezoo.measures.result import Failure, Result
+from glimpsezoo.measures.text import macs_text
+from glimpsezoo.reports.readme import card_text, run_command
+from glimpsezoo.reports.table import print_results
+from glimpsezoo.reports.text import comparison_json, print_comparison
+from glimpsezoo.zoo.cards import Card, CardData
+from glimpsezoo.zoo.results import read_result, result_type
 
 ZOO = Path(__file__).parent.parent / "zoo_cards"
 
 
 @pytest.fixture
 def results() -> list[Result]:
-    """Of the shipped mgnet (three steps) and cnn4 (one), without what was measured of their robustness."""
+    """Results of the shipped mgnet (three steps) and cnn4 (one step), without robustness."""
     bare = {"anytime": None, "corruptions": None, "attacks": (), "masking": None}
-    found = [Result.model_validate_json((ZOO / name / "result.json").read_bytes()) for name in ("mgnet.digits", "cnn4.digits")]
+    found = [read_result((ZOO / name / "result.json").read_bytes()) for name in ("mgnet.digits", "cnn4.digits")]
     return [result.model_copy(update=bare) for result in found]
 
 
@@ -74,7 +78,7 @@ def test_the_table_fits_100_columns_whatever_the_name(results: list[Result], nam
     assert max(map(len, lines)) <= 100
     numbers = [line for line in lines if re.search(r"\d\.\d to \d", line)]
     assert len(numbers) == 4
-    assert len({line.index(" to ") for line in numbers}) == 1  # nothing wrapped or cut but the name
+    assert len({line.index(" to ") for line in numbers}) == 1  # only the name is wrapped or cut
     words = "".join(line[:30].split("  ")[0].strip() for line in lines[1:-2])
     assert words.startswith(name[:12])
 
@@ -86,7 +90,7 @@ def test_untrained_and_failed_models_are_marked(results: list[Result]):
     text = printed([failed, untrained])
     assert "mgnet (untrained)" in text
     assert re.search(r"^cnn4.digits +failed", text, re.MULTILINE)
-    assert "2,980 images of 596 sources" in text  # of the one that was measured
+    assert "2,980 images of 596 sources" in text  # of the model that was measured for accuracy
 
 
 def test_a_model_measured_under_exit_rules_alone_has_not_failed(results: list[Result]):
@@ -139,7 +143,7 @@ def test_each_pair_is_printed_once_in_the_order_of_the_command(results: list[Res
 
 def test_json_holds_everything(results: list[Result]):
     content = json.loads(comparison_json(results, None))
-    assert [Result.model_validate(each) for each in content["results"]] == results
+    assert [result_type().model_validate(each) for each in content["results"]] == results
     assert content["comparison"] is None
 
 
@@ -150,7 +154,7 @@ def test_a_unit_keeps_three_digits(macs: int):
 
 
 def test_a_readme_repeats_the_result_s_numbers(results: list[Result]):
-    """Taken apart again: the front matter as YAML, the table as cells."""
+    """The front matter is parsed as YAML, the table into cells."""
     result = results[0]
     text = card_text(Card.read(ZOO / "mgnet.digits"), result)
     front = yaml.safe_load(text.split("---\n")[1])
@@ -168,10 +172,10 @@ def test_a_readme_says_what_is_not_known(tmp_path: Path, results: list[Result]):
     card = make_card(tmp_path / "cnn4.digits")
     text = card_text(card, None)
     assert "Not measured yet: `glimpsezoo run cnn4.digits --update-card`." in text
-    assert "Nobody wrote down how." in text
+    assert "Unknown: the card does not say." in text
     assert "model-index" not in text
     counted = results[1].model_copy(update={"accuracy": None})
-    assert "It takes 20.721 M MACs an image." in card_text(card, counted)
+    assert "It takes 20.721 M MACs per image." in card_text(card, counted)
 
 
 def test_a_card_s_command_names_the_data_that_the_card_does_not_know_how_to_find(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""`glimpsezoo compare --paper`: what papers print stands beside what cards have in evidence, and nothing else does."""
+"""`glimpsezoo compare --paper`: printed numbers beside the evidence of cards, and nothing else."""
 
 import csv
 import io
@@ -8,16 +8,18 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from commanding import ask
-from plugging import installed
+from command_line import ask
+from installed_plugins import installed
 
 from glimpsezoo import GlimpseZooError, PaperSpec
-from glimpsezoo.pages.paper import Answer, Reproduction, markdown
-from glimpsezoo.papers import PrintedTable, PrintedTables
-from glimpsezoo.plugins import registry
-from glimpsezoo.records import Estimate, Result
+from glimpsezoo.measures.result import Result
+from glimpsezoo.measures.statistics import Estimate
+from glimpsezoo.reports.paper import Answer, Reproduction, markdown
 from glimpsezoo.workflows.evidence import Zoo
 from glimpsezoo.workflows.reproducing import reproduce, write_reproduction
+from glimpsezoo.zoo.papers import PrintedTable, PrintedTables
+from glimpsezoo.zoo.plugins import registry
+from glimpsezoo.zoo.results import read_result
 
 ROOT = Path(__file__).parent.parent
 LARGE = sorted(path.parent for path in (ROOT / "benchmarks" / "cards").glob("*/config.json"))
@@ -40,17 +42,17 @@ def register_papers():
 
 @cache
 def shipped() -> tuple[Reproduction, ...]:
-    """What the committed page is written from."""
+    """The reproductions that the committed page is written from."""
     return tuple(reproduce([str(card) for card in LARGE]))
 
 
 def evidence(card: str) -> Result:
-    return Result.model_validate_json((ROOT / "zoo_cards" / card / "result.json").read_bytes())
+    return read_result((ROOT / "zoo_cards" / card / "result.json").read_bytes())
 
 
 @pytest.fixture
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The file that holds the tables of a plugin's paper, to be written."""
+    """The path for the tables of a plugin's paper."""
     (tmp_path / "pyproject.toml").write_text(PROJECT)
     (tmp_path / "glimpsezoo_made").mkdir()
     (tmp_path / "glimpsezoo_made" / "__init__.py").write_text(PLUGIN)
@@ -103,7 +105,7 @@ def test_an_error_is_what_is_left_of_accuracy_and_a_speed_up_is_over_the_tables_
     [
         ("error", 1.2, 1.2, "within the interval"),
         ("error", 1.2, 1.25, "within the interval"),
-        ("error", 1.2, 1.15, "within the interval"),  # a better value is no better number
+        ("error", 1.2, 1.15, "within the interval"),  # a better value, but not significantly
         ("error", 1.2, 2.0, "short by 0.80"),
         ("error", 1.2, 1.0, "better"),
         ("error", 7.7, 2.08, "far better"),
@@ -220,7 +222,7 @@ def test_unknown_papers_and_formats_are_errors(capsys: pytest.CaptureFixture[str
     for arguments, told in (
         (["--paper", "mgnet-2020"], "expected a paper or a card, got 'mgnet-2020': did you mean 'mgnet-2021'"),
         (["--paper", "ranzato-2014", "--format", "latex"], "got --format latex"),
-        (["mgnet.digits", "-o", str(tmp_path / "a.md")], "-o is for --paper"),
+        (["mgnet.digits", "-o", str(tmp_path / "a.md")], "-o expects --paper"),
         (["--paper", "ranzato-2014", "-o", str(tmp_path / "out")], "-o expects a Markdown file, got 'out'"),
     ):
         answer = ask(capsys, "compare", *arguments)
@@ -270,7 +272,7 @@ def test_attacked_accuracy_is_of_the_attack_and_steps_of_the_row_and_is_drawn_ov
 
 
 def test_reproduction_md_is_what_the_cards_have_in_evidence(tmp_path: Path) -> None:
-    """Written again, the committed page and its plots are the same."""
+    """Writing the page and its plots again gives the committed files."""
     for written in write_reproduction(shipped(), tmp_path / "REPRODUCTION.md"):
         kept = ROOT / "docs" / written.relative_to(tmp_path)
         assert kept.is_file(), f"{kept.name} is missing: {COMMAND}"
@@ -287,7 +289,7 @@ def test_every_row_of_the_shipped_papers_has_a_recipe_or_is_of_others() -> None:
 
 
 def test_every_number_of_the_shipped_papers_says_how_its_card_was_trained() -> None:
-    """What a training changes stands beside the number that it explains."""
+    """Departures from the paper's training stand beside the number that they may explain."""
     for each in shipped():
         told = PrintedTables.of(each.paper).training
         for table in each.tables:
@@ -299,7 +301,7 @@ def test_every_number_of_the_shipped_papers_says_how_its_card_was_trained() -> N
 
 
 def test_findings_tell_the_epochs_of_their_cards() -> None:
-    """A difference may be one of training: the table of the pyramid's figure has the epochs that its cards were trained for."""
+    """Training may explain a difference, so the table about the pyramid's figure lists its cards' epochs."""
     zoo, rows = Zoo(), re.findall(r"^\| .* \| ([^|]*) \| (pyramid-\S+) \|$", (ROOT / "docs" / "findings.md").read_text(), re.MULTILINE)
     assert len(rows) >= 22
     for epochs, card in rows:

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from measured import rows
+from result_files import rows
 
-from glimpsezoo.robustness import corruptions_section
-from glimpsezoo.statistics import mean_share
+from glimpsezoo.measures.corrupted import corruptions_section
+from glimpsezoo.measures.statistics import mean_share
 
 
 def test_one_condition_has_one_interval() -> None:

@@ -1,4 +1,4 @@
-"""The protocol and its one driver: a rollout is the same however its batch is made up, and asks a model for no more than it needs.
+"""The protocol and its driver: a rollout does not depend on the composition of the batch, and calls the model no more than it needs.
 
 Models run in double precision here, where rounding hides no fault; what it may change in single precision is for test_rounding.py.
 """
@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-import toys
+import toy_models
 from torch import Tensor
-from toys import Counted, Peek, Tree, batch_of_images
+from toy_models import Counted, Peek, Tree, batch_of_images
 
-from glimpsezoo.cost import Meter
-from glimpsezoo.driver import Record, Trace, rollout
+from glimpsezoo.core.exits import Confidence
+from glimpsezoo.core.macs import Meter
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.protocol import State
+from glimpsezoo.core.regions import Decision, Regions
+from glimpsezoo.core.rollout import Record, Trace, rollout
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.exits import Confidence
-from glimpsezoo.noise import Noise
-from glimpsezoo.protocol import State
-from glimpsezoo.regions import Decision, Regions
 
 IMAGES = batch_of_images(24).double()
 NOISE = Noise.of(7, torch.arange(100, 124))
@@ -51,7 +51,7 @@ def model(case: Case) -> Counted:
 
 
 def toy(kind: type[Counted], **settings: Any) -> Counted:
-    return toys.toy(kind, **settings).double()
+    return toy_models.toy(kind, **settings).double()
 
 
 def close(got: Tensor, expected: Tensor) -> None:
@@ -59,7 +59,7 @@ def close(got: Tensor, expected: Tensor) -> None:
 
 
 def same_trace(got: Trace, expected: Trace) -> None:
-    """Logits, last steps, regions and costs agree, image by image and look by look."""
+    """Logits, last steps, regions and costs agree, image by image and step by step."""
     close(got.logits, expected.logits)
     assert got.last_step.tolist() == expected.last_step.tolist()
     assert got.regions_by_step().tolist() == expected.regions_by_step().tolist()
@@ -83,7 +83,7 @@ def with_exits(model: Counted, case: Case, **options: object) -> Trace:
     return trace
 
 
-# The same, however the batch is made up
+# The same for any composition of the batch
 
 
 def test_images_that_leave_the_batch_change_nothing(model: Counted, case: Case) -> None:
@@ -144,7 +144,7 @@ def test_noise_is_that_of_seed_0_and_the_places_in_the_batch_unless_given() -> N
     assert other.regions_by_step().tolist() != rollout(model, IMAGES).regions_by_step().tolist()
 
 
-# What the driver does is what the phases give
+# The driver returns what the phases compute
 
 
 def test_a_rollout_is_the_loop_over_the_phases() -> None:
@@ -159,7 +159,7 @@ def test_a_rollout_is_the_loop_over_the_phases() -> None:
 
 
 def test_every_image_of_a_tree_is_looked_at_until_nothing_is_chosen() -> None:
-    """Against a walk over one tree at a time that tosses the same coins and merges by recursion."""
+    """Compared with a recursion over one tree at a time that makes the same draws."""
     model = toy(Tree)
     with torch.no_grad():
         trace = rollout(model, IMAGES, noise=NOISE)
@@ -178,7 +178,7 @@ def level_of(number: int) -> int:
 
 
 def grow(model: Tree, i: int) -> tuple[dict[int, Tensor], list[int], int]:
-    """Features by node number, the nodes looked at, and the number of looks, of image `i` alone."""
+    """Features by node number, the nodes taken, and the number of steps, of image `i` alone."""
     row, noise = IMAGES[i : i + 1], NOISE.select(torch.tensor([i]))
     features: dict[int, Tensor] = {}
     here = {1: (0.0, 0.0)}
@@ -248,7 +248,7 @@ def test_a_model_that_locates_nothing_takes_one_look() -> None:
     assert trace.regions_by_step().tolist() == [[1, 0, 0, 0]] * 24
 
 
-# No more is asked of a model than is needed
+# The model is called no more than needed
 
 
 @pytest.mark.parametrize("compact", [True, False])
@@ -265,7 +265,7 @@ def test_images_are_classified_at_every_look_if_a_rule_reads(model: Counted, cas
 def test_nothing_is_located_after_the_last_look(model: Counted, case: Case) -> None:
     trace = rollout(model, IMAGES, noise=NOISE, exit_rule=case.rule)
     confident = trace.logits.softmax(-1).amax(-1) >= case.threshold
-    by_themselves = ~confident & (trace.last_step < model.steps)  # asked once more, and chose nothing
+    by_themselves = ~confident & (trace.last_step < model.steps)  # located once more, and chose nothing
     assert model.asked["locate"] == (trace.last_step - 1).sum() + by_themselves.sum()
     assert by_themselves.any() == (case.kind is Tree)
 
@@ -342,7 +342,7 @@ def test_choose_sees_the_images_still_in_the_batch_with_their_states(model: Coun
     assert sizes[-1][1] < 24
     for step, size in sizes[1:]:
         looked_on = int((trace.last_step > step).sum())
-        assert looked_on <= size <= sizes[step - 1][1]  # those who choose nothing leave after they were asked
+        assert looked_on <= size <= sizes[step - 1][1]  # images that choose nothing leave after locate
 
 
 def test_choosing_no_region_finishes_an_image() -> None:

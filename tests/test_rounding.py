@@ -1,4 +1,4 @@
-"""What rounding may change, and what not: honest models keep the rules however sensitive they are, and no fault hides behind them."""
+"""The effect of rounding: honest models pass the rules however sensitive they are, and rounding hides no fault."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from toys import Peek, PeekState, Tree, batch_of_images, toy
+from toy_models import Peek, PeekState, Tree, batch_of_images, toy
 
 from glimpsezoo import Decision, Noise, Record, Regions, rollout
 from glimpsezoo.testing import Case, check_rule, excess, tolerance
@@ -19,20 +19,20 @@ EPS = torch.finfo(torch.float32).eps
 
 
 def broken(model: Any, count: int = 8) -> list[str]:
-    """The rules that a model breaks, or that can say nothing of it."""
+    """The rules that a model fails, and those that cannot decide."""
     case = Case.of(model, batch_of_images(count))
     return [rule for rule in RULES if check_rule(rule, case).status != "ok"]
 
 
 class Sensitive(Peek):
-    """Every look goes wherever a steep function of the memory leads: rounding grows a hundredfold from look to look."""
+    """The next glimpse is a steep function of the memory, so rounding grows a hundredfold from step to step."""
 
     def locate(self, state: PeekState) -> Decision:
         turns = 300 * self.where(state.memory)
         return Decision.certain(Regions.one_each(0.7 * torch.sin(turns), 0.3), made="regressed")
 
 
-# A thousandth of what an image remembers comes from somewhere else, from the second look on
+# From the second step on, a thousandth of an image's memory comes from somewhere else
 
 
 def normed_by_the_batch(memory: Tensor, state: PeekState) -> Tensor:
@@ -134,7 +134,7 @@ class Brightest(Peek):
 
 def test_a_tie_may_fall_either_way_and_tells_nothing() -> None:
     images = batch_of_images(8)
-    images[:3, :, 8:] = images[:3, :, :8].flip(2)  # the upper quarters upside down below: two are the brightest
+    images[:3, :, 8:] = images[:3, :, :8].flip(2)  # the lower quarters mirror the upper ones, so two are equally bright
     model = toy(Brightest)
     allowed = tolerance(model, images)
     assert (allowed.places[:, 1] > 0.9).tolist() == [True] * 3 + [False] * 5

@@ -1,4 +1,4 @@
-"""Settings: text from the command line becomes values, and what is wrong is one line that names the key."""
+"""Settings: text from the command line becomes values, and errors are one line that names the key."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field, model_validator
 
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
-from glimpsezoo.settings import NoSettings, Setting, Settings, explained, settings_of
+from glimpsezoo.settings import NoSettings, Setting, Settings, settings_of
 
 
 class Example(Settings):
@@ -112,7 +112,7 @@ def test_what_has_no_settings_says_so() -> None:
         NoSettings.parse({"size": 3}, owner="data")
 
 
-# The clause that names the nearest, and folded texts
+# Suggestions of known names, and messages on one line
 
 
 @pytest.mark.parametrize(
@@ -137,50 +137,56 @@ def test_any_error_fits_on_one_line() -> None:
 
 
 class Described(Settings):
-    """A view. side, depth: in px,
-    of the view.
+    """A view.
 
-    Training only. weight: of the loss; rate: no, the key of nothing.
+    It is in px.
     """
 
     side: int = 8
+    """The side
+    of the view."""
     depth: int | None = None
-    weight: tuple[float, ...] = (0.5,)
+    weight: tuple[float, ...] = Field((0.5,), description="Said in the field.")
+    untold: bool = False
 
 
 class Further(Described):
-    """side: of the thumbnail. mode: fixed."""
-
     side: int = 4
+    """The side of the thumbnail."""
+    depth: int | None = 3
     mode: Literal["slow"] = "slow"
-    colours: int = Field(description="1 or 3")
+    """Fixed."""
 
 
-def test_a_config_s_docstring_and_its_parents_tell_what_the_settings_mean():
+def test_the_docstrings_of_a_config_and_its_fields_tell_what_they_mean():
     assert settings_of(Described) == (
-        "A view.",
+        "A view. It is in px.",
         [
-            Setting("side", "integer", 8, False, "in px, of the view."),
-            Setting("depth", "integer or none", None, False, "in px, of the view."),
-            Setting("weight", "number,...", [0.5], False, "Training only. of the loss; rate: no, the key of nothing."),
+            Setting("side", "integer", 8, False, "The side of the view."),
+            Setting("depth", "integer or none", None, False, ""),
+            Setting("weight", "number,...", [0.5], False, "Said in the field."),
+            Setting("untold", "boolean", False, False, ""),
         ],
     )
 
 
-def test_a_derived_config_says_only_what_it_adds():
+def test_a_derived_config_tells_only_what_it_adds():
     about, settings = settings_of(Further)
     assert about == ""
-    assert [(each.key, each.type, each.required, each.meaning) for each in settings] == [
-        ("side", "integer", False, "of the thumbnail."),
-        ("depth", "integer or none", False, "in px, of the view."),
-        ("weight", "number,...", False, "Training only. of the loss; rate: no, the key of nothing."),
-        ("mode", "slow", False, "fixed."),
-        ("colours", "integer", True, "1 or 3"),
+    assert [(each.key, each.default, each.meaning) for each in settings] == [
+        ("side", 4, "The side of the thumbnail."),
+        ("depth", 3, ""),
+        ("weight", [0.5], "Said in the field."),
+        ("untold", False, ""),
+        ("mode", "slow", "Fixed."),
     ]
 
 
-def test_a_docstring_without_known_names_is_about_the_whole():
-    assert explained("Nothing to set: it has none.", []) == ("Nothing to set: it has none.", {})
+def test_a_field_that_is_overridden_keeps_its_parent_s_description():
+    class Shallow(Described):
+        side: int = 2
+
+    assert settings_of(Shallow)[1][0] == Setting("side", "integer", 2, False, "The side of the view.")
 
 
 def test_numbers_are_finite_in_every_config() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from glimpsezoo.training import train
-from glimpsezoo.workflows.training import TrainingRequest, start_training
+from glimpsezoo.training.loop import train
+from glimpsezoo.training.prepare import prepare_training
+from glimpsezoo.training.request import TrainingRequest
 
 HERE = Path(__file__).parent.parent
 DATA = Path(os.environ.get("GLIMPSEZOO_TEST_DATA") or HERE.parent / "shared" / "data")
@@ -27,7 +28,7 @@ RUNS = [
 @pytest.mark.parametrize(("model", "data", "steps", "left", "more"), RUNS, ids=[f"{run[0]} on {run[1]}" for run in RUNS])
 def test_a_short_run_lowers_the_loss_and_resumes(model: str, data: str, steps: int, left: float, more: tuple[str, ...], tmp_path: Path):
     def work(folder: str):
-        return start_training(
+        return prepare_training(
             TrainingRequest(
                 model=model,
                 data=data,

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from made_up import MadeUp, model_of
-from toys import TASK, Peek
+from toy_evaluation import MadeUp, model_of
+from toy_models import TASK, Peek
 
-from glimpsezoo import speed
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.speed import seconds_of, speed_section
-from glimpsezoo.workflows import measuring
+from glimpsezoo.measures import speed
+from glimpsezoo.measures.speed import seconds_of, speed_section
+from glimpsezoo.run import work
 
 
 @pytest.fixture
@@ -53,5 +53,5 @@ def test_an_accelerator_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_estimate_of_a_run_is_timed_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([9.0, 6.4, 7.0])
-    monkeypatch.setattr(measuring, "seconds_of", lambda work, device: next(times))
-    assert measuring.seconds_an_image(model_of(Peek), TASK, torch.device("cpu")) == pytest.approx(0.1)
+    monkeypatch.setattr(work, "seconds_of", lambda work, device: next(times))
+    assert work.seconds_per_image(model_of(Peek), TASK, torch.device("cpu")) == pytest.approx(0.1)

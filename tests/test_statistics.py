@@ -1,4 +1,4 @@
-"""Intervals and tests against scipy's, which computes them in other ways."""
+"""Intervals and tests, checked against scipy's independent implementations."""
 
 from collections.abc import Callable
 
@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from glimpsezoo import statistics
-from glimpsezoo.statistics import Groups, Scores, calibration_error, classification, fair_coin_tail, paired, proportion, wilson
+from glimpsezoo.measures import statistics
+from glimpsezoo.measures.pairs import paired
+from glimpsezoo.measures.statistics import Groups, Scores, calibration_error, classification, fair_coin_tail, proportion, wilson
 
 rng = np.random.default_rng(7)
 N = 300
 SINGLE = np.arange(N) + 1000
-FIVES = np.repeat(np.arange(N // 5), 5) * 3  # five images of a source image
+FIVES = np.repeat(np.arange(N // 5), 5) * 3  # five images per source image
 
 
 def correlated_hits(share: float, seed: int) -> np.ndarray:
-    """Hits [N] that images of one group mostly share."""
+    """Hits [N] that mostly agree within a group."""
     draw = np.random.default_rng(seed)
     group = np.repeat(draw.random(N // 5) < share, 5)
     return np.where(draw.random(N) < 0.8, group, draw.random(N) < share)
@@ -44,7 +45,7 @@ def both_ways_to_draw(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("both_ways_to_draw")
 def test_proportion_of_grouped_images_is_resampled_by_group() -> None:
     hits = correlated_hits(0.7, 2)
-    uneven = np.sort(np.random.default_rng(0).integers(0, 80, N))  # groups of several sizes, a ratio of two sums
+    uneven = np.sort(np.random.default_rng(0).integers(0, 80, N))  # groups of different sizes: a ratio of two sums
     for groups in (FIVES, uneven):
         found = proportion(hits, groups)
         sums = [np.array([hits[groups == g].sum() for g in np.unique(groups)]), np.array([(groups == g).sum() for g in np.unique(groups)])]
@@ -106,10 +107,10 @@ def test_calibration_error_is_that_of_a_plain_loop() -> None:
         assert calibration_error(found.confidence[:, t], found.hits[:, t]) == pytest.approx(
             naive_ece(found.confidence[:, t], found.hits[:, t])
         )
-    # 2/15 belongs to the bin that it closes, with 1.5/15; 1 belongs to the last one.
+    # 2/15 belongs to the bin below it, with 1.5/15; 1 belongs to the last bin.
     assert calibration_error(np.array([2 / 15, 1.5 / 15]), np.array([True, False])) == pytest.approx((13 / 15 - 1.5 / 15) / 2)
     assert calibration_error(np.array([1.0, 14.5 / 15]), np.array([False, True])) == pytest.approx((1 - 0.5 / 15) / 2)
-    # Two bins of opposite error do not cancel.
+    # Errors of opposite sign in two bins do not cancel.
     assert calibration_error(np.array([0.5, 0.9]), np.array([True, False])) == pytest.approx(0.7)
 
 
@@ -138,13 +139,13 @@ def test_the_interval_of_a_calibration_error_holds_it() -> None:
     confidence = np.repeat([[0.5], [0.9]], N // 2, 0)
     hits = np.concatenate([np.arange(N // 2) % 2 == 0, np.arange(N // 2) % 10 > 0])[:, None]
     (step,) = classification(Scores(hits, hits, confidence, confidence), SINGLE)
-    assert step.ece.value == pytest.approx(0, abs=1e-12)  # every resample has more
+    assert step.ece.value == pytest.approx(0, abs=1e-12)  # every resample has a larger error
     assert step.ece.low <= step.ece.value < step.ece.high
 
 
-# (said, right) of a model that says so with confidence c; and the error of bins in the long run
+# (hit rate at confidence c, expected error over the bins)
 CALIBRATED = (lambda c: c, 0.0)
-OVERCONFIDENT = (lambda c: 0.9 * c, 0.06)  # of confidences from .2 to 1
+OVERCONFIDENT = (lambda c: 0.9 * c, 0.06)  # for confidences from .2 to 1
 IN_WAVES = (lambda c: np.clip(c + 0.08 * np.sin(12 * c), 0, 1), 0.0505)
 
 
@@ -153,7 +154,7 @@ IN_WAVES = (lambda c: np.clip(c + 0.08 * np.sin(12 * c), 0, 1), 0.0505)
 def test_the_interval_of_a_calibration_error_covers_that_of_the_population(
     model: tuple[Callable[[np.ndarray], np.ndarray], float], n: int, copies: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Percentiles of resampled errors cover the 0 of a calibrated model never: an absolute value of noise is not 0."""
+    """Percentiles of resampled errors never cover the 0 of a calibrated model, as the absolute value of noise is not 0."""
     monkeypatch.setattr(statistics, "RESAMPLES", 400)
     right, truth = model
     draw, covered, trials = np.random.default_rng(n + copies), 0, 150
@@ -172,7 +173,7 @@ def test_the_interval_of_a_calibration_error_shrinks_around_it() -> None:
         confidence = draw.uniform(0.2, 1, (n, 1))
         hits = draw.random((n, 1)) < 0.8 * confidence
         (step,) = classification(Scores(hits, hits, confidence, confidence), np.arange(n))
-        assert step.ece.low > 0.02  # it is .12: far from calibrated
+        assert step.ece.low > 0.02  # the error is .12
         widths.append(step.ece.high - step.ece.low)
     assert widths[1] < 0.4 * widths[0]
 
@@ -211,7 +212,7 @@ def test_pair_of_grouped_images_swaps_whole_groups() -> None:
         rng=np.random.default_rng(2),
     )
     assert found.p == pytest.approx(expected.pvalue, abs=0.015)
-    assert found.p > 2 * paired("a", "b", a, b, SINGLE).p  # groups are fewer than images: less is known
+    assert found.p > 2 * paired("a", "b", a, b, SINGLE).p  # fewer groups than images: less evidence
     interval = stats.bootstrap(
         [sums[0] - sums[1]],
         lambda d, axis: d.mean(axis) / 5,

@@ -1,7 +1,8 @@
-"""Finished units: whole or absent, one measurer at a time, and named by all that decides their outcome."""
+"""Finished units: complete or absent, measured by one process at a time, and named by everything that determines them."""
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -14,10 +15,11 @@ import pytest
 import torch
 from torch import nn
 
-from glimpsezoo import store
+import glimpsezoo
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.sources import module_hash
-from glimpsezoo.store import Measured, PaperCosts, Rows, Unit, UnitStore, source_hash, unit_id, weights_hash
+from glimpsezoo.evaluation.rows import Measured, PaperCosts, Rows, StoredUnit, write_rows
+from glimpsezoo.evaluation.store import UnitStore
+from glimpsezoo.hashing import module_hash, source_hash, unit_id, weights_hash
 
 MEASURED = Measured(
     device="cpu",
@@ -52,7 +54,7 @@ def test_a_unit_comes_back_as_it_was_written(tmp_path: Path, n: int, steps: int)
     folder, rows = UnitStore(tmp_path / "units"), some_rows(n, steps)
     assert folder.read("x") is None
     assert not folder.has("x")
-    folder.write("x", Unit(rows, MEASURED))
+    folder.write("x", StoredUnit(rows, MEASURED))
     found = folder.read("x")
     assert found is not None
     assert_same(found.rows, rows)
@@ -62,7 +64,7 @@ def test_a_unit_comes_back_as_it_was_written(tmp_path: Path, n: int, steps: int)
 
 def test_the_table_has_a_row_an_image_and_readable_columns(tmp_path: Path) -> None:
     rows = some_rows()
-    store.write_rows(tmp_path / "rows.parquet", Unit(rows, MEASURED))
+    write_rows(tmp_path / "rows.parquet", StoredUnit(rows, MEASURED))
     table = pq.read_table(tmp_path / "rows.parquet")
     assert table.num_rows == 50
     assert table["prediction"][3].as_py() == rows.prediction[3].tolist()
@@ -70,7 +72,7 @@ def test_the_table_has_a_row_an_image_and_readable_columns(tmp_path: Path) -> No
 
 
 def test_ids_and_floats_are_laid_out_for_the_compressor(tmp_path: Path) -> None:
-    store.write_rows(tmp_path / "rows.parquet", Unit(some_rows(), MEASURED))
+    write_rows(tmp_path / "rows.parquet", StoredUnit(some_rows(), MEASURED))
     group = pq.ParquetFile(tmp_path / "rows.parquet").metadata.row_group(0)
     columns = [group.column(i) for i in range(group.num_columns)]
     chosen = {c.path_in_schema: set(c.encodings) & {"DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT", "RLE_DICTIONARY"} for c in columns}
@@ -93,7 +95,7 @@ def test_hits_compare_every_step_with_the_label() -> None:
 
 def test_a_file_that_is_cut_counts_as_absent(tmp_path: Path) -> None:
     folder = UnitStore(tmp_path)
-    folder.write("x", Unit(some_rows(), MEASURED))
+    folder.write("x", StoredUnit(some_rows(), MEASURED))
     whole = folder.path("x").read_bytes()
     for length in (0, 3, len(whole) // 2, len(whole) - 1):
         folder.path("x").write_bytes(whole[:length])
@@ -104,14 +106,14 @@ def test_a_file_that_is_cut_counts_as_absent(tmp_path: Path) -> None:
 
 def test_a_damaged_value_is_never_taken_for_a_measured_one(tmp_path: Path) -> None:
     folder, rows = UnitStore(tmp_path), some_rows(400)
-    folder.write("x", Unit(rows, MEASURED))
+    folder.write("x", StoredUnit(rows, MEASURED))
     whole = folder.path("x").read_bytes()
     places, absent = range(200, len(whole) // 3, 97), 0  # in the pages of values
     for place in places:
         folder.path("x").write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         found = folder.read("x")
         absent += found is None
-        if found is not None:  # it hit what no value depends on
+        if found is not None:  # the damaged byte affects no value
             assert_same(found.rows, rows)
     assert absent > len(places) / 2
 
@@ -127,7 +129,7 @@ def test_a_finding_comes_back_and_one_that_is_damaged_counts_as_absent(tmp_path:
 
 def test_a_table_of_another_layout_counts_as_absent(tmp_path: Path) -> None:
     folder, rows = UnitStore(tmp_path), some_rows()
-    folder.write("x", Unit(rows, MEASURED))
+    folder.write("x", StoredUnit(rows, MEASURED))
     table = pq.read_table(folder.path("x"))
     for other in (table.drop_columns(["nll"]), table.replace_schema_metadata({}), table.replace_schema_metadata({b"glimpsezoo": b"{}"})):
         pq.write_table(other, folder.path("x"))
@@ -136,7 +138,7 @@ def test_a_table_of_another_layout_counts_as_absent(tmp_path: Path) -> None:
 
 def test_a_write_that_breaks_off_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = UnitStore(tmp_path)
-    folder.write("x", Unit(some_rows(seed=1), MEASURED))
+    folder.write("x", StoredUnit(some_rows(seed=1), MEASURED))
     real = pq.write_table
 
     def half(table, path, **options):
@@ -144,10 +146,10 @@ def test_a_write_that_breaks_off_leaves_what_was_there(tmp_path: Path, monkeypat
         path.write_bytes(path.read_bytes()[:100])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store.pq, "write_table", half)
+    monkeypatch.setattr(pq, "write_table", half)
     for name in ("x", "y"):
         with pytest.raises(KeyboardInterrupt):
-            folder.write(name, Unit(some_rows(seed=2), MEASURED))
+            folder.write(name, StoredUnit(some_rows(seed=2), MEASURED))
     found = folder.read("x")
     assert found is not None
     assert_same(found.rows, some_rows(seed=1))
@@ -158,7 +160,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     folder = UnitStore(tmp_path / "file" / "units")
     with pytest.raises(GlimpseZooError, match="can be written") as error:
-        folder.write("x", Unit(some_rows(), MEASURED))
+        folder.write("x", StoredUnit(some_rows(), MEASURED))
     assert "\n" not in str(error.value)
     with pytest.raises(GlimpseZooError, match="can be written"), folder.claim("x"):
         pass
@@ -178,7 +180,7 @@ def test_only_one_holds_a_claim(tmp_path: Path) -> None:
 def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
     code = f"""
         import sys, time, pathlib
-        from glimpsezoo.store import UnitStore
+        from glimpsezoo.evaluation.store import UnitStore
         with UnitStore(pathlib.Path({str(tmp_path)!r})).claim("x") as mine:
             print(mine, flush=True)
             time.sleep(60)
@@ -218,7 +220,7 @@ def test_the_hash_of_weights_sees_names_types_shapes_and_values() -> None:
     assert weights_hash({"one": torch.ones(()).expand(1)}) == weights_hash({"one": torch.ones(1)})  # of stride 0
     others = [
         {**tensors, "w": tensors["w"].view(2, 3)},
-        {**tensors, "z": torch.zeros(3, dtype=torch.int32)},  # of the same bytes
+        {**tensors, "z": torch.zeros(3, dtype=torch.int32)},  # with the same bytes
         {**tensors, "w": tensors["w"] + torch.tensor([0, 0, 0, 0, 0, 1e-6])},
         {**tensors, "n": torch.tensor(4)},
         {("v" if name == "w" else name): tensor for name, tensor in tensors.items()},
@@ -253,6 +255,23 @@ def test_a_class_without_a_file_cannot_be_stored() -> None:
 
 def test_units_lie_in_the_folder_that_was_given(tmp_path: Path) -> None:
     folder = UnitStore(tmp_path / "deep" / "units")
-    assert not (tmp_path / "deep").exists()  # made when it is needed
-    folder.write("x", Unit(some_rows(), MEASURED))
+    assert not (tmp_path / "deep").exists()  # created only when needed
+    folder.write("x", StoredUnit(some_rows(), MEASURED))
     assert os.listdir(tmp_path / "deep" / "units") == ["x.parquet"]
+
+
+@pytest.mark.parametrize(("file", "decides"), [("reports/page.py", False), ("core/rollout.py", True), ("conditions/attacks/apgd.py", True)])
+def test_a_comment_invalidates_only_where_code_decides_an_outcome(tmp_path: Path, file: str, decides: bool) -> None:
+    package = Path(glimpsezoo.__file__).parent
+    shutil.copytree(package, tmp_path / "glimpsezoo", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def core_hash() -> str:
+        code = "import glimpsezoo.hashing as h; print(h.core_hash())"
+        return subprocess.check_output(
+            [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, text=True
+        )
+
+    before = core_hash()
+    with (tmp_path / "glimpsezoo" / file).open("a") as code:
+        code.write("# a comment\n")
+    assert (core_hash() != before) == decides

@@ -1,4 +1,4 @@
-"""The table of a run that measured robustness: every step under every condition, verdicts, and what the columns are."""
+"""The table of a run with robustness: every step under every condition, verdicts, and footnotes on the columns."""
 
 import io
 from typing import Any
@@ -7,8 +7,13 @@ import pytest
 from rich.console import Console
 from test_records import RESULT
 
-from glimpsezoo.records import Comparison, Pair, Result
-from glimpsezoo.tables import anytime_text, attack_text, print_comparison, print_results
+from glimpsezoo.measures.anytime import anytime_text
+from glimpsezoo.measures.pairs import Comparison, Pair
+from glimpsezoo.measures.result import Result
+from glimpsezoo.measures.threats import attack_text
+from glimpsezoo.reports.table import print_results
+from glimpsezoo.reports.text import print_comparison
+from glimpsezoo.zoo.results import result_type
 
 
 def estimate(value: float) -> dict[str, Any]:
@@ -33,7 +38,7 @@ def result(name: str, *, attacks: tuple[str, ...] = ("pgd",), verdict: str = "ok
         "masking": {"verdict": verdict, "checks": {}},
         **changes,
     }
-    return Result.model_validate(content)
+    return result_type().model_validate(content)
 
 
 def printed(*results: Result) -> str:
@@ -73,7 +78,7 @@ def test_the_notes_say_what_the_columns_are() -> None:
 def test_an_attack_that_differs_by_model_is_told_by_model() -> None:
     text = " ".join(printed(result("mgnet"), result("pyramid", eot=5)).split())
     assert "pgd of mgnet: Linf 8/255 in pixels, 10 steps, 500 images." in text
-    assert "pgd of pyramid: Linf 8/255 in pixels, 10 steps, 500 images, 5 samples a gradient." in text
+    assert "pgd of pyramid: Linf 8/255 in pixels, 10 steps, 500 images, 5 samples per gradient." in text
 
 
 def test_an_attack_in_other_units_than_pixels_is_not_what_the_verdict_is_about() -> None:
@@ -93,7 +98,7 @@ def test_many_attacks_have_a_table_of_their_own() -> None:
         (row,) = [line for line in lines if line.startswith(f"{name} ") and not line.startswith(f"{name} %")]
         assert row.count("32.0 (30-34)") == 4
     (verdicts,) = [line for line in lines if line.startswith("masking of ")]
-    assert verdicts.startswith("masking of pgd ")  # the first, which alone was judged
+    assert verdicts.startswith("masking of pgd ")  # only the first attack was judged
 
 
 def test_equal_accuracy_is_told_with_the_curve() -> None:
@@ -122,7 +127,7 @@ def test_it_fits_100_columns_whatever_the_name(name: str) -> None:
     assert max(map(len, printed(result(name)).splitlines())) <= 100
 
 
-# What a total lacks, and what a verdict is about
+# Lower bounds, and which attack a verdict is about
 
 
 LACKING = {"missing": ("_fft_r2c",)}
@@ -165,7 +170,7 @@ def test_the_interval_of_the_ratio_is_told() -> None:
         told(macs_ratio=None, low=0.4, high=None, reached=0.1)
         == "no point of the curve has the accuracy of cnn4 (10 % of the samples reach it)."
     )
-    assert told(macs_ratio=0.335) == "as accurate as cnn4 at 0.335 times its MACs."  # of an older version
+    assert told(macs_ratio=0.335) == "as accurate as cnn4 at 0.335 times its MACs."  # a result of an older version
 
 
 def test_a_verdict_stands_beside_no_attack_that_it_did_not_judge() -> None:

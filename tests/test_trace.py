@@ -7,19 +7,19 @@ import pytest
 import torch
 from numpy import ndarray
 from torch import Tensor, nn
-from toys import Peek, batch_of_images, crops, toy
+from toy_models import Peek, batch_of_images, crops, toy
 
 import glimpsezoo as gz
-from glimpsezoo.attacks.catalogue import ATTACKS
-from glimpsezoo.cost import Meter
+from glimpsezoo.conditions.attacks.catalogue import ATTACKS
+from glimpsezoo.core.macs import Meter
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.regions import Regions
+from glimpsezoo.core.rollout import Record, rollout
 from glimpsezoo.data.loading import open_data
-from glimpsezoo.driver import Record, rollout
-from glimpsezoo.noise import Noise
-from glimpsezoo.pictures.seen import covers, glimpses_seen
-from glimpsezoo.pictures.traced import Subject, Traced, Viewing, trace_image
-from glimpsezoo.regions import Regions
-from glimpsezoo.resolve import data_spec
+from glimpsezoo.reports.pictures.seen import covers, glimpses_seen
+from glimpsezoo.reports.pictures.traced import Subject, Traced, Viewing, trace_image
 from glimpsezoo.specs import Task, load_string
+from glimpsezoo.zoo.names import data_spec
 
 TASK = Task((56, 56), 1, ("a", "b", "c"), mean=(0.3,), std=(0.2,))
 

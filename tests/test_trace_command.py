@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from commanding import Answer, ask
+from command_line import Answer, ask
 from PIL import Image
 
 from glimpsezoo.commands import cli
@@ -85,14 +85,14 @@ def test_files_are_looked_at_too(capsys: pytest.CaptureFixture[str], here: Path)
         (["mgnet", "--index", "1", "--image", "x.png"], "got both: leave one out"),
         (["mgnet", "-o", "x.bmp"], "--output expects a name that ends in .png, .svg, .gif, .html, got 'x.bmp'"),
         (["mgnet", "--html", "-o", "x.png"], "--output expects a name that ends in .html, got 'x.png'"),
-        (["mgnet", "-o", "there.png"], "got 'there.png', which is there: choose another --output, or --force"),
+        (["mgnet", "-o", "there.png"], "got 'there.png', which exists: choose another --output, or --force"),
         (["mgnet", "--under", "fogg"], "got 'fogg': did you mean 'fog'?"),
         (["mgnet", "--under", "fog:9"], "fog expects a severity from 1 to 5, got '9'"),
         (["mgnet", "--set", "pgd.steps=3"], "--set pgd.steps expects pgd to be named by --under"),
         (["mgnet", "--set", "attacks.steps=3", "--under", "fog"], "--set attacks.steps expects attacks to be named by --under"),
         (["mgnet", "--set", "attacks.stepz=3", "--under", "pgd"], "--set attacks.stepz expects a setting of pgd: did you mean 'steps'"),
-        (["mgnet", "--set", "anytime.rule=margin"], "got anytime.rule alone: give --set anytime.threshold=0.9, say"),
-        (["mgnet", "--set", "anytime.accuracy=0.9"], "got anytime.accuracy: give --set anytime.threshold=0.9, say"),
+        (["mgnet", "--set", "anytime.rule=margin"], "got anytime.rule alone: add one, for example --set anytime.threshold=0.9"),
+        (["mgnet", "--set", "anytime.accuracy=0.9"], "got anytime.accuracy: add one, for example --set anytime.threshold=0.9"),
         (["mgnet", "--image", "none.png"], "--image expects an image file, got 'none.png'"),
         (["mgnet", "--image", "text.png"], "--image expects an image file, got 'text.png'"),
         (["mgnt"], "did you mean 'mgnet'"),

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glimpsezoo.pages.flip import flip_page
-from glimpsezoo.pictures.layout import in_words, panel, sheet
-from glimpsezoo.pictures.raster import gif_file, painted, png_file
-from glimpsezoo.pictures.scene import DARK, LIGHT, SERIES, Bitmap, Box, Dot, Path, Scene, Words, beside, fitting, framed, stacked
-from glimpsezoo.pictures.svg import data_uri, svg_file, svg_part
-from glimpsezoo.pictures.traced import Glimpse, Traced, TracedLook
+from glimpsezoo.reports.flip import flip_page
+from glimpsezoo.reports.pictures.layout import in_words, panel, sheet
+from glimpsezoo.reports.pictures.raster import gif_file, painted, png_file
+from glimpsezoo.reports.pictures.scene import DARK, LIGHT, SERIES, Bitmap, Box, Dot, Path, Scene, Words, beside, fitting, framed, stacked
+from glimpsezoo.reports.pictures.svg import data_uri, svg_file, svg_part
+from glimpsezoo.reports.pictures.traced import Glimpse, Traced, TracedLook
 
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = '<script>alert("1")</script>&\x00\x1b'

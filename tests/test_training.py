@@ -8,16 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn import functional as F
-from toys import TASK, Peek, toy
+from toy_models import TASK, Peek, toy
 
-from glimpsezoo import training
-from glimpsezoo.cards import LOG
+from glimpsezoo.core.rollout import rollout
 from glimpsezoo.data.base import DataInfo, Example, ImageData
-from glimpsezoo.driver import rollout
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.recipes import Recipe
 from glimpsezoo.settings import Settings
-from glimpsezoo.training import CHECKPOINT, Progress, TrainingJob, train
+from glimpsezoo.training import loop
+from glimpsezoo.training.folder import CHECKPOINT
+from glimpsezoo.training.job import TrainingJob
+from glimpsezoo.training.loop import Progress, train
+from glimpsezoo.zoo.cards import LOG
+from glimpsezoo.zoo.recipes import Recipe
 
 
 class Blobs(ImageData):
@@ -134,7 +136,7 @@ def test_a_kill_loses_only_what_follows_the_last_checkpoint(tmp_path: Path):
 def test_stopped_while_an_epoch_is_measured_it_loses_no_line_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: int):
     whole = finish(job(tmp_path / "whole"))
     measured: list[int] = []
-    plain = training.calibration_accuracy
+    plain = loop.calibration_accuracy
 
     def stop(*given) -> float:
         measured.append(1)
@@ -143,7 +145,7 @@ def test_stopped_while_an_epoch_is_measured_it_loses_no_line_of_the_log(tmp_path
         return plain(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "calibration_accuracy", stop)
+        patch.setattr(loop, "calibration_accuracy", stop)
         with pytest.raises(KeyboardInterrupt):
             finish(job(tmp_path / "cut", checkpoint_seconds=0))
     resumed = finish(job(tmp_path / "cut"))
@@ -166,7 +168,7 @@ def test_a_torn_line_of_the_log_stops_no_resume(tmp_path: Path):
 def test_two_trainings_do_not_share_a_folder(tmp_path: Path):
     steps = train(job(tmp_path))
     next(steps)
-    with pytest.raises(GlimpseZooError, match=r"^another training writes to this folder: choose another --output"):
+    with pytest.raises(GlimpseZooError, match=r"another training.*--output"):
         next(train(job(tmp_path)))
     next(steps)  # which the other one left alone
     steps.close()
@@ -176,7 +178,7 @@ def test_two_trainings_do_not_share_a_folder(tmp_path: Path):
 
 
 def test_a_disk_that_is_full_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    words = r"^expected an output folder that can be written, got '.*' \(No space left on device\): make room, and the same command goes on"
+    words = r"expected an output folder .*, got '.*' \(No space left on device\): .* checkpoint; .* --output"
 
     def full(*places: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -195,13 +197,13 @@ def test_a_disk_that_is_full_ends_in_one_line(tmp_path: Path, monkeypatch: pytes
 
 def test_epochs_of_the_data_count_over_all_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[int] = []
-    plain = training.training_batches
+    plain = loop.training_batches
 
     def spy(data: ImageData, epoch: int, *given, **named):
         seen.append(epoch)
         return plain(data, epoch, *given, **named)
 
-    monkeypatch.setattr(training, "training_batches", spy)
+    monkeypatch.setattr(loop, "training_batches", spy)
     recipe = RECIPE + "[[phase]]" + RECIPE.split("[[phase]]")[1]
     finish(job(tmp_path / "whole", recipe))
     assert seen == [0, 1, 2, 3, 4, 5]  # two epochs of 4 steps, 5 steps, two epochs
@@ -238,7 +240,7 @@ def test_memory_is_kept_over_a_stop(tmp_path: Path):
 def test_another_job_s_checkpoint_is_refused(tmp_path: Path):
     next(steps := train(job(tmp_path)))
     steps.close()
-    with pytest.raises(GlimpseZooError, match="checkpoint of another training"):
+    with pytest.raises(GlimpseZooError, match=r"checkpoint of another training.*--output.*--fresh"):
         next(train(job(tmp_path, RECIPE.replace("lr = 0.05", "lr = 0.06"))))
 
 
@@ -246,20 +248,20 @@ def test_a_job_that_begins_with_other_weights_is_another(tmp_path: Path):
     next(steps := train(job(tmp_path, start=64 * "a")))
     steps.close()
     for start in (None, 64 * "b"):
-        with pytest.raises(GlimpseZooError, match="checkpoint of another training"):
+        with pytest.raises(GlimpseZooError, match=r"checkpoint of another training.*--output.*--fresh"):
             next(train(job(tmp_path, start=start)))
     next(train(job(tmp_path, start=64 * "a")))
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path):
     work = job(tmp_path, RECIPE.replace("lr = 0.01", "lr = 1e30"))
-    with pytest.raises(GlimpseZooError, match="not finite in step"):
+    with pytest.raises(GlimpseZooError, match=r"not finite in step \d+ of phase 'first' \(ce (nan|inf)\)"):
         for _ in train(work):
             pass
 
 
 def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path):
-    with pytest.raises(GlimpseZooError, match="trains nothing"):
+    with pytest.raises(GlimpseZooError, match=r"phase 'second'.*tail\.\*"):
         finish(job(tmp_path, RECIPE.replace("head.*", "tail.*")))
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commanding import make_card
-from plugging import installed
+from command_line import make_card
+from installed_plugins import installed
 
-from glimpsezoo.cards import Card
-from glimpsezoo.resolve import spec_of
 from glimpsezoo.workflows.new_plugin import write_plugin
+from glimpsezoo.zoo.cards import Card
+from glimpsezoo.zoo.names import spec_of
 
 ROOT = Path(__file__).parents[1]
 PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
@@ -83,7 +83,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_wheel_is_the_package_its_licence_and_the_cards_of_its_models(wheels: dict[str, Path], name: str):
+def test_a_wheel_is_the_package_its_license_and_the_cards_of_its_models(wheels: dict[str, Path], name: str):
     package = module(name)
     expected = {f"{package}/{path}": content for path, content in files(source(name) / package).items()}
     for card in cards_of(name):
@@ -204,7 +204,7 @@ def test_a_plugin_works_alone(install: Install, name: str):
 def test_anybody_s_plugin_ships_cards_in_its_package(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _, project, _ = write_plugin("glimpsezoo-spot", tmp_path / "spot")
     with monkeypatch.context() as patch, installed(project, patch):
-        card = make_card(project / "glimpsezoo_spot" / "zoo_cards" / "spot.digits", "spot", looks=2)
+        card = make_card(project / "glimpsezoo_spot" / "zoo_cards" / "spot.digits", "spot", steps=2)
     say = install(build(project, tmp_path / "built"))
     (result,) = say("run", "spot", "--measure", "quick", "--limit", "20")["results"]
     assert result["model"]["checkpoint"] == checkpoint(card)

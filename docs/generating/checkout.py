@@ -4,9 +4,9 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from glimpsezoo.cards import CONFIG, Card, file_name
-from glimpsezoo.plugins import registry
 from glimpsezoo.specs import ModelSpec, Spec
+from glimpsezoo.zoo.cards import CONFIG, Card, file_name
+from glimpsezoo.zoo.plugins import registry
 
 ROOT = Path(__file__).parents[2]
 T = TypeVar("T", bound=Spec)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from textwrap import dedent
 from typing import Any
 
+from glimpsezoo.measures.text import eps_text
 from glimpsezoo.settings import NoSettings, Setting, settings_of
 from glimpsezoo.specs import load_string
-from glimpsezoo.tables import eps_text
 
 
 def joined(*blocks: str) -> str:

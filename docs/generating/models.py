@@ -11,14 +11,16 @@ from rich.console import Console
 
 from generating.checkout import cards, cards_of, distribution, ours, page_of, plugins, spec_of, title_of
 from generating.markdown import code, joined, prose, settings_table, shown, slug, table
-from glimpsezoo.cards import CURVE, Card
-from glimpsezoo.plugins import registry
-from glimpsezoo.recipes import recipe_names, recipe_title
-from glimpsezoo.records import Result
-from glimpsezoo.reports import card_text, evidence, run_command
+from glimpsezoo.measures.result import Result
+from glimpsezoo.measures.text import macs_text, with_interval
+from glimpsezoo.reports.readme import card_text, run_command
+from glimpsezoo.reports.table import print_results
 from glimpsezoo.specs import DatasetSpec, ModelSpec, Spec, load_string
-from glimpsezoo.tables import macs_text, print_results, with_interval
-from glimpsezoo.workflows.tracing import TraceRequest, trace
+from glimpsezoo.workflows.tracing import TraceRequest, draw_traces
+from glimpsezoo.zoo.cards import CURVE, Card
+from glimpsezoo.zoo.plugins import registry
+from glimpsezoo.zoo.recipes import recipe_names, recipe_title
+from glimpsezoo.zoo.results import evidence
 
 EMBEDDED = "digits"  # the data set that needs no network: pictures of its cards can be drawn anywhere
 DRAWN = 57  # the test image of every picture: none is chosen by how well a model looks at it
@@ -154,5 +156,7 @@ def picture(card: Card) -> str:
     """What `glimpsezoo trace` draws of a card."""
     with tempfile.TemporaryDirectory() as folder:
         path, sets = Path(folder) / "looks.svg", data_settings(card)
-        trace(TraceRequest(model=str(card.folder), device=torch.device("cpu"), data=EMBEDDED, indices=(DRAWN,), sets=sets, output=path))
+        draw_traces(
+            TraceRequest(model=str(card.folder), device=torch.device("cpu"), data=EMBEDDED, indices=(DRAWN,), sets=sets, output=path)
+        )
         return path.read_text(encoding="utf-8")

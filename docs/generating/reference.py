@@ -1,9 +1,11 @@
 """Pages of the reference: commands, settings, result keys, catalogues and hooks."""
 
+import ast
 import dataclasses
 import inspect
 import json
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -12,15 +14,21 @@ from pydantic import AwareDatetime
 
 from generating.checkout import distribution, ours, title_of
 from generating.markdown import code, joined, settings_table, slug, table
-from glimpsezoo import hooks, records
-from glimpsezoo.attacks.settings import AttackSettings, MaskingSettings
 from glimpsezoo.commands import cli, main
-from glimpsezoo.measures import AnytimeSettings, CorruptionSettings
-from glimpsezoo.plugins import HOOKS
-from glimpsezoo.recipes import PhaseRecipe, Recipe
-from glimpsezoo.settings import explained, settings_of
+from glimpsezoo.conditions.attacks.settings import AttackSettings
+from glimpsezoo.errors import counted
+from glimpsezoo.measures import result as result_module
+from glimpsezoo.measures.calibration import ExitSettings
+from glimpsezoo.measures.corrupted import CorruptionSettings
+from glimpsezoo.measures.gradient_masking import MaskingSettings
+from glimpsezoo.measures.pairs import Comparison
+from glimpsezoo.schema import Section
+from glimpsezoo.settings import settings_of
 from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, Provenance, Spec, Task, load_string
-from glimpsezoo.tables import counted
+from glimpsezoo.zoo import hooks
+from glimpsezoo.zoo.plugins import HOOKS
+from glimpsezoo.zoo.recipes import PhaseRecipe, Recipe
+from glimpsezoo.zoo.results import result_type
 
 
 def pages() -> dict[str, str]:
@@ -70,7 +78,7 @@ def data_section(spec: DatasetSpec) -> str:
         "splits": ", ".join(f"{split} {count:,}" for split, count in spec.splits.items()) or "as opened",
         "transform": spec.transform,
         "calibration": spec.calibration,
-        "licence": spec.licence,
+        "license": spec.license,
         "from": spec.homepage,
     }
     rows = [row for row in facts.items() if row[1]]
@@ -124,7 +132,7 @@ def exit_rules_page() -> str:
         "see [early exits](../exits.md).",
         table(("rule", "what it does", "exactly"), rows),
         "## Settings",
-        settings_table(AnytimeSettings, prefix="anytime."),
+        settings_table(ExitSettings, prefix="anytime."),
     )
 
 
@@ -136,7 +144,7 @@ def settings_page() -> str:
         "- Data, `data.KEY`: at [each data set](data.md).\n"
         "- Attacks, `attacks.KEY`, `pgd.KEY` and `masking.KEY`: at [each attack](attacks.md).",
         "## Early exits",
-        settings_table(AnytimeSettings, prefix="anytime."),
+        settings_table(ExitSettings, prefix="anytime."),
         "## Corruptions",
         settings_table(CorruptionSettings, prefix="corruptions."),
         "## Training",
@@ -175,9 +183,20 @@ def fields_section(kind: type) -> str:
     """The fields of a dataclass that are not every spec's."""
     common = {field.name for field in dataclasses.fields(Spec)} if kind is not Spec and issubclass(kind, Spec) else set()
     fields = [field for field in dataclasses.fields(kind) if field.name not in common]
-    about, meanings = explained(kind.__doc__ or "", [field.name for field in fields])
+    about, meanings = inspect.getdoc(kind) or "", field_docstrings(kind)
     rows = [(f"`{field.name}`", type_text(field.type), default_of(field), meanings.get(field.name, "")) for field in fields]
     return joined(f"### {kind.__name__}", about, table(("field", "type", "default", "meaning"), rows))
+
+
+def field_docstrings(kind: type) -> dict[str, str]:
+    """Field -> the string below it, which `inspect` does not see."""
+    (tree,) = ast.parse(inspect.cleandoc(inspect.getsource(kind))).body
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for field, below in pairwise(tree.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+            found[field.target.id] = " ".join(str(ast.literal_eval(below.value)).split())
+    return found
 
 
 def default_of(field: "dataclasses.Field[Any]") -> str:
@@ -188,18 +207,17 @@ def default_of(field: "dataclasses.Field[Any]") -> str:
 
 def results_page() -> str:
     """result.json and comparison.json: a section for each record, in the order in which a reader meets them."""
-    _, conventions = (inspect.getdoc(records) or "").split("\n\n", 1)
-    conventions, _, _ = conventions.partition(" `docs/result.schema.json`")
+    _, conventions = (inspect.getdoc(result_module) or "").split("\n\n", 1)
     return joined(
         "# Result keys",
         f"{conventions} The same as a JSON Schema: [result.schema.json](../result.schema.json).",
-        *map(record_section, dict.fromkeys([*met(records.Result), *met(records.Comparison)])),
+        *map(record_section, dict.fromkeys([*met(result_type()), *met(Comparison)])),
     )
 
 
-def met(annotation: Any) -> Iterator[type[records.Section]]:
+def met(annotation: Any) -> Iterator[type[Section]]:
     """A record and those in its keys, or those in a type."""
-    if isinstance(annotation, type) and issubclass(annotation, records.Section):
+    if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
         for field in annotation.model_fields.values():
             yield from met(field.annotation)
@@ -207,11 +225,10 @@ def met(annotation: Any) -> Iterator[type[records.Section]]:
         yield from met(argument)
 
 
-def record_section(kind: type[records.Section]) -> str:
-    keys = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
-    about, meanings = explained(kind.__doc__ or "", keys)
-    rows = [(f"`{key}`", type_text(annotation), meanings.get(key, "")) for key, annotation in keys.items()]
-    return joined(f"## {kind.__name__}", about, table(("key", "type", "meaning"), rows))
+def record_section(kind: type[Section]) -> str:
+    fields = {field.alias or name: field for name, field in kind.model_fields.items()}
+    rows = [(f"`{key}`", type_text(field.annotation), " ".join((field.description or "").split())) for key, field in fields.items()]
+    return joined(f"## {kind.__name__}", inspect.getdoc(kind) or "", table(("key", "type", "meaning"), rows))
 
 
 def type_text(annotation: Any) -> str:
@@ -225,7 +242,7 @@ def type_text(annotation: Any) -> str:
         return f"list of {type_text(arguments[0])}" if arguments[-1] is Ellipsis else f"({', '.join(map(type_text, arguments))})"
     if origin is not None and issubclass(origin, Mapping):
         return "object" if arguments[1] is Any else f"object of {type_text(arguments[1])}"
-    if issubclass(annotation, records.Section):
+    if issubclass(annotation, Section):
         return f"[{annotation.__name__}](#{slug(annotation.__name__)})"
     names = {str: "text", int: "integer", float: "number", bool: "true or false", NoneType: "null", AwareDatetime: "date and time"}
     return names.get(annotation) or annotation.__name__

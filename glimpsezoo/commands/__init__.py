@@ -1,4 +1,4 @@
-"""The command line. Importing it loads neither torch nor timm nor datasets: each command imports what it needs when it runs."""
+"""The command line. Importing it loads neither torch nor timm nor datasets; each command imports what it needs when it runs."""
 
 import errno
 import os
@@ -8,14 +8,14 @@ import traceback
 import click
 
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
-from glimpsezoo.plugins import version_of
+from glimpsezoo.zoo.plugins import version_of
 
-_FORESEEN = (GlimpseZooError, click.ClickException)
-_RESUMED = ("run", "train", "pull")  # what keeps what it has finished
+_EXPECTED = (GlimpseZooError, click.ClickException)
+_RESUMABLE = ("run", "train", "pull")  # commands that keep their finished work
 
 
 class _Group(click.Group):
-    """Commands in the order of a user's work; an unknown one names the nearest."""
+    """Lists commands in the order in which users need them; an unknown command names the nearest."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -57,13 +57,13 @@ _add_commands()
 
 
 def main(args: list[str] | None = None) -> None:
-    """Entry point. Exit status: 0 done; 1 some units failed; 2 the command or its input is wrong, said in one line; 130 stopped.
+    """Entry point. Exit status: 0 done; 1 some units failed; 2 the command or its input is wrong, with one line that says why; 130 stopped.
 
-    What nobody foresaw is one line with exit status 1, too: --debug shows its traceback.
+    An unexpected error is one line with exit status 1; --debug shows its traceback.
     """
     words = sys.argv[1:] if args is None else args
     debug = "--debug" in words
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # what fails for good is said in the one line, its retries are not
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the one line reports the final error; retries are not printed
     try:
         status = cli.main(args=args, prog_name="glimpsezoo", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
@@ -73,26 +73,26 @@ def main(args: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         click.echo(f"glimpsezoo: {_line(error)}", err=True)
-        sys.exit(2 if isinstance(error, _FORESEEN) or _refused(error) else 1)
+        sys.exit(2 if isinstance(error, _EXPECTED) or _refused_by_system(error) else 1)
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _stopped(words: list[str]) -> str:
-    """What happens next to a command that was stopped."""
-    if next((word for word in words if not word.startswith("-")), None) not in _RESUMED:
-        return "stopped; the same command begins anew"
+    """What the same command will do after it was stopped."""
+    if next((word for word in words if not word.startswith("-")), None) not in _RESUMABLE:
+        return "stopped; the same command starts over"
     if "--fresh" in words:
-        return "stopped; the same command without --fresh goes on from here, with it everything begins anew"
-    return "stopped; the same command goes on from here"
+        return "stopped; the same command without --fresh resumes here, with --fresh it starts over"
+    return "stopped; the same command resumes here"
 
 
-def _refused(error: Exception) -> bool:
-    """Whether it is the system's answer about a file, a folder or the disk."""
+def _refused_by_system(error: Exception) -> bool:
+    """Whether the operating system refused to use a file, a folder or the disk."""
     return isinstance(error, OSError) and (error.filename is not None or error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 def _line(error: Exception) -> str:
-    """The one line for an error that ends a command."""
+    """The line that is printed for an error that ends a command."""
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "glimpsezoo"
         return f"{' '.join(error.format_message().split()).rstrip('.')}: see '{command} --help'"
@@ -100,7 +100,7 @@ def _line(error: Exception) -> str:
         return " ".join(error.format_message().split())
     if isinstance(error, GlimpseZooError):
         return one_line(error)
-    if isinstance(error, OSError) and _refused(error):
+    if isinstance(error, OSError) and _refused_by_system(error):
         place = f" {str(error.filename)!r}" if error.filename else ""
-        return f"expected a file or folder that can be used, got{place or ' one'} ({error.strerror}): see what it is, and who may use it"
-    return f"unexpected {type(error).__name__} ({one_line(error):.200}): the same command with --debug shows where"
+        return f"expected a file or folder that can be used, got{place or ' one'} ({error.strerror}): check its path and permissions"
+    return f"unexpected {type(error).__name__} ({one_line(error):.200}): repeat the command with --debug for the traceback"

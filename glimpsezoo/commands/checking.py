@@ -1,4 +1,4 @@
-"""`check`: the conformance suite on a model or a card."""
+"""`check`: the conformance suite for a model or a card."""
 
 import json
 
@@ -9,13 +9,13 @@ from glimpsezoo.commands import options
 
 @click.command()
 @click.argument("name")
-@click.option("--data", metavar="NAME", help="Look at some of its calibration images.  [default: made-up images]")
+@click.option("--data", metavar="NAME", help="Check on some of its calibration images.  [default: generated images]")
 @options.together(options.data_dir, options.settings, options.seed, options.as_json, options.debug)
 def check(name: str, data: str | None, data_dir: str | None, sets: tuple[str, ...], seed: int, as_json: bool, debug: bool) -> int:
-    """Check that a model or a card keeps its promises.
+    """Check that a model or a card conforms to the protocol.
 
-    A line for every rule of the conformance suite: ok, FAILED, refused (a size, say, that the model does not take) or skipped, with the
-    numbers. The exit status is 1 if any failed. A model is checked with untrained weights.
+    Prints a line per rule of the conformance suite, with the numbers: ok, FAILED, refused (for example an image size that the model does
+    not accept) or skipped. The exit status is 1 if a rule failed. A model without a card is checked with untrained weights.
 
     \b
     Examples:
@@ -23,7 +23,7 @@ def check(name: str, data: str | None, data_dir: str | None, sets: tuple[str, ..
       glimpsezoo check pyramid-m3 --set decide=mode
       glimpsezoo check mgnet.digits --data digits
     """
-    from glimpsezoo.workflows.checking import check as findings_of
+    from glimpsezoo.workflows.checking import findings_of
 
     findings = []
     for finding in findings_of(name, data, sets, data_dir=data_dir, seed=seed):

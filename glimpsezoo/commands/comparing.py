@@ -1,4 +1,4 @@
-"""`compare`: results that were measured earlier, side by side."""
+"""`compare`: show earlier results side by side."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from glimpsezoo.errors import GlimpseZooError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from glimpsezoo.pages.paper import Reproduction
+    from glimpsezoo.reports.paper import Reproduction
     from glimpsezoo.workflows.comparing import Compared
 
 FORMATS = ("table", "markdown", "csv", "json", "latex")
@@ -20,15 +20,15 @@ FORMATS = ("table", "markdown", "csv", "json", "latex")
 
 @click.command()
 @click.argument("runs", nargs=-1, metavar="RUN...")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How it is written.")
-@click.option("--paper", is_flag=True, help="Put the zoo's cards beside the printed tables of papers instead.")
-@click.option("-o", "--output", metavar="FILE", help="With --paper: write Markdown, and the plots into a folder beside it.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Format of the output.")
+@click.option("--paper", is_flag=True, help="Compare the zoo's cards with the printed tables of papers instead.")
+@click.option("-o", "--output", metavar="FILE", help="With --paper: write Markdown to this file, and the plots to a folder next to it.")
 @options.together(options.as_json, options.debug)
 def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, as_json: bool, debug: bool) -> None:
     """Show results side by side, with paired tests.
 
-    A RUN is a folder of 'run' (runs/ID, or one model's in it), a result.json, or a measured card. Models that were measured on the same
-    images are tested against each other image by image. The table has every step, the other formats the last one.
+    A RUN is an output folder of 'run' (runs/ID, or the folder of one model in it), a result.json, or a measured card. Models that were
+    measured on the same images are compared by paired tests. The table shows every step, the other formats the last one.
 
     \b
     Examples:
@@ -39,15 +39,16 @@ def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, a
       glimpsezoo compare --paper mgnet-2021 -o reproduction.md
       glimpsezoo compare --paper runs/train/mgnet.tmnist
 
-    With --paper, a RUN is a paper of 'glimpsezoo list papers' (all of them without one), or a card that is not in the zoo: it answers for
-    the zoo's card of its name and seed, and stands beside it as another seed.
+    With --paper, a RUN is a paper of 'glimpsezoo list papers' (default: all papers), or a card that is not in the zoo: it replaces the
+    zoo's card of the same name and seed, or counts as another seed of it.
     """
     if paper:
         _compare_papers(runs, "json" if as_json else form, output)
         return
     if output is not None:
-        raise GlimpseZooError("-o is for --paper: redirect what other comparisons print (compare ... > FILE)")
-    from glimpsezoo.pages.formats import comma_separated, latex, markdown
+        raise GlimpseZooError("-o expects --paper, got a comparison of runs: redirect the output instead (compare ... > FILE)")
+    from glimpsezoo.reports.table import board, comma_separated, escape_markdown, latex, markdown
+    from glimpsezoo.reports.text import pair_texts
     from glimpsezoo.workflows.comparing import presented, read_runs
 
     compared = read_runs(runs)
@@ -59,17 +60,23 @@ def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, a
         elif form == "table":
             _print(compared)
         else:
-            writers = {"markdown": markdown, "latex": latex, "csv": lambda entries, pairs: comma_separated(entries)}
-            click.echo(writers[form](compared.entries, compared.pairs), nl=False)
+            table, pairs = board(compared.entries), pair_texts(compared.entries, compared.pairs)
+            said = "\n".join(f"- {escape_markdown(text)}" for text in pairs)
+            writers = {
+                "markdown": lambda: "\n\n".join(filter(None, (markdown(table), said))) + "\n",
+                "latex": lambda: latex(table, pairs),
+                "csv": lambda: comma_separated(table),
+            }
+            click.echo(writers[form](), nl=False)
 
 
 def _compare_papers(names: tuple[str, ...], form: str, output: str | None) -> None:
-    """The papers' tables, printed or written."""
-    from glimpsezoo.pages.paper import as_json, comma_separated, markdown
+    """Print the tables of the papers, or write them to a file."""
+    from glimpsezoo.reports.paper import as_json, comma_separated, markdown
     from glimpsezoo.workflows.reproducing import reproduce, write_reproduction
 
     if form == "latex" or (output is not None and form not in {"table", "markdown"}):
-        raise GlimpseZooError(f"--paper writes tables, Markdown, CSV and JSON, and files in Markdown, got --format {form}: choose another")
+        raise GlimpseZooError(f"--paper writes tables, Markdown, CSV and JSON, files only in Markdown, got --format {form}: choose another")
     found = reproduce(names)
     if output is not None:
         for path in write_reproduction(found, Path(output)):
@@ -84,20 +91,20 @@ def _print_papers(reproductions: "list[Reproduction]") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from glimpsezoo.pages.paper import columns, missing, unknown_costs
+    from glimpsezoo.reports.paper import laid_out, missing, unknown_costs
 
     console = options.stdout()
     for each in reproductions:
         console.print(Text(f"{each.paper.description} ({each.paper.authors})", style="bold"))
         _print_claims(each, console)
         for table in each.tables:
-            title = f"{table.printed.title}: {table.printed.caption}"
-            shown = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False, header_style="bold")
-            wanted = [column for column in columns(table) if column.heading != "card"]  # wide, and in every other format
-            for column in wanted:
-                shown.add_column(column.heading, justify="left" if column.words else "right", overflow="fold")
-            for answer in table.answers:
-                shown.add_row(*(Text(column.text(answer)) for column in wanted))
+            found = laid_out(table)
+            narrow = [k for k, heading in enumerate(found.headings) if heading != "card"]  # wide, and in every other format
+            shown = Table(title=found.caption, title_justify="left", title_style="", box=None, pad_edge=False, header_style="bold")
+            for k in narrow:
+                shown.add_column(found.headings[k], justify="left" if found.headings[k] in found.words else "right", overflow="fold")
+            for row in found.rows:
+                shown.add_row(*(Text(row[k].text) for k in narrow))
             console.print()
             console.print(shown)
             reasons = [*(f"not run: {reason}" for reason in missing(table)), *(f"no cost: {reason}" for reason in unknown_costs(table))]
@@ -107,7 +114,7 @@ def _print_papers(reproductions: "list[Reproduction]") -> None:
 
 
 def _print_claims(reproduction: "Reproduction", console: "Console") -> None:
-    """Each claim with its verdict, and the numbers of its test below it."""
+    """Print each claim with its verdict, and the numbers of its test below."""
     from rich.text import Text
 
     for judged in reproduction.claims:
@@ -120,19 +127,14 @@ def _print_claims(reproduction: "Reproduction", console: "Console") -> None:
 
 
 def _print(compared: "Compared") -> None:
-    """A table for each data set, as `run` prints it, then the pairs."""
-    from glimpsezoo.pages.board import verdict
-    from glimpsezoo.pages.formats import pair_texts
-    from glimpsezoo.records import UNCHECKED
-    from glimpsezoo.tables import print_results
+    """Print one table per data set, as `run` does, then the paired tests."""
+    from glimpsezoo.reports.table import print_results
+    from glimpsezoo.reports.text import pair_texts
 
     console = options.stdout()
     for data in dict.fromkeys(entry.data for entry in compared.entries):
         entries = [entry for entry in compared.entries if entry.data == data]
         print_results([entry.renamed for entry in entries], console)
-        unchecked = [entry.name for entry in entries if verdict(entry) == UNCHECKED]
-        if unchecked:
-            console.print(f"masking: {UNCHECKED} for {', '.join(unchecked)}", markup=False, style="dim")
         for text in pair_texts(entries, [pair for pair in compared.pairs if {pair.a, pair.b} <= {entry.name for entry in entries}]):
             console.print(text, markup=False)
 

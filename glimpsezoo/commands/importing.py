@@ -1,4 +1,4 @@
-"""`import`: a released checkpoint becomes a card."""
+"""`import`: turn a released checkpoint into a card."""
 
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,17 @@ from glimpsezoo.commands import options
 @click.command("import")
 @click.argument("model")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, metavar="CARD_DIR", help="Where the card goes.")
-@click.option("--data", metavar="NAME", help="The data set it was trained on, for the names of its classes.")
+@click.option("-o", "--output", required=True, metavar="CARD_DIR", help="Folder for the card.")
+@click.option("--data", metavar="NAME", help="The data set that it was trained on; its class names are taken.")
 @options.together(options.settings, options.force, options.debug)
 def import_(model: str, checkpoint: Path, **given: Any) -> None:
-    """Turn a released checkpoint of MODEL into a card. Nothing in the file is executed.
+    """Turn a released checkpoint of MODEL into a card. No code in the file is executed.
 
     \b
     Example:
       glimpsezoo import mgnet resnet18-4glimpse.ckpt -o cards/mgnet.imagenet100 --data imagenet100
     """
-    from glimpsezoo.reports import run_command
+    from glimpsezoo.reports.readme import run_command
     from glimpsezoo.workflows.importing import import_checkpoint
 
     card = import_checkpoint(model, checkpoint, Path(given["output"]), given["data"], tuple(given["sets"]), force=given["force"])

@@ -1,4 +1,4 @@
-"""`list`, `show` and `plugins`: what is there. None of them imports torch."""
+"""`list`, `show` and `plugins`: what is installed and available. None of them imports torch."""
 
 import fnmatch
 import json
@@ -10,15 +10,14 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from glimpsezoo.cards import Card, card_paths, find_card
 from glimpsezoo.commands import options
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
-from glimpsezoo.plugins import registry
-from glimpsezoo.recipes import recipe_names, recipe_title
-from glimpsezoo.reports import evidence
 from glimpsezoo.settings import settings_of
 from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, PaperSpec, Spec, load_string
-from glimpsezoo.tables import cost_text, interval, percent
+from glimpsezoo.zoo.cards import Card, card_paths, find_card
+from glimpsezoo.zoo.headline import headline
+from glimpsezoo.zoo.plugins import registry
+from glimpsezoo.zoo.recipes import recipe_names, recipe_title
 
 KINDS: dict[str, type[Spec]] = {
     "models": ModelSpec,
@@ -29,7 +28,7 @@ KINDS: dict[str, type[Spec]] = {
     "importers": ImporterSpec,
     "papers": PaperSpec,
 }
-NAMED = 20  # classes that `show` names
+MOST_NAMED = 20  # classes that `show` names
 ALL_KINDS = ("models", "cards", "data", "recipes", "corruptions", "attacks", "exit-rules", "importers", "papers")
 
 
@@ -41,8 +40,8 @@ ALL_KINDS = ("models", "cards", "data", "recipes", "corruptions", "attacks", "ex
 def list_(kind: str | None, pattern: str, as_json: bool, debug: bool) -> None:
     """List models, cards, data, recipes, papers and more.
 
-    KIND is one of models, cards, data, recipes, corruptions, attacks, exit-rules, importers and papers; all of them without one.
-    PATTERN has wildcards: *, ?, [abc].
+    KIND is one of models, cards, data, recipes, corruptions, attacks, exit-rules, importers and papers; without it, all are listed.
+    PATTERN may have wildcards: *, ?, [abc].
 
     \b
     Examples:
@@ -56,7 +55,7 @@ def list_(kind: str | None, pattern: str, as_json: bool, debug: bool) -> None:
     found = {k: [row for row in rows if fnmatch.fnmatchcase(row["name"], pattern)] for k, rows in every.items()}
     if pattern != "*" and not any(found.values()):
         known = [row["name"] for rows in every.values() for row in rows]
-        raise GlimpseZooError(f"expected a pattern that something matches, got {pattern!r}: {did_you_mean(pattern, known)}")
+        raise GlimpseZooError(f"expected a pattern that matches a name, got {pattern!r}: {did_you_mean(pattern, known)}")
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -64,7 +63,7 @@ def list_(kind: str | None, pattern: str, as_json: bool, debug: bool) -> None:
     if not any(found.values()):
         options.say(f"no {kind} yet" + (": train one ('glimpsezoo train mgnet --data digits')" if kind == "cards" else ""))
     for name, rows in found.items():
-        if name == "recipes" and kind is None and pattern == "*":  # there are more of them than of all else
+        if name == "recipes" and kind is None and pattern == "*":  # there are more recipes than anything else
             console.print(Text.assemble(("recipes", "bold"), f"\n{len(rows)}: see 'glimpsezoo list recipes'\n"))
         elif rows:
             console.print(_table(name, rows))
@@ -72,7 +71,7 @@ def list_(kind: str | None, pattern: str, as_json: bool, debug: bool) -> None:
 
 
 def _table(kind: str, rows: list[dict[str, str]]) -> Table:
-    """A row for every name. Whose a recipe is, its name begins with."""
+    """One row per name. Recipes need no column for their plugin: their names begin with the model."""
     table = Table(title=kind, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="cyan")
     table.add_column()
@@ -101,7 +100,7 @@ def _from(spec: Spec) -> str:
 
 
 def _card_row(name: str, folder: Path) -> dict[str, str]:
-    """A broken card is one row, not the end of the list."""
+    """A card as a row; a broken card is a row with its error."""
     try:
         config = Card.read(folder).config
     except GlimpseZooError as error:
@@ -115,9 +114,10 @@ def _card_row(name: str, folder: Path) -> dict[str, str]:
 @click.argument("name")
 @options.together(options.data_dir, options.settings, options.as_json, options.debug)
 def show(name: str, data_dir: str | None, sets: tuple[str, ...], as_json: bool, debug: bool) -> None:
-    """Show a model's settings, a data set's card or a trained card.
+    """Show the settings of a model, a data set, or a trained card.
 
-    A folder or a set of the Hub is opened: its classes, splits and columns are told as a run would read them, and what is left out.
+    A folder or a data set of the Hub is opened: you see its classes, splits and columns as a run would read them, and the files that are
+    left out.
 
     \b
     Examples:
@@ -148,14 +148,14 @@ def show(name: str, data_dir: str | None, sets: tuple[str, ...], as_json: bool, 
 
 
 def _cell(value: Any) -> str:
-    """A fact as people read it: of a long list its length and its beginning."""
+    """A fact as text: a long list as its length and its first items."""
     if isinstance(value, list):
-        return f"{len(value)}: {', '.join(value[:NAMED])}{', ...' if len(value) > NAMED else ''}"
+        return f"{len(value)}: {', '.join(value[:MOST_NAMED])}{', ...' if len(value) > MOST_NAMED else ''}"
     return _lines(value) if isinstance(value, dict) else str(value)
 
 
 def _lines(values: Mapping[str, Any]) -> str:
-    """A line for every key, with nested settings as `--set` takes them."""
+    """One line per key, with nested settings as `--set` takes them."""
     return "\n".join(f"{key}: {_assignments(value) if isinstance(value, dict) else value}" for key, value in values.items())
 
 
@@ -164,12 +164,8 @@ def _assignments(settings: Mapping[str, Any]) -> str:
 
 
 def _card_facts(card: Card) -> dict[str, Any]:
-    """A card as people read it; its whole config.json is what --json prints."""
-    config, result = card.config, evidence(card)
-    measured = "not measured yet"
-    if result and result.accuracy:
-        top1 = result.accuracy.top1
-        measured = f"{percent(top1)} % ({interval(top1)}) on {result.data.name} {result.data.split}"
+    """The facts of a card that people look for; --json prints the whole config.json."""
+    config, found = card.config, headline(card)
     return {
         "card": config.name,
         "folder": card.folder,
@@ -177,8 +173,8 @@ def _card_facts(card: Card) -> dict[str, Any]:
         "settings": _assignments(config.config),
         "data": f"{config.data.name} {_assignments(config.data.settings)}".rstrip(),
         "classes": len(config.task.classes),
-        "top-1": measured,
-        "MACs": f"{cost_text(result, result.flops.macs.mean)} an image" if result and result.flops else "",
+        "top-1": (found.measured if found else "") or "not measured yet",
+        "MACs": found.cost if found else "",
         "sha256": config.weights.sha256 if config.weights else "",
         "made by": config.trained.get("command", ""),
     }
@@ -196,10 +192,10 @@ def _facts(name: str, data_dir: str | None, sets: tuple[str, ...]) -> dict[str, 
     facts = _data_facts(name, spec)
     if name == spec.name and (spec.prefix or not (data_dir or sets)):
         return facts
-    from glimpsezoo.workflows.describing import described
+    from glimpsezoo.workflows.describing import describe_data
 
     settings = {key: facts.pop(key) for key in ("about the settings", "settings")}
-    return {**facts, **described(name, data_dir, sets), **settings}
+    return {**facts, **describe_data(name, data_dir, sets), **settings}
 
 
 def _model_facts(name: str, spec: ModelSpec) -> dict[str, Any]:
@@ -220,7 +216,7 @@ def _data_facts(name: str, spec: DatasetSpec) -> dict[str, Any]:
         "data": name,
         "description": spec.description,
         "from": str(spec.provenance),
-        "licence": spec.licence,
+        "license": spec.license,
         "homepage": spec.homepage,
         "image size": f"{task.image_size[0]} x {task.image_size[1]}, {task.channels} channel(s)" if task else "as opened",
         "classes": len(task.classes) if task else "as opened",
@@ -232,7 +228,7 @@ def _data_facts(name: str, spec: DatasetSpec) -> dict[str, Any]:
 
 
 def _settings(config: str) -> dict[str, Any]:
-    """The settings, and what their author says about them all."""
+    """The settings, and the description of their class."""
     about, settings = settings_of(load_string(config))
     return {"about the settings": about, "settings": [setting._asdict() for setting in settings]}
 
@@ -251,7 +247,7 @@ def _settings_table(settings: list[dict[str, Any]]) -> Table:
 @options.as_json
 @options.debug
 def plugins(as_json: bool, debug: bool) -> None:
-    """Show the installed plugins, and what is wrong with one.
+    """Show the installed plugins and their errors.
 
     \b
     Example:

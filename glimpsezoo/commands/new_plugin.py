@@ -1,4 +1,4 @@
-"""`new-plugin`: a package to start from."""
+"""`new-plugin`: write a package to start from."""
 
 import shlex
 from pathlib import Path
@@ -10,13 +10,13 @@ from glimpsezoo.commands import options
 
 @click.command("new-plugin")
 @click.argument("name")
-@click.option("-o", "--output", metavar="DIR", help="Where it goes.  [default: a folder of its name]")
-@click.option("--force", is_flag=True, help="Into a folder that is there, over files of the same names.")
+@click.option("-o", "--output", metavar="DIR", help="Folder for the plugin.  [default: the name]")
+@click.option("--force", is_flag=True, help="Write into an existing folder, over files of the same names.")
 @options.debug
 def new_plugin(name: str, output: str | None, force: bool, debug: bool) -> None:
-    """Write a new plugin with a tiny model that works.
+    """Write a new plugin with a tiny working model.
 
-    NAME is the package's; the model's is the same without 'glimpsezoo-'. docs/plugins.md goes through the files.
+    NAME is the name of the package; the model's name is NAME without 'glimpsezoo-'. docs/plugins.md explains the files.
 
     \b
     Examples:

@@ -12,34 +12,34 @@ stderr = Console(stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
-    """A line on standard error, as it is: long ones are not broken, and brackets are no markup."""
+    """Print a line on standard error as it is: without line breaks and markup."""
     stderr.print(text, markup=False, soft_wrap=True)
 
 
 def stdout() -> Console:
-    """Where results go. A pipe gets 100 columns, so that tables read the same in a file."""
+    """The console for results. A pipe gets 100 columns, so that tables look the same in a file."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=100)
 
 
 SEED = click.IntRange(0, 2**32 - 1)
 data = click.option(
-    "--data", metavar="NAME", help="Data set ('glimpsezoo list data').  [default: the card's own; digits for a model without a card]"
+    "--data", metavar="NAME", help="Data set ('glimpsezoo list data').  [default: the data of the card; digits for a model without a card]"
 )
-data_dir = click.option("--data-dir", metavar="DIR", help="Read the data from this folder, laid out as on the Hub.")
+data_dir = click.option("--data-dir", metavar="DIR", help="Read the data from this folder, which has the layout of the Hub.")
 settings = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting: KEY, MODEL.KEY or data.KEY.")
 device = click.option("--device", default="auto", show_default=True, metavar="NAME", help="cpu, cuda, mps, or auto.")
-seed = click.option("--seed", default=0, show_default=True, type=SEED, metavar="N", help="Decides every random number.")
+seed = click.option("--seed", default=0, show_default=True, type=SEED, metavar="N", help="Seed of all random numbers.")
 workers = click.option("--workers", default=0, show_default=True, type=click.IntRange(0), metavar="N", help="Processes that decode images.")
-output = click.option("-o", "--output", metavar="DIR", help="Where the results go.  [default: a folder of its own in runs/]")
-force = click.option("--force", is_flag=True, help="Overwrite what --output holds.")
-fresh = click.option("--fresh", is_flag=True, help="Start anew: reuse nothing that an earlier run finished.")
+output = click.option("-o", "--output", metavar="DIR", help="Folder for the results.  [default: a new folder in runs/]")
+force = click.option("--force", is_flag=True, help="Overwrite the contents of --output.")
+fresh = click.option("--fresh", is_flag=True, help="Start over: reuse no finished work of an earlier run.")
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
 
 def together(*options: Decorator) -> Decorator:
-    """Several options as one decorator, listed in this order by --help."""
+    """Combine several options into one decorator. --help lists them in this order."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -50,7 +50,7 @@ def together(*options: Decorator) -> Decorator:
 
 
 def pick_device(name: str) -> Any:
-    """A torch device, checked to be there. Raises `GlimpseZooError`."""
+    """The torch device of this name. Raises `GlimpseZooError` if the machine does not have it."""
     import torch
 
     from glimpsezoo.errors import GlimpseZooError, one_line
@@ -60,8 +60,6 @@ def pick_device(name: str) -> Any:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except Exception as error:  # torch raises many kinds for devices that are not there
-        raise GlimpseZooError(
-            f"--device expects one that this machine has (cpu, cuda, mps), got {name!r}: {one_line(error):.120}"
-        ) from None
+    except Exception as error:  # torch raises various errors for missing devices
+        raise GlimpseZooError(f"--device expects a device of this machine (cpu, cuda, mps), got {name!r}: {one_line(error):.120}") from None
     return device

@@ -1,4 +1,4 @@
-"""`report`: one page with everything that was measured."""
+"""`report`: one page with all measurements."""
 
 from pathlib import Path
 
@@ -9,24 +9,24 @@ from glimpsezoo.commands import options
 
 @click.command()
 @click.argument("runs", nargs=-1, metavar="RUN...")
-@click.option("-o", "--output", default="report.html", show_default=True, metavar="FILE", help="The page.")
+@click.option("-o", "--output", default="report.html", show_default=True, metavar="FILE", help="File for the page.")
 @click.option(
-    "--traces", default=2, show_default=True, type=click.IntRange(0, 20), metavar="N", help="Images a model that are shown being looked at."
+    "--traces", default=2, show_default=True, type=click.IntRange(0, 20), metavar="N", help="Images per model whose glimpses are shown."
 )
 @options.together(options.data_dir, options.force, options.debug)
 def report(runs: tuple[str, ...], output: str, traces: int, data_dir: str | None, force: bool, debug: bool) -> None:
     """Write one web page about one or more runs.
 
-    It has a leaderboard to sort and filter, accuracy against cost with early exits, robustness against budget, corruptions, attacks with
-    the verdict on them, where the models look on a few images of their data, training curves, and the commands to reproduce it all. A
-    RUN is a folder of 'run', a result.json, or a measured card.
+    The page has a leaderboard that can be sorted and filtered, accuracy against cost with early exits, robustness against eps, corruptions,
+    attacks with the verdict on whether they can be believed, glimpses on a few images, training curves, and the commands that reproduce
+    everything. A RUN is an output folder of 'run', a result.json, or a measured card.
 
     \b
     Examples:
       glimpsezoo report runs/7784dccdc0
       glimpsezoo report mgnet.digits cnn4.digits pyramid-m3.digits -o digits.html
     """
-    from glimpsezoo.tables import counted
+    from glimpsezoo.errors import counted
     from glimpsezoo.workflows.reporting import report as write
 
     path = Path(output)

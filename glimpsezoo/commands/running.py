@@ -1,5 +1,6 @@
 """`run`: measure models on data, and print one table."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,24 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from glimpsezoo.commands import options
 
 if TYPE_CHECKING:
-    from glimpsezoo.workflows.measuring import RunWork
-    from glimpsezoo.workflows.requests import RunRequest
+    from glimpsezoo.run.request import RunRequest
+    from glimpsezoo.run.work import OnProgress
+
+
+class MeasureOption(click.Option):
+    """Its help names the measures that are registered."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        from glimpsezoo.specs import MeasureSpec
+        from glimpsezoo.zoo.plugins import registry
+
+        specs = [spec for spec in registry().all(MeasureSpec) if not spec.follows]
+        others = [spec.name for spec in specs if not spec.default]
+        self.help = (
+            f"{', '.join(spec.name for spec in specs)}; a corruption (fog, fog:3) or an attack (pgd, pgd:4/255, or pgd:4/255:100 with so "
+            f"many steps); quick, robustness or full.  [default: all but {' and '.join(others)}]"
+        )
+        return super().get_help_record(ctx)
 
 
 @click.command()
@@ -26,12 +43,7 @@ if TYPE_CHECKING:
     options.workers,
     options.settings,
     click.option("--checkpoint", metavar="CARD", help="A card; 'none' measures untrained; 'timm' takes timm's own weights."),
-    click.option(
-        "--measure",
-        metavar="LIST",
-        help="accuracy, flops, anytime, corruptions, attacks, speed; a corruption (fog, fog:3) or an attack (pgd, pgd:4/255, or "
-        "pgd:4/255:100 with so many steps); quick, robustness or full.  [default: all but speed]",
-    ),
+    click.option("--measure", cls=MeasureOption, metavar="LIST"),
     click.option("--corrupted-dir", metavar="DIR", help="Published corrupted images: folders corruption/severity/class/image."),
     click.option(
         "--on-bad-image", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="What an unreadable image does."
@@ -60,19 +72,24 @@ def run(models: tuple[str, ...], **given: Any) -> int:
       glimpsezoo run mgnet cnn4 --data digits --measure quick
       glimpsezoo run mgnet cnn4 ranzato pyramid-m3
       glimpsezoo run mgnet --measure accuracy,fog,pgd:4/255 --set pgd.steps=100
-      glimpsezoo run mgnet --data imagenet100 --set backbone=resnet50 --checkpoint none --measure flops
+      glimpsezoo run mgnet --data imagenet100 --set backbone=resnet50 --checkpoint none --measure quick
     """
-    from glimpsezoo.environment import keep_freed_memory
-    from glimpsezoo.tables import comparison_json, print_comparison, print_results
-    from glimpsezoo.workflows.running import prepare
+    from glimpsezoo.evaluation.environment import keep_freed_memory
+    from glimpsezoo.reports.table import print_results
+    from glimpsezoo.reports.text import comparison_json, print_comparison
+    from glimpsezoo.run.prepare import prepare
 
     keep_freed_memory()
     work = prepare(_request(models, given))
+    if work.calibration is None:
+        work.get_ready()
+    else:
+        _follow(work.get_ready, transient=True)
     options.say(work.summary())
     before = [*work.warnings, *work.said]
     for note in before:
         options.say(note)
-    _follow(work)
+    _follow(work.measure)
     outcome = work.finish()
     for note in (note for note in work.said if note not in before):
         options.say(note)
@@ -87,7 +104,7 @@ def run(models: tuple[str, ...], **given: Any) -> int:
 
 
 def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
-    from glimpsezoo.workflows.requests import RunRequest
+    from glimpsezoo.run.request import RunRequest
 
     return RunRequest(
         models=models,
@@ -111,8 +128,8 @@ def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
     )
 
 
-def _follow(work: "RunWork") -> None:
-    """Measure, and show what runs and how far it is."""
+def _follow(work: "Callable[[OnProgress], None]", *, transient: bool = False) -> None:
+    """Do the work, and show what runs and how far it is."""
     columns = (
         BarColumn(20),
         TaskProgressColumn(),
@@ -120,7 +137,7 @@ def _follow(work: "RunWork") -> None:
         TimeRemainingColumn(),
         TextColumn("{task.description}", markup=False),
     )
-    with Progress(*columns, console=options.stderr) as bar:
-        task = bar.add_task("", total=work.expected_seconds or 1)
-        work.measure(lambda label, seconds: bar.update(task, description=label, completed=seconds))
-        bar.update(task, completed=work.expected_seconds or 1)
+    with Progress(*columns, console=options.stderr, transient=transient) as bar:
+        task = bar.add_task("", total=1)
+        work(lambda label, seconds, whole: bar.update(task, description=label, completed=seconds, total=whole or 1))
+        bar.update(task, completed=bar.tasks[0].total)

@@ -10,7 +10,8 @@ from glimpsezoo.commands import options
 from glimpsezoo.errors import GlimpseZooError
 
 if TYPE_CHECKING:
-    from glimpsezoo.pictures.traced import Traced
+    from glimpsezoo.reports.pictures.traced import Traced
+    from glimpsezoo.workflows.tracing import DrawnTraces
 
 
 @click.command()
@@ -19,26 +20,26 @@ if TYPE_CHECKING:
 @options.together(
     options.data,
     options.data_dir,
-    click.option("--split", default="test", show_default=True, metavar="NAME", help="Whose images --index counts."),
-    click.option("--index", multiple=True, metavar="I...", help="Images of the data by number, from 0.  [default: 0]"),
-    click.option("--image", multiple=True, metavar="FILE...", help="Image files instead of images of the data."),
-    click.option("--under", metavar="CONDITION", help="Show beside it a corruption (fog:3) or an attack (pgd:4/255)."),
+    click.option("--split", default="test", show_default=True, metavar="NAME", help="The split whose images --index numbers."),
+    click.option("--index", multiple=True, metavar="I...", help="Images of the data set by index, from 0.  [default: 0]"),
+    click.option("--image", multiple=True, metavar="FILE...", help="Image files instead of images of the data set."),
+    click.option("--under", metavar="CONDITION", help="Also show it under a corruption (fog:3) or an attack (pgd:4/255)."),
     options.device,
     options.seed,
     options.settings,
     click.option("--checkpoint", metavar="CARD", help="A card; 'none' shows an untrained model."),
-    click.option("--html", is_flag=True, help="Write a page to flip through, of one file."),
-    click.option("-o", "--output", metavar="FILE", help="A picture by its ending: .png, .svg, .gif or .html.  [default: MODEL-I.png]"),
+    click.option("--html", is_flag=True, help="Write a single HTML page to flip through."),
+    click.option("-o", "--output", metavar="FILE", help="File for the picture: .png, .svg, .gif or .html.  [default: MODEL-I.png]"),
     options.force,
     options.as_json,
     options.debug,
 )
 def trace(model: str, more: tuple[str, ...], **given: Any) -> None:
-    """Draw where MODEL looks, and what it says after each look.
+    """Draw where MODEL looks, and what it predicts after each step.
 
-    The picture has the image with numbered regions, the prediction and its confidence at every step (right or wrong where the label is
-    known), when and why the looking ended, and the glimpses as a tree. A GIF shows one step after the other. Several numbers or files
-    may follow --index or --image.
+    The picture shows the image with numbered regions, the prediction and its confidence at every step (right or wrong if the label is
+    known), the step and the reason of the exit, and the glimpses as a tree. A GIF shows one step after the other. --index and --image take
+    several values.
 
     \b
     Examples:
@@ -48,9 +49,7 @@ def trace(model: str, more: tuple[str, ...], **given: Any) -> None:
       glimpsezoo trace mgnet --index 3 --set anytime.threshold=0.9 -o early.png
       glimpsezoo trace mgnet --image seven.png four.png --html
     """
-    from glimpsezoo.pictures.layout import in_words
-    from glimpsezoo.workflows.tracing import TraceRequest
-    from glimpsezoo.workflows.tracing import trace as show
+    from glimpsezoo.workflows.tracing import TraceRequest, draw_traces
 
     indices, files = list(given["index"]), list(given["image"])
     if more and bool(indices) == bool(files):
@@ -72,20 +71,26 @@ def trace(model: str, more: tuple[str, ...], **given: Any) -> None:
         output=Path(given["output"]) if given["output"] else None,
         force=given["force"],
     )
-    shown = show(request)
-    if shown.note:
-        options.say(shown.note)
-    if given["as_json"]:
-        click.echo(json.dumps([_values(traced) for row in shown.rows for traced in row], indent=2))
+    _print(draw_traces(request), as_json=given["as_json"])
+
+
+def _print(drawn: "DrawnTraces", *, as_json: bool) -> None:
+    """The traces in words or as JSON; notes, and where the picture is, on standard error."""
+    from glimpsezoo.reports.pictures.layout import in_words
+
+    if drawn.note:
+        options.say(drawn.note)
+    if as_json:
+        click.echo(json.dumps([_values(traced) for row in drawn.rows for traced in row], indent=2))
     else:
-        for row in shown.rows:
+        for row in drawn.rows:
             for traced in row:
                 click.echo(in_words(traced))
-    for note in dict.fromkeys(traced.note for row in shown.rows for traced in row if traced.note):
+    for note in dict.fromkeys(traced.note for row in drawn.rows for traced in row if traced.note):
         options.say(note)
-    if shown.departure:
-        options.say(shown.departure)
-    options.say(f"picture in {shown.path}")
+    if drawn.departure:
+        options.say(drawn.departure)
+    options.say(f"picture in {drawn.path}")
 
 
 def _numbers(texts: list[str]) -> tuple[int, ...]:
@@ -100,7 +105,7 @@ def _numbers(texts: list[str]) -> tuple[int, ...]:
 
 
 def _values(traced: "Traced") -> dict[str, Any]:
-    """A trace as JSON: regions in shares of the image's sides, from its top left corner."""
+    """A trace as JSON. Regions are in shares of the image's sides, from the top left corner."""
     looks = [
         {
             "step": look.step,

@@ -1,4 +1,4 @@
-"""`train`: from a recipe to a card."""
+"""`train`: train a card by a recipe."""
 
 import signal
 from collections.abc import Iterator
@@ -12,39 +12,40 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from glimpsezoo.commands import options
 
 if TYPE_CHECKING:
-    from glimpsezoo.workflows.training import TrainingWork
+    from glimpsezoo.training.work import TrainingWork
 
 
 @click.command()
 @click.argument("model")
-@click.option("--data", metavar="NAME", help="Data set ('glimpsezoo list data').  [default: digits, or what a recipe's name says]")
+@click.option("--data", metavar="NAME", help="Data set ('glimpsezoo list data').  [default: digits, or the data in the recipe's name]")
 @options.data_dir
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting: KEY, MODEL.KEY, data.KEY or train.KEY.")
-@click.option("--recipe", metavar="FILE", help="A recipe of your own, or the name of one for other data.")
+@click.option("--recipe", metavar="FILE", help="Your own recipe, or the name of a recipe for other data.")
 @options.together(
     options.device,
-    click.option("--seed", type=options.SEED, metavar="N", help="Instead of the recipe's."),
+    click.option("--seed", type=options.SEED, metavar="N", help="Replaces the seed of the recipe."),
     options.workers,
-    click.option("-o", "--output", metavar="DIR", help="Where the card goes.  [default: runs/train/MODEL.DATA]"),
-    click.option("--force", is_flag=True, help="Train again where --output holds a finished card."),
-    click.option("--fresh", is_flag=True, help="Start anew: forget the checkpoint of a training that was stopped."),
+    click.option("-o", "--output", metavar="DIR", help="Folder for the card.  [default: runs/train/MODEL.DATA]"),
+    click.option("--force", is_flag=True, help="Train again if --output contains a finished card."),
+    click.option("--fresh", is_flag=True, help="Start over: ignore the checkpoint of a stopped training."),
     options.as_json,
     options.debug,
 )
 def train(model: str, **given: Any) -> None:
-    """Train MODEL on --data, and write a card that 'run' accepts.
+    """Train MODEL on --data, and write a card for 'run'.
 
-    It follows the recipe of the model's plugin ('glimpsezoo list recipes'), which MODEL may name as a whole: MODEL.DATA.VARIANT.
-    '--set train.KEY=VALUE' changes the recipe. Stopped at any time, the same command goes on from its last checkpoint and ends with
-    the same weights.
+    The training follows a recipe of the model's plugin ('glimpsezoo list recipes'). MODEL may also be the full name of a recipe,
+    MODEL.DATA.VARIANT. '--set train.KEY=VALUE' changes the recipe. If the training is stopped, the same command resumes from the last
+    checkpoint and ends with the same weights.
 
     \b
     Examples:
       glimpsezoo train mgnet --data digits
       glimpsezoo train mgnet --data digits --set glimpses=4 --set train.epochs=20 -o my_card
     """
-    from glimpsezoo.environment import keep_freed_memory
-    from glimpsezoo.workflows.training import TrainingRequest, start_training
+    from glimpsezoo.evaluation.environment import keep_freed_memory
+    from glimpsezoo.training.prepare import prepare_training
+    from glimpsezoo.training.request import TrainingRequest
 
     request = TrainingRequest(
         model=model,
@@ -60,26 +61,26 @@ def train(model: str, **given: Any) -> None:
         fresh=given["fresh"],
     )
     keep_freed_memory()
-    run = start_training(request)
-    options.say(run.summary)
-    for note in run.notes:
+    work = prepare_training(request)
+    options.say(work.summary)
+    for note in work.notes:
         options.say(note)
-    _follow(run)
-    card = run.finish()
+    _train(work)
+    card = work.finish()
     if given["as_json"]:
         click.echo(card.config.model_dump_json(indent=2))
         return
     click.echo(f"{card.name} -> {card.folder}")
-    click.echo(f"measure it: {run.run_command(card)}")
+    click.echo(f"measure it: {work.run_command(card)}")
 
 
-def _follow(run: "TrainingWork") -> None:
-    """Train, and show how it goes."""
+def _train(work: "TrainingWork") -> None:
+    """Train, and show a progress bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn())
-    # Closed at once when the command is stopped: that saves the checkpoint.
+    # `closing`: a command that is stopped saves a checkpoint at once.
     with (
         _stop_after_a_step() as stopped,
-        closing(run.steps()) as lines,
+        closing(work.steps()) as lines,
         Progress(*columns, TextColumn("{task.fields[losses]}"), console=options.stderr) as bar,
     ):
         task = bar.add_task("starting", total=None, losses="")
@@ -96,7 +97,10 @@ def _follow(run: "TrainingWork") -> None:
 
 @contextmanager
 def _stop_after_a_step() -> Iterator[list[int]]:
-    """Ctrl-C waits for the step in hand, with which a checkpoint can be written; it then stands in the list. A second one does not wait."""
+    """Delay Ctrl-C until the current step is done, because a checkpoint can only be written between steps. A second Ctrl-C stops at once.
+
+    Yields a list that is not empty once the user pressed Ctrl-C.
+    """
     asked: list[int] = []
 
     def ask(number: int, frame: object) -> None:

@@ -1,8 +1,8 @@
-"""Data sets by name: the catalogue (torch-free), the base that every source implements, and the sources.
+"""Data sets by name: the catalogue (torch-free), the base class of every data set, and the data sets.
 
     from glimpsezoo.data import open_data, batches
 
-Importing this package loads no torch: what needs it is imported when it is first used.
+Importing this package does not load torch: the names below are imported when they are first used.
 """
 
 import importlib

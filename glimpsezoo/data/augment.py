@@ -1,4 +1,4 @@
-"""How training varies natural images: a random resized crop, a flip, and colours."""
+"""How training augments natural images: a random resized crop, a flip, and changed colours."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -11,13 +11,13 @@ from PIL import Image
 
 from glimpsezoo.data.config import AugmentedSettings
 
-DISTORTION = 0.5  # largest relative change of brightness, contrast and saturation
+DISTORTION = 0.5  # the largest relative change of brightness, contrast and saturation
 
 
 class Augmentation:
-    """A training image, as a function of the image and what it is an augmentation of.
+    """Augments an image to `size` (height, width).
 
-    The defaults are those that ImageNet classifiers, MGNet's among them, are usually trained with. For the pyramid's on ImageNet
+    The defaults of the settings are the usual ones for ImageNet classifiers, MGNet among them. For the pyramid models on ImageNet
     (appendix A.6.2): crop_area 0.85, crop_aspect 2, interpolation "random", colours "distort".
     """
 
@@ -25,7 +25,7 @@ class Augmentation:
         self.size, self.config = size, config
 
     def __call__(self, image: Image.Image, key: tuple[object, ...]) -> Image.Image:
-        """Another view of `image` at the task's size; the same for the same seed and `key`."""
+        """An augmented view of `image`, determined by the seed of the settings and `key`."""
         with _seeded((self.config.seed, *key)):
             return self._chosen_crop()(image)
 
@@ -52,7 +52,7 @@ class Augmentation:
 
 @contextmanager
 def _seeded(key: tuple[object, ...]) -> Iterator[None]:
-    """Torch's draws on the CPU are a function of `key` inside, and undisturbed outside."""
+    """Seed torch's CPU generator by `key`, and restore its state afterwards."""
     state = torch.default_generator.get_state()
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=7).digest()
     torch.default_generator.manual_seed(int.from_bytes(digest, "big"))

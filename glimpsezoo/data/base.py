@@ -1,4 +1,4 @@
-"""What the harness asks of a data set: examples in [0, 1] pixels by index, with an id, a group and a label."""
+"""What the harness expects of a data set: examples by index, with pixels in [0, 1], an id, a group and a label."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -10,46 +10,46 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from glimpsezoo.core.noise import Noise
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.noise import Noise
 from glimpsezoo.specs import Task
 
 OnBadImage = Literal["fail", "skip"]
 
 
 class BadImageError(GlimpseZooError):
-    """An example that cannot be measured: a corrupt image, a missing label, a label out of range. Its text names the row."""
+    """An example that cannot be measured: a corrupt image, a missing label, a label out of range. The message names the row."""
 
 
 class Example(NamedTuple):
-    """One image. image: [C, H, W] in [0, 1]. id: unique in its split and the same in every run. group: its source image.
-
-    conversions: what was done to the stored pixels beyond what their file's format asks for, in words.
-    """
+    """One image with its label."""
 
     image: Tensor
+    """[C, H, W] in [0, 1]."""
     label: int
     id: int
+    """Unique in its split, and the same in every run."""
     group: int
+    """The source image; examples made from one image share it."""
     conversions: tuple[str, ...] = ()
+    """Changes of the stored pixels beyond what the file format requires, in words."""
 
 
 class Batch(NamedTuple):
-    """Examples of one size, stacked. skipped: one line for each bad image that was left out.
-
-    conversions: what was done to stored pixels -> of how many images.
-    """
+    """Examples of one size, stacked."""
 
     images: Float[Tensor, "B C H W"]
     labels: Int[Tensor, "B"]
     ids: Int[Tensor, "B"]
     groups: Int[Tensor, "B"]
     skipped: tuple[str, ...] = ()
+    """One line per bad image that was left out."""
     conversions: tuple[tuple[str, int], ...] = ()
+    """(a change of stored pixels in words, the number of images it was made to)."""
 
 
 def collate(examples: Iterable[Example | BadImageError], task: Task, on_bad_image: OnBadImage = "fail") -> Batch:
-    """Stack examples [C, H, W] of the task's size into a batch. A bad one is raised, or left out and named."""
+    """Stack examples of the task's size into a batch. A bad one is raised, or left out and named in `skipped`."""
     good, skipped = [], []
     for example in examples:
         if isinstance(example, Example):
@@ -67,55 +67,60 @@ def collate(examples: Iterable[Example | BadImageError], task: Task, on_bad_imag
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inferred:
-    """What nobody declared of a data set and was found in it. classes: their names, in label order.
-
-    columns: 'image' and 'label' -> their columns, where it has some. splits: ours -> where each comes from, in words. configuration: which
-    of the data set's own it is, where they have names. left_out: why -> how much, and which, of what lies there. notes: what else to know.
-    """
+class InferredFacts:
+    """What was inferred about a data set that does not declare it."""
 
     classes: tuple[str, ...]
+    """The names of the classes in label order."""
     splits: Mapping[str, str]
+    """Our split -> the part of the data set that it comes from, in words."""
     columns: Mapping[str, str] = field(default_factory=dict)
+    """'image' and 'label' -> the column that holds it, for data in columns."""
     configuration: str | None = None
+    """The configuration that was chosen, for data sets with named configurations."""
     left_out: Mapping[str, str] = field(default_factory=dict)
+    """Why -> how many files were left out, and some of their names."""
     notes: tuple[str, ...] = ()
+    """What else a reader should know."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataInfo:
-    """Identity of one split as it was opened. fingerprint: a hash of the source's content and of every setting that changes pixels.
-
-    inferred: what had to be found out; None for a data set that declares it all. What is read by it is part of the fingerprint.
-    """
+    """The identity of one split as it was opened."""
 
     name: str
+    """The name of the data set, as users type it."""
     source: str
+    """Where the images come from."""
     revision: str | None
+    """The commit of the source, if it has one."""
     fingerprint: str
+    """A hash of the source's content and of every setting that changes pixels."""
     split: str
     transform: str
-    inferred: Inferred | None = None
+    """What is done to the images before a model sees them."""
+    inferred: InferredFacts | None = None
+    """What was inferred; None for a data set that declares everything. The fingerprint covers it as far as it decides what is read."""
 
 
 class ImageData(ABC):
-    """One split of a data set. Random access; an example is a function of (seed, split, index) alone."""
+    """One split of a data set. Random access: an example is a function of (seed, split, index) alone."""
 
     info: DataInfo
     task: Task
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many examples there are."""
+        """The number of examples."""
 
     @abstractmethod
     def __getitem__(self, index: int) -> Example:
-        """The example at `index`, as it is measured. Raises `BadImageError`."""
+        """The example at `index`, without augmentation. Raises `BadImageError`."""
 
     def examples_at(self, places: Sequence[int]) -> Iterator[Example | BadImageError]:
-        """The examples at these places, in this order; a bad one as the `BadImageError` that names it.
+        """The examples at these places, in this order. A bad one is yielded as the `BadImageError` that names it.
 
-        A source that reads files in sequence, or draws many images at once, overrides it.
+        Override it in a source that reads files in sequence or draws many images at once.
         """
         for index in places:
             try:
@@ -124,15 +129,15 @@ class ImageData(ABC):
                 yield bad
 
     def examples(self, start: int, stop: int) -> Iterator[Example | BadImageError]:
-        """Examples start..stop-1 in order, as `examples_at` gives them."""
+        """Examples start..stop-1 in order, as `examples_at` yields them."""
         return self.examples_at(range(start, min(stop, len(self))))
 
     def training_example(self, index: int, epoch: int) -> Example:
-        """The example at `index` as it is trained on in `epoch`: augmented, or placed anew. Raises `BadImageError`."""
+        """The example at `index` as training sees it in `epoch`: augmented, or at a new place. Raises `BadImageError`."""
         return self[index]
 
     def training_examples(self, places: Sequence[int], epoch: int) -> Iterator[Example]:
-        """The examples at these places as they are trained on in `epoch`. Raises `BadImageError`."""
+        """The examples at these places as training sees them in `epoch`. Raises `BadImageError`."""
         return (self.training_example(index, epoch) for index in places)
 
     def training_order(self, epoch: int, seed: int) -> Int[Tensor, "N"]:
@@ -140,10 +145,10 @@ class ImageData(ABC):
         return Noise.of(seed, torch.arange(len(self))).fork(epoch).keys.argsort(stable=True)
 
     def labels(self) -> Int[Tensor, "N"]:
-        """All labels, -1 where one is missing. A source that knows them without decoding images overrides it."""
+        """All labels, -1 for a missing one. Override it in a source that knows them without decoding images."""
         found = self.examples(0, len(self))
         return torch.tensor([example.label if isinstance(example, Example) else -1 for example in found], dtype=torch.long)
 
     def empty_classes(self) -> tuple[str, ...]:
-        """Classes without an image, where the source knows its labels when it is opened."""
+        """Classes without an image, if the source knows its labels when it is opened."""
         return ()

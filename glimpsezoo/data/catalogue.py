@@ -1,10 +1,13 @@
-"""Every built-in data set, with its card. Imports nothing heavy."""
+"""Every built-in data set, with its card. Imports nothing heavy.
+
+The transforms are part of fingerprints: a changed word would change the identity of the data.
+"""
 
 from glimpsezoo.data.wordnet import IMAGENET, IMAGENET100_CMC, TINY_IMAGENET
 from glimpsezoo.specs import DatasetSpec, Task
 
 TEN_DIGITS = tuple(str(digit) for digit in range(10))
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1], as ImageNet models usually take it
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1], usual for ImageNet models
 
 _CONFIG = "glimpsezoo.data.config"
 
@@ -15,15 +18,15 @@ DIGITS = DatasetSpec(
     config=f"{_CONFIG}:PlacedSettings",
     task=Task(image_size=(64, 64), channels=1, classes=TEN_DIGITS, mean=(0.03,), std=(0.13,)),  # of the training split
     splits={"train": 1084, "calibration": 585, "test": 2980},
-    licence="CC BY 4.0 (UCI, Optical Recognition of Handwritten Digits; Alpaydin & Kaynak, 1998)",
+    license="CC BY 4.0 (UCI, Optical Recognition of Handwritten Digits; Alpaydin & Kaynak, 1998)",
     homepage="https://scikit-learn.org/stable/modules/generated/sklearn.datasets.load_digits.html",
     transform="8 x 8 values 0..16 enlarged bilinearly to 20 px, 8 bits, placed uniformly on 64 x 64 zeros; training places anew each epoch",
-    calibration="a stratified tenth of the digits that are not test digits; calibration and test digits stand at five places each",
+    calibration="a stratified tenth of the digits that are not test digits; each calibration and test digit has five places",
 )
 
 
 def _mnist(name: str, description: str, *, side: int, transform: str, config: str = "PlacedMnistSettings", places: int = 1) -> DatasetSpec:
-    """A set made of MNIST. places: of each calibration and test digit."""
+    """A set made from MNIST. places: per calibration and test digit."""
     return DatasetSpec(
         name=name,
         description=description,
@@ -31,10 +34,10 @@ def _mnist(name: str, description: str, *, side: int, transform: str, config: st
         config=f"{_CONFIG}:{config}",
         task=Task(image_size=(side, side), channels=1, classes=TEN_DIGITS),
         splits={"train": 55_000, "calibration": 5_000 * places, "test": 10_000 * places},
-        licence="CC BY-SA 3.0",
+        license="CC BY-SA 3.0",
         homepage="https://huggingface.co/datasets/ylecun/mnist",
         transform=transform,
-        calibration="the first 5,000 digits of MNIST's train split; the other 55,000 are trained on",
+        calibration="the first 5,000 digits of MNIST's train split; the other 55,000 are for training",
     )
 
 
@@ -64,7 +67,7 @@ MNIST_FAMILY = (
     ),
     _mnist(
         "textured-mnist",
-        "Textured MNIST of the pyramid traversal: digits on 56 x 56 over grass (drawn here, in place of the paper's photograph).",
+        "Textured MNIST of the pyramid traversal: digits on 56 x 56 over grass (drawn, in place of the paper's photograph).",
         side=56,
         config="RescaledMnistSettings",
         transform=f"28 px digit placed uniformly on a random 56 x 56 cut of one drawn field of grass; {_PYRAMID}",
@@ -85,18 +88,18 @@ JITTERED_MNIST = DatasetSpec(
     config=f"{_CONFIG}:PlacedMnistSettings",
     task=Task(image_size=(48, 48), channels=1, classes=TEN_DIGITS),
     splits={"train": 550_000, "calibration": 15_000, "test": 30_000},
-    licence="CC BY-SA 3.0",
+    license="CC BY-SA 3.0",
     homepage="https://huggingface.co/datasets/ylecun/mnist",
     transform="28 px digit placed uniformly on 48 x 48 zeros; the ten placements of a training digit are the same in every epoch",
-    calibration="the first 5,000 digits of MNIST's train split, three placements each; the other 55,000 are trained on (the paper: 60,000)",
+    calibration="the first 5,000 digits of MNIST's train split, at three places each; the other 55,000 are for training (paper: 60,000)",
 )
 
 
 def _natural(
     name: str, description: str, *, side: int, classes: tuple[str, ...], splits: tuple[int, int, int], card: tuple[str, str, str, str]
 ) -> DatasetSpec:
-    """A set of natural images. splits: train, calibration, test. card: licence, Hub name, transform, calibration."""
-    licence, repository, transform, calibration = card
+    """A set of natural images. splits: sizes of train, calibration and test. card: license, Hub repository, transform, calibration."""
+    license, repository, transform, calibration = card
     return DatasetSpec(
         name=name,
         description=description,
@@ -104,7 +107,7 @@ def _natural(
         config=f"{_CONFIG}:CataloguedImageSettings",
         task=Task(image_size=(side, side), channels=3, classes=classes, mean=IMAGENET_MEAN, std=IMAGENET_STD),
         splits=dict(zip(("train", "calibration", "test"), splits, strict=True)),
-        licence=licence,
+        license=license,
         homepage=f"https://huggingface.co/datasets/{repository}",
         transform=transform,
         calibration=calibration,
@@ -160,22 +163,22 @@ HUB = DatasetSpec(
     name="hf:",
     prefix=True,
     description="Any image-classification set of the Hub: hf:OWNER/NAME[@REVISION].",
-    source="glimpsezoo.data.found:open_hub",
+    source="glimpsezoo.data.undeclared:open_hub",
     config=f"{_CONFIG}:HubSettings",
-    licence="the data set's own",
+    license="the data set's own",
     homepage="https://huggingface.co/datasets?task_categories=image-classification",
     transform=_OPEN,
-    calibration="every tenth row of the train split; where there is one split only, every fifth row is the test split first",
+    calibration="every tenth row of the train split; if there is only one split, every fifth row is a test row first",
 )
 FOLDER = DatasetSpec(
     name="folder:",
     prefix=True,
     description="Any folder of class folders: folder:PATH, with or without split folders (train, test, val, ...) above them.",
-    source="glimpsezoo.data.found:open_folder",
+    source="glimpsezoo.data.undeclared:open_folder",
     config=f"{_CONFIG}:FolderSettings",
-    licence="the images' own",
+    license="the images' own",
     transform=_OPEN,
-    calibration="every tenth training image of each class; where there is no test folder, every fifth of each class is the test split",
+    calibration="every tenth training image of each class; if there is no test folder, every fifth image of each class is a test image",
     local=True,
 )
 

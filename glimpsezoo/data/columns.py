@@ -1,4 +1,4 @@
-"""Which columns of a table hold the image and the label: by name before type, and of a type that can be read."""
+"""Finds the columns of a table that hold the image and the label: first by name, then by type, among types that can be read."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ LABEL_NAMES = (("label", "labels"), ("class", "target", "category"))
 
 
 def find_columns(features: Any, image: str | None, label: str | None) -> tuple[str, str]:
-    """The columns of image and label: those that the user named, or are called so, or are the only ones of their type.
+    """The columns of image and label: those that the user named, or else those with a known name, or else the only ones of their type.
 
-    Raises `GlimpseZooError` for a name that is no column, where there is not exactly one candidate, and for a type that cannot be read.
+    Raises `GlimpseZooError` for a name that is not a column, for no or several candidates, and for a type that cannot be read.
     """
     for key, name in (("image", image), ("label", label)):
         if name is not None and name not in features:
@@ -28,11 +28,11 @@ def find_columns(features: Any, image: str | None, label: str | None) -> tuple[s
 
 
 def check_columns(features: Any, columns: tuple[str, str], where: str = "") -> None:
-    """Raise `GlimpseZooError`, one line, unless these columns are there and can be read as image and label. where: ' of the split X'."""
+    """Raise `GlimpseZooError` unless these columns exist and can be read as image and label. where: ' of the split X', for the message."""
     types = arrow_types(features)
     for key, name, readable, wanted in (
-        ("image", columns[0], _is_image, "one encoded image a row"),
-        ("label", columns[1], is_label, "one class a row (a name, a number or a truth value)"),
+        ("image", columns[0], _is_image, "one encoded image per row"),
+        ("label", columns[1], is_label, "one class per row (a name, a number or a boolean)"),
     ):
         if name not in types:
             raise GlimpseZooError(f"expected the column {name!r}{where}, got {', '.join(features)}: name columns that all splits have")
@@ -46,13 +46,13 @@ def check_columns(features: Any, columns: tuple[str, str], where: str = "") -> N
 
 
 def arrow_types(features: Any) -> dict[str, Any]:
-    """The type in which each column is stored."""
+    """Column -> the Arrow type in which it is stored."""
     schema = features.arrow_schema
     return {name: schema.field(name).type for name in features}
 
 
 def class_names(feature: Any) -> tuple[str, ...]:
-    """The classes that a label column's feature names, in a list of one too; none for a plain column."""
+    """The class names in a label column's feature (or in its list's); none for a column without them."""
     import datasets
 
     inner = feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
@@ -60,7 +60,7 @@ def class_names(feature: Any) -> tuple[str, ...]:
 
 
 def item_type(kind: Any) -> Any:
-    """The type of a label: of a list's items, and of what a dictionary encodes."""
+    """The type of a single label: the items' type of a list, the values' type of a dictionary."""
     import pyarrow as pa
 
     if is_listed(kind):
@@ -76,7 +76,7 @@ def is_listed(kind: Any) -> bool:
 
 
 def is_label(kind: Any) -> bool:
-    """Whether a column of this type can hold classes; that lists have one item each is seen when they are read."""
+    """Whether a column of this type can hold classes. That each list has one item is checked when it is read."""
     import pyarrow as pa
 
     item = item_type(kind)
@@ -93,18 +93,18 @@ def _is_image(kind: Any) -> bool:
 
 
 def _worded(kind: Any) -> str:
-    """A type as users think of it."""
+    """A type in words."""
     import pyarrow as pa
 
     if is_listed(kind):
         return "lists of images" if _is_image(kind.value_type) else f"lists of {_worded(kind.value_type)}"
     if pa.types.is_null(kind):
-        return "nothing but missing values"
+        return "only missing values"
     return "images" if _is_image(kind) else str(kind)
 
 
 def _called(tiers: tuple[tuple[str, ...], ...], key: str, features: Any) -> str | None:
-    """The column that is called so; of several tiers of names the first that there is."""
+    """The column with a known name, from the first tier of names that occurs."""
     for names in tiers:
         found = [name for name in features if name.casefold() in names]
         if found:

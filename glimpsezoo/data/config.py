@@ -1,4 +1,4 @@
-"""What `--set data.KEY=value` reaches. Torch-free: a command line is checked before anything heavy is loaded."""
+"""The settings `--set data.KEY=value`. Torch-free: a command line is checked before anything heavy is loaded."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,37 +11,39 @@ from glimpsezoo.specs import DatasetSpec, Task, load_string
 
 
 class DataSettings(Settings):
-    """What every data set's settings have.
-
-    augmentation: the keys that change training images alone. access: those that say how the data are read, and change no image.
-    """
+    """The base of every data set's settings."""
 
     augmentation: ClassVar[frozenset[str]] = frozenset()
+    """The keys that change training images only."""
     access: ClassVar[frozenset[str]] = frozenset({"streaming"})
+    """The keys that say how the data are read and change no image."""
 
 
 class SizedSettings(DataSettings):
-    """Data whose images come in the size that is asked for."""
+    """Data whose image size can be chosen."""
 
-    size: int | None = Field(None, ge=8, description="side of an image in pixels; None is the data set's own")
+    size: int | None = Field(None, ge=8)
+    """The side of an image in pixels; None is the data set's own."""
 
 
 class PlacedSettings(DataSettings):
     """Digits placed on a canvas."""
 
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of placements, noise and textures")
+    seed: int = Field(0, ge=0, lt=2**32)
+    """The seed of placements, noise and textures."""
 
 
 class MnistSettings(DataSettings):
-    """MNIST, and what is made of it."""
+    """MNIST, and the data sets made from it."""
 
     augmentation: ClassVar[frozenset[str]] = frozenset({"rotation", "zoom"})
 
-    streaming: bool = Field(False, description="read the Hub's files without keeping a copy")
-    rotation: float = Field(
-        0.0, ge=0, le=45, description="training turns each digit by up to so many degrees each way, anew in every epoch"
-    )
-    zoom: float = Field(0.0, ge=0, lt=1, description="training stretches each digit by up to such a share each way, anew in every epoch")
+    streaming: bool = False
+    """Read the Hub's files without keeping a copy."""
+    rotation: float = Field(0.0, ge=0, le=45)
+    """Training rotates each digit by up to this many degrees either way, drawn again in every epoch."""
+    zoom: float = Field(0.0, ge=0, lt=1)
+    """Training enlarges or shrinks each digit by up to this share, drawn again in every epoch."""
 
 
 class CentredMnistSettings(MnistSettings):
@@ -49,13 +51,15 @@ class CentredMnistSettings(MnistSettings):
 
     augmentation: ClassVar[frozenset[str]] = MnistSettings.augmentation | {"shift"}
 
-    shift: int = Field(0, ge=0, le=28, description="training moves each digit by up to so many pixels each way, anew in every epoch")
+    shift: int = Field(0, ge=0, le=28)
+    """Training moves each digit by up to this many pixels either way, drawn again in every epoch."""
 
 
 class PlacedMnistSettings(MnistSettings, PlacedSettings):
     """MNIST digits on a canvas."""
 
-    places: int | None = Field(None, ge=1, description="placements of each calibration and test digit; None is the data set's own number")
+    places: int | None = Field(None, ge=1)
+    """The number of placements per calibration and test digit; None is the data set's own."""
 
 
 class NoisyMnistSettings(PlacedMnistSettings):
@@ -63,7 +67,8 @@ class NoisyMnistSettings(PlacedMnistSettings):
 
     augmentation: ClassVar[frozenset[str]] = PlacedMnistSettings.augmentation | {"noise_epochs"}
 
-    noise_epochs: int = Field(0, ge=0, description="training begins with weaker noise, which grows over so many epochs")
+    noise_epochs: int = Field(0, ge=0)
+    """Training begins with weaker noise, which grows over this many epochs."""
 
 
 class RescaledMnistSettings(PlacedMnistSettings, SizedSettings):
@@ -78,37 +83,38 @@ class RescaledMnistSettings(PlacedMnistSettings, SizedSettings):
 
 
 class AugmentedSettings(SizedSettings):
-    """Natural images: how big they are, and how training varies them."""
+    """Natural images: their size, and how training augments them."""
 
     augmentation: ClassVar[frozenset[str]] = frozenset({"seed", "crop_area", "crop_aspect", "interpolation", "colours"})
 
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of the training augmentation")
-    crop_area: float = Field(0.08, gt=0, le=1, description="least share of the image that a training crop covers")
-    crop_aspect: float = Field(4 / 3, ge=1, description="largest ratio of a training crop's sides")
-    interpolation: Literal["bilinear", "random"] = Field(
-        "bilinear", description="how a training crop is resized; random: nearest, bilinear, bicubic or area"
-    )
-    colours: Literal["autoaugment", "distort", "keep"] = Field(
-        "autoaugment", description="AutoAugment's ImageNet policy; random brightness, contrast and saturation; or none"
-    )
+    seed: int = Field(0, ge=0, lt=2**32)
+    """The seed of the training augmentation."""
+    crop_area: float = Field(0.08, gt=0, le=1)
+    """The smallest share of the image that a training crop covers."""
+    crop_aspect: float = Field(4 / 3, ge=1)
+    """The largest ratio of a training crop's sides."""
+    interpolation: Literal["bilinear", "random"] = "bilinear"
+    """How a training crop is resized; random draws nearest, bilinear, bicubic or area."""
+    colours: Literal["autoaugment", "distort", "keep"] = "autoaugment"
+    """How training changes colours: AutoAugment's ImageNet policy; random brightness, contrast and saturation; or not at all."""
 
 
 class CataloguedImageSettings(AugmentedSettings):
-    """A set of natural images that the catalogue knows."""
+    """A set of natural images from the catalogue."""
 
-    streaming: bool = Field(False, description="read the Hub's files, or those of --data-dir, without keeping a copy")
+    streaming: bool = False
+    """Read the Hub's files, or those of --data-dir, without keeping a copy."""
 
 
 class OpenSettings(AugmentedSettings):
-    """Any images, of which nothing is known beforehand."""
+    """Images about which nothing is known in advance."""
 
-    channels: Literal[1, 3] = Field(3, description="1 for grey, 3 for colour")
-    orientation: Literal["exif", "stored"] = Field(
-        "exif", description="exif turns images upright as their EXIF says; stored leaves them as they are stored"
-    )
-    background: Literal["black", "white", "grey", "ignored"] = Field(
-        "black", description="what transparent pixels are laid over; ignored shows the colours that are stored there"
-    )
+    channels: Literal[1, 3] = 3
+    """1 for grey, 3 for colour."""
+    orientation: Literal["exif", "stored"] = "exif"
+    """exif rotates images as their EXIF tag says; stored leaves them as they are stored."""
+    background: Literal["black", "white", "grey", "ignored"] = "black"
+    """The colour behind transparent pixels; ignored shows the colours that are stored in them."""
 
     @field_validator("channels", mode="before")
     @classmethod
@@ -119,26 +125,33 @@ class OpenSettings(AugmentedSettings):
 class FolderSettings(OpenSettings):
     """Any folder of class folders."""
 
-    layout: Literal["auto", "classes", "splits"] = Field(
-        "auto", description="whether the folders in PATH are classes or splits; auto finds out, and asks where that is not clear"
-    )
-    train: str | None = Field(None, description="the folder in PATH to train and calibrate on; None finds it")
-    test: str | None = Field(None, description="the folder in PATH to measure; None finds it; that of train holds a part of it out")
+    layout: Literal["auto", "classes", "splits"] = "auto"
+    """Whether the folders in PATH are classes or splits; auto finds out, and asks where that is not clear."""
+    train: str | None = None
+    """The folder in PATH to train and calibrate on; None finds it."""
+    test: str | None = None
+    """The folder in PATH to measure on; None finds it; the folder of train holds out a part of it."""
 
 
 class HubSettings(OpenSettings):
     """Any image-classification set of the Hub."""
 
-    streaming: bool = Field(False, description="read the Hub's files without keeping a copy")
-    subset: str | None = Field(None, description="the configuration, where the data set has several")
-    image: str | None = Field(None, description="the column that holds the image; None finds it")
-    label: str | None = Field(None, description="the column that holds the label; None finds it")
-    train: str | None = Field(None, description="the Hub's split to train and calibrate on; None finds it")
-    test: str | None = Field(None, description="the Hub's split to measure; None finds it")
+    streaming: bool = False
+    """Read the Hub's files without keeping a copy."""
+    subset: str | None = None
+    """The configuration, where the data set has several."""
+    image: str | None = None
+    """The column that holds the image; None finds it."""
+    label: str | None = None
+    """The column that holds the label; None finds it."""
+    train: str | None = None
+    """The Hub's split to train and calibrate on; None finds it."""
+    test: str | None = None
+    """The Hub's split to measure on; None finds it."""
 
 
 def task_of(spec: DatasetSpec, settings: Mapping[str, Any]) -> Task | None:
-    """What the data set asks of a model under these settings, without opening it; None where only opening it tells.
+    """The task of the data set under these settings, without opening it; None if it is known only once the data are open.
 
     Raises `GlimpseZooError` for settings that the data set does not have.
     """

@@ -1,7 +1,7 @@
-"""SHA-256 of files, each read once: kept in the user's folder until anything that the file system says of the file differs.
+"""SHA-256 of local files. Each file is read once: its digest is cached in the user's folder until the file's metadata change.
 
-What is kept stands in one small file for each folder that was read, written whole, so that several processes do not disturb each other:
-the last one to write wins, and what it did not know is hashed again.
+The cache has one small file per folder of data, written atomically, so that processes do not disturb each other. If two write at once,
+the last one wins, and the digests it did not have are computed again.
 """
 
 import hashlib
@@ -18,19 +18,19 @@ from pathlib import Path
 
 from glimpsezoo.files import user_folder, write_whole
 
-KEPT = "file-digests"  # folder in the user's own
-VERSION = 2  # of its layout
-SETTLED = 2.0  # seconds after its last change from which a file's times tell the next change apart
-UNREADABLE = "unreadable"  # in place of the digest of a file that is not there or may not be read
+KEPT = "file-digests"  # the folder's name in the user's folder
+VERSION = 2  # of the cache's format
+SETTLED = 2.0  # seconds: a younger file could change again without a change of its time stamps
+UNREADABLE = "unreadable"  # the digest of a file that is missing or cannot be read
 _SHA256 = re.compile("[0-9a-f]{64}")
 _again: ContextVar[bool] = ContextVar("hash files again", default=False)
 
-Mark = list[int]  # size, times of change of content and of the file's entry (ns), inode, device
+Mark = list[int]  # size, mtime (ns), ctime (ns), inode, device
 
 
 @contextmanager
 def hashed_again(again: bool = True) -> Iterator[None]:
-    """Inside, files are hashed even where their digests are known, and what is found is kept."""
+    """Inside, files are hashed even if their digests are cached; the cache is updated."""
     token = _again.set(again)
     try:
         yield
@@ -39,7 +39,7 @@ def hashed_again(again: bool = True) -> Iterator[None]:
 
 
 def local_digests(files: Sequence[str]) -> list[str]:
-    """SHA-256 of the content of each of these local files; `UNREADABLE` for one that cannot be read."""
+    """The SHA-256 of each of these local files; `UNREADABLE` for a file that cannot be read."""
     by_folder: dict[str, list[str]] = {}
     paths = [os.path.abspath(file) for file in files]
     for path in paths:
@@ -72,7 +72,7 @@ def _of_folder(folder: str, paths: Sequence[str], threads: ThreadPoolExecutor, a
 
 
 def _mark(path: str) -> Mark | None:
-    """What tells that a file is the one that was hashed; None where it cannot be told."""
+    """The metadata by which a changed file is recognised; None if they cannot be read."""
     try:
         stat = os.stat(path)
     except OSError:
@@ -81,7 +81,10 @@ def _mark(path: str) -> Mark | None:
 
 
 def _hashed(path: str, *, trusting: bool) -> tuple[Mark | None, str]:
-    """The digest of a file, and its mark if it stayed the same while it was read. trusting: the names in the Hub's cache."""
+    """The mark and the digest of a file. The mark is None if the file changed while it was read.
+
+    trusting: whether to take the digest from the file's name if it is in the Hub's cache.
+    """
     before = _mark(path)
     named = _named_by_the_hub(path) if trusting else None
     if named:
@@ -95,7 +98,7 @@ def _hashed(path: str, *, trusting: bool) -> tuple[Mark | None, str]:
 
 
 def _named_by_the_hub(path: str) -> str | None:
-    """The SHA-256 that names a file in the Hub's own cache, which its client wrote there."""
+    """The SHA-256 in the name that the Hub's client gave a file in its cache; None for other files."""
     from huggingface_hub import constants
 
     real = Path(path).resolve()
@@ -104,7 +107,7 @@ def _named_by_the_hub(path: str) -> str | None:
 
 
 def _read(place: Path) -> dict[str, list]:
-    """What is kept of a folder; nothing where that is damaged or of another version."""
+    """The cached digests of a folder; none if the cache file is damaged or of another version."""
     try:
         content = json.loads(place.read_bytes())
     except (OSError, ValueError):
@@ -113,7 +116,7 @@ def _read(place: Path) -> dict[str, list]:
 
 
 def _keep(place: Path, files: Mapping[str, list]) -> None:
-    """Where the folder cannot be written, the files are hashed again next time."""
+    """Write the cache. If that is not possible, the files are hashed again next time."""
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
         write_whole(place, json.dumps({"version": VERSION, "files": files}).encode())

@@ -1,4 +1,4 @@
-"""`digits`: real handwriting that comes with scikit-learn, so that everything runs without a network."""
+"""`digits`: real handwriting that ships with scikit-learn, so that everything runs without a network."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from glimpsezoo.specs import DatasetSpec
 
 SIDE = 20  # px of an enlarged digit
 PLACES = {"train": 1, "calibration": 5, "test": 5}
-TEST_SHARE, CALIBRATION_SHARE = 3, 10  # a third; a tenth of the rest
+TEST_SHARE, CALIBRATION_SHARE = 3, 10  # every third digit; every tenth of the rest
 
 
 def open_digits(spec: DatasetSpec, name: str, split: str, config: PlacedSettings, data_dir: Path | None) -> ImageData:
-    """Open a split; `data_dir` is not needed and not read. See the spec for splits and transform."""
+    """Open a split. `data_dir` is ignored. The spec describes the splits and the transform."""
     assert spec.task is not None
     source = _handwriting()
     test = every(TEST_SHARE, source.labels, torch.ones_like(source.labels, dtype=torch.bool))
@@ -32,14 +32,14 @@ def open_digits(spec: DatasetSpec, name: str, split: str, config: PlacedSettings
         split=split,
         transform=spec.transform,
     )
-    # Enlarged once, when opened. 8 bits, as a stored image would be, so that every machine gives the same pixels.
+    # Digits are enlarged once, here. They are rounded to 8 bits, like stored images, so that every machine gives the same pixels.
     large = F.interpolate(glyphs.pixels[:, None] * (255 / 16), size=(SIDE, SIDE), mode="bilinear")[:, 0]  # [N, 20, 20]
     enlarged = Glyphs(large.round().to(torch.uint8), glyphs.labels, glyphs.ids)
     return PlacedDigits(info, spec.task, enlarged, Placing(canvas=spec.task.image_size[0], places=PLACES[split], seed=config.seed))
 
 
 def _handwriting() -> Glyphs:
-    """All 1,797 digits, 8 x 8, values 0..16."""
+    """All 1,797 digits, 8 x 8 px, values 0..16."""
     from sklearn.datasets import load_digits
 
     rows, targets = load_digits(return_X_y=True)  # [1797, 64], [1797]

@@ -12,16 +12,16 @@ from glimpsezoo.settings import Settings
 
 
 def fingerprint(content: str, split: str, transform: str, config: Settings, *, ignore: Iterable[str] = ()) -> str:
-    """Hash (32 hex digits) of the source's content, the split, the transform and the settings, less those in `ignore`."""
+    """Hash (32 hex digits) of the source's content, the split, the transform and the settings, without those in `ignore`."""
     settings: dict[str, Any] = config.model_dump(mode="json", exclude=set(ignore))
     text = json.dumps([content, split, transform, settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def file_digest(files: Sequence[str], root: Path | None = None) -> str:
-    """Hash of the content of these files in order, and of their names below `root` where one is given.
+    """Hash of the content of these files in order, and of their names relative to `root` if it is given.
 
-    A file of the Hub counts by the SHA-256 that the Hub has of it, so that a copy of it on disk has the same digest.
+    A file on the Hub counts by the hash that the Hub reports. For LFS files that is the SHA-256, so a copy on disk has the same digest.
     """
     names = [os.path.relpath(file, root) if root else "" for file in files]
     local = iter(local_digests([file for file in files if "://" not in file]))
@@ -30,7 +30,7 @@ def file_digest(files: Sequence[str], root: Path | None = None) -> str:
 
 
 def _remote_digest(file: str) -> str:
-    """SHA-256 of a remote file's content; read only where the Hub does not tell it."""
+    """The hash that the Hub reports for a file; other remote files are read for their SHA-256."""
     if file.startswith("hf://"):
         from huggingface_hub import HfFileSystem
 

@@ -1,4 +1,4 @@
-"""Natural images: decoded, brought to the task's size, and varied for training."""
+"""Natural images: decoded, resized to the task's size, and augmented for training."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from glimpsezoo.core.noise import Noise
 from glimpsezoo.data.augment import Augmentation
 from glimpsezoo.data.base import BadImageError, DataInfo, Example, ImageData
+from glimpsezoo.data.encoded import EncodedImage, EncodedImages, ParquetImages
 from glimpsezoo.data.labels import Labels
 from glimpsezoo.data.pixels import AS_STORED, Decoded, Decoding, decoded
-from glimpsezoo.data.rows import ParquetRows, Row, Rows
 from glimpsezoo.errors import one_line
-from glimpsezoo.noise import Noise
 from glimpsezoo.specs import Task
 
 
-def decode(row: Row, channels: int, decoding: Decoding = AS_STORED) -> Decoded:
-    """The image of a row, in grey or RGB. Raises `BadImageError` naming the row, if it cannot be decoded to its last line."""
+def decode(row: EncodedImage, channels: int, decoding: Decoding = AS_STORED) -> Decoded:
+    """The image of a row in grey or RGB. Raises `BadImageError`, which names the row, unless the image can be decoded completely."""
     if not row.image:
         raise BadImageError(f"{row.where}: expected an image, got none{row.missing}")
     try:
@@ -37,10 +37,9 @@ def to_tensor(image: Image.Image) -> Float[Tensor, "C H W"]:
 
 
 def fitted(image: Image.Image, size: tuple[int, int], crop: float) -> Image.Image:
-    """The centre of an image at `size` (height, width): it covers the share `crop` of the image along the side that is the tighter fit.
+    """Resize an image so that it just covers `size` / `crop`, then crop its centre to `size` (height, width).
 
-    Resized so that the image just covers size / crop, then cropped: with a square of 224 px and crop 224 / 256, the shorter side
-    becomes 256. An image that has its size already is left as it is where crop is 1.
+    For a square of 224 px and crop 224 / 256, the shorter side becomes 256 px. With crop 1, an image of the right size is not changed.
     """
     height, width = size
     scale = max(height / image.height, width / image.width) / crop
@@ -52,26 +51,29 @@ def fitted(image: Image.Image, size: tuple[int, int], crop: float) -> Image.Imag
 
 
 @dataclass(frozen=True)
-class ImageRows:
-    """Which rows a split has. chosen: [N] their numbers in the source, ascending. crop: see `fitted`. decoding: how pixels are read.
+class SplitSource:
+    """The encoded images of a split, and how they are read."""
 
-    numbers: the labels of all rows of the source, where it tells them before images are read. every_class: whether each class is to have
-    a row in this split, and not only in the source.
-    """
-
-    rows: Rows
+    images: EncodedImages
+    """The whole source, which may hold other splits, too."""
     chosen: np.ndarray
+    """[N] the numbers of the split's images in the source, ascending."""
     labels: Labels
+    """How stored labels become class numbers."""
     crop: float
+    """See `fitted`."""
     numbers: np.ndarray | None = None
+    """The class numbers of all images of the source, if they are known before images are read."""
     decoding: Decoding = AS_STORED
+    """How pixels are read."""
     every_class: bool = False
+    """Whether each class must have an image in this split; otherwise, one in the source is enough."""
 
 
 class NaturalImages(ImageData):
-    """Images of any size and format, decoded when they are asked for."""
+    """Images of any size and format, decoded on access."""
 
-    def __init__(self, info: DataInfo, task: Task, source: ImageRows, augmentation: Augmentation | None = None) -> None:
+    def __init__(self, info: DataInfo, task: Task, source: SplitSource, augmentation: Augmentation | None = None) -> None:
         self.info, self.task, self.source, self.augmentation = info, task, source, augmentation
 
     def __len__(self) -> int:
@@ -87,7 +89,7 @@ class NaturalImages(ImageData):
 
     def examples_at(self, places: Sequence[int]) -> Iterator[Example | BadImageError]:
         numbers = [int(self.source.chosen[place]) for place in places]
-        for number, row in zip(numbers, self.source.rows.at(numbers), strict=True):
+        for number, row in zip(numbers, self.source.images.at(numbers), strict=True):
             try:
                 image, conversions = decode(row, self.task.channels, self.source.decoding)
                 pixels = to_tensor(fitted(image, self.task.image_size, self.source.crop))
@@ -99,12 +101,12 @@ class NaturalImages(ImageData):
         return next(self.training_examples([index], epoch))
 
     def training_examples(self, places: Sequence[int], epoch: int) -> Iterator[Example]:
-        """Augmented images: each a function of (seed, split, row, epoch)."""
+        """Augmented images; each is a function of (seed, split, row, epoch)."""
         if self.augmentation is None:
             yield from (self[place] for place in places)
             return
         numbers = [int(self.source.chosen[place]) for place in places]
-        for number, row in zip(numbers, self.source.rows.at(numbers), strict=True):
+        for number, row in zip(numbers, self.source.images.at(numbers), strict=True):
             try:
                 image = decode(row, self.task.channels, self.source.decoding).image
                 image = self.augmentation(image, (self.info.split, number, epoch))
@@ -113,21 +115,21 @@ class NaturalImages(ImageData):
                 raise BadImageError(f"{self.info.name}, {self.info.split} split: {bad}") from None
 
     def training_order(self, epoch: int, seed: int) -> Int[Tensor, "N"]:
-        """All places, shuffled by (seed, epoch); those of a stream by windows of rows, and within each."""
+        """All places, shuffled by (seed, epoch). For a stream, the windows are shuffled, and the rows within each window."""
         order = super().training_order(epoch, seed)
-        if not isinstance(self.source.rows, ParquetRows):
+        if not isinstance(self.source.images, ParquetImages):
             return order
-        ends = torch.tensor([window.stop for window in self.source.rows.windows()])
-        window = torch.bucketize(torch.from_numpy(self.source.chosen), ends, right=True)  # [N]: of each place
+        ends = torch.tensor([window.stop for window in self.source.images.windows()])
+        window = torch.bucketize(torch.from_numpy(self.source.chosen), ends, right=True)  # [N]: the window of each place
         turn = Noise.of(seed, torch.arange(len(ends))).fork(epoch).keys.argsort(stable=True).argsort()  # [windows]
         return order[turn[window[order]].argsort(stable=True)]
 
     def labels(self) -> Int[Tensor, "N"]:
-        numbers = self.source.labels.numbers_of(self.source.rows) if self.source.numbers is None else self.source.numbers
+        numbers = self.source.labels.numbers_of(self.source.images) if self.source.numbers is None else self.source.numbers
         return torch.from_numpy(numbers[self.source.chosen])
 
     def empty_classes(self) -> tuple[str, ...]:
-        """Classes without an image in the source; that one has none in a part of it is no fault, unless `every_class`."""
+        """Classes without an image in the source, or in this split if `every_class`."""
         if self.source.numbers is None:
             return ()
         numbers = self.source.numbers[self.source.chosen] if self.source.every_class else self.source.numbers

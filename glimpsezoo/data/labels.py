@@ -1,4 +1,4 @@
-"""From labels as they are stored, numbers or names of any type, to class numbers."""
+"""From stored labels (numbers or names of any type) to class numbers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,21 +7,23 @@ from typing import Any
 import numpy as np
 
 from glimpsezoo.data.base import BadImageError
-from glimpsezoo.data.rows import Row, Rows
+from glimpsezoo.data.encoded import EncodedImage, EncodedImages
 from glimpsezoo.errors import GlimpseZooError
 
-PLAUSIBLE = 1000  # classes from which numbers are expected to be used, most of them
+PLAUSIBLE = 1000  # from this largest number on, labels are class numbers only if a tenth of the numbers occur
 
 
 @dataclass(frozen=True)
 class Labels:
-    """How stored labels become numbers. count: how many classes. names: the number of each stored value, where it is not that number."""
+    """How stored labels become class numbers."""
 
     count: int
+    """The number of classes."""
     names: Mapping[Any, int] = field(default_factory=dict)
+    """Stored value -> class number; empty if the stored values are the class numbers."""
 
     def of(self, stored: Any) -> int:
-        """The label; -1 if it is missing (the Hub's convention too), or any other number outside 0..count-1 if it is wrong."""
+        """The class number; -1 if the label is missing (the Hub's convention, too), another number outside 0..count-1 if it is wrong."""
         value = plain(stored)
         if value is None or value == -1:
             return -1
@@ -29,17 +31,17 @@ class Labels:
             return self.names.get(value, self.count) if isinstance(value, str | int) else self.count
         return value if isinstance(value, int) else self.count
 
-    def numbers_of(self, rows: Rows) -> np.ndarray:
-        """All labels of a source [n]; a missing or wrong one as `of` has it."""
+    def numbers_of(self, images: EncodedImages) -> np.ndarray:
+        """The class numbers of all images [n], with missing and wrong ones as in `of`."""
         import pyarrow as pa
 
-        column = rows.label_column()
+        column = images.label_column()
         if pa.types.is_integer(column.type) and column.type != pa.uint64() and not self.names:
             return np.asarray(column.cast(pa.int64()).fill_null(-1), dtype=np.int64)
         return np.array([self.of(stored) for stored in column.to_pylist()], dtype=np.int64)
 
-    def checked(self, row: Row) -> int:
-        """The row's label. Raises `BadImageError` if it is missing or out of range."""
+    def checked(self, row: EncodedImage) -> int:
+        """The class number of a row. Raises `BadImageError` if it is missing or out of range."""
         label = self.of(row.label)
         if 0 <= label < self.count:
             return label
@@ -48,7 +50,7 @@ class Labels:
 
 
 def plain(stored: Any) -> Any:
-    """A label without what adds nothing to it: the item of a list of one, the whole number of a float; None for NaN and an empty list.
+    """Simplify a stored label: a list of one becomes its item, a whole float an int, and NaN and the empty list become None.
 
     >>> [plain(stored) for stored in (3, True, 2.0, [1], [], "cat", 0.5, [1, 2])]
     [3, 1, 2, 1, None, 'cat', 0.5, [1, 2]]
@@ -62,21 +64,24 @@ def plain(stored: Any) -> Any:
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """The labels of one split of a source. names: of the classes, in the order of their numbers, where the source tells them.
-
-    boolean, listed: whether they are stored as truth values, and in lists. rows: opens the split, where its labels must be read.
-    """
+    """The label column of one split of a source."""
 
     split: str
+    """The source's name of the split."""
     column: str
+    """The name of the column."""
     names: tuple[str, ...]
+    """The names of the classes in label order, if the source declares them."""
     boolean: bool
+    """Whether labels are stored as booleans."""
     listed: bool
-    rows: Callable[[], Rows]
+    """Whether labels are stored in lists."""
+    images: Callable[[], EncodedImages]
+    """Opens the split; called only if its labels must be read."""
 
     def values(self) -> set[Any]:
-        """The different labels that occur, less the missing ones. Raises `GlimpseZooError` for what is no label of one class."""
-        column = self.rows().label_column()
+        """The distinct labels that occur, without missing ones. Raises `GlimpseZooError` for a label that is not one class."""
+        column = self.images().label_column()
         stored = column.to_pylist() if self.listed else column.unique().to_pylist()
         found = {tuple(value) if isinstance(value, list) else value for value in map(plain, stored)} - {None, -1}
         wrong = next((value for value in found if not isinstance(value, str | int)), None)
@@ -84,15 +89,15 @@ class LabelColumn:
             return found
         what = f"a list of {len(wrong)}" if isinstance(wrong, tuple) else repr(wrong)
         raise GlimpseZooError(
-            f"expected one class a row in the column {self.column!r} of {self.split}, got {what}: "
+            f"expected one class per row in the column {self.column!r} of {self.split}, got {what}: "
             "name another column by --set data.label=COLUMN"
         )
 
 
 def classes_of(columns: Sequence[LabelColumn]) -> tuple[tuple[str, ...], dict[str, Labels]]:
-    """The classes of all splits together, and how each split's labels become their numbers. The first column's order of classes counts.
+    """The classes of all splits, and per split how its labels become their numbers. The first column decides the order of the classes.
 
-    Raises `GlimpseZooError` where the splits do not tell the same classes apart.
+    Raises `GlimpseZooError` if the splits do not have the same classes.
     """
     if any(column.names for column in columns):
         return _named(columns)
@@ -112,7 +117,7 @@ def classes_of(columns: Sequence[LabelColumn]) -> tuple[tuple[str, ...], dict[st
 
 
 def _numbered(values: Iterable[int], column: str) -> tuple[str, ...]:
-    """Classes that are numbers: 0 to the largest. Raises `GlimpseZooError` for numbers that are hardly those of classes."""
+    """Class names for labels that are numbers: 0 to the largest. Raises `GlimpseZooError` for numbers unlikely to be classes."""
     different, largest = set(values), max(values, default=-1)
     if largest >= PLAUSIBLE and largest >= 10 * len(different):
         raise GlimpseZooError(
@@ -123,7 +128,7 @@ def _numbered(values: Iterable[int], column: str) -> tuple[str, ...]:
 
 
 def _named(columns: Sequence[LabelColumn]) -> tuple[tuple[str, ...], dict[str, Labels]]:
-    """Classes that the source names: numbers and names of every split mean the same class by its name."""
+    """The classes of a source that names them. Numbers and names in all splits are matched by the class names."""
     classes = next(column.names for column in columns if column.names)
     place = {name: number for number, name in enumerate(classes)}
     found = {}
@@ -143,25 +148,26 @@ def _named(columns: Sequence[LabelColumn]) -> tuple[tuple[str, ...], dict[str, L
         else:
             found[column.split] = Labels(len(classes), {stored: place[name] for stored, name in enumerate(names)})
         if column.names and column.listed:
-            column.values()  # which refuses a row of several classes
+            column.values()  # raises an error if a row has several classes
     return classes, found
 
 
 def labels_by(names: tuple[str, ...], classes: tuple[str, ...], where: str) -> Labels:
-    """The labels of a set whose classes the catalogue knows, from a copy that may name them itself, in another order perhaps.
+    """The labels of a set from the catalogue, read from a copy that may name the same classes in another order.
 
-    Names that are none of the catalogue's are another wording of the same classes. Raises `GlimpseZooError` where only some are.
+    names: the copy's. If none of them are the catalogue's, they are taken as other words for the same classes in the same order.
+    Raises `GlimpseZooError` if only some of them are the catalogue's.
     """
     known = set(names) & set(classes)
     if not known or names[: len(classes)] == classes:
         return Labels(len(classes))
     if len(known) < len(classes):
         missing = next(name for name in classes if name not in known)
-        raise GlimpseZooError(f"expected the class {missing!r} among those that the files of {where} name, got none: fetch its files again")
+        raise GlimpseZooError(f"expected the class {missing!r} among those that the files of {where} name, got none: fetch the files again")
     place = {name: number for number, name in enumerate(classes)}
     return Labels(len(classes), {stored: place[name] for stored, name in enumerate(names) if name in place})
 
 
-def content_of(rows: Rows, labels: Labels) -> str:
-    """Hash of a source's content, and of what its labels mean where they are not the numbers of the classes."""
-    return f"{rows.digest()}/{sorted(labels.names.items(), key=str)}" if labels.names else rows.digest()
+def content_of(images: EncodedImages, labels: Labels) -> str:
+    """Hash of a source's content, with the meaning of its labels unless they are the class numbers."""
+    return f"{images.digest()}/{sorted(labels.names.items(), key=str)}" if labels.names else images.digest()

@@ -1,6 +1,6 @@
-"""What a folder of images holds: which folders are classes, which are splits, which files are images, and what is left out.
+"""The layout of a folder of images: which folders are classes, which are splits, which files are images, and what is ignored.
 
-Nothing is decided in silence: what is not clear from the folders themselves is an error that says how to choose.
+Nothing is guessed silently: if the folders are ambiguous, an error says how to choose.
 """
 
 import os
@@ -16,40 +16,41 @@ from glimpsezoo.errors import GlimpseZooError, counted, one_line
 Layout = Literal["auto", "classes", "splits"]
 
 SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir"})
-# Formats that Pillow names but cannot decode by itself, or only by running another program.
+# Formats that Pillow knows but cannot decode, or only by running another program.
 FOREIGN = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
-SHOWN = 3  # names that a message gives as examples
+SHOWN = 3  # example names in a message
 
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """The endings of image files: all that this Pillow, with the plugins registered, decodes."""
+    """The suffixes of all image files that this Pillow, with its registered plugins, can decode."""
     from PIL import Image
 
     return frozenset(end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN and kind not in FOREIGN)
 
 
 def is_image(path: str | Path) -> bool:
-    """Whether a file's name is that of an image."""
+    """Whether a file has the suffix of an image."""
     return os.path.splitext(path)[1].lower() in image_suffixes()
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder belongs to the system or an editor and not to the data."""
+    """Whether a file or folder belongs to the operating system or an editor and is not data."""
     return name.startswith(".") or name.casefold() in SYSTEM
 
 
 @dataclass
-class LeftOut:
-    """What is no part of the data: why -> paths, each once however often it is met."""
+class IgnoredPaths:
+    """Files and folders that are not part of the data."""
 
     paths: dict[str, set[Path]] = field(default_factory=dict)
+    """Why -> the paths."""
 
     def add(self, why: str, path: Path) -> None:
         self.paths.setdefault(why, set()).add(path)
 
     def told(self) -> dict[str, str]:
-        """Why -> how many, and a few of their names."""
+        """Why -> the number of paths, and some of their names."""
         told = {}
         for why, paths in self.paths.items():
             names = sorted({path.name for path in paths})
@@ -58,37 +59,42 @@ class LeftOut:
 
 
 class ClassFolder(NamedTuple):
-    """A folder of one split whose name is a class. files: its images in order, at every depth."""
+    """The images of one class in one split."""
 
     name: str
+    """The class."""
     files: tuple[Path, ...]
+    """Its images at any depth, sorted."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A folder as it is read. train, test: names of its split folders ('' where one folder serves both; None where there is none)."""
+class FolderLayout:
+    """How a folder is read."""
 
     root: Path
     train: str | None
+    """The name of the split folder to train on; '' if the classes are in `root` itself, None if there is none."""
     test: str
-    left_out: LeftOut
+    """The name of the split folder to measure on; it may be that of `train`."""
+    ignored: IgnoredPaths
+    """What was ignored so far."""
 
     def classes_of(self, split: str) -> list[ClassFolder]:
-        """The class folders of 'train' or 'test'. What stands beside them is left out."""
+        """The class folders of 'train' or 'test'. Files beside them are ignored."""
         root = self.root / ((self.train if split == "train" else self.test) or "")
-        folders, files = _entries(root, self.left_out)
+        folders, files = _entries(root, self.ignored)
         for file in files:
-            self.left_out.add("outside class folders" if is_image(file) else "no image", root / file)
-        return [_class_folder(root / name, self.left_out) for name in folders]
+            self.ignored.add("outside class folders" if is_image(file) else "no image", root / file)
+        return [_class_folder(root / name, self.ignored) for name in folders]
 
 
-def look_at(root: Path, layout: Layout, train: str | None, test: str | None) -> Found:
-    """How a folder is laid out. layout: 'classes', 'splits', or 'auto' to find out. train, test: split folders that the user named.
+def read_layout(root: Path, layout: Layout, train: str | None, test: str | None) -> FolderLayout:
+    """Find the layout of a folder. layout: 'classes', 'splits', or 'auto' to find out. train, test: split folders named by the user.
 
-    Raises `GlimpseZooError`, one line, for a folder that can be read in more than one way, or in none.
+    Raises `GlimpseZooError` for a folder that can be read in more than one way or in none.
     """
-    left_out = LeftOut()
-    folders, _ = _entries(root, left_out)
+    ignored = IgnoredPaths()
+    folders, _ = _entries(root, ignored)
     for key, name in (("train", train), ("test", test)):
         if name is not None and not (root / name).is_dir():
             raise GlimpseZooError(f"--set data.{key}={name} expects a folder in {root}, and there are {_some(folders)}")
@@ -98,37 +104,41 @@ def look_at(root: Path, layout: Layout, train: str | None, test: str | None) -> 
         raise GlimpseZooError(f"folder:PATH expects a folder of class folders, got {root}, which has none")
     tops = {name: _Top.of(root / name) for name in folders}
     if train is None and test is None and (layout == "classes" or (layout == "auto" and not _has_splits(root, tops))):
-        return Found(root, "", "", left_out)
+        return FolderLayout(root, "", "", ignored)
     chosen = _chosen_splits(root, tops, train, test)
     for name in tops.keys() - {chosen.train, chosen.test}:
-        left_out.add("no split that is read", root / name)
-    return Found(root, *chosen, left_out)
+        ignored.add("no split that is read", root / name)
+    return FolderLayout(root, *chosen, ignored)
 
 
 class _Top(NamedTuple):
-    """What a folder shows at first sight. images: beside its folders. folders: names of those in it that hold an image at any depth."""
+    """A summary of a folder."""
 
     images: int
+    """The number of images directly in it."""
     folders: tuple[str, ...]
+    """The names of the folders in it that contain an image at any depth."""
 
     @classmethod
     def of(cls, folder: Path) -> "_Top":
-        folders, files = _entries(folder, LeftOut())
-        return cls(sum(map(is_image, files)), tuple(name for name in folders if next(_images(folder / name, LeftOut()), None)))
+        folders, files = _entries(folder, IgnoredPaths())
+        return cls(sum(map(is_image, files)), tuple(name for name in folders if next(_images(folder / name, IgnoredPaths()), None)))
 
     @property
     def splits(self) -> bool:
-        """Whether it looks like a split: class folders, and no images beside them unless there are several."""
+        """Whether it looks like a split: it has class folders; if it has images beside them, at least two."""
         return len(self.folders) > (1 if self.images else 0)
 
 
 class _Chosen(NamedTuple):
+    """The split folders to read."""
+
     train: str | None
     test: str
 
 
 def _has_splits(root: Path, tops: dict[str, _Top]) -> bool:
-    """Whether the folders are splits, not classes. Raises `GlimpseZooError` where that cannot be told."""
+    """Whether the folders are splits, not classes. Raises `GlimpseZooError` if that is ambiguous."""
     called = named(TRAIN_NAMES + TEST_NAMES, tops)
     others = [name for name in tops if name not in called]
     if not called:
@@ -139,7 +149,7 @@ def _has_splits(root: Path, tops: dict[str, _Top]) -> bool:
     busy = [name for name in others if any(tops[name])]
     if holding and not plain and not busy:
         return True
-    if others and not holding:  # classes, one of which is called like a split
+    if others and not holding:  # classes, one of which has the name of a split
         return False
     if holding and not busy:
         raise GlimpseZooError(
@@ -155,12 +165,12 @@ def _has_splits(root: Path, tops: dict[str, _Top]) -> bool:
 
 
 def _other_test(holding: Sequence[str]) -> str:
-    """A split folder that can be measured: one that is called like it, or else the training folder, a part of which is held out."""
+    """A split folder to measure on: one with the name of a test split, or else the training folder, of which a part is held out."""
     return (named(TEST_NAMES, holding) or list(holding))[0]
 
 
 def _refuse_lookalikes(root: Path, tops: dict[str, _Top]) -> None:
-    """Folders that hold nothing but folders of the same names are hardly classes. Raises `GlimpseZooError`."""
+    """Raise `GlimpseZooError` if the folders contain only folders of the same names: such folders are hardly classes."""
     busy = {name: top for name, top in tops.items() if any(top)}
     if any(top.images for top in busy.values()) or not busy:
         return
@@ -179,7 +189,7 @@ def _refuse_lookalikes(root: Path, tops: dict[str, _Top]) -> None:
 
 
 def _chosen_splits(root: Path, tops: dict[str, _Top], train: str | None, test: str | None) -> _Chosen:
-    """The split folders that are read: those that were named, or else those that are called like it and hold class folders."""
+    """The split folders to read: those named by the user, or else those that have the name of a split and contain class folders."""
     usable = [name for name, top in tops.items() if top.splits]
     train = train or _first_of(root, "train", [name for name in named(TRAIN_NAMES, usable) if name != test])
     test = test or _first_of(root, "test", [name for name in named(TEST_NAMES, usable) if name != train]) or train
@@ -193,14 +203,14 @@ def _chosen_splits(root: Path, tops: dict[str, _Top], train: str | None, test: s
 
 
 def _first_of(root: Path, key: str, names: list[str]) -> str | None:
-    """The first name, if any. Raises `GlimpseZooError` where the second says the same, as Train and train do."""
+    """The first name, if any. Raises `GlimpseZooError` if the second one is equivalent, like Train and train."""
     if len(names) > 1 and stem(names[0]) == stem(names[1]):
         raise GlimpseZooError(f"expected one such folder in {root}, got {names[0]} and {names[1]}: choose by --set data.{key}={names[0]}")
     return names[0] if names else None
 
 
-def _entries(folder: Path, left_out: LeftOut) -> tuple[list[str], list[str]]:
-    """The names of a folder's folders, links to folders among them, and of its files, each in order."""
+def _entries(folder: Path, ignored: IgnoredPaths) -> tuple[list[str], list[str]]:
+    """The sorted names of the folders in a folder (including links to folders), and of the files in it."""
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
@@ -208,30 +218,30 @@ def _entries(folder: Path, left_out: LeftOut) -> tuple[list[str], list[str]]:
     folders, files = [], []
     for name in names:
         if is_hidden(name):
-            left_out.add("hidden or of the system", folder / name)
+            ignored.add("hidden or of the system", folder / name)
         else:
             (folders if (folder / name).is_dir() else files).append(name)
     return folders, files
 
 
-def _class_folder(folder: Path, left_out: LeftOut) -> ClassFolder:
-    return ClassFolder(folder.name, tuple(sorted(_images(folder, left_out))))
+def _class_folder(folder: Path, ignored: IgnoredPaths) -> ClassFolder:
+    return ClassFolder(folder.name, tuple(sorted(_images(folder, ignored))))
 
 
-def _images(folder: Path, left_out: LeftOut, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """The image files in a folder at every depth. Linked folders are followed, unless they lead back."""
+def _images(folder: Path, ignored: IgnoredPaths, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """The image files in a folder at any depth. Links to folders are followed unless they form a cycle."""
     real = os.path.realpath(folder)
     if real in above:
-        left_out.add("a link that leads back", folder)
+        ignored.add("a link that leads back", folder)
         return
-    folders, files = _entries(folder, left_out)
+    folders, files = _entries(folder, ignored)
     for name in files:
         if is_image(name):
             yield folder / name
         else:
-            left_out.add("no image", folder / name)
+            ignored.add("no image", folder / name)
     for name in folders:
-        yield from _images(folder / name, left_out, above | {real})
+        yield from _images(folder / name, ignored, above | {real})
 
 
 def _some(names: Sequence[str] | dict[str, _Top]) -> str:

@@ -1,4 +1,4 @@
-"""A fixed stratified choice of a split's images: `--limit`."""
+"""A fixed stratified subset of a split (`--limit`), and a split held in memory."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from glimpsezoo.core.noise import Noise
 from glimpsezoo.data.base import BadImageError, Example, ImageData
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.noise import Noise
 
 
 def stratified(labels: Int[Tensor, "N"], n: int, seed: int = 0) -> Int[Tensor, "n"]:
-    """The places of `n` of N images, in order, each class in proportion to its size.
+    """Choose `n` of N images, each class in proportion to its size; returns their places in ascending order.
 
-    Nested: a smaller choice is part of a larger one. Within a class the order is drawn from `seed`.
+    The choices are nested: a smaller one is a subset of a larger one. Within a class the order is drawn from `seed`.
     """
     shuffled = Noise.of(seed, torch.arange(len(labels))).keys.argsort(stable=True)
     rank = torch.empty(len(labels), dtype=torch.float64)
@@ -46,7 +46,7 @@ class Limited(ImageData):
 
 
 def limited(data: ImageData, limit: int | None) -> ImageData:
-    """`data`, or a fixed stratified choice of `limit` of its images. Raises `GlimpseZooError` for a limit below 1."""
+    """`data`, or a fixed stratified subset of `limit` of its images. Raises `GlimpseZooError` for a limit below 1."""
     if limit is None:
         return data
     if limit < 1:
@@ -55,9 +55,9 @@ def limited(data: ImageData, limit: int | None) -> ImageData:
 
 
 class Held(ImageData):
-    """The images of `data`, read once and held in memory: for a few images that are measured under many conditions.
+    """The images of `data`, read once and held in memory, for a few images that are measured under many conditions.
 
-    To be read without workers: what a worker process reads is held there, and is gone with it.
+    Read it without workers: a worker process would hold the images in its own memory, which is lost when it ends.
     """
 
     def __init__(self, data: ImageData) -> None:
@@ -79,7 +79,7 @@ class Held(ImageData):
         return (self._held[place] for place in places)
 
     def forget(self) -> None:
-        """Drop all images; they are read again where they are asked for."""
+        """Drop all images; they are read again on the next access."""
         self._held.clear()
 
     def labels(self) -> Int[Tensor, "n"]:

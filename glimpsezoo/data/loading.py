@@ -1,4 +1,4 @@
-"""From names to batches: opening a split, and loading it in order (measuring) or shuffled (training)."""
+"""From names to batches: opens a split, and loads it in order (to measure) or shuffled (to train)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ def open_data(
 ) -> ImageData:
     """Open one split of the data set that `spec` describes.
 
-    name: what the user typed (a prefix spec reads its rest). settings: values for `--set data.KEY`, text or typed. fresh: hash every file
-    again, even where its digest is known.
-    Raises `GlimpseZooError`, one line, for an unknown split or setting, for data that cannot be had and, unless bad images are
-    skipped, for a class without an image.
+    name: what the user typed (a prefix spec reads the rest of it). settings: values of `--set data.KEY`, as text or typed.
+    fresh: hash every file again, even if its digest is cached.
+    Raises `GlimpseZooError` for an unknown split or setting, for unavailable data and, unless bad images are skipped, for a class
+    without an image.
     """
     known = tuple(spec.splits) or SPLITS
     if split not in known:
@@ -39,12 +39,12 @@ def open_data(
     config = load_string(spec.config).parse(settings, owner="data")
     with hashed_again(fresh):
         data: ImageData = load_string(spec.source)(spec, name, split, config, data_dir)
-    empty = data.empty_classes() if on_bad_image == "fail" and len(data) else ()  # without any image, to go on is no way out
+    empty = data.empty_classes() if on_bad_image == "fail" and len(data) else ()  # skipping would not help a split without any image
     if empty:
         names = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
         raise GlimpseZooError(
             f"expected images of every class in the {split} split of {name}, got none of {len(empty)} ({names}): "
-            "complete the data, or go on without them by --on-bad-image skip"
+            "complete the data, or continue without them by --on-bad-image skip"
         )
     return data
 
@@ -52,10 +52,10 @@ def open_data(
 def batches(
     data: ImageData, start: int, stop: int, batch_size: int, workers: int = 0, *, on_bad_image: OnBadImage = "fail", align: int = 0
 ) -> Iterator[Batch]:
-    """Examples start..stop-1 as they are measured, in order, at most `batch_size` a batch.
+    """Examples start..stop-1 in order, without augmentation, in batches of at most `batch_size`.
 
-    workers: processes that decode; 0 decodes in this one. align: no batch crosses a multiple of it (so that one loader with its
-    workers serves many blocks). on_bad_image: 'fail' raises `BadImageError`; 'skip' leaves the image out of its batch, which may thus be
+    workers: processes that decode; 0 decodes in this one. align: no batch crosses a multiple of it, so that one loader with its
+    workers serves many units. on_bad_image: 'fail' raises `BadImageError`; 'skip' leaves the image out of its batch, which may then be
     smaller or empty, and names it in `Batch.skipped`.
     """
     stop = min(stop, len(data))
@@ -70,7 +70,7 @@ def batches(
 
 
 def batches_per_epoch(data: ImageData, batch_size: int) -> int:
-    """How many batches `training_batches` gives: all, but an incomplete one of size 1, which has no batch statistics."""
+    """The number of batches of `training_batches`. A last batch of a single image is left out: it has no batch statistics."""
     full, rest = divmod(len(data), batch_size)
     return full + (rest > 1)
 
@@ -78,22 +78,23 @@ def batches_per_epoch(data: ImageData, batch_size: int) -> int:
 def training_batches(
     data: ImageData, epoch: int, seed: int, batch_size: int, workers: int = 0, *, first_batch: int = 0, augment: bool = True
 ) -> Iterator[Batch]:
-    """One epoch's batches in an order that is a function of (seed, epoch) alone, from batch `first_batch` on.
+    """The batches of one epoch from `first_batch` on, in an order that is a function of (seed, epoch) alone.
 
-    With `augment`, images as `training_example` gives them; else as they are measured. Drops no example but an incomplete batch of size 1.
+    With `augment`, images are those of `training_example`; otherwise they are not augmented. A last batch of a single image is left out.
     """
     order = data.training_order(epoch, seed).tolist()
     total = batches_per_epoch(data, batch_size)
-    rows = [order[k * batch_size : (k + 1) * batch_size] for k in range(first_batch, total)]
-    yield from _load(_Shuffled(data, rows, epoch, augment), workers)
+    places = [order[k * batch_size : (k + 1) * batch_size] for k in range(first_batch, total)]
+    yield from _load(_Shuffled(data, places, epoch, augment), workers)
 
 
 @dataclass(frozen=True)
 class _Spans(Dataset[Batch | GlimpseZooError]):
-    """Item k is the batch of examples spans[k][0]..spans[k][1]-1."""
+    """Item k is the batch of the examples of span k."""
 
     data: ImageData
     spans: Sequence[tuple[int, int]]
+    """(start, stop) of each batch."""
     on_bad_image: OnBadImage
 
     def __len__(self) -> int:
@@ -105,24 +106,25 @@ class _Spans(Dataset[Batch | GlimpseZooError]):
 
 @dataclass(frozen=True)
 class _Shuffled(Dataset[Batch | GlimpseZooError]):
-    """Item k is the batch of training examples rows[k]."""
+    """Item k is batch k of an epoch."""
 
     data: ImageData
-    rows: Sequence[Sequence[int]]
+    places: Sequence[Sequence[int]]
+    """The places of each batch's examples."""
     epoch: int
     augment: bool
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.places)
 
     def __getitem__(self, k: int) -> Batch | GlimpseZooError:
-        places = self.rows[k]
+        places = self.places[k]
         examples = self.data.training_examples(places, self.epoch) if self.augment else self.data.examples_at(places)
         return _or_error(lambda: collate(examples, self.data.task))
 
 
 def _or_error(make: Callable[[], Batch]) -> Batch | GlimpseZooError:
-    """A batch, or what is wrong with it: raised in a worker, an error would arrive with the worker's traceback as its text."""
+    """A batch, or the error as a value: an error raised in a worker would arrive with the worker's traceback as its text."""
     try:
         return make()
     except GlimpseZooError as error:
@@ -134,7 +136,7 @@ def _same(batch: Any) -> Any:
 
 
 def _load(dataset: Dataset[Batch | GlimpseZooError], workers: int) -> Iterator[Batch]:
-    # Whole batches are the loader's items: a worker reads its rows in sequence. A generator of its own: torch's is left alone.
+    # The loader's items are whole batches, so that a worker reads its rows in sequence. Its own generator leaves torch's state alone.
     for batch in DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_same, generator=torch.Generator()):
         if isinstance(batch, GlimpseZooError):
             raise batch

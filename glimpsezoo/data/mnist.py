@@ -1,4 +1,4 @@
-"""MNIST, and the sets that the papers make of it by placing its digits on a canvas."""
+"""MNIST, and the sets that the papers make from it by placing its digits on a canvas."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,29 +11,30 @@ from glimpsezoo.data import hub
 from glimpsezoo.data.base import BadImageError, DataInfo, ImageData
 from glimpsezoo.data.columns import class_names, find_columns
 from glimpsezoo.data.config import CentredMnistSettings, MnistSettings, NoisyMnistSettings, PlacedMnistSettings, SizedSettings
+from glimpsezoo.data.encoded import EncodedImages
 from glimpsezoo.data.fingerprint import fingerprint
 from glimpsezoo.data.images import decode
 from glimpsezoo.data.labels import Labels, content_of, labels_by
 from glimpsezoo.data.placed import Distortion, Glyphs, PlacedDigits, Placing, Treatment
-from glimpsezoo.data.rows import Rows
 from glimpsezoo.specs import DatasetSpec
 
-REQUEST = hub.Request("ylecun/mnist", folders=("mnist",))
+SOURCE = hub.HubSource("ylecun/mnist", folders=("mnist",))
 SIDE = 28  # px of a digit
 VALIDATION = 5000  # the first digits of the train split
 
 
 @dataclass(frozen=True, kw_only=True)
 class MnistSet:
-    """A set made of MNIST. canvas: its side in px. places: examples of each digit, by split. fixed: see `Placing`."""
+    """A set made from MNIST. The fields are those of `Placing`."""
 
     canvas: int
     treatment: Treatment = "none"
     places: Mapping[str, int]
+    """By split."""
     fixed: bool = False
 
 
-_PLACING = {"streaming", "places", "shift", "size"}  # what no image depends on, or what its placing says
+_PLACING = {"streaming", "places", "shift", "size"}  # settings that change no image, or that `Placing` has
 _ONE = {"train": 1, "calibration": 1, "test": 1}
 MNIST_SETS: Mapping[str, MnistSet] = {
     "mnist": MnistSet(canvas=28, places=_ONE, fixed=True),
@@ -49,13 +50,13 @@ MNIST_SETS: Mapping[str, MnistSet] = {
 def open_mnist(spec: DatasetSpec, name: str, split: str, config: MnistSettings, data_dir: Path | None) -> ImageData:
     """Open a split of a set in `MNIST_SETS`, from `ylecun/mnist` or from a copy of its Parquet files at or below `data_dir`."""
     assert spec.task is not None
-    found = hub.find(REQUEST, data_dir)
-    source = hub.source_split(found, "test" if split == "test" else "train")
-    features = found.features(source)
+    files = hub.find(SOURCE, data_dir)
+    source = hub.source_split(files, "test" if split == "test" else "train")
+    features = files.features(source)
     columns = find_columns(features, "image", "label")
     labels = labels_by(class_names(features["label"]), spec.task.classes, name)
-    rows = hub.open_rows(found, source, columns, streaming=config.streaming, shuffled=False)
-    part = {"test": range(len(rows)), "calibration": range(VALIDATION), "train": range(VALIDATION, len(rows))}[split]
+    images = hub.open_images(files, source, columns, streaming=config.streaming, shuffled=False)
+    part = {"test": range(len(images)), "calibration": range(VALIDATION), "train": range(VALIDATION, len(images))}[split]
     known, task = MNIST_SETS[spec.name], spec.task
     placing = Placing(canvas=known.canvas, places=known.places[split], fixed=known.fixed, treatment=known.treatment)
     if isinstance(config, CentredMnistSettings) and split == "train":
@@ -71,10 +72,10 @@ def open_mnist(spec: DatasetSpec, name: str, split: str, config: MnistSettings, 
     distorted = split == "train" and distortion != Distortion()
     info = DataInfo(
         name=name,
-        source=f"hf:{REQUEST.repository}",
-        revision=found.revision,
+        source=f"hf:{SOURCE.repository}",
+        revision=files.revision,
         fingerprint=fingerprint(
-            content_of(rows, labels),
+            content_of(images, labels),
             split,
             f"{spec.transform} {placing}",
             config,
@@ -83,15 +84,15 @@ def open_mnist(spec: DatasetSpec, name: str, split: str, config: MnistSettings, 
         split=split,
         transform=spec.transform,
     )
-    return PlacedDigits(info, task, read_glyphs(rows, part, labels, f"{name}, {split} split"), placing, distortion if distorted else None)
+    return PlacedDigits(info, task, read_glyphs(images, part, labels, f"{name}, {split} split"), placing, distortion if distorted else None)
 
 
-def read_glyphs(rows: Rows, part: range, labels: Labels, where: str) -> Glyphs:
-    """Decode all digits of a part of MNIST: some 8 MB for its test split. `where` names them in errors."""
+def read_glyphs(images: EncodedImages, part: range, labels: Labels, where: str) -> Glyphs:
+    """Decode all digits of a part of MNIST (about 8 MB for its test split). where: what errors call the part."""
     bad = {}
     pixels = np.zeros((len(part), SIDE, SIDE), dtype=np.uint8)
     numbers = np.full(len(part), -1)
-    for place, row in enumerate(rows.at(part)):
+    for place, row in enumerate(images.at(part)):
         try:
             numbers[place] = labels.checked(row)
             image = decode(row, 1).image

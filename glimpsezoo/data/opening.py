@@ -1,4 +1,4 @@
-"""What all sets of natural images share when they are opened: the task's size, the transform in words, and the fingerprint."""
+"""What opening any set of natural images has in common: the image size, the transform in words, and the fingerprint."""
 
 import hashlib
 import json
@@ -7,35 +7,36 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from glimpsezoo.data.augment import Augmentation
-from glimpsezoo.data.base import DataInfo, ImageData, Inferred
+from glimpsezoo.data.base import DataInfo, ImageData, InferredFacts
 from glimpsezoo.data.config import AugmentedSettings
 from glimpsezoo.data.fingerprint import fingerprint
-from glimpsezoo.data.images import ImageRows, NaturalImages
+from glimpsezoo.data.images import NaturalImages, SplitSource
 from glimpsezoo.data.labels import content_of
 from glimpsezoo.specs import Task
 
-CROP = 224 / 256  # of the shorter side, as is usual for ImageNet
-SHOWN = 6  # classes that a line names
-HOW_TO_READ = {"layout", "subset", "image", "label", "train", "test"}  # settings that say where to look: what was found there counts
+CROP = 224 / 256  # of the shorter side, as usual for ImageNet
+SHOWN = 6  # class names in a line
+HOW_TO_READ = {"layout", "subset", "image", "label", "train", "test"}  # where to look; the fingerprint covers what was found there instead
 
 
 @dataclass(frozen=True)
 class Opening:
-    """What is being opened: the user's name for it, the split and the settings. source, revision: for the card.
-
-    inferred: what was found out about it; None for a set of the catalogue.
-    """
+    """What is being opened."""
 
     name: str
+    """The name that the user typed."""
     split: str
     config: AugmentedSettings
     source: str
+    """For `DataInfo`."""
     revision: str | None = None
-    inferred: Inferred | None = None
+    """For `DataInfo`."""
+    inferred: InferredFacts | None = None
+    """What was inferred; None for a set from the catalogue."""
 
 
-def opened(opening: Opening, task: Task, source: ImageRows) -> NaturalImages:
-    """The images of a split at the task's size, or at that of the settings."""
+def opened(opening: Opening, task: Task, source: SplitSource) -> NaturalImages:
+    """The images of a split, at the size in the settings or else that of the task."""
     config, split = opening.config, opening.split
     if config.size is not None:
         task = replace(task, image_size=(config.size, config.size))
@@ -47,7 +48,7 @@ def opened(opening: Opening, task: Task, source: ImageRows) -> NaturalImages:
         source=opening.source,
         revision=opening.revision,
         fingerprint=fingerprint(
-            f"{content_of(source.rows, source.labels)}/{chosen}{_read_as(opening.inferred)}", split, transform, config, ignore=ignored
+            f"{content_of(source.images, source.labels)}/{chosen}{_read_as(opening.inferred)}", split, transform, config, ignore=ignored
         ),
         split=split,
         transform=transform,
@@ -56,14 +57,14 @@ def opened(opening: Opening, task: Task, source: ImageRows) -> NaturalImages:
     return NaturalImages(info, task, source, Augmentation(task.image_size, config) if split == "train" else None)
 
 
-def _read_as(inferred: Inferred | None) -> str:
-    """What was inferred and decides what the images and labels are. What was left out is said, but nothing is read of it."""
+def _read_as(inferred: InferredFacts | None) -> str:
+    """The inferred facts that decide which images and labels are read. Files that were left out do not count."""
     if inferred is None:
         return ""
     return "/" + json.dumps([inferred.classes, dict(inferred.columns), dict(inferred.splits), inferred.configuration], sort_keys=True)
 
 
-def _described(task: Task, source: ImageRows, inferred: Inferred | None) -> str:
+def _described(task: Task, source: SplitSource, inferred: InferredFacts | None) -> str:
     height, width = task.image_size
     colours = "grey" if task.channels == 1 else "RGB"
     rule = f" {source.decoding.rule}," if inferred else ""
@@ -71,7 +72,7 @@ def _described(task: Task, source: ImageRows, inferred: Inferred | None) -> str:
 
 
 def told(data: ImageData) -> str | None:
-    """What was inferred of a data set, in one line; None for one of which nothing was."""
+    """What was inferred about a data set in one line; None if nothing was inferred."""
     info, found = data.info, data.info.inferred
     if found is None:
         return None

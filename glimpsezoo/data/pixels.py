@@ -1,4 +1,4 @@
-"""From the bytes of an image file to 8-bit grey or RGB: depth, orientation and transparency by stated rules."""
+"""From the bytes of an image file to 8-bit grey or RGB, with explicit rules for depth, orientation and transparency."""
 
 import io
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Orientation = Literal["exif", "stored"]
 Background = Literal["black", "white", "grey", "ignored"]
 
 MODES = {1: "L", 3: "RGB"}
-UPRIGHT = {  # how each EXIF orientation is turned upright
+UPRIGHT = {  # EXIF orientation -> the transposition that turns it upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -26,42 +26,42 @@ BITS_PER_SAMPLE, PHOTOMETRIC, MIN_IS_WHITE = 258, 262, 0  # of TIFF
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How stored pixels are read. orientation: 'exif' turns an image upright as its EXIF says, 'stored' leaves it as it is stored.
-
-    background: what transparent pixels are laid over; 'ignored' drops the transparency and shows the colours that are stored there.
-    """
+    """How stored pixels are read."""
 
     orientation: Orientation = "stored"
+    """'exif' turns an image upright as its EXIF tag says, 'stored' leaves it as it is stored."""
     background: Background = "ignored"
+    """The colour behind transparent pixels. 'ignored' drops the transparency and shows the colours that are stored in them."""
 
     @property
     def rule(self) -> str:
-        """The rule in words, for the transform of a data set."""
+        """The rule in words, for the transform of a data set. It is part of fingerprints."""
         upright = "upright by EXIF" if self.orientation == "exif" else "as stored, whatever EXIF says"
         return f"{upright}, transparency {'ignored' if self.background == 'ignored' else f'over {self.background}'}"
 
 
-AS_STORED = Decoding()  # what a plain conversion does: how the published numbers of the catalogue's sets were made
+AS_STORED = Decoding()  # a plain conversion, as for the published numbers on the sets in the catalogue
 
 
 class Decoded(NamedTuple):
-    """An 8-bit image, and what had to be done to it beyond a change of colour space without loss, in words."""
+    """An 8-bit image."""
 
     image: Image.Image
     conversions: tuple[str, ...]
+    """What was done to it beyond a lossless change of colour space, in words."""
 
 
 def decoded(content: bytes, channels: int, decoding: Decoding = AS_STORED) -> Decoded:
-    """The image in grey (1 channel) or RGB (3), 8 bits a channel.
+    """Decode an image to grey (1 channel) or RGB (3), 8 bits per channel.
 
-    Deeper images are scaled so that full scale stays full scale, never cut. Raises ValueError where full scale is not known, and whatever
-    Pillow's decoders raise for content that is no image.
+    Deeper images are scaled from full scale to full scale, never truncated. Raises ValueError if the full scale is unknown, and whatever
+    Pillow's decoders raise for content that is not an image.
     """
     try:
         image = Image.open(io.BytesIO(content))
-    except UnidentifiedImageError:  # its own words hold an address in memory, which differs between runs
+    except UnidentifiedImageError:  # its message contains a memory address, which differs between runs
         raise ValueError("no image format that Pillow knows") from None
-    said = ["first of several frames"] if getattr(image, "is_animated", False) else []  # only formats with frames have it
+    said = ["first of several frames"] if getattr(image, "is_animated", False) else []  # only formats with frames have the attribute
     turned_by_pillow = image.format == "TIFF"
     turn = _orientation(image) if turned_by_pillow or decoding.orientation == "exif" else None
     image.load()
@@ -81,7 +81,7 @@ def decoded(content: bytes, channels: int, decoding: Decoding = AS_STORED) -> De
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """The EXIF orientation of an image that is not stored upright. EXIF that cannot be read says nothing."""
+    """The EXIF orientation of an image; None if it is stored upright or has no readable EXIF."""
     try:
         turn = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # Pillow's parser raises anything from SyntaxError to struct.error
@@ -90,15 +90,15 @@ def _orientation(image: Image.Image) -> int | None:
 
 
 def _laid_over(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
-    """An image with transparency over a colour, and whether any of that shows through."""
+    """A transparent image over a background, and whether any of the background is visible."""
     image = image.convert("RGBA")
     colour = (*ImageColor.getrgb(background)[:3], 255)
-    lowest = image.getextrema()[3][0]  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues] # one pair for each band of RGBA
+    lowest = image.getextrema()[3][0]  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues] # one pair per band of RGBA
     return Image.alpha_composite(Image.new("RGBA", image.size, colour), image).convert("RGB"), lowest < 255
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A grey image of more than 8 bits in 8, scaled from its full scale to 0..255. Raises ValueError for pixels without a known scale."""
+    """Scale a grey image of more than 8 bits from its full scale to 0..255. Raises ValueError if the full scale is unknown."""
     top = _full_scale(image)
     pixels = np.asarray(image).astype(np.float64)  # [H, W]
     lowest, highest = float(pixels.min()), float(pixels.max())
@@ -107,7 +107,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     grey = np.round(pixels * (255 / top)).astype(np.uint8)
     if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == MIN_IS_WHITE:  # pyright: ignore[reportAttributeAccessIssue]
         grey = 255 - grey
-    key = image.info.get("transparency")  # the grey value that is transparent, in a PNG
+    key = image.info.get("transparency")  # the transparent grey value of a PNG
     if not isinstance(key, int):
         return Image.fromarray(grey)
     alpha = np.where(pixels == key, 0, 255).astype(np.uint8)
@@ -115,13 +115,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _full_scale(image: Image.Image) -> int:
-    """The value of white: by the file's own statement of its bits; 1 for floating point."""
+    """The value of white, from the number of bits that the file declares; 1 for floating point."""
     if image.mode == "F":
         return 1
     if image.mode.startswith("I;16"):
         if image.format == "TIFF":
             return 2 ** image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] - 1  # pyright: ignore[reportAttributeAccessIssue]
         return 2**16 - 1
-    if image.format in {"PNG", "PPM"}:  # 16 bits, which some versions of Pillow open as 32
+    if image.format in {"PNG", "PPM"}:  # 16 bits, though some versions of Pillow open them as 32
         return 2**16 - 1
-    raise ValueError(f"a {image.format} of 32-bit or signed whole numbers, whose full scale is not known: store it in 8 or 16 bits")
+    raise ValueError(f"a {image.format} of 32-bit or signed integers, whose full scale is not known: store it in 8 or 16 bits")

@@ -1,4 +1,4 @@
-"""Small grey digits on a larger canvas: placements, noise and textures are a function of (seed, split, digit, placement)."""
+"""Small grey digits on a larger canvas. Placements, noise and textures are a function of (seed, split, digit, placement)."""
 
 import hashlib
 import math
@@ -11,34 +11,34 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Num, UInt8
 from torch import Tensor
 
+from glimpsezoo.core.noise import Noise
 from glimpsezoo.data.base import BadImageError, DataInfo, Example, ImageData
 from glimpsezoo.data.texture import SIDE, grass
-from glimpsezoo.noise import Noise
 from glimpsezoo.specs import Task
 
 SPLIT_NUMBERS = {"train": 0, "calibration": 1, "test": 2}
 PLACE, NOISE, TEXTURE, DISTORTION = 0, 1, 2, 3  # lanes of an image's noise
-DEVIATION = 0.3  # of the Gaussian noise, with black at 0 and white at 1 (MGNet, appendix B)
-CORRUPTED = 0.1  # share of pixels that salt and pepper hit, half of them white (pyramid, section 5.1)
-CHUNK = 64  # images drawn at once: bounds memory, whatever the batch
+DEVIATION = 0.3  # standard deviation of the Gaussian noise, with black at 0 and white at 1 (MGNet, appendix B)
+CORRUPTED = 0.1  # share of pixels that salt and pepper hits, half of them white (pyramid, section 5.1)
+CHUNK = 64  # images drawn at once, which bounds memory for any batch size
 
 Treatment = Literal["none", "gaussian", "salt-and-pepper", "texture"]
 
 
 @dataclass(frozen=True)
 class Glyphs:
-    """Digits of one split. pixels: [N, h, w] in 0..255. labels: [N]. ids: [N], each digit's number in its source.
-
-    bad: place in 0..N-1 -> what is wrong with this digit.
-    """
+    """The digits of one split."""
 
     pixels: UInt8[Tensor, "N h w"]
+    """In 0..255."""
     labels: Int[Tensor, "N"]
     ids: Int[Tensor, "N"]
+    """The number of each digit in its source."""
     bad: Mapping[int, str] = field(default_factory=dict)
+    """Place in 0..N-1 -> what is wrong with this digit."""
 
     def only(self, chosen: Bool[Tensor, "N"]) -> "Glyphs":
-        """The digits where `chosen` [N] is true."""
+        """The digits for which `chosen` [N] is true."""
         place = chosen.nonzero().squeeze(1).tolist()
         bad = {new: self.bad[old] for new, old in enumerate(place) if old in self.bad}
         return Glyphs(self.pixels[chosen], self.labels[chosen], self.ids[chosen], bad)
@@ -52,7 +52,7 @@ class Glyphs:
 
 
 def every(n: int, labels: Int[Tensor, "N"], candidates: Bool[Tensor, "N"]) -> Bool[Tensor, "N"]:
-    """A stratified n-th of the candidates: of each class the n-th, the 2n-th, ... in the source's order."""
+    """A stratified n-th of the candidates: the n-th, the 2n-th, ... of each class in the source's order."""
     chosen = torch.zeros_like(candidates)
     for label in labels.unique():
         members = ((labels == label) & candidates).nonzero().squeeze(1)
@@ -62,35 +62,36 @@ def every(n: int, labels: Int[Tensor, "N"], candidates: Bool[Tensor, "N"]) -> Bo
 
 @dataclass(frozen=True, kw_only=True)
 class Placing:
-    """How digits become images.
-
-    canvas: its side in px. places: examples that are made of each digit. fixed: whether training keeps to those places, instead of
-    drawing new ones each epoch. shift: px that a digit may lie beyond the canvas. treatment: what is done to the canvas. size: side in px
-    to which it is rescaled by area.
-    """
+    """How digits become images. Its repr is part of fingerprints: a renamed field would change the identity of the data."""
 
     canvas: int
+    """The side of the canvas in px."""
     places: int = 1
+    """The number of examples made from each digit."""
     fixed: bool = False
+    """Whether training uses the same places in every epoch, instead of drawing new ones."""
     shift: int = 0
+    """How far a digit may lie beyond the canvas, in px."""
     treatment: Treatment = "none"
+    """What is done to the canvas."""
     size: int | None = None
+    """The side in px to which the canvas is rescaled by area."""
     seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distortion:
-    """How training varies digits, anew in every epoch. rotation: degrees; zoom: of width and height; each the most either way.
-
-    noise_epochs: in so many epochs Gaussian noise is weaker, and grows: a model that finds bare digits learns to find them in noise.
-    """
+    """How training distorts digits, drawn again in every epoch."""
 
     rotation: float = 0.0
+    """The largest angle either way, in degrees."""
     zoom: float = 0.0
+    """The largest relative change of width and of height, either way."""
     noise_epochs: int = 0
+    """The number of epochs in which the Gaussian noise is weaker and grows: a model that finds clean digits learns to find noisy ones."""
 
     def __call__(self, glyphs: UInt8[Tensor, "n h w"], draws: Float[Tensor, "n 3"]) -> Float[Tensor, "n h w"]:
-        """Each glyph turned and stretched about its middle; draws in [0, 1) for the angle and the two factors."""
+        """Rotate and stretch each glyph about its centre. draws: in [0, 1), for the angle and the two factors."""
         angle, wide, high = (2 * draws - 1).mul(torch.tensor([math.radians(self.rotation), self.zoom, self.zoom])).unbind(1)
         cosine, sine, nothing = angle.cos(), angle.sin(), torch.zeros_like(angle)
         wide, high = 1 + wide, 1 + high
@@ -99,14 +100,14 @@ class Distortion:
         return F.grid_sample(glyphs[:, None].float(), grid, align_corners=False)[:, 0]
 
     def deviation(self, epoch: int) -> float:
-        """Of the Gaussian noise in this epoch, 0-based: `DEVIATION` after `noise_epochs` of them."""
+        """The standard deviation of the Gaussian noise in an epoch (from 0): `DEVIATION` after `noise_epochs`."""
         return DEVIATION * min(1.0, (epoch + 1) / (self.noise_epochs + 1))
 
 
 class PlacedDigits(ImageData):
     """Each digit at one or more places of a canvas of zeros.
 
-    The examples of a digit share its `group`, and lie side by side in the split's order.
+    The examples of a digit share its `group` and are neighbours in the split's order.
     """
 
     def __init__(self, info: DataInfo, task: Task, glyphs: Glyphs, placing: Placing, distortion: Distortion | None = None) -> None:
@@ -131,7 +132,7 @@ class PlacedDigits(ImageData):
         return next(self.training_examples([index], epoch))
 
     def training_examples(self, places: Sequence[int], epoch: int) -> Iterator[Example]:
-        """The digits at places that no measured example and no other epoch shares (but by chance), unless placements are fixed."""
+        """The digits at new places: independent of those that are measured and of other epochs, unless placements are fixed."""
         index = torch.tensor(list(places), dtype=torch.long)
         fresh = 0 if self.placing.fixed else (epoch + 1) * self.placing.places
         for example in self._drawn(index, fresh + index % self.placing.places, epoch):
@@ -159,7 +160,7 @@ class PlacedDigits(ImageData):
                 yield BadImageError(wrong) if wrong else Example(image, label, id_, group)
 
     def draw(self, digit: Int[Tensor, "n"], placement: Int[Tensor, "n"], epoch: int | None = None) -> Float[Tensor, "n 1 H W"]:
-        """Images [n, 1, H, W] in [0, 1] of these digits in these placements; as an epoch of training distorts them, where one is given."""
+        """Images in [0, 1] of these digits in these placements, distorted as in training if an epoch is given."""
         side, shift, size = self.placing.canvas, self.placing.shift, self.placing.size
         noise = Noise.of(self.placing.seed, self.glyphs.ids[digit]).fork(placement)
         split = SPLIT_NUMBERS[self.info.split]
@@ -180,9 +181,9 @@ class PlacedDigits(ImageData):
 
 
 def _pasted(glyphs: Num[Tensor, "n h w"], side: int, draws: Float[Tensor, "n 2"]) -> Float[Tensor, "n S S"]:
-    """Glyphs, 0..255, on black canvases of `side` px; every place that holds a whole glyph is equally likely."""
+    """Glyphs (0..255) on black canvases of `side` px. Every place that contains the whole glyph is equally likely."""
     n, h, w = glyphs.shape
-    corner = (draws * torch.tensor([side - h + 1, side - w + 1])).long()  # [n, 2]: (y, x) of the top left
+    corner = (draws * torch.tensor([side - h + 1, side - w + 1])).long()  # [n, 2]: (y, x) of the top left corner
     rows = (corner[:, 0, None] + torch.arange(h))[:, :, None]  # [n, h, 1]
     columns = (corner[:, 1, None] + torch.arange(w))[:, None, :]  # [n, 1, w]
     canvas = torch.zeros(n, side, side)
@@ -191,13 +192,13 @@ def _pasted(glyphs: Num[Tensor, "n h w"], side: int, draws: Float[Tensor, "n 2"]
 
 
 def _with_gaussian(images: Float[Tensor, "n S S"], draws: Float[Tensor, "n pixels"], deviation: float) -> Float[Tensor, "n S S"]:
-    """Add zero-mean Gaussian noise, and clip to [0, 1]. Through the inverse of the normal distribution: one draw a pixel."""
+    """Add zero-mean Gaussian noise, and clip to [0, 1]. The inverse of the normal distribution takes one uniform draw per pixel."""
     noise = torch.special.ndtri(draws.double()).float() * deviation
     return (images + noise.view_as(images)).clamp(0, 1)
 
 
 def _with_salt_and_pepper(images: Float[Tensor, "n S S"], draws: Float[Tensor, "n pixels"]) -> Float[Tensor, "n S S"]:
-    """Replace exactly a tenth of the pixels of every image, half of them by white, half by black."""
+    """Replace exactly a tenth of the pixels of every image, half of them by white and half by black."""
     hit = round(CORRUPTED * draws.shape[1])
     chosen = draws.argsort(dim=1, stable=True)[:, :hit]  # [n, hit]
     flat = images.flatten(1).scatter(1, chosen[:, : hit // 2], 1.0)
@@ -205,7 +206,7 @@ def _with_salt_and_pepper(images: Float[Tensor, "n S S"], draws: Float[Tensor, "
 
 
 def _over_grass(images: Float[Tensor, "n S S"], seed: int, draws: Float[Tensor, "n 2"]) -> Float[Tensor, "n S S"]:
-    """Put the digits, as opaque as they are bright, over random cuts of one field of grass."""
+    """Put the digits, with brightness as opacity, over random cuts of one field of grass."""
     side = images.shape[-1]
     corner = (draws * SIDE).long()  # [n, 2]; the field repeats at its edges
     rows = ((corner[:, 0, None] + torch.arange(side)) % SIDE)[:, :, None]  # [n, S, 1]

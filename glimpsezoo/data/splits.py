@@ -1,4 +1,4 @@
-"""What a split may be called, and how one split of a source serves several of ours."""
+"""The names of splits, and how one split of a source is divided into several of ours."""
 
 import re
 from collections.abc import Iterable
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 TRAIN_NAMES = ("train", "training")
-TEST_NAMES = ("test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation")  # the first that is there is measured
+TEST_NAMES = ("test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation")  # the first that exists is measured
 _DRESSED = re.compile(r"[ _.-]*(set|data|images|imgs|split)$")
-TENTH = 10  # of training images whose calibration split nobody declared, every so many-th calibrates
-FIFTH = 5  # and where a set has no test split, every so many-th is a test image
+TENTH = 10  # every tenth training image calibrates, if no calibration split is declared
+FIFTH = 5  # every fifth image is a test image, if there is no test split
 
 
 def stem(name: str) -> str:
-    """What a split's name says, whatever its case and dress.
+    """A split's name without case and decoration.
 
     >>> stem("Training_Set"), stem("VAL"), stem("test-images"), stem("trains")
     ('training', 'val', 'test', 'trains')
@@ -23,7 +23,7 @@ def stem(name: str) -> str:
 
 
 def named(names: tuple[str, ...], among: Iterable[str]) -> list[str]:
-    """Those of `among` that are called by one of `names`, in the order of `names`, exact spellings first."""
+    """Those of `among` whose stem is one of `names`, in the order of `names`, exact spellings first."""
     rank = {name: place for place, name in enumerate(names)}
     found = [name for name in among if stem(name) in rank]
     return sorted(found, key=lambda name: (rank[stem(name)], name != stem(name), name))
@@ -31,36 +31,36 @@ def named(names: tuple[str, ...], among: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Division:
-    """How one split of a source serves several of ours.
-
-    held_out: every so many-th row is a test row (None: the source has a test split of its own). every, head: of the others, every so
-    many-th calibrates, or the first so many. by_class: counted in each class by itself.
-    """
+    """How one split of a source is divided into several of ours."""
 
     held_out: int | None = None
+    """Every n-th image is a test image. None: the source has a test split."""
     every: int | None = None
+    """Of the other images, every n-th calibrates."""
     head: int | None = None
+    """Of the other images, the first n calibrate."""
     by_class: bool = False
+    """Whether to count within each class."""
 
-    def rows(self, candidates: np.ndarray, split: str, numbers: np.ndarray | None = None) -> np.ndarray:
-        """Those of the candidates [n] that `split` has, ascending. numbers: the labels of all rows, where it goes by class."""
+    def part(self, candidates: np.ndarray, split: str, numbers: np.ndarray | None = None) -> np.ndarray:
+        """The candidates [n] that belong to `split`, ascending. numbers: the class numbers of all images, if counted by class."""
         if self.by_class:
             assert numbers is not None
             classes = [candidates[numbers[candidates] == number] for number in np.unique(numbers[candidates])]
-            return np.sort(np.concatenate([self._counted(rows, split) for rows in classes] or [candidates]))
+            return np.sort(np.concatenate([self._counted(members, split) for members in classes] or [candidates]))
         return self._counted(candidates, split)
 
-    def _counted(self, rows: np.ndarray, split: str) -> np.ndarray:
-        mine = np.full(len(rows), "train", dtype=object)
+    def _counted(self, candidates: np.ndarray, split: str) -> np.ndarray:
+        mine = np.full(len(candidates), "train", dtype=object)
         if self.held_out:
             mine[self.held_out - 1 :: self.held_out] = "test"
         rest = (mine == "train").nonzero()[0]
         mine[rest[: self.head] if self.head else rest[self.every - 1 :: self.every] if self.every else []] = "calibration"
-        return rows[mine == split]
+        return candidates[mine == split]
 
 
-def described(train: str | None, test: str, *, by_class: bool) -> dict[str, str]:
-    """Where each of our splits comes from, in words, for sets whose splits were found. train, test: the source's names."""
+def splits_in_words(train: str | None, test: str, *, by_class: bool) -> dict[str, str]:
+    """Where each of our splits comes from, in words, for inferred splits. train, test: the source's names. Part of fingerprints."""
     each = " of each class" if by_class else ""
     if train == test:
         where = f" of {train}" if train else ""

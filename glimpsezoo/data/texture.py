@@ -1,6 +1,6 @@
 """A field of grass, drawn blade by blade: the background of `textured-mnist`.
 
-The paper cuts its backgrounds from a photograph of grass that is not to be had; this is the project's own stand-in for it.
+It replaces the photograph from which the paper cuts its backgrounds, because that is not available.
 """
 
 from functools import lru_cache
@@ -9,20 +9,20 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from glimpsezoo.noise import Noise
+from glimpsezoo.core.noise import Noise
 
-SIDE = 512  # px of the field, which repeats at its edges
+SIDE = 512  # px; the field repeats at its edges
 BLADES = 9000
-POINTS = 48  # along a blade; more than its longest length in px, so that it has no gaps
-SOIL = 20  # brightness where no blade grows, of 255
+POINTS = 48  # along a blade: more than its largest length in px, so that it has no gaps
+SOIL = 20  # brightness without a blade, of 255
 
 
 @lru_cache(maxsize=4)
 def grass(seed: int) -> UInt8[Tensor, "512 512"]:
-    """The field of this seed, brightness in 0..255 (at most 70 % of white, so that a white digit stands out).
+    """The field for a seed, with brightness in 0..255 (at most 70 % of white, so that a white digit stands out).
 
-    Blades grow upwards from random places, leaning and bending at random, dark at the foot and bright at the tip; the later covers
-    the earlier.
+    Blades grow upwards from random places, lean and bend at random, and are dark at the foot and bright at the tip. Later blades cover
+    earlier ones.
     """
     draws = Noise.of(seed, torch.arange(BLADES)).uniform(0, 6)  # [blades, 6]
     foot_x, foot_y = draws[:, 0, None] * SIDE, draws[:, 1, None] * SIDE  # [blades, 1]
@@ -35,7 +35,7 @@ def grass(seed: int) -> UInt8[Tensor, "512 512"]:
     y = foot_y - length * lean.cos() * t
     value = (shade * (0.45 + 0.55 * t)).long()
     order = torch.arange(BLADES)[:, None]
-    painted = (order * 256 + value).flatten()  # the largest is the topmost blade, and carries its brightness
+    painted = (order * 256 + value).flatten()  # the largest belongs to the topmost blade and contains its brightness
     field = torch.full((SIDE * SIDE,), SOIL)
     for width in (0, 1):  # px to the right: a blade is two pixels wide
         place = (y.floor().long() % SIDE) * SIDE + (x.floor().long() + width) % SIDE

@@ -1,6 +1,6 @@
-"""WordNet ids of the classes of ImageNet and its subsets, in label order: class names that need no network.
+"""WordNet ids of the classes of ImageNet and its subsets, in label order: class names without a network.
 
-Where one set's classes are a subset of another's, their names say so.
+A class has the same name in every set, so the names show which sets are subsets of others.
 """
 
 
@@ -8,7 +8,7 @@ def _ids(numbers: str) -> tuple[str, ...]:
     return tuple(f"n{number}" for number in numbers.split())
 
 
-# ILSVRC-2012's 1,000 classes, sorted by id, which is label order.
+# The 1,000 classes of ILSVRC-2012, sorted by id, which is label order.
 IMAGENET = _ids("""
     01440764 01443537 01484850 01491361 01494475 01496331 01498041 01514668 01514859 01518878 01530575 01531178 01532829
     01534433 01537544 01558993 01560419 01580077 01582220 01592084 01601694 01608432 01614925 01616318 01622779 01629819
@@ -89,7 +89,7 @@ IMAGENET = _ids("""
     12267677 12620546 12768682 12985857 12998815 13037406 13040303 13044778 13052670 13054560 13133613 15075141
 """)
 
-# Tiny ImageNet's 200, sorted by id.
+# The 200 classes of Tiny ImageNet, sorted by id.
 TINY_IMAGENET = _ids("""
     01443537 01629819 01641577 01644900 01698640 01742172 01768244 01770393 01774384 01774750 01784675 01855672 01882714
     01910747 01917289 01944390 01945685 01950731 01983481 01984695 02002724 02056570 02058221 02074367 02085620 02094433

@@ -1,6 +1,6 @@
-"""The conformance suite: does a plugin's model keep the promises that the harness builds on?
+"""The conformance suite: checks that a plugin's model has the properties on which the harness relies.
 
-In a plugin's own tests, by the names that users type:
+In a plugin's tests, with the names that users type:
 
     import pytest
     from glimpsezoo.testing import conformance, rules
@@ -9,8 +9,8 @@ In a plugin's own tests, by the names that users type:
     def test_my_model_conforms(rule):
         conformance("my-model", rule, data="digits")
 
-`check_model` checks any model object by every rule; `glimpsezoo check NAME` prints what it finds. `tolerance` measures what rounding may
-change of a rollout, and `excess` holds two of them to it.
+`check_model` applies every rule to a model object; `glimpsezoo check NAME` prints the findings. `tolerance` measures how much rounding may
+change a rollout, and `excess` compares two tensors with it.
 """
 
 from glimpsezoo.testing.case import IMAGES, Case, Finding, Numbers, made_images

@@ -1,4 +1,4 @@
-"""What a rule works on, a model with some images, and what it gives, a finding."""
+"""The input of a rule, a model with some images, and its output, a finding."""
 
 import math
 from collections.abc import Mapping
@@ -12,45 +12,48 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from glimpsezoo.cards import Card
-from glimpsezoo.driver import Record, rollout
-from glimpsezoo.exits import ExitRule
-from glimpsezoo.noise import Noise
-from glimpsezoo.protocol import GlimpseModel
+from glimpsezoo.core.exits import ExitRule
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.core.rollout import Record, rollout
 from glimpsezoo.specs import Task
 from glimpsezoo.testing.rounding import Tolerance, tolerance
-from glimpsezoo.testing.runs import Run
+from glimpsezoo.testing.runs import ComparedRollout
+from glimpsezoo.zoo.cards import Card
 
 Numbers = Mapping[str, Any]
 Status = Literal["ok", "failed", "refused", "skipped"]
-IMAGES = 8  # enough for images to differ in what is done to them; every rule runs some rollouts of them
+IMAGES = 8  # enough that images are treated differently; every rule runs several rollouts of them
 
 
-class Outcome(NamedTuple):
-    """What a rule gives: its numbers, and what is wrong with them, or why there is nothing to check."""
+class RuleResult(NamedTuple):
+    """What a rule returns."""
 
     numbers: Numbers
+    """What it measured."""
     problem: str = ""
+    """What is wrong, if anything."""
     skipped: str = ""
+    """Why there was nothing to check, if so."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one rule found of a model.
-
-    rule: its stable name. sentence: what it asks. numbers: what it measured. message: what is wrong, why the model refuses (which some
-    rules allow), or why there was nothing to check.
-    """
+    """What one rule found about a model."""
 
     rule: str
+    """The stable name of the rule."""
     sentence: str
+    """What the rule requires."""
     status: Status
     numbers: Numbers = field(default_factory=dict)
+    """What the rule measured."""
     message: str = ""
+    """What is wrong, why the model refuses (which some rules allow), or why there was nothing to check."""
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether the rule did not fail."""
         return self.status != "failed"
 
     @property
@@ -63,7 +66,7 @@ class Finding:
         return f"{status:<8}{self.rule:<14}" + ": ".join(part for part in (self.message, self.measured) if part)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON takes it: numbers that are not finite become text."""
+        """JSON values: infinite numbers and NaN become text."""
         numbers = {name: str(v) if isinstance(v, float) and not math.isfinite(v) else v for name, v in self.numbers.items()}
         return {"rule": self.rule, "sentence": self.sentence, "status": self.status, "message": self.message, "numbers": numbers}
 
@@ -78,19 +81,23 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """A model, in eval mode, with images [B, C, H, W] of its task, and the card that it was loaded from, if any."""
+    """What a rule checks."""
 
     model: GlimpseModel[Any]
+    """In eval mode."""
     images: Float[Tensor, "B C H W"]
+    """Images of its task, in [0, 1]."""
     card: Card | None = None
+    """The card from which it was loaded, if any."""
 
     @classmethod
     def of(cls, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"] | None = None, card: Card | None = None) -> "Case":
-        """A copy of `model`, with made-up images unless some are given; the model itself is left as it is."""
+        """A case with a copy of `model`, and with made-up images unless some are given."""
         images = made_images(model.task) if images is None else images
         return cls(deepcopy(model).eval(), images.to(model.device), card)
 
     def noise(self, seed: int = 0) -> Noise:
+        """The noise of the images."""
         return Noise.of(seed, torch.arange(len(self.images), device=self.images.device))
 
     def run(
@@ -102,17 +109,17 @@ class Case:
         exit_rule: ExitRule | None = None,
         compact: bool = True,
         every_step: bool = True,
-    ) -> Run:
-        """Roll the model out on the images `rows` (all of them by default), in that order."""
+    ) -> ComparedRollout:
+        """Run the model on the images `rows` (all by default), in this order."""
         rows = torch.arange(len(self.images), device=self.images.device) if rows is None else rows
         trace = rollout(
             self.model, self.images[rows], noise=self.noise(seed).select(rows), steps=steps, exit_rule=exit_rule, compact=compact,
             record=Record(every_step=every_step),
         )  # fmt: skip
-        return Run.of(trace, rows, every_step=every_step)
+        return ComparedRollout.of(trace, rows, every_step=every_step)
 
     def rebuilt(self, *, seed: int = 0, task: Task | None = None) -> "Case":
-        """The same kind of model for another task, with other weights, and images of that task."""
+        """A case with the same class of model, other weights and possibly another task, with images of that task."""
         task = task or self.model.task
         torch.manual_seed(seed)
         model = type(self.model)(self.model.config, task).to(self.model.device).eval()
@@ -120,27 +127,27 @@ class Case:
 
     @cached_property
     def tolerance(self) -> Tolerance:
-        """What rounding may change of the case's runs. Raises whatever a model raises that does not run in double precision."""
+        """How much rounding may change runs of this case. Raises whatever a model raises that cannot run in double precision."""
         return tolerance(self.model, self.images, self.noise())
 
     @cached_property
     def doubled(self) -> "Case":
-        """In double precision."""
+        """This case in double precision."""
         return replace(self, model=deepcopy(self.model).double(), images=self.images.double())
 
     @cached_property
     def exact(self) -> "Case | None":
-        """In double precision, if everything is computed in it."""
+        """This case in double precision, if the model computes everything in it."""
         twin = self.doubled
         try:
             logits = rollout(deepcopy(twin.model), twin.images, noise=twin.noise()).logits
-        except Exception:  # a plugin's model may fail in any way; what is wrong is for the rule float64 to say
+        except Exception:  # a plugin's model may fail in any way; the rule float64 reports how
             return None
         return twin if logits.dtype == torch.float64 else None
 
 
 def made_images(task: Task, count: int = IMAGES) -> Float[Tensor, "{count} C H W"]:
-    """Images of coarse blocks with fine grain, every one different, the same every time.
+    """Images of coarse blocks with fine grain, all different, and the same in every call.
 
     >>> made_images(Task((20, 30), 3, ("a", "b"))).shape
     torch.Size([8, 3, 20, 30])

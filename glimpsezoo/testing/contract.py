@@ -1,4 +1,4 @@
-"""Rules on what a model gives, declares and can be given: shapes, regions, costs, gradients, files and unusual inputs."""
+"""Rules for a model's outputs, declarations and inputs: shapes, regions, costs, gradients, files and unusual inputs."""
 
 import dataclasses
 import tempfile
@@ -12,24 +12,24 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from glimpsezoo.batched import Batched
-from glimpsezoo.cards import Card, CardConfig, CardData, CardTask, misfits, write_card
-from glimpsezoo.cost import Meter, count_macs
-from glimpsezoo.driver import Record, Trace, rollout
-from glimpsezoo.protocol import PHASES, State
-from glimpsezoo.regions import Decision
-from glimpsezoo.reports import evidence
+from glimpsezoo.core.batched import Batched
+from glimpsezoo.core.macs import Meter, count_macs
+from glimpsezoo.core.protocol import PHASES, State
+from glimpsezoo.core.regions import Decision
+from glimpsezoo.core.rollout import Record, Trace, rollout
 from glimpsezoo.settings import Settings
-from glimpsezoo.testing.case import Case, Outcome
+from glimpsezoo.testing.case import Case, RuleResult
 from glimpsezoo.testing.invariance import same
 from glimpsezoo.testing.rounding import apart
+from glimpsezoo.zoo.cards import Card, CardConfig, CardData, CardTask, misfits, write_card
+from glimpsezoo.zoo.results import evidence
 
-REACHED = 1e-5  # of the pixels' gradient: what passes through the decisions, beyond rounding
-MARGIN = 0.5  # px that a region may reach outside: what is reported is true to half a pixel
+REACHED = 1e-5  # share of the pixels' gradient above which gradient passes through the decisions, beyond rounding
+MARGIN = 0.5  # px that a region may reach outside the image, because regions are reported to half a pixel
 
 
-def shapes(case: Case) -> Outcome:
-    """Logits are finite and [B, classes] at every step, features lead with the regions, decisions with the images."""
+def shapes(case: Case) -> RuleResult:
+    """Logits are finite and [B, classes] at every step; the first dimension of features is the regions, of decisions the images."""
     model, classes = case.model, len(case.model.task.classes)
     trace = rollout(model, case.images, noise=case.noise(), record=Record(every_step=True))
     numbers = {"logits": list(trace.logits.shape), "looks": len(trace.looks), "steps": model.steps}
@@ -37,22 +37,22 @@ def shapes(case: Case) -> Outcome:
     features = [leaf for leaf in tree_leaves(model.sense(case.images, state, decision.regions)) if isinstance(leaf, Tensor)]
     if any(leaf.ndim == 0 or len(leaf) != len(decision.regions) for leaf in features):
         got = [list(leaf.shape) for leaf in features]
-        return Outcome(numbers, f"expected features with a row for each of {len(decision.regions)} regions, got {got}")
+        return RuleResult(numbers, f"expected features with a row for each of {len(decision.regions)} regions, got {got}")
     before = torch.zeros(len(case.images), dtype=torch.long, device=case.images.device)
     for step, look in enumerate(trace.looks, 1):
         assert look.logits is not None  # every step was classified
         if look.logits.shape != (len(look.rows), classes):
-            return Outcome(numbers, f"expected logits [{len(look.rows)}, {classes}] at step {step}, got {list(look.logits.shape)}")
+            return RuleResult(numbers, f"expected logits [{len(look.rows)}, {classes}] at step {step}, got {list(look.logits.shape)}")
         if not look.logits.isfinite().all():
-            return Outcome(numbers, f"expected finite logits at step {step}, got {int((~look.logits.isfinite()).sum())} that are not")
+            return RuleResult(numbers, f"expected finite logits at step {step}, got {int((~look.logits.isfinite()).sum())} that are not")
         if problem := _problem_of(look.decision, before[look.rows]):
-            return Outcome(numbers, f"{problem} at step {step}")
+            return RuleResult(numbers, f"{problem} at step {step}")
         before[look.rows] += look.decision.regions.counts()
-    return Outcome(numbers)
+    return RuleResult(numbers)
 
 
 def _problem_of(decision: Decision, before: Tensor) -> str:
-    """What is wrong with the layout of a decision. before: [b] the regions that each image looked at before."""
+    """What is wrong with the layout of a decision, if anything. before: [b] the number of earlier regions of each image."""
     regions, batch = decision.regions, len(before)
     for name in ("log_prob", "entropy"):
         if getattr(decision, name).shape != (batch,):
@@ -60,12 +60,12 @@ def _problem_of(decision: Decision, before: Tensor) -> str:
     if ((regions.image < 0) | (regions.image >= batch)).any() or (regions.image.diff() < 0).any():
         return f"expected regions ordered by image, of images 0 to {batch - 1}"
     if ((regions.parent < -1) | (regions.parent >= before[regions.image])).any():
-        return "expected parents that were looked at before, or -1 for none"
+        return "expected parents among the earlier regions, or -1 for none"
     return ""
 
 
-def regions(case: Case) -> Outcome:
-    """Regions lie inside the image to half a pixel, or the model declares its `padding` and their centres do."""
+def regions(case: Case) -> RuleResult:
+    """Regions lie inside the image to half a pixel; if the model declares its `padding`, only their centres have to."""
     trace = rollout(case.model, case.images, noise=case.noise())
     every = [look.decision.regions for look in trace.looks]
     centre, scale = torch.cat([r.centre for r in every]), torch.cat([r.scale for r in every])
@@ -76,16 +76,18 @@ def regions(case: Case) -> Outcome:
     smallest = scale.min().item()
     numbers = {"regions": len(centre), "furthest edge outside, px": max(0.0, outside), "padding": case.model.padding or "none"}
     if not (centre.isfinite().all() and scale.isfinite().all() and smallest > 0):
-        return Outcome(numbers, f"expected finite centres and scales above 0, got a scale of {smallest:g}")
+        return RuleResult(numbers, f"expected finite centres and scales above 0, got a scale of {smallest:g}")
     if case.model.padding is None and outside > MARGIN + 1e-3:
-        return Outcome(numbers, f"a region reaches {outside:.3g} px out of the image: keep it inside, or declare the model's padding")
+        return RuleResult(numbers, f"a region reaches {outside:.3g} px beyond the image: keep it inside, or declare the model's padding")
     if centres > MARGIN + 1e-3:
-        return Outcome(numbers, f"a region's centre lies {centres:.3g} px out of the image: padding is for the edges of regions alone")
-    return Outcome(numbers)
+        return RuleResult(
+            numbers, f"the centre of a region lies {centres:.3g} px outside the image: padding is only for the edges of regions"
+        )
+    return RuleResult(numbers)
 
 
-def macs(case: Case) -> Outcome:
-    """The MACs of every image are the same whatever it is measured with, and the phases' sum is a full count of the rollout."""
+def macs(case: Case) -> RuleResult:
+    """The MACs of an image do not depend on the rest of its batch, and the sum over phases is a full count of the rollout."""
     images, noise = case.images, case.noise()
     forwards, meter = _measured(case, images, noise)
     backwards, _ = _measured(case, images.flip(0), noise.select(torch.arange(len(images), device=images.device).flip(0)))
@@ -101,21 +103,23 @@ def macs(case: Case) -> Outcome:
     numbers = {phase: round(part.double().mean().item()) for phase, part in phases.items()}
     numbers |= {"sum": last, "full count": full.macs, "unequal": unequal, "uncounted": sorted(meter.uncounted)}
     if (last, every) != (full.macs, full_every.macs):
-        problem = f"the phases' MACs are {last - full.macs:+,} off a full count ({every - full_every.macs:+,} with every step classified)"
-        return Outcome(numbers, f"{problem}: let work() tell apart the images that cost differently")
+        problem = (
+            f"the phases' MACs differ from a full count by {last - full.macs:+,} ({every - full_every.macs:+,} with every step classified)"
+        )
+        return RuleResult(numbers, f"{problem}: let work() distinguish images of different cost")
     if unequal:
-        return Outcome(numbers, "images cost something else measured in another order: let work() tell them apart")
-    return Outcome(numbers)
+        return RuleResult(numbers, "images have other costs in another order: let work() distinguish images of different cost")
+    return RuleResult(numbers)
 
 
 def _measured(case: Case, images: Tensor, noise: Any) -> tuple[Trace, Meter]:
-    """A rollout with the cost of every step, by a meter of its own."""
+    """A rollout with the cost of every step, counted by a new meter."""
     meter = Meter(case.model)
     return rollout(case.model, images, noise=noise, record=Record(every_step=True, meter=meter)), meter
 
 
-def gradient(case: Case) -> Outcome:
-    """Pixels get a gradient, also through where the model looks if that is learned and differentiable or has a declared surrogate."""
+def gradient(case: Case) -> RuleResult:
+    """Pixels get a gradient; part of it passes through the decisions if and only if they are regressed or have a surrogate."""
     whole, trace = _gradient(case, free=True)
     frozen, _ = _gradient(case, free=False)
     made = sorted({look.decision.made for look in trace.looks[1:]})
@@ -127,18 +131,18 @@ def gradient(case: Case) -> Outcome:
         "surrogate": case.model.surrogate or "none",
     }
     if not whole.norm() > 0:
-        return Outcome(numbers, "no gradient of the logits reaches the pixels: detach nothing in eval mode")
+        return RuleResult(numbers, "no gradient of the logits reaches the pixels: detach nothing in eval mode")
     learned = case.model.policy == "learned" and len(trace.looks) > 1
     expected = case.model.surrogate is not None or (learned and "regressed" in made)
     if expected and not share > REACHED:
-        return Outcome(numbers, "no gradient passes through the decisions, though they are regressed or a surrogate is declared")
+        return RuleResult(numbers, "no gradient passes through the decisions, though they are regressed or a surrogate is declared")
     if share > REACHED and not expected:
-        return Outcome(numbers, "a gradient passes through hard choices: declare the surrogate that makes it")
-    return Outcome(numbers)
+        return RuleResult(numbers, "a gradient passes through hard choices: declare the surrogate that makes it")
+    return RuleResult(numbers)
 
 
 def _gradient(case: Case, *, free: bool) -> tuple[Float[Tensor, "B C H W"], Trace]:
-    """Of a fixed mixture of the logits with respect to the pixels; through the decisions too if `free`."""
+    """The gradient of a fixed mixture of the logits with respect to the pixels, including the path through decisions if `free`."""
 
     def cut(images: Tensor, state: State, decision: Decision) -> Decision:
         return decision if free else _detached(decision)
@@ -152,7 +156,7 @@ def _gradient(case: Case, *, free: bool) -> tuple[Float[Tensor, "B C H W"], Trac
 
 
 def _detached(value: Any) -> Any:
-    """The same without its graph."""
+    """The same value without its graph."""
     if isinstance(value, Batched):
         return replace(value, **{f.name: _detached(getattr(value, f.name)) for f in dataclasses.fields(value)})
     if isinstance(value, tuple):
@@ -161,11 +165,11 @@ def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def round_trip(case: Case) -> Outcome:
-    """A card that is written and read again gives the same model: settings, task, tensors and logits."""
+def round_trip(case: Case) -> RuleResult:
+    """A card that is written and read again has the same model: settings, task, tensors and logits."""
     model = case.model
     if not isinstance(model.config, Settings):
-        return Outcome({}, f"expected the model's config to be its Settings, got a {type(model.config).__name__}: set self.config")
+        return RuleResult({}, f"expected the model's config to be its Settings, got a {type(model.config).__name__}: set self.config")
     config = CardConfig(
         name="conformance", model=type(model).__name__, plugin="conformance", config=model.config.model_dump(mode="json"),
         task=CardTask.model_validate(vars(model.task)), data=CardData(name="made-up"), weights=None,
@@ -175,20 +179,20 @@ def round_trip(case: Case) -> Outcome:
         card = Card.read(Path(folder))
         settings, task = type(model.config).parse(card.config.config, owner="the card"), card.config.task.task()
         if (settings, task) != (model.config, model.task):
-            return Outcome({}, "the settings or the task that a card stores are read as others: let them survive JSON")
+            return RuleResult({}, "the settings or the task change when a card is written and read: make them survive JSON")
         again = case.rebuilt(seed=1)
         card.load_into(again.model, changed={})
-        assert card.config.weights is not None  # they were written
+        assert card.config.weights is not None  # write_card wrote them
         numbers = {"tensors": len(model.state_dict()), "bytes": card.config.weights.bytes}
-    problem = "a model loaded from its card gives something else: keep all of it in the state dict"
+    problem = "a model loaded from its card has other outputs: keep everything in the state dict"
     found = same(case, problem, lambda own: [(own.run(), replace(own, model=deepcopy(again.model).to(own.images.dtype)).run())])
     return found._replace(numbers={**numbers, **found.numbers})
 
 
-def card(case: Case) -> Outcome:
-    """The card's weights are what its hash says and the model's own, and its evidence was measured with them."""
+def card(case: Case) -> RuleResult:
+    """The card's weights match its hash and the model, and its evidence was measured with them."""
     if case.card is None:
-        return Outcome({}, skipped="the model was not loaded from a card")
+        return RuleResult({}, skipped="the model was not loaded from a card")
     tensors, own = case.card.weights(), case.model.state_dict()
     found = misfits(tensors, own)
     changed = [name for name in own if name in tensors and not torch.equal(own[name].cpu(), tensors[name])] if not found else []
@@ -196,43 +200,43 @@ def card(case: Case) -> Outcome:
     numbers = {"tensors": len(tensors), "misfits": len(found), "changed": len(changed), "measured": "yes" if result else "no"}
     if found or changed:
         which = found[0] if found else f"tensor {changed[0]} has other values"
-        return Outcome(numbers, f"the model's weights are not those of card {case.card.name!r}: {which}")
+        return RuleResult(numbers, f"the model's weights are not those of card {case.card.name!r}: {which}")
     if result and result.model.config != case.card.config.config:
-        return Outcome(numbers, f"the evidence of card {case.card.name!r} is of other settings: measure it again")
+        return RuleResult(numbers, f"the evidence of card {case.card.name!r} is of other settings: measure it again")
     if (case.card.folder / "result.json").is_file() and result is None:
-        return Outcome(numbers, f"the result.json of card {case.card.name!r} was measured with other weights: measure it again")
-    return Outcome(numbers)
+        return RuleResult(numbers, f"the result.json of card {case.card.name!r} was measured with other weights: measure it again")
+    return RuleResult(numbers)
 
 
-def _runs(case: Case, numbers: dict[str, Any]) -> Outcome:
-    """Whether a rollout gives a row of finite logits for every image."""
+def _runs(case: Case, numbers: dict[str, Any]) -> RuleResult:
+    """Check that a rollout has one row of finite logits per image."""
     logits = rollout(case.model, case.images, noise=case.noise()).logits
     numbers |= {"logits": list(logits.shape)}
     if logits.ndim != 2 or len(logits) != len(case.images):
-        return Outcome(numbers, f"expected a row of logits for each of {len(case.images)} images, got {list(logits.shape)}")
+        return RuleResult(numbers, f"expected a row of logits for each of {len(case.images)} images, got {list(logits.shape)}")
     wrong = int((~logits.isfinite()).sum())
-    return Outcome(numbers, f"expected finite logits, got {wrong} that are not" if wrong else "")
+    return RuleResult(numbers, f"expected finite logits, got {wrong} that are not" if wrong else "")
 
 
-def odd_size(case: Case) -> Outcome:
+def odd_size(case: Case) -> RuleResult:
     """A model for images of odd sides that are not square runs, or refuses in one line."""
     height, width = case.model.task.image_size
     size = (height | 1, (3 * width // 4) | 1)
     return _runs(case.rebuilt(task=replace(case.model.task, image_size=size)), {"size": f"{size[0]} x {size[1]}"})
 
 
-def batch_of_one(case: Case) -> Outcome:
+def batch_of_one(case: Case) -> RuleResult:
     """A batch of one image runs."""
     return _runs(replace(case, images=case.images[:1]), {})
 
 
-def one_class(case: Case) -> Outcome:
+def one_class(case: Case) -> RuleResult:
     """A model of a single class runs, or refuses in one line."""
     return _runs(case.rebuilt(task=replace(case.model.task, classes=case.model.task.classes[:1])), {})
 
 
-def float64(case: Case) -> Outcome:
-    """In double precision everything is computed in double precision."""
+def float64(case: Case) -> RuleResult:
+    """With weights and images in double precision, everything is computed in double precision."""
     logits = rollout(case.model, case.images, noise=case.noise()).logits
     twin = case.doubled
     found = _runs(twin, {})
@@ -242,5 +246,5 @@ def float64(case: Case) -> Outcome:
     off = (apart(logits, double).max() / double.abs().max().clamp(min=1e-30)).item()
     numbers = {**found.numbers, "type": str(double.dtype).removeprefix("torch."), "off float32 by": off}
     if double.dtype != torch.float64:
-        return Outcome(numbers, f"expected logits in float64, got {double.dtype}: make tensors as the images are")
-    return Outcome(numbers)
+        return RuleResult(numbers, f"expected logits in float64, got {double.dtype}: create tensors with the dtype of the images")
+    return RuleResult(numbers)

@@ -1,4 +1,4 @@
-"""Rules that compare rollouts: what an image gets follows from it, its noise and the weights, and from nothing around it."""
+"""Rules that compare rollouts: outputs are a function of the image, its noise and the weights, and of nothing else."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -7,33 +7,37 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from glimpsezoo.driver import Look, Record, rollout
-from glimpsezoo.exits import ExitRule
-from glimpsezoo.regions import Decision
-from glimpsezoo.testing.case import Case, Outcome
+from glimpsezoo.core.exits import ExitRule
+from glimpsezoo.core.regions import Decision
+from glimpsezoo.core.rollout import Look, Record, rollout
+from glimpsezoo.testing.case import Case, RuleResult
 from glimpsezoo.testing.rounding import Tolerance, places
-from glimpsezoo.testing.runs import Run
+from glimpsezoo.testing.runs import ComparedRollout
 
 SEEDS = (1, 2, 3)  # other than the case's own
 
 
-def same(case: Case, problem: str, pairs: Callable[[Case], Sequence[tuple[Run, Run]]]) -> Outcome:
-    """`problem` if any of these pairs of runs differs by more than rounding explains.
+def same(case: Case, problem: str, pairs: Callable[[Case], Sequence[tuple[ComparedRollout, ComparedRollout]]]) -> RuleResult:
+    """Report `problem` if a pair of runs differs by more than rounding explains.
 
-    Asked twice, of the case and of its twin in double precision: there rounding is so small that hardly a fault hides behind it.
+    The pairs are compared for the case and for its twin in double precision, where rounding is so small that it hides hardly any fault.
     """
     runs, exact = pairs(case), case.exact
     if exact is None:
-        return Outcome({}, skipped="what rounding may change is measured in double precision, in which the model does not run: see float64")
+        return RuleResult(
+            {}, skipped="the effect of rounding is measured in double precision, in which the model does not run: see float64"
+        )
     own, twin = _compared(runs, case.tolerance), _compared(pairs(exact), exact.tolerance)
     numbers = {**own, "of the tolerance in float64": twin["of the tolerance"], "images at ties": len(case.images) - exact.tolerance.telling}
     if any(found["of the tolerance"] > 1 or found["looks elsewhere"] for found in (own, twin)):
-        return Outcome(numbers, problem)
-    return Outcome(numbers, skipped="" if exact.tolerance.telling else "rounding decides what every image gets, even in double precision")
+        return RuleResult(numbers, problem)
+    return RuleResult(
+        numbers, skipped="" if exact.tolerance.telling else "rounding decides the outputs of every image, even in double precision"
+    )
 
 
-def _compared(pairs: Sequence[tuple[Run, Run]], allowed: Tolerance) -> dict[str, float | int]:
-    """The worst of these pairs: what differs, and how much of it rounding explains."""
+def _compared(pairs: Sequence[tuple[ComparedRollout, ComparedRollout]], allowed: Tolerance) -> dict[str, float | int]:
+    """The largest differences over all pairs."""
     found = [
         {
             "of the tolerance": one.excess(other, allowed),
@@ -45,10 +49,10 @@ def _compared(pairs: Sequence[tuple[Run, Run]], allowed: Tolerance) -> dict[str,
     return {name: max(each[name] for each in found) for name in found[0]}
 
 
-def determinism(case: Case) -> Outcome:
-    """The same noise gives the same run, and another noise another run exactly where `stochastic` says so.
+def determinism(case: Case) -> RuleResult:
+    """The same noise gives the same run; other noise gives another run if and only if the model is `stochastic`.
 
-    What is random must follow from the images' noise: torch's own generator is set differently before each run.
+    Randomness must derive from the images' noise: torch's generator is seeded differently before each run.
     """
     problem = "two runs with the same noise differ: draw from the images' noise, not from torch's generator"
     found = same(case, problem, _twice)
@@ -57,25 +61,25 @@ def determinism(case: Case) -> Outcome:
     found = found._replace(numbers={**found.numbers, "images that other noise changes": images, "stochastic": case.model.stochastic})
     if found.problem or (images > 0) == case.model.stochastic:
         return found
-    problem = f"stochastic is {case.model.stochastic}, but other noise changes {'some' if images else 'no'} images: declare what it is"
+    problem = f"stochastic is {case.model.stochastic}, but other noise changes {'some' if images else 'no'} images: declare it correctly"
     return found._replace(problem=problem)
 
 
-def _twice(case: Case) -> list[tuple[Run, Run]]:
+def _twice(case: Case) -> list[tuple[ComparedRollout, ComparedRollout]]:
     own = case.run()
     torch.manual_seed(1)
     return [(own, case.run())]
 
 
-def batch(case: Case) -> Outcome:
-    """An image gets the same in a large batch, in a small one and alone."""
+def batch(case: Case) -> RuleResult:
+    """An image has the same outputs in a large batch, in a small one and alone."""
     if not _smaller(case):
-        return Outcome({}, skipped="one image alone makes no two batches")
-    return same(case, "the first images of a batch get something else without the others: let no image see another", _smaller)
+        return RuleResult({}, skipped="a single image cannot be split into batches")
+    return same(case, "the first images of a batch have other outputs without the rest: let no image see another", _smaller)
 
 
-def _smaller(case: Case) -> list[tuple[Run, Run]]:
-    """The first images in smaller batches, and what they got in the whole one."""
+def _smaller(case: Case) -> list[tuple[ComparedRollout, ComparedRollout]]:
+    """Runs of the first images in smaller batches, and in the whole batch."""
     whole = case.run()
     sizes = [size for size in (1, len(case.images) // 2) if 0 < size < len(case.images)]
     pairs = []
@@ -86,22 +90,22 @@ def _smaller(case: Case) -> list[tuple[Run, Run]]:
         except Exception:
             if size > 1:
                 raise
-            continue  # that a batch of one runs at all is a rule of its own
+            continue  # another rule checks whether a batch of one runs
         if few.logits.shape[1:] == whole.logits.shape[1:]:
             pairs.append((few, whole.only(rows)))
     return pairs
 
 
-def order(case: Case) -> Outcome:
-    """The order of a batch changes nothing."""
+def order(case: Case) -> RuleResult:
+    """Outputs do not depend on the order of a batch."""
     mixed = case.noise(1).keys.argsort()
     backwards = torch.arange(len(case.images), device=case.images.device).flip(0)
-    problem = "images get something else in another order: use no image's place in the batch"
+    problem = "images have other outputs in another order: do not use an image's place in the batch"
     return same(case, problem, lambda own: [(own.run(), own.run(rows)) for rows in (backwards, mixed)])
 
 
 class _Staggered(ExitRule):
-    """Lets images go one part after the other, by how sure the model was at its first look."""
+    """Lets equal parts of the images exit at each step, by the model's certainty in the first step."""
 
     name = "staggered"
 
@@ -110,10 +114,10 @@ class _Staggered(ExitRule):
 
     @classmethod
     def of(cls, first: Float[Tensor, "n classes"], steps: int) -> "_Staggered":
-        """A rule under which equal parts of the images take 1, 2, ... `steps` looks. first: their logits at the first look."""
+        """A rule under which equal parts of the images take 1, 2, ..., `steps` steps. first: the logits of the first step."""
         sure = cls.sure(first).sort().values
         shares = torch.arange(steps - 1, 0, -1, device=first.device) * len(sure) // steps
-        return cls((sure[shares] + sure[shares - 1]) / 2)  # midway, so that rounding lets no image exit elsewhere
+        return cls((sure[shares] + sure[shares - 1]) / 2)  # midway, so that rounding changes no exit
 
     @staticmethod
     def sure(first: Float[Tensor, "n classes"]) -> Float[Tensor, "n"]:
@@ -126,11 +130,11 @@ class _Staggered(ExitRule):
         return self.sure(logits[:, 0]) >= self.thresholds[step - 1]
 
 
-def compaction(case: Case) -> Outcome:
-    """Images that exit and leave the batch change nothing, for themselves and for those that stay."""
+def compaction(case: Case) -> RuleResult:
+    """Outputs do not change when images exit and leave the batch, neither theirs nor those of the images that stay."""
     if case.model.steps == 1:
-        return Outcome({}, skipped="a model of one look has no exits")
-    problem = "images that leave the batch change the others: keep all that a step needs in the state"
+        return RuleResult({}, skipped="a model of one step has no exits")
+    problem = "images that leave the batch change the others: keep everything that a step needs in the state"
     found = same(case, problem, _leaving)
     early = int((case.run(exit_rule=_staggered(case)).last_step < case.model.steps).sum())
     return found._replace(numbers={"images that exit early": early, **found.numbers})
@@ -140,8 +144,8 @@ def _staggered(case: Case) -> _Staggered:
     return _Staggered.of(case.run(steps=1).logits[:, 0], case.model.steps)
 
 
-def _leaving(case: Case) -> list[tuple[Run, Run]]:
-    """Images that leave the batch and such that stay on, exited or never."""
+def _leaving(case: Case) -> list[tuple[ComparedRollout, ComparedRollout]]:
+    """Runs in which exited images leave the batch, stay in it, or do not exit."""
     free, rule = case.run(), _staggered(case)
     left, stayed = case.run(exit_rule=rule), case.run(exit_rule=rule, compact=False)
     at_exit = free.logits[torch.arange(len(free.image)), left.last_step - 1][:, None]
@@ -152,15 +156,17 @@ def _leaving(case: Case) -> list[tuple[Run, Run]]:
     return [(left, stayed), (ends[0], ends[1])]
 
 
-def gather(case: Case) -> Outcome:
-    """A gathered state, repeats included, goes on as its images do."""
-    return same(case, "select(index) of the state gives another state: override it where tensors do not lead with the batch", _gathered)
+def gather(case: Case) -> RuleResult:
+    """A gathered state, with repeats, has the same outputs as the state of its images."""
+    return same(
+        case, "select(index) of the state returns another state: override it for tensors whose first dimension is not the batch", _gathered
+    )
 
 
-def _gathered(case: Case) -> list[tuple[Run, Run]]:
-    """What the model makes of gathered states of the first look, and of the whole state at the same rows."""
+def _gathered(case: Case) -> list[tuple[ComparedRollout, ComparedRollout]]:
+    """The outputs for gathered states of the first step, and the outputs for the whole state at the same rows."""
     look = rollout(case.model, case.images, noise=case.noise(), steps=1, record=Record(states=True)).looks[0]
-    assert look.state is not None  # it was asked for
+    assert look.state is not None  # because states are recorded
     rows = torch.arange(len(case.images), device=case.images.device)
     index = rows.flip(0).repeat_interleave(2)[1:]
     gathered, last = look.state.select(index), torch.ones_like(index)
@@ -168,14 +174,14 @@ def _gathered(case: Case) -> list[tuple[Run, Run]]:
     nexts = [case.model.locate(gathered), case.model.locate(look.state)] if case.model.steps > 1 else [None, None]
     decisions = [nexts[0], nexts[1] and nexts[1].select(index)]
     mine, whole = (
-        Run(index, logits[:, None], last[:, None], last, _second(decision, index))
+        ComparedRollout(index, logits[:, None], last[:, None], last, _second(decision, index))
         for logits, decision in zip(found, decisions, strict=True)
     )
     return [(mine, whole)]
 
 
 def _second(decision: Decision | None, numbers: Tensor) -> tuple[Tensor, ...]:
-    """Where the second look of images `numbers` would go, as a run has it."""
+    """The places of the second step for the images `numbers`, as in `ComparedRollout`."""
     if decision is None:
         return ()
     rows = torch.arange(len(numbers), device=numbers.device)
@@ -183,12 +189,12 @@ def _second(decision: Decision | None, numbers: Tensor) -> tuple[Tensor, ...]:
     return second[:0], second
 
 
-def prefix(case: Case) -> Outcome:
-    """The first steps of a long run are the steps of a short one, classified on the way or not."""
-    problem = "a run of fewer steps is no beginning of a longer one: let a step depend on what came before it alone"
+def prefix(case: Case) -> RuleResult:
+    """The first steps of a long run are the steps of a short one, whether or not every step is classified."""
+    problem = "a run of fewer steps differs from the beginning of a longer one: let a step depend only on earlier steps"
     return same(case, problem, _prefixes)
 
 
-def _prefixes(case: Case) -> list[tuple[Run, Run]]:
+def _prefixes(case: Case) -> list[tuple[ComparedRollout, ComparedRollout]]:
     whole = case.run()
     return [(case.run(steps=steps, every_step=False), whole.until(steps)) for steps in range(1, case.model.steps + 1)]

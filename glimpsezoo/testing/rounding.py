@@ -1,9 +1,9 @@
-"""What rounding alone may change in a rollout, measured on the model itself.
+"""How much rounding alone may change a rollout, measured on the model itself.
 
-Batches of other sizes take other kernels, and these round differently. Looks feed on looks, so what is an ulp at the first look may move
-the second and grow from step to step, by a factor that belongs to the model and to the image. No constant is right for every model and
-every machine. The tolerance is a backward error instead: a run in floating point is the exact run of a model that is a few units of
-rounding away, so a difference is rounding if a model that is `UNITS` of them away differs as much. Both runs are made in float64.
+Batches of different sizes use different kernels, which round differently. Each step depends on the steps before it, so an ulp in the first
+step may move the second and grow from step to step, by a factor that depends on the model and on the image. No constant fits every model
+and every machine. The tolerance is a backward error instead: a run in floating point is the exact run of a model whose weights are a few
+units of rounding away. So a difference counts as rounding if a model that is `UNITS` units away differs as much. Both runs are in float64.
 """
 
 import math
@@ -15,39 +15,41 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from glimpsezoo.driver import Record, Trace, rollout
-from glimpsezoo.noise import Noise
-from glimpsezoo.protocol import GlimpseModel, State
-from glimpsezoo.regions import Decision
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.protocol import GlimpseModel, State
+from glimpsezoo.core.regions import Decision
+from glimpsezoo.core.rollout import Record, Trace, rollout
 
-FIRST = 64  # machine epsilons, of the largest logit: the first look feeds on none before it
-UNITS = 32  # machine epsilons by which weights, pixels and regressed places are off; batches of trained models differ as if by 4 at most
-PROBES = 4  # draws of the signs of these
-TELLING = 1e-4  # of the largest logit: an image whose tolerance in float64 is above that tells nothing
+FIRST = 64  # machine epsilons of the largest logit: the tolerance of the first step, which depends on no other
+UNITS = 32  # machine epsilons by which weights, pixels and regressed places are moved; batches of trained models differ by 4 at most
+PROBES = 4  # draws of the signs of these moves
+TELLING = 1e-4  # of the largest logit: an image with a larger tolerance in float64 cannot show a fault
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """By how much rounding may move a rollout of B images in T steps.
+    """How much rounding may change a rollout of B images in T steps.
 
-    logits: [B, T], absolute. places: [B, T], of a region's centre and scale, in [-1, 1]. Both are infinite from the step on at which
-    rounding decides which regions are looked at: a tie. largest: [T], the largest absolute logit of each step.
+    A tie is a step in which rounding decides which regions are chosen. From a tie on, tolerances are infinite.
     """
 
     logits: Float[Tensor, "B T"]
+    """The largest absolute difference of a logit."""
     places: Float[Tensor, "B T"]
+    """The largest difference of a region's centre (in [-1, 1]) and scale."""
     largest: Float[Tensor, "T"]
+    """The largest absolute logit of each step."""
 
     @property
     def telling(self) -> int:
-        """How many images a fault could be seen on, in a run as precise as this tolerance is for."""
+        """The number of images that could show a fault, in a run of the precision of this tolerance."""
         return int((self.logits <= TELLING * self.largest).all(1).sum())
 
 
 def excess(one: Float[Tensor, "*n C"], other: Float[Tensor, "*n C"], allowed: Float[Tensor, "*n"]) -> float:
-    """The largest difference of two tensors as a share of what is allowed: rounding explains them up to 1.
+    """The largest difference of two tensors as a share of what is allowed. Rounding explains it if the share is at most 1.
 
-    Infinite where shapes or NaNs differ. An infinite tolerance allows anything.
+    It is infinite if shapes or NaNs differ. An infinite tolerance allows anything.
     """
     if one.shape != other.shape:
         return math.inf
@@ -57,7 +59,7 @@ def excess(one: Float[Tensor, "*n C"], other: Float[Tensor, "*n C"], allowed: Fl
 
 
 def apart(one: Tensor, other: Tensor) -> Tensor:
-    """The absolute difference of two tensors of one shape, element by element; infinite where only one is NaN."""
+    """The elementwise absolute difference of two tensors of the same shape; infinite where only one of them is NaN."""
     one, other = one.double(), other.double()
     same = (one == other) | (one.isnan() & other.isnan())
     return torch.where(same, 0.0, (one - other).abs()).nan_to_num(math.inf, math.inf)
@@ -67,9 +69,9 @@ def apart(one: Tensor, other: Tensor) -> Tensor:
 def tolerance(
     model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], noise: Noise | None = None, *, dtype: torch.dtype | None = None
 ) -> Tolerance:
-    """What rounding to `dtype` (the images' own by default) may change when `model`, in eval mode, looks at `images`.
+    """How much rounding to `dtype` (by default that of the images) may change a rollout of `model`, in eval mode, on `images`.
 
-    noise: as in `rollout`. Raises whatever a model raises that does not run in double precision.
+    noise: as in `rollout`. Raises whatever a model raises that cannot run in double precision.
 
     >>> import glimpsezoo as gz
     >>> model = gz.create_model("cnn4", task=gz.Task((28, 28), 1, ("odd", "even"))).eval()
@@ -82,7 +84,7 @@ def tolerance(
     noise = Noise.of(0, torch.arange(len(images), device=images.device)) if noise is None else noise
     exact = deepcopy(model).double()
     signs = torch.Generator().manual_seed(0)
-    whole = _run(deepcopy(exact), images.double(), noise)  # a copy each: what a model keeps from run to run is no rounding
+    whole = _run(deepcopy(exact), images.double(), noise)  # copies, because a state that a model keeps between runs is not rounding
     logits, places = _floor(whole, eps)
     largest = whole.logits_by_step().abs().amax((0, 2))
     for _ in range(PROBES):
@@ -91,21 +93,21 @@ def tolerance(
         tie = moved.isinf().cumsum(1) > 0
         here = apart(whole.logits_by_step(), probe.logits_by_step()).amax(2)
         if whole.looks[0].decision.made == "given":
-            here[:, 0] = 0  # feeds on no look: bounded by FIRST, whatever the model's own sensitivity
+            here[:, 0] = 0  # the first step depends on no other: FIRST bounds it, independently of the model's sensitivity
         logits = torch.maximum(logits, torch.where(tie, math.inf, here))
         places = torch.maximum(places, torch.where(tie, math.inf, moved))
     return Tolerance(logits, places, largest)
 
 
 def _floor(trace: Trace, eps: float) -> tuple[Tensor, Tensor]:
-    """What every step may be off by, sensitive or not: `FIRST` roundings of the largest logit, and of the width of the image."""
+    """The minimal tolerance of every step: `FIRST` roundings of the largest logit, and of the width of the image."""
     logits = trace.logits_by_step()
     largest = logits.abs().amax((0, 2)).expand(len(logits), -1)
     return FIRST * eps * largest, torch.full_like(largest, FIRST * eps)
 
 
 def _run(model: GlimpseModel[Any], images: Tensor, noise: Noise, choose: Any = None) -> Trace:
-    """A rollout that draws the same as every other one from torch's generator, if it does."""
+    """A rollout with torch's generator in a fixed state, in case the model uses it."""
     with torch.random.fork_rng([images.device] if images.is_cuda else []):
         torch.manual_seed(0)
         return rollout(model, images, noise=noise, choose=choose, record=Record(every_step=True))
@@ -116,7 +118,7 @@ def _signs(like: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def _moved(model: GlimpseModel[Any], images: Tensor, size: float, draw: torch.Generator) -> tuple[GlimpseModel[Any], Tensor]:
-    """A copy of the model with every weight off by `size` of itself, and the images with every pixel off by `size`."""
+    """A copy of the model with every weight moved by the share `size` of itself, and the images with every pixel moved by `size`."""
     model = deepcopy(model)
     for weight in model.parameters():
         weight.mul_(1 + size * _signs(weight, draw))
@@ -124,7 +126,7 @@ def _moved(model: GlimpseModel[Any], images: Tensor, size: float, draw: torch.Ge
 
 
 def _off(size: float, draw: torch.Generator) -> Any:
-    """Moves regressed places by `size`. Others (given, drawn from a grid) are no numbers that rounding moves."""
+    """Move regressed places by `size`. Rounding does not move other places, which are given or drawn from a grid."""
 
     def choose(images: Tensor, state: State, decision: Decision) -> Decision:
         regions = decision.regions
@@ -137,7 +139,7 @@ def _off(size: float, draw: torch.Generator) -> Any:
 
 
 def _places_apart(one: Trace, other: Trace) -> Float[Tensor, "B T"]:
-    """How far the regions of each image and step are apart; infinite where they are not as many or of other levels."""
+    """The largest distance between the regions of two traces, per image and step; infinite if their numbers or levels differ."""
     table = one.logits.new_zeros(len(one.logits), one.steps, dtype=torch.double)
     counts = one.regions_by_step() != other.regions_by_step()
     numbers = torch.arange(len(table), device=table.device)
@@ -151,7 +153,7 @@ def _places_apart(one: Trace, other: Trace) -> Float[Tensor, "B T"]:
 
 
 def places(look: Any, numbers: Int[Tensor, "B"]) -> Float[Tensor, "N 5"]:
-    """Where a look went, a row a region: the image's number, level, x, y, scale; ordered by image. numbers: [B] of the trace's images."""
+    """The regions of a step, one per row: image number, level, x, y, scale; sorted by image. numbers: [B] of the trace's images."""
     regions = look.decision.regions
     image = numbers[look.rows][regions.image]
     columns = [image[:, None], regions.level[:, None], regions.centre, regions.scale[:, None]]

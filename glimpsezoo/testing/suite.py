@@ -1,4 +1,4 @@
-"""The rules by name, and what applies them to a model."""
+"""The rules by name, and functions that apply them to a model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from glimpsezoo.api import create_model, load
-from glimpsezoo.cards import Card, find_card
+from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
-from glimpsezoo.protocol import GlimpseModel
 from glimpsezoo.testing import contract, invariance
-from glimpsezoo.testing.case import Case, Finding, Outcome
+from glimpsezoo.testing.case import Case, Finding, RuleResult
+from glimpsezoo.zoo.cards import Card, find_card
+from glimpsezoo.zoo.models import create_model, load
 
-RULES: dict[str, Callable[[Case], Outcome]] = {
+RULES: dict[str, Callable[[Case], RuleResult]] = {
     "shapes": contract.shapes,
     "determinism": invariance.determinism,
     "batch": invariance.batch,
@@ -32,7 +32,7 @@ RULES: dict[str, Callable[[Case], Outcome]] = {
     "one-class": contract.one_class,
     "float64": contract.float64,
 }
-MAY_REFUSE = ("odd-size", "one-class")  # a GlimpseZooError is an answer there
+MAY_REFUSE = ("odd-size", "one-class")  # these rules accept a GlimpseZooError as an answer
 
 
 def rules() -> tuple[str, ...]:
@@ -41,10 +41,10 @@ def rules() -> tuple[str, ...]:
 
 
 def check_model(model: GlimpseModel[Any], images: Float[Tensor, "B C H W"] | None = None, *, card: Card | None = None) -> list[Finding]:
-    """What every rule finds of `model`, which is left as it is.
+    """Apply every rule to a copy of `model`.
 
-    images: of the model's task, in [0, 1]; some are made up unless given. card: the one that it was loaded from; by default that of
-    the name that the model carries, if it carries one.
+    images: of the model's task, in [0, 1]; made up by default. card: the card from which it was loaded; by default the one that the
+    model names, if any.
 
     >>> import glimpsezoo as gz
     >>> model = gz.create_model("cnn4", task=gz.Task((28, 28), 1, ("odd", "even")))
@@ -59,7 +59,7 @@ def check_model(model: GlimpseModel[Any], images: Float[Tensor, "B C H W"] | Non
 
 
 def check_rule(rule: str, case: Case) -> Finding:
-    """What one rule finds. Whatever the model raises is a finding too. Raises `GlimpseZooError` for a rule that there is not."""
+    """Apply one rule. Anything that the model raises becomes a finding. Raises `GlimpseZooError` for an unknown rule."""
     if rule not in RULES:
         raise GlimpseZooError(f"expected a rule of the conformance suite, got {rule!r}: {did_you_mean(rule, RULES)}")
     sentence = (RULES[rule].__doc__ or "").partition("\n")[0]
@@ -67,21 +67,21 @@ def check_rule(rule: str, case: Case) -> Finding:
     try:
         with torch.random.fork_rng(devices), torch.no_grad():
             torch.manual_seed(0)
-            outcome = RULES[rule](case)
+            result = RULES[rule](case)
     except GlimpseZooError as error:
         refused = rule in MAY_REFUSE and "\n" not in str(error)
         return Finding(rule, sentence, "refused" if refused else "failed", message=one_line(error))
     except Exception as error:  # a plugin's model may fail in any way
         return Finding(rule, sentence, "failed", message=f"{type(error).__name__}: {one_line(error):.300}")
-    status = "failed" if outcome.problem else "skipped" if outcome.skipped else "ok"
-    return Finding(rule, sentence, status, outcome.numbers, outcome.problem or outcome.skipped)
+    status = "failed" if result.problem else "skipped" if result.skipped else "ok"
+    return Finding(rule, sentence, status, result.numbers, result.problem or result.skipped)
 
 
 def conformance(name: str, rule: str, **settings: Any) -> Finding:
-    """Assert that the model or card `name` keeps one rule; what it found is returned.
+    """Assert that the model or card `name` obeys one rule; returns the finding.
 
-    settings: what `create_model` takes (`task`, `data`, `seed`, and the model's own), or `load` for a card.
-    Raises `AssertionError`, which says what is wrong and has the numbers, and `GlimpseZooError` for an unknown name, rule or setting.
+    settings: the arguments of `create_model` (`task`, `data`, `seed`, and the model's settings), or of `load` for a card.
+    Raises `AssertionError` with the problem and the numbers, and `GlimpseZooError` for an unknown name, rule or setting.
 
     >>> conformance("cnn4", "prefix", data="digits").status
     'ok'

@@ -1,4 +1,4 @@
-"""Tests of what papers claim, on the rows and numbers that cards have in evidence."""
+"""Tests of papers' claims on the evidence of cards."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,25 +8,26 @@ from jaxtyping import Bool, Int
 from numpy import ndarray
 
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.pages.claims import JudgedClaim, side_text
-from glimpsezoo.papers import Claim, Side
-from glimpsezoo.records import Estimate, Result
-from glimpsezoo.statistics import Effect, apart, over_seeds, paired, proportion
-from glimpsezoo.store import Rows
+from glimpsezoo.evaluation.rows import Rows
+from glimpsezoo.measures.pairs import paired
+from glimpsezoo.measures.result import Result
+from glimpsezoo.measures.statistics import Effect, Estimate, apart, over_seeds, proportion
+from glimpsezoo.reports.claims import JudgedClaim, side_text
 from glimpsezoo.workflows.evidence import Evidence, Zoo
+from glimpsezoo.zoo.papers import Claim, Side
 
 
 def exits_at(rows: Rows, threshold: float) -> Int[ndarray, "n"]:
-    """The column of the look at which each image exits under the confidence rule: the first that is sure enough, else the last."""
+    """The column of each image's exit step under the confidence rule: the first step at `threshold` or above, else the last."""
     sure = rows.confidence >= threshold
     sure[:, -1] = True
     return sure.argmax(1)
 
 
 def judged(claim: Claim, zoo: Zoo, cost_of: Callable[[Side], float | None]) -> JudgedClaim:
-    """What the zoo's cards say of a claim. cost_of: MACs of a side as its paper counts.
+    """The outcome of a claim's test on the zoo's cards. cost_of: MACs of a side by its paper's convention.
 
-    Raises `GlimpseZooError` for sides that name what is not there.
+    Raises `GlimpseZooError` if a side names an unknown card.
     """
     if claim.test is None:
         return JudgedClaim(claim, missing=f"needs {claim.needs}")
@@ -45,7 +46,7 @@ def judged(claim: Claim, zoo: Zoo, cost_of: Callable[[Side], float | None]) -> J
 
 
 def _compared(claim: Claim, zoo: Zoo) -> JudgedClaim:
-    """Side a against side b."""
+    """The test of side a against side b."""
     assert claim.a is not None
     assert claim.b is not None
     pairs = _by_seed(zoo.evidence(claim.a.card), zoo.evidence(claim.b.card), same=claim.a.card == claim.b.card)
@@ -61,7 +62,7 @@ def _of_costs(claim: Claim, a: float | None, b: float | None) -> JudgedClaim:
 
 
 def _by_seed(a: tuple[Evidence, ...], b: tuple[Evidence, ...], *, same: bool) -> list[tuple[str, Evidence, Evidence]]:
-    """Trainings of both sides: of the same seed; where one side has one training alone, that against all of the other's."""
+    """Pairs of trainings with equal seeds. If one side has a single training, it is paired with all of the other side's."""
     if not same and 1 in {len(a), len(b)}:
         return [(str(x.seed if len(b) == 1 else y.seed), x, y) for x in a for y in b]
     others = {each.seed: each for each in b}
@@ -93,7 +94,7 @@ def _paired(claim: Claim, pairs: list[tuple[str, Evidence, Evidence]]) -> Judged
         left, right = _rows(claim.a, a), _rows(claim.b, b)
         if not np.array_equal(left.id, right.id) or not np.array_equal(left.label, right.label):
             raise GlimpseZooError(
-                f"expected {side_text(claim.a)} and {side_text(claim.b)} on the same images, got others: "
+                f"expected {side_text(claim.a)} and {side_text(claim.b)} on the same images, got different ones: "
                 "correct the claim, or measure both again"
             )
         hits_a, hits_b, seen = hits_of(claim.a, left), hits_of(claim.b, right), left
@@ -107,7 +108,7 @@ def _paired(claim: Claim, pairs: list[tuple[str, Evidence, Evidence]]) -> Judged
 
 
 def _unpaired(claim: Claim, pairs: list[tuple[str, Evidence, Evidence]]) -> JudgedClaim:
-    """From the numbers under corruptions or an attack. Of several seeds, the mean of their differences and of their intervals' ends."""
+    """The test under corruptions or an attack, without pairing. Several seeds are averaged: differences and ends of intervals."""
     assert claim.a is not None
     assert claim.b is not None
     each_seed, images = [], 0
@@ -123,7 +124,7 @@ def _unpaired(claim: Claim, pairs: list[tuple[str, Evidence, Evidence]]) -> Judg
 
 
 def _estimate(side: Side, result: Result) -> Estimate | None:
-    """The accuracy of a side under corruptions or an attack; None where it was not measured."""
+    """The accuracy of a side under corruptions or an attack; None if it was not measured."""
     if side.corrupted:
         found = result.corruptions.by_step if result.corruptions else ()
     elif side.attack:
@@ -135,16 +136,16 @@ def _estimate(side: Side, result: Result) -> Estimate | None:
 
 
 def hits_of(side: Side, rows: Rows) -> Bool[ndarray, "n"]:
-    """Which images were right at the look where a side stops."""
+    """Which images a side classifies correctly at the step where it stops."""
     if side.confidence is not None:
         return rows.hits[np.arange(len(rows)), exits_at(rows, side.confidence)]
     if side.step and side.step > rows.steps:
-        raise GlimpseZooError(f"a claim expects {side.step} looks of {side.card}, which has {rows.steps}: correct the claim")
+        raise GlimpseZooError(f"a claim expects {side.step} steps of {side.card}, got {rows.steps}: correct the claim")
     return rows.hits[:, (side.step or rows.steps) - 1]
 
 
 def _rows(side: Side, evidence: Evidence) -> Rows:
-    """Sorted by image."""
+    """The rows of a side, sorted by image. Raises `GlimpseZooError` if there are none."""
     if evidence.rows is None:
         raise GlimpseZooError(
             f"expected the rows of {side.card} (seed {evidence.seed}) beside its result, got none: measure it again with --update-card"

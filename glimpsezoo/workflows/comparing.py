@@ -1,4 +1,4 @@
-"""Results that were measured earlier, from folders and cards: read, told apart by name, and tested against each other image by image."""
+"""Reads earlier results from folders and cards, gives them unique names, and tests them against each other, paired by image."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -9,31 +9,37 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from glimpsezoo.cards import CONFIG, LOG, RESULT, ROWS, Card, card_with_weights, find_card, training_log
 from glimpsezoo.errors import GlimpseZooError, one_line
-from glimpsezoo.pages.board import Entry
-from glimpsezoo.records import Comparison, Data, Pair, Result
-from glimpsezoo.reports import evidence
-from glimpsezoo.sections import compare
-from glimpsezoo.store import Rows, read_rows
+from glimpsezoo.evaluation.rows import Rows, read_rows
+from glimpsezoo.measures.pairs import Comparison, Pair, every_pair
+from glimpsezoo.measures.result import Data, Result
+from glimpsezoo.measures.shown import Entry
+from glimpsezoo.zoo.cards import CONFIG, LOG, RESULT, ROWS, Card, card_with_weights, find_card, training_log
+from glimpsezoo.zoo.results import evidence, read_result
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A result and where it lies. rows: what it comes from, None where they are not beside it."""
+class StoredResult:
+    """A result on disk."""
 
     entry: Entry
+    """The result with its unique name."""
     folder: Path
+    """The folder of its result.json."""
     rows: Rows | None = field(repr=False)
+    """The rows behind the result; None if the folder has none."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Results with the paired tests between those that were measured on the same images. notes: what could not be tested, and why."""
+    """Several results and the paired tests between them."""
 
-    measured: tuple[Measured, ...]
+    measured: tuple[StoredResult, ...]
+    """The results, in the order of the command."""
     comparisons: tuple[Comparison, ...]
+    """One for each set of images that several models were measured on."""
     notes: tuple[str, ...]
+    """What was left out or could not be tested, and why."""
 
     @property
     def entries(self) -> list[Entry]:
@@ -47,22 +53,22 @@ class Compared:
 def read_runs(names: Sequence[str]) -> Compared:
     """Read the results of runs: a folder of `run` (with one result or several), a result.json, or a measured card by name or path.
 
-    Raises `GlimpseZooError` for what is none of these, or cannot be read.
+    Raises `GlimpseZooError` for a name that is none of these or cannot be read.
     """
     if not names:
         raise GlimpseZooError("expected a run or a card, got none: name folders in runs/, or cards ('glimpsezoo list cards')")
     others = [name for name in names if _holds_no_run(Path(name))]
     if len(others) == len(set(names)):
-        others = []  # then there is something wrong with each
+        others = []  # if no name has results, report the first as an error
     folders = dict.fromkeys(folder.resolve() for name in names if name not in others for folder in _folders(name))
     measured = _told_apart([_read(folder) for folder in folders])
     comparisons, notes = _tested(measured)
-    left_out = [f"left out, for there is no {RESULT} in it: {', '.join(others)}"] if others else []
+    left_out = [f"left out, without a {RESULT}: {', '.join(others)}"] if others else []
     return Compared(tuple(measured), tuple(comparisons), (*left_out, *notes))
 
 
 def _holds_no_run(path: Path) -> bool:
-    """Whether a path is there and is neither a run nor a card: what a pattern such as runs/* takes in with the runs (runs/train)."""
+    """Whether an existing path is neither a run nor a card. A pattern such as runs/* includes such paths (runs/train)."""
     if path.name == RESULT or (path / CONFIG).is_file() or (path / RESULT).is_file():
         return False
     return path.exists() and not any(path.glob(f"*/{RESULT}"))
@@ -70,16 +76,16 @@ def _holds_no_run(path: Path) -> bool:
 
 @contextmanager
 def presented() -> Iterator[None]:
-    """What cannot be drawn or written of a result that somebody changed, as one line. Raises `GlimpseZooError`."""
+    """Turn errors from the display of a modified result into a one-line `GlimpseZooError`."""
     try:
         yield
     except (ArithmeticError, LookupError, ValueError) as error:
         why = f"{type(error).__name__}: {one_line(error):.100}"
-        raise GlimpseZooError(f"expected the values that a run writes, got a {RESULT} with others ({why}): measure it again") from error
+        raise GlimpseZooError(f"expected a {RESULT} as a run writes it, got one with other values ({why}): measure it again") from error
 
 
 def _folders(name: str) -> list[Path]:
-    """The folders of results that a name stands for."""
+    """The folders with results that a name refers to."""
     path = Path(name)
     if path.is_file():
         path = path.parent if path.name == RESULT else path
@@ -91,7 +97,7 @@ def _folders(name: str) -> list[Path]:
     card = find_card(name)
     if card is None:
         raise GlimpseZooError(
-            f"expected a folder with {RESULT}, or a card, got {name!r}, which has none: measure it by 'glimpsezoo run', and name the "
+            f"expected a folder with {RESULT}, or a card, got {name!r}, which has none: measure it with 'glimpsezoo run', and name the "
             "folder of its results"
         )
     if not (card.folder / RESULT).is_file():
@@ -99,9 +105,9 @@ def _folders(name: str) -> list[Path]:
     return [card.folder]
 
 
-def _read(folder: Path) -> Measured:
+def _read(folder: Path) -> StoredResult:
     try:
-        result = Result.model_validate_json((folder / RESULT).read_bytes())
+        result = read_result((folder / RESULT).read_bytes())
     except (OSError, ValidationError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else one_line(error)
@@ -114,11 +120,11 @@ def _read(folder: Path) -> Measured:
     if (folder / CONFIG).is_file():
         card = find_card(str(folder))
         title = card.called if card else title
-    return Measured(Entry(title, result, _training(folder, result)), folder, unit.rows if unit else None)
+    return StoredResult(Entry(title, result, _training(folder, result)), folder, unit.rows if unit else None)
 
 
 def _training(folder: Path, result: Result) -> tuple[dict[str, Any], ...]:
-    """The training log of the result's card: beside the result, or in the card of that name that has the weights that were measured."""
+    """The training log of the result's card: from the result's folder, or from the local card with the measured weights."""
     used = result.model.checkpoint
     if not (folder / LOG).is_file() and used is not None:
         with suppress(GlimpseZooError):
@@ -127,7 +133,7 @@ def _training(folder: Path, result: Result) -> tuple[dict[str, Any], ...]:
 
 
 def card_of(result: Result) -> Card:
-    """The card on this machine that has the very weights which were measured. Raises `GlimpseZooError` if there is none."""
+    """The local card with the measured weights. Raises `GlimpseZooError` if there is none."""
     used = result.model.checkpoint
     if used is None:
         raise GlimpseZooError("it was measured untrained")
@@ -135,16 +141,16 @@ def card_of(result: Result) -> Card:
     return card_with_weights([where, result.model.name], used.sha256)
 
 
-def _told_apart(measured: list[Measured]) -> list[Measured]:
-    """With unique names: behind those that are alike stands the data set, else the weights, the run, the folder, else a number."""
-    extras: list[Callable[[Measured], str]] = [
+def _told_apart(measured: list[StoredResult]) -> list[StoredResult]:
+    """The results with unique names. Equal names get a suffix: the data set, else the weights, the run, the folder, or a number."""
+    extras: list[Callable[[StoredResult], str]] = [
         lambda each: each.entry.data,
         lambda each: f"weights {used.sha256[:8]}" if (used := each.entry.result.model.checkpoint) else "untrained",
         lambda each: f"run {each.entry.result.run.id}",
         lambda each: "/".join(each.folder.parts[-2:]),
     ]
     for extra in extras:
-        alike: dict[str, list[Measured]] = {}
+        alike: dict[str, list[StoredResult]] = {}
         for each in measured:
             alike.setdefault(each.entry.name, []).append(each)
         differ = {name for name, members in alike.items() if len({extra(each) for each in members}) > 1}
@@ -158,17 +164,17 @@ def _told_apart(measured: list[Measured]) -> list[Measured]:
     return found
 
 
-def _titled(each: Measured, title: str) -> Measured:
+def _titled(each: StoredResult, title: str) -> StoredResult:
     return replace(each, entry=replace(each.entry, title=title))
 
 
 def _images(data: Data) -> tuple[str, str | None, str]:
-    """What two results must share to be of the same images; a limited run measured some of them."""
+    """The key of a result's images. A limited run has the same key as the whole split, as it measured some of these images."""
     return data.name, data.split, (data.fingerprint or "").partition("-limit")[0]
 
 
-def _tested(measured: Sequence[Measured]) -> tuple[list[Comparison], list[str]]:
-    """Every pair of models of the same images, and a note for those whose rows are not there or do not agree."""
+def _tested(measured: Sequence[StoredResult]) -> tuple[list[Comparison], list[str]]:
+    """Paired tests of all models with the same images, and notes on models without rows or with rows that do not match."""
     comparisons, notes = [], []
     groups = dict.fromkeys(_images(each.entry.result.data) for each in measured if each.entry.result.accuracy)
     for group in groups:
@@ -181,7 +187,7 @@ def _tested(measured: Sequence[Measured]) -> tuple[list[Comparison], list[str]]:
         for a in rows:
             for b in rows:
                 try:
-                    pairs += compare({a: rows[a], b: rows[b]})[:1] if a != b else ()
+                    pairs += every_pair({a: rows[a], b: rows[b]})[:1] if a != b else ()
                 except GlimpseZooError as error:
                     notes.append(str(error))
         if pairs:

@@ -1,4 +1,4 @@
-"""What a data set turns out to be when it is opened: told before anything is measured on it."""
+"""Describe a data set as a run would read it."""
 
 from pathlib import Path
 from typing import Any
@@ -7,18 +7,18 @@ from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.hub import NotStreamableError
 from glimpsezoo.data.loading import open_data
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.resolve import Assignments, data_folder, data_spec
 from glimpsezoo.specs import load_string
+from glimpsezoo.zoo.names import Assignments, data_folder, data_spec
 
 
-def described(name: str, data_dir: str | None, sets: tuple[str, ...]) -> dict[str, Any]:
-    """The facts of a data set as it is read under these `--set data.KEY=value` texts. Nothing is downloaded that can be read in parts.
+def describe_data(name: str, data_dir: str | None, sets: tuple[str, ...]) -> dict[str, Any]:
+    """The facts about a data set with these `--set data.KEY=value` texts. Data that can be streamed are not downloaded.
 
-    Raises `GlimpseZooError` where its test split cannot be opened; of the others it is told why not.
+    Raises `GlimpseZooError` if the test split cannot be opened. For another split that cannot be opened, the facts contain the reason.
     """
     given = Assignments.parse(sets, ())
     if given.shared:
-        raise GlimpseZooError(f"--set expects settings of the data here, got {next(iter(given.shared))!r}: write data.KEY=value")
+        raise GlimpseZooError(f"--set expects a setting of the data here, got {next(iter(given.shared))!r}: write data.KEY=value")
     folder, settings = data_folder(data_dir), given.of("data")
     data = _opened(name, "test", settings, folder)
     found, info = data.info.inferred, data.info
@@ -48,7 +48,7 @@ def _size(name: str, split: str, settings: dict[str, Any], folder: Path | None) 
 
 
 def _opened(name: str, split: str, settings: dict[str, Any], folder: Path | None) -> ImageData:
-    """A split, as a stream where the data can be read so."""
+    """A split, as a stream if the data can be streamed."""
     spec = data_spec(name)
     streams = "streaming" in load_string(spec.config).model_fields and "streaming" not in settings
     try:

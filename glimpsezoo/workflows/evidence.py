@@ -1,4 +1,4 @@
-"""What the zoo knows of a paper's cards: their evidence, all their seeds, and their models, for which no weights are needed."""
+"""The cards of a paper: their evidence, all their seeds, and their models (no weights needed)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,41 +7,44 @@ from typing import Any
 
 import torch
 
-from glimpsezoo.cards import ROWS, Card, find_card
+from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.config import task_of
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.protocol import GlimpseModel
-from glimpsezoo.recipes import find_recipe
-from glimpsezoo.records import Result
-from glimpsezoo.reports import evidence
-from glimpsezoo.resolve import data_spec, spec_of
+from glimpsezoo.evaluation.rows import Rows, read_rows
+from glimpsezoo.measures.result import Result
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import load_string
-from glimpsezoo.store import Rows, read_rows
-from glimpsezoo.workflows.training import named_by_recipe
+from glimpsezoo.training.target import target_of_recipe
+from glimpsezoo.zoo.cards import ROWS, Card, find_card
+from glimpsezoo.zoo.names import data_spec, spec_of
+from glimpsezoo.zoo.recipes import find_recipe
+from glimpsezoo.zoo.results import evidence
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one training of a card has in evidence, on the whole of its split. rows: None where they are not beside the result."""
+    """The evidence of one training of a card, on its whole split."""
 
     seed: int
+    """Seed of the training."""
     result: Result
+    """The card's result.json."""
     rows: Rows | None = field(repr=False)
+    """The rows behind the result; None if the card has none."""
 
 
 class Zoo:
-    """The zoo's cards and those that were given. Given cards go before the zoo's of the same name, and those of another seed beside it."""
+    """The zoo's cards and additional ones. A given card replaces the zoo's of the same name and seed; other seeds are added to it."""
 
     def __init__(self, given: Sequence[Card] = ()) -> None:
-        """Raises `GlimpseZooError` for two cards of one name and seed, and for cards of one name that are not seeds of one training."""
+        """Raises `GlimpseZooError` for two cards with the same name and seed, or with the same name and different recipes."""
         self.given: dict[str, dict[int, Card]] = {}
         for card in given:
             known = self.given.setdefault(card.name, {})
             if seed_of(card) in known:
                 raise GlimpseZooError(
                     f"expected one card {card.name!r} for each seed, got two of seed {seed_of(card)} "
-                    f"({known[seed_of(card)].folder.name} and {card.folder.name}): name one of them"
+                    f"({known[seed_of(card)].folder.name} and {card.folder.name}): name only one of them"
                 )
             known[seed_of(card)] = card
         self.trainings = cache(self._trainings)
@@ -49,16 +52,16 @@ class Zoo:
         self.model = cache(self._model)
 
     def card(self, name: str) -> Card | None:
-        """The card that answers for a name: the zoo's own, or one that was given of its seed; else the given one of the lowest seed."""
+        """The main card of a name: the zoo's own or a given one of the same seed; else the given one with the lowest seed."""
         return next(iter(self.trainings(name)), None)
 
     def result(self, name: str) -> Result | None:
-        """The evidence of the card, which is of its very weights and of the whole split; None if there is none."""
+        """The evidence of the main card, which was measured with its weights on the whole split; None if there is none."""
         card, found = self.card(name), self.evidence(name)
         return found[0].result if card and found and found[0].seed == seed_of(card) else None
 
     def _trainings(self, name: str) -> tuple[Card, ...]:
-        """The card that answers, then its other seeds in order."""
+        """The main card, then its other seeds in order."""
         given, own = dict(self.given.get(name, {})), find_card(name)
         if not given and own is None:
             return ()
@@ -68,13 +71,13 @@ class Zoo:
         for other in given.values():
             if _training(other) != _training(given[first]):
                 raise GlimpseZooError(
-                    f"expected cards {name!r} that differ in their seed alone, got another recipe in {other.folder.name!r}: "
-                    "give that card a name of its own"
+                    f"expected cards {name!r} that differ only in their seed, got another recipe in {other.folder.name!r}: "
+                    "give that card another name"
                 )
         return tuple(given[seed] for seed in sorted(given, key=lambda seed: (seed != first, seed)))
 
     def _evidence(self, name: str) -> tuple[Evidence, ...]:
-        """Of all trainings that were measured, the one that answers first."""
+        """The evidence of all measured trainings, the main card first."""
         found = []
         for card in self.trainings(name):
             result = evidence(card)
@@ -84,14 +87,14 @@ class Zoo:
         return tuple(found)
 
     def check(self, name: str) -> None:
-        """Raises `GlimpseZooError` for what is neither a card nor a recipe."""
-        if self.card(name) is None and named_by_recipe(name) is None:
+        """Raises `GlimpseZooError` if the name is neither a card nor a recipe."""
+        if self.card(name) is None and target_of_recipe(name) is None:
             raise GlimpseZooError(f"a paper's table expects a card or a recipe, got {name!r}, which is neither: correct the table")
 
     def epochs(self, name: str) -> str:
-        """How long a card was trained, stage by stage, those of the cards that it started from first; '' where nobody knows.
+        """The epochs of every training phase, beginning with the cards that the training started from; '' if unknown.
 
-        Epochs; a phase that is given in steps says so.
+        A training phase that is given in steps says so.
         """
         stages: list[str] = []
         start: str | None = name
@@ -105,27 +108,27 @@ class Zoo:
         return " + ".join(reversed(stages)) if stages != ["?"] else ""
 
     def _start(self, name: str, recipe: Mapping[str, Any]) -> str | None:
-        """The card that a training began with: a seed's may lie in a folder of another name."""
+        """The name of the card that a training started from. It may differ between seeds."""
         card = self.card(name)
         told = card.config.trained.get("start") if card else None
         return told["card"] if told else recipe.get("start")
 
     def _recipe(self, name: str) -> Mapping[str, Any] | None:
-        """How a card was trained, or the recipe that trains one of this name; None for neither."""
+        """The recipe that a card was trained with, or that would train a card of this name; None without either."""
         card = self.card(name)
         if card:
             return card.config.trained.get("recipe")
-        named = named_by_recipe(name)
+        named = target_of_recipe(name)
         return find_recipe(named.spec, named.card).model_dump(exclude_unset=True) if named else None
 
     def _model(self, name: str) -> GlimpseModel[Any]:
-        """The card's model, or that of the recipe which would train it, with weights of no meaning."""
+        """The model of the card, or of the recipe that would train it, with random weights."""
         card = self.card(name)
         if card:
             spec, values, task = spec_of(name, card), card.config.config, card.config.task.task()
         else:
             self.check(name)
-            named = named_by_recipe(name)
+            named = target_of_recipe(name)
             assert named is not None
             recipe = find_recipe(named.spec, named.card)
             spec, found = named.spec, task_of(data_spec(named.data), recipe.data)
@@ -138,11 +141,11 @@ class Zoo:
 
 
 def seed_of(card: Card) -> int:
-    """The seed that a card was trained with; recipes leave out 0, which is their default."""
+    """The seed that a card was trained with; recipes leave out the default, 0."""
     return int(card.config.trained.get("recipe", {}).get("seed", 0))
 
 
 def _training(card: Card) -> tuple[Any, ...]:
-    """All that the seeds of one training share. Of a start, another seed may be a card of another place."""
+    """Everything that the seeds of one training share. Not the start: each seed may start from its own card."""
     recipe = {key: value for key, value in card.config.trained.get("recipe", {}).items() if key not in {"seed", "start"}}
     return card.config.model, recipe

@@ -1,4 +1,4 @@
-"""A new plugin from the template: a package that installs, has a working tiny model and passes its own tests."""
+"""Write a new plugin from the template: a package that can be installed, has a tiny working model and passes its own tests."""
 
 import keyword
 import re
@@ -11,26 +11,29 @@ from pathlib import Path
 from string import Template
 
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.files import write_whole
-from glimpsezoo.plugins import registry
+from glimpsezoo.files import check_writable, output_to, write_whole
 from glimpsezoo.specs import ModelSpec
-from glimpsezoo.workflows.output import check_writable, unwritable
+from glimpsezoo.zoo.plugins import registry
 
-SUFFIX = ".template"  # so that nobody takes the files for code of the core
+SUFFIX = ".template"  # so that tools do not treat the files as code of the core
 
 
 @dataclass(frozen=True)
 class PluginNames:
-    """distribution: what pip installs. module: what Python imports. model: what users type. title: the model's class."""
+    """The names of a new plugin."""
 
     distribution: str
+    """The name for pip."""
     module: str
+    """The name of the Python package."""
     model: str
+    """The name that users type."""
     title: str
+    """The name of the model's class."""
 
     @classmethod
     def of(cls, name: str) -> "PluginNames":
-        """The names of a plugin called `name`. Raises `GlimpseZooError` for what is no package name, or one that others have.
+        """The names of a plugin called `name`. Raises `GlimpseZooError` if it is not a package name, or if it is taken.
 
         >>> PluginNames.of("glimpsezoo-two-looks")
         PluginNames(distribution='glimpsezoo-two-looks', module='glimpsezoo_two_looks', model='two-looks', title='TwoLooks')
@@ -39,19 +42,19 @@ class PluginNames:
             raise GlimpseZooError(f"expected a package name (small letters, digits and single hyphens, a letter first), got {name!r}")
         distribution = name.replace("_", "-")
         module = distribution.replace("-", "_")
-        own = {distribution} & {plugin.provenance.distribution for plugin in registry().plugins}  # written anew, not somebody else's
+        own = {distribution} & {plugin.provenance.distribution for plugin in registry().plugins}  # the same plugin may be written again
         others = set(packages_distributions().get(module, ())) - own
         if others or module in {"glimpsezoo", "tests", *sys.stdlib_module_names} or keyword.iskeyword(module):
-            raise GlimpseZooError(f"expected a name that Python has no other use for, got {name!r}: try 'glimpsezoo-{distribution}'")
+            raise GlimpseZooError(f"expected a name that Python does not use yet, got {name!r}: try 'glimpsezoo-{distribution}'")
         model = distribution.removeprefix("glimpsezoo-")
         for spec in registry().all(ModelSpec):
             if spec.name == model and spec.provenance and spec.provenance.distribution != distribution:
-                raise GlimpseZooError(f"expected a new model's name, got {name!r}, but {spec.provenance} has {model!r}: choose another")
+                raise GlimpseZooError(f"expected a new name for the model, got {model!r}, which {spec.provenance} has: choose another")
         return cls(distribution, module, model, _title(model))
 
 
 def _title(model: str) -> str:
-    """A class's name, which begins with a letter and is no word that the template uses itself."""
+    """A name for the class: it starts with a letter, and the template does not use it for anything else."""
     title = "".join(part.capitalize() for part in model.split("-"))
     if title[0].isdigit():
         return f"Model{title}"
@@ -60,7 +63,7 @@ def _title(model: str) -> str:
 
 
 def plugin_files(names: PluginNames) -> dict[str, str]:
-    """The content of every file of the plugin by its path, '/' between the parts."""
+    """The content of every file of the plugin by its path, with '/' between the parts."""
     return dict(sorted(_rendered(files("glimpsezoo") / "template", "", names)))
 
 
@@ -77,20 +80,18 @@ def _rendered(folder: Traversable, path: str, names: PluginNames) -> list[tuple[
 
 
 def write_plugin(name: str, folder: Path | None, *, force: bool = False) -> tuple[PluginNames, Path, list[str]]:
-    """Write the plugin `name` into `folder`, by default one of its name. Gives its names, the folder and the files.
+    """Write the plugin `name` into `folder` (default: a folder with that name). Returns its names, the folder and the files.
 
-    force: also into a folder that is there, over the files of the same names; others stay. Raises `GlimpseZooError`.
+    force: write into an existing folder too, over files of the same names; other files stay. Raises `GlimpseZooError`.
     """
     names = PluginNames.of(name)
     folder = folder or Path(names.distribution)
     if folder.exists() and not force:
-        raise GlimpseZooError(f"expected a new folder, got {str(folder)!r}, which is there: choose another by --output, or --force")
+        raise GlimpseZooError(f"expected a new folder, got {str(folder)!r}, which exists: choose another by --output, or --force")
     check_writable(folder)
     texts = plugin_files(names)
-    try:
+    with output_to(folder):
         for path, text in texts.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             write_whole(folder / path, text.encode())
-    except OSError as error:
-        raise unwritable(folder, error) from None
     return names, folder, list(texts)

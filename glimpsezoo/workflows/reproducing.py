@@ -1,4 +1,4 @@
-"""The papers' tables with the zoo's numbers beside the printed ones: from the evidence of measured cards, and costs from the models."""
+"""The papers' tables with our numbers beside the printed ones, from the evidence of cards; costs come from the models."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,31 +8,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glimpsezoo.cards import Card, find_card
-from glimpsezoo.cost import count_macs
-from glimpsezoo.driver import rollout
+from glimpsezoo.core.macs import count_macs
+from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.core.rollout import rollout
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
+from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.files import write_whole
-from glimpsezoo.pages.paper import Answer, AnsweredTable, Reproduction, markdown, plots
-from glimpsezoo.papers import PrintedRow, PrintedTable, PrintedTables, Side
-from glimpsezoo.pictures.svg import svg_file
-from glimpsezoo.plugins import registry
-from glimpsezoo.protocol import GlimpseModel
-from glimpsezoo.records import AnytimePoint, Attack, Estimate, Result
-from glimpsezoo.sections import flops_of
+from glimpsezoo.measures.anytime import exit_point
+from glimpsezoo.measures.costs import evaluated_on_noise, missing_operations
+from glimpsezoo.measures.result import Result, at_least_text
+from glimpsezoo.measures.statistics import Estimate, proportion
+from glimpsezoo.measures.threats import AttackRecord, verdict_on
+from glimpsezoo.reports.paper import Answer, AnsweredTable, Reproduction, markdown, plots
+from glimpsezoo.reports.pictures.svg import svg_file
 from glimpsezoo.specs import PaperSpec, load_string
-from glimpsezoo.statistics import proportion
-from glimpsezoo.store import Rows
-from glimpsezoo.tables import at_least_text
 from glimpsezoo.workflows.claims import judged
 from glimpsezoo.workflows.evidence import Evidence, Zoo
+from glimpsezoo.zoo.cards import Card, find_card
+from glimpsezoo.zoo.papers import PrintedRow, PrintedTable, PrintedTables, Side
+from glimpsezoo.zoo.plugins import registry
 
 
 def reproduce(names: Sequence[str] = ()) -> list[Reproduction]:
-    """The tables and claims of the papers among the names, or of all. The other names are cards that are not in the zoo: they go before
-    the zoo's of the same name and seed, and beside those of other seeds.
+    """The tables and claims of papers with our numbers.
 
-    Raises `GlimpseZooError` for what is neither a paper nor a card, and for tables and claims that name what is not there.
+    names: papers (none means all), and cards that are not in the zoo. Such a card replaces the zoo's of the same name and seed; other seeds
+    are added to it. Raises `GlimpseZooError` for names that are neither, and for tables and claims with unknown cards or modules.
     """
     specs = {spec.name: spec for spec in registry().all(PaperSpec)}
     papers, cards = [name for name in names if name in specs], [_card(name, list(specs)) for name in names if name not in specs]
@@ -48,9 +49,9 @@ def _card(name: str, papers: Sequence[str]) -> Card:
 
 
 def write_reproduction(reproductions: Sequence[Reproduction], path: Path) -> list[Path]:
-    """Write Markdown to `path` and its plots into a folder of that name beside it. Returns what was written.
+    """Write Markdown to `path`, and its plots into the folder of the same name without suffix. Returns the paths of all files.
 
-    Raises `GlimpseZooError` for a place that cannot be written.
+    Raises `GlimpseZooError` for a path that does not end in .md or cannot be written.
     """
     if path.suffix != ".md":
         raise GlimpseZooError(f"-o expects a Markdown file, got {path.name!r}: name it NAME.md")
@@ -67,7 +68,7 @@ def write_reproduction(reproductions: Sequence[Reproduction], path: Path) -> lis
 
 
 class _Answers:
-    """What the zoo has to say of a paper: the evidence of its cards, and the costs of its models, which need no weights."""
+    """Finds our numbers for a paper: from the evidence of its cards, and costs from its models (no weights needed)."""
 
     def __init__(self, zoo: Zoo) -> None:
         self.zoo = zoo
@@ -107,13 +108,13 @@ class _Answers:
             cost=self._cost(table, row),
             measured=None if row.share else _measured(result, row.step, row.confidence),
             locations=_locations(result) if any(each.locations for each in table.row) else None,
-            masking=result.verdict_on(attack) if attack else "",
+            masking=verdict_on(result, attack) if attack else "",
             data=f"{result.data.name}, {result.data.split}",
             unknown_cost=at_least_text(result) if result.at_least else "",
         )
 
     def _cost(self, table: PrintedTable, row: PrintedRow) -> float | None:
-        """By the paper's convention: MACs, or the speed-up over the table's reference. A share of images has none."""
+        """The cost by the paper's convention: MACs, or the speed-up over the table's reference. None for a share of images."""
         if row.share:
             return None
         macs = self._paper_macs(table, row)
@@ -133,9 +134,9 @@ class _Answers:
         return self._macs(side.card, side.step, side.confidence)
 
     def _macs(self, card: str, step: int | None, confidence: float | None) -> float | None:
-        """Of a run that stops at a step, or early. Where the paper counts what was attended, that is what was measured.
+        """MACs of a run that stops at a step, or exits early. If the paper counts only attended regions, these are the measured MACs.
 
-        None where that is only a lower bound.
+        None if they are only a lower bound.
         """
         result = self.zoo.result(card)
         ran = _measured(result, step, confidence) if result else None
@@ -144,13 +145,13 @@ class _Answers:
         model = self.zoo.model(card)
         printed = model.paper_macs(step or model.steps)
         if printed is None and model.steps == 1:
-            counted = flops_of(model, images=1)
-            return None if counted.missing else counted.macs.mean
+            counted = evaluated_on_noise(model, images=1)
+            return None if missing_operations(counted.measured) else float(counted.rows.macs.mean())
         return printed.value if printed else ran
 
 
 def _number(table: PrintedTable, row: PrintedRow, evidence: Evidence) -> Estimate | None:
-    """The row's number as a share: of images that the model got right where the row asks for it, wrong, or that exit."""
+    """The row's number as a share of images: accuracy, error, or the share of a group of images (`PrintedRow.share`)."""
     if table.number == "share":
         return _share(row, evidence.rows)
     ours = _right(table, row, evidence.result)
@@ -160,7 +161,7 @@ def _number(table: PrintedTable, row: PrintedRow, evidence: Evidence) -> Estimat
 
 
 def _share(row: PrintedRow, rows: Rows | None) -> Estimate | None:
-    """Of the images that the confidence rule lets exit, or not, from what they would do at every look."""
+    """The row's share of images under the confidence rule, from the rows of a run without exits."""
     if rows is None or row.confidence is None or row.share is None:
         return None
     step = row.step or rows.steps
@@ -178,7 +179,7 @@ def _right(table: PrintedTable, row: PrintedRow, result: Result) -> Estimate | N
     assert result.accuracy is not None
     place = (row.step or len(result.accuracy.steps)) - 1
     if row.confidence is not None:
-        point = _exit(result, row.confidence)
+        point = exit_point(result, row.confidence)
         return point.top1 if point else None
     if table.number == "corrupted":
         return result.corruptions.by_step[place] if result.corruptions else None
@@ -188,36 +189,30 @@ def _right(table: PrintedTable, row: PrintedRow, result: Result) -> Estimate | N
     return result.accuracy.steps[place].top1
 
 
-def _attack(row: PrintedRow, result: Result) -> Attack | None:
+def _attack(row: PrintedRow, result: Result) -> AttackRecord | None:
     return next((attack for attack in result.attacks if (attack.name, attack.steps) == (row.attack, row.attack_steps)), None)
 
 
-def _exit(result: Result, threshold: float) -> AnytimePoint | None:
-    """Images that exit by the confidence rule at a threshold."""
-    points = result.anytime.curve if result.anytime else ()
-    return next((point for point in points if (point.rule, point.threshold) == ("confidence", threshold)), None)
-
-
 def _measured(result: Result, step: int | None, confidence: float | None) -> float | None:
-    """MACs of what ran, per image; None where that is only a lower bound."""
+    """MACs per image that ran; None if they are only a lower bound."""
     assert result.accuracy is not None
     if result.at_least:
         return None
     if confidence is not None:
-        point = _exit(result, confidence)
+        point = exit_point(result, confidence)
         return point.macs_mean if point else None
     looks = result.accuracy.steps
     return looks[(step or len(looks)) - 1].macs if (step or 1) <= len(looks) else None
 
 
 def _locations(result: Result) -> float | None:
-    """Regions that an image looked at beyond its first look; None for a model of one look."""
+    """Mean number of regions per image after the first step; None for a model with one step."""
     assert result.accuracy is not None
     return sum(step.regions_mean for step in result.accuracy.steps[1:]) if len(result.accuracy.steps) > 1 else None
 
 
 def _macs_of_call(model: GlimpseModel[Any], module: str) -> float | None:
-    """MACs of one call of a submodule for one input, as it comes in a run over noise; None where that is only a lower bound."""
+    """MACs of one call of a submodule on one input, taken from a run on noise; None if they are only a lower bound."""
     seen: list[Tensor] = []
     hook = model.get_submodule(module).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     images = torch.rand(2, model.task.channels, *model.task.image_size, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Cards between this machine and the Hub: pull and push, and `from_pretrained`, `save_pretrained` and `push_to_hub` of every model."""
+"""Copy cards from the Hub and to it. The methods `from_pretrained`, `save_pretrained` and `push_to_hub` of every model are here, too."""
 
 import shutil
 import tempfile
@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from glimpsezoo.cards import (
+from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.files import check_writable, output_to, user_folder
+from glimpsezoo.reports.readme import card_text, write_card_readme
+from glimpsezoo.specs import ModelSpec, load_string
+from glimpsezoo.zoo.cards import (
     CONFIG,
     HISTORY,
     README,
@@ -23,24 +28,19 @@ from glimpsezoo.cards import (
     write_card,
     write_config,
 )
-from glimpsezoo.errors import GlimpseZooError, did_you_mean
-from glimpsezoo.files import user_folder
-from glimpsezoo.hub import PREFIX, Repository, fetch_if_there, publish
-from glimpsezoo.plugins import registry
-from glimpsezoo.protocol import GlimpseModel
-from glimpsezoo.reports import card_text, evidence, write_card_readme
-from glimpsezoo.resolve import Assignments, build_model, choose_model, spec_of
-from glimpsezoo.specs import ModelSpec, load_string
-from glimpsezoo.workflows.output import check_writable, unwritable
+from glimpsezoo.zoo.hub import PREFIX, Repository, fetch_if_there, publish
+from glimpsezoo.zoo.names import Assignments, build_model, choose_model, spec_of
+from glimpsezoo.zoo.plugins import registry
+from glimpsezoo.zoo.results import evidence
 
-BESIDE = (RESULT, ROWS, *HISTORY)  # what a card may have beside its config and weights; its README is made anew
+OPTIONAL = (RESULT, ROWS, *HISTORY)  # files that a card may have; its README is generated
 M = TypeVar("M", bound=GlimpseModel[Any])
 
 
-def pull(name: str, output: Path | None, *, force: bool = False) -> Card:
-    """Copy a card from the Hub (`hf-hub:OWNER/NAME[@REVISION]`) into a folder, by default one of the user's where its name finds it.
+def pull_card(name: str, output: Path | None, *, force: bool = False) -> Card:
+    """Copy a card from the Hub (`hf-hub:OWNER/NAME[@REVISION]`) into a folder. The default is the user's folder, where its name finds it.
 
-    Nothing is written before all of it is here and the weights are those that its config names. Raises `GlimpseZooError`.
+    Nothing is written before all files are downloaded and the weights match the hash in the config. Raises `GlimpseZooError`.
     """
     place = Repository.parse(name)
     card = Card.of_hub(place).located()
@@ -49,15 +49,13 @@ def pull(name: str, output: Path | None, *, force: bool = False) -> Card:
     _check_free(card, folder, named=output is None, force=force)
     check_writable(folder)
     card.weights()
-    beside = {file: fetch_if_there(card.origin, file) for file in BESIDE}
-    try:
-        return _copied(card, beside, folder)
-    except OSError as error:
-        raise unwritable(folder, error) from None
+    optional = {file: fetch_if_there(card.origin, file) for file in OPTIONAL}
+    with output_to(folder):
+        return _copied(card, optional, folder)
 
 
 def _check_free(card: Card, folder: Path, *, named: bool, force: bool) -> None:
-    """Refuse a folder with a card, and, where names are looked for, a name that another card has."""
+    """Refuse a folder that contains a card. named: refuse the name of another card, too."""
     if force:
         return
     if (folder / CONFIG).exists():
@@ -66,18 +64,18 @@ def _check_free(card: Card, folder: Path, *, named: bool, force: bool) -> None:
         )
     if named and folder.name in card_paths():
         raise GlimpseZooError(
-            f"expected a card of a new name, got {card.name!r}, which {str(card_paths()[folder.name])!r} has: "
-            "give it a folder by --output, or --force to put it before that one"
+            f"expected a card with a new name, got {card.name!r}, which {str(card_paths()[folder.name])!r} has: "
+            "choose a folder by --output, or --force to let the new card precede that one"
         )
 
 
-def _copied(card: Card, beside: Mapping[str, Path | None], folder: Path) -> Card:
-    """The card's files in a folder of their own; the config, which makes it a card and says where it came from, comes last."""
+def _copied(card: Card, optional: Mapping[str, Path | None], folder: Path) -> Card:
+    """Copy the card's files into a folder. The config comes last: it makes the folder a card, and names the repository."""
     folder.mkdir(parents=True, exist_ok=True)
     assert card.config.weights is not None
-    for old in (CONFIG, *BESIDE):
+    for old in (CONFIG, *OPTIONAL):
         (folder / old).unlink(missing_ok=True)
-    for name, source in {card.config.weights.file: card.weights_file(), **beside}.items():
+    for name, source in {card.config.weights.file: card.weights_file(), **optional}.items():
         if source is not None:
             part = folder / f".{name}.part"
             try:
@@ -91,7 +89,7 @@ def _copied(card: Card, beside: Mapping[str, Path | None], folder: Path) -> Card
 
 
 def missing_plugin(card: Card) -> str | None:
-    """What keeps a card's model from being built here, and the remedy; None where its plugin is installed."""
+    """The error that the card's plugin is missing or broken; None if it works."""
     try:
         spec_of(card.name, card)
     except GlimpseZooError as error:
@@ -99,11 +97,11 @@ def missing_plugin(card: Card) -> str | None:
     return None
 
 
-def push(name: str, repository: str, *, private: bool = False, force: bool = False) -> tuple[Card, str]:
-    """Publish a card, by its name or folder, as OWNER/NAME on the Hub; returns the card as it is there, and the commit's address.
+def push_card(name: str, repository: str, *, private: bool = False, force: bool = False) -> tuple[Card, str]:
+    """Publish a card, given by name or folder, as OWNER/NAME on the Hub. Returns the published card and the URL of the commit.
 
-    The README.md is made from the card's result.json, never taken as it lies there. private: as a private repository. force: also into
-    a repository that holds a card. Raises `GlimpseZooError`.
+    README.md is generated from the card's result.json; the file in the folder is not used. private: create a private repository.
+    force: replace a card in the repository. Raises `GlimpseZooError`.
     """
     place = Repository.parse(repository)
     if place.revision:
@@ -121,61 +119,71 @@ def push(name: str, repository: str, *, private: bool = False, force: bool = Fal
         CONFIG: public.config.to_json(),
         card.config.weights.file: card.weights_file(),
     }
-    beside = BESIDE if result else HISTORY  # what was measured with other weights is no evidence
-    files |= {file: card.folder / file for file in beside if (card.folder / file).is_file()}
+    optional = OPTIONAL if result else HISTORY  # a result of other weights is not evidence for this card
+    files |= {file: card.folder / file for file in optional if (card.folder / file).is_file()}
     return public, publish(place, files, private=private, replacing=force)
 
 
 def _check_fits(card: Card) -> None:
-    """See that the weights are those of the card's model, before others have them."""
+    """Check that the weights fit the card's model before they are published. Raises `GlimpseZooError`."""
     spec = spec_of(card.name, card)
     kind, schema = load_string(spec.model), load_string(spec.config)
     card.load_into(kind(schema.parse(card.config.config, owner=card.name), card.config.task.task()), changed={})
 
 
-def from_pretrained(kind: type[M], name: str | Path, revision: str | None, settings: Mapping[str, Any]) -> M:
-    """See `GlimpseModel.from_pretrained`."""
-    text = _argument(name, revision)
-    choice = choose_model(text, "", Assignments(scoped={text: dict(settings)}), None)
+def from_pretrained(cls: type[M], name: str | Path, *, revision: str | None = None, **settings: Any) -> M:
+    """A trained model in eval mode, on the CPU, from the Hub (`owner/name`) or a card's folder.
+
+    revision: a branch, tag or commit on the Hub. settings: what `--set` takes, where it does not contradict the weights.
+    Raises `GlimpseZooError` for a card that cannot be loaded, and for a card of a model that is not of this class.
+    """
+    text = _model_argument(name, revision)
+    choice = choose_model(text, "", Assignments(scoped={text: settings}), None)
     assert choice.card is not None  # or it would have raised
     own: type[GlimpseModel[Any]] = load_string(choice.spec.model)
-    if not issubclass(own, kind):
+    if not issubclass(own, cls):
         raise GlimpseZooError(
-            f"{kind.__name__}.from_pretrained expects a card of its own model, got {str(name)!r}, which is one of {own.__name__}: "
+            f"{cls.__name__}.from_pretrained expects a card of this model, got {str(name)!r}, a card of {own.__name__}: "
             "use that class, or GlimpseModel"
         )
     model = build_model(choice, choice.card.config.task.task())
-    assert isinstance(model, kind)
+    assert isinstance(model, cls)
     return model
 
 
-def _argument(name: str | Path, revision: str | None) -> str:
-    """As the commands name it: a card's folder as it is, OWNER/NAME of the Hub with its prefix and revision."""
+def _model_argument(name: str | Path, revision: str | None) -> str:
+    """The model argument of the commands: the folder of a card, or OWNER/NAME of the Hub with its prefix and revision."""
     if not Path(name).is_dir():
         place = Repository.parse(str(name))
         if place.revision and revision:
             raise GlimpseZooError(f"expected one revision, got {str(name)!r} and revision={revision!r}: leave one of them out")
         return PREFIX + str(Repository.parse(f"{place.name}@{revision}") if revision else place)
     if revision:
-        raise GlimpseZooError(f"expected a revision of the Hub, got revision={revision!r} of the folder {str(name)!r}: leave it out")
+        raise GlimpseZooError(f"expected no revision of the folder {str(name)!r}, got revision={revision!r}: leave it out")
     return str(Card.read(Path(name)).folder)
 
 
-def save_pretrained(model: GlimpseModel[Any], folder: Path) -> Card:
-    """See `GlimpseModel.save_pretrained`. The card keeps the name of the one that it came from; a new one has its folder's."""
+def save_pretrained(self: GlimpseModel[Any], folder: str | Path) -> None:
+    """Write a card (README.md, config.json, model.safetensors) into a folder, which `run` and `from_pretrained` take.
+
+    The card keeps the name of the card that the model was loaded from; otherwise it has the folder's name. A card in the folder is
+    replaced, together with its evidence. Raises `GlimpseZooError` for a model that no plugin registers.
+    """
+    _write(self, Path(folder))
+
+
+def _write(model: GlimpseModel[Any], folder: Path) -> Card:
     check_writable(folder)
-    try:
+    with output_to(folder):
         card = write_card(folder, _config(model, folder.resolve().name), model)
-        if model.card is not None and card.config.weights != model.card.weights:  # trained on, in a way that its card does not tell
+        if model.card is not None and card.config.weights != model.card.weights:  # the old record does not describe the new weights
             card = write_config(folder, card.config.model_copy(update={"trained": {}}))
         write_card_readme(card)
-    except OSError as error:
-        raise unwritable(folder, error) from None
     return card
 
 
 def _config(model: GlimpseModel[Any], name: str) -> CardConfig:
-    """The config of a model: what the card said that it came from, if any, and what the model itself knows."""
+    """The config of a model: from the card that it came from, if any, and from the model itself."""
     settings, task = model.config.model_dump(mode="json"), CardTask.model_validate(vars(model.task))
     if model.card is not None:
         changes = {"config": settings, "task": task, "weights": None, "hub": None}
@@ -195,7 +203,7 @@ def _config(model: GlimpseModel[Any], name: str) -> CardConfig:
 
 
 def _spec(model: GlimpseModel[Any]) -> ModelSpec:
-    """The spec that builds models of this class."""
+    """The spec of a model. Raises `GlimpseZooError` if no plugin registers its class."""
     kind = type(model)
     for spec in registry().all(ModelSpec):
         if spec.model == f"{kind.__module__}:{kind.__qualname__}":
@@ -203,8 +211,11 @@ def _spec(model: GlimpseModel[Any]) -> ModelSpec:
     raise GlimpseZooError(f"expected a model that an installed plugin registers, got {kind.__name__}: register it (docs/hooks.md)")
 
 
-def push_to_hub(model: GlimpseModel[Any], repository: str, private: bool) -> str:
-    """See `GlimpseModel.push_to_hub`. A card that is there becomes an earlier commit."""
+def push_to_hub(self: GlimpseModel[Any], repository: str, *, private: bool = False) -> str:
+    """Publish the model as a card in `owner/name` on the Hub, in one commit, and return the commit's address.
+
+    A card in the repository stays there as an earlier commit. private: make the repository private. Raises `GlimpseZooError`.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        card = save_pretrained(model, Path(folder, Repository.parse(repository).name.partition("/")[2]))
-        return push(str(card.folder), repository, private=private, force=True)[1]
+        card = _write(self, Path(folder, Repository.parse(repository).name.partition("/")[2]))
+        return push_card(str(card.folder), repository, private=private, force=True)[1]

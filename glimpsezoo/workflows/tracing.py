@@ -1,4 +1,4 @@
-"""From what a user asks to see to traced images, and to the file that shows them."""
+"""Trace images that a user asks to see, and write the file that shows them."""
 
 import zlib
 from collections.abc import Sequence
@@ -7,27 +7,31 @@ from pathlib import Path
 
 import torch
 
-from glimpsezoo.cards import file_name
-from glimpsezoo.corruptions.condition import Corruption
+from glimpsezoo.conditions.corruptions.condition import Corruption
+from glimpsezoo.core.exits import ExitRule, Fixed
 from glimpsezoo.data.config import OpenSettings
 from glimpsezoo.data.images import fitted, to_tensor
 from glimpsezoo.data.loading import open_data
 from glimpsezoo.data.opening import told
 from glimpsezoo.data.pixels import MODES, Decoding, decoded
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
-from glimpsezoo.exits import ExitRule, Fixed
-from glimpsezoo.files import write_whole
-from glimpsezoo.measures import AnytimeSettings, AttackWanted, CorruptionWanted, parse_condition, scopes
-from glimpsezoo.own_data import DataChoice, choose_data, trained_on
-from glimpsezoo.pages.flip import flip_page
-from glimpsezoo.pictures.layout import panel, sheet
-from glimpsezoo.pictures.raster import gif_file, png_file
-from glimpsezoo.pictures.scene import beside, framed
-from glimpsezoo.pictures.svg import svg_file
-from glimpsezoo.pictures.traced import Subject, Traced, Viewing, trace_image
-from glimpsezoo.plugins import registry
-from glimpsezoo.records import departure
-from glimpsezoo.resolve import (
+from glimpsezoo.files import output_to, write_whole
+from glimpsezoo.measures.attacked import AttackWanted, built_attack
+from glimpsezoo.measures.calibration import EXITS, exit_settings
+from glimpsezoo.measures.corrupted import CorruptionWanted
+from glimpsezoo.measures.result import departure
+from glimpsezoo.measures.sections import declared_data_section
+from glimpsezoo.measures.text import eps_text
+from glimpsezoo.reports.flip import flip_page
+from glimpsezoo.reports.pictures.layout import panel, sheet
+from glimpsezoo.reports.pictures.raster import gif_file, png_file
+from glimpsezoo.reports.pictures.scene import beside, framed
+from glimpsezoo.reports.pictures.svg import svg_file
+from glimpsezoo.reports.pictures.traced import Subject, Traced, Viewing, trace_image
+from glimpsezoo.run.parse import parse_condition, scopes
+from glimpsezoo.specs import Task, load_string
+from glimpsezoo.zoo.cards import file_name
+from glimpsezoo.zoo.names import (
     Assignments,
     argument_names,
     build_model,
@@ -35,32 +39,31 @@ from glimpsezoo.resolve import (
     data_folder,
     declared_settings,
 )
-from glimpsezoo.sections import declared_data_section
-from glimpsezoo.specs import ExitRuleSpec, Task, load_string
-from glimpsezoo.tables import eps_text
-from glimpsezoo.workflows.output import unwritable
-from glimpsezoo.workflows.planning import built_attack
+from glimpsezoo.zoo.own_data import DataChoice, choose_data, trained_on
+from glimpsezoo.zoo.plugins import registry
 
 ENDINGS = (".png", ".svg", ".gif", ".html")
-MOST_PIXELS = 40_000_000  # of a picture: beyond it, nobody can look at it
+MOST_PIXELS = 40_000_000  # of a PNG; viewers cannot open larger ones
 
 
 @dataclass(frozen=True, kw_only=True)
 class TraceRequest:
-    """What a user asks to be shown; the fields are the options of `glimpsezoo trace`.
-
-    data: None is the card's own. Neither indices nor files: the first image.
-    """
+    """The arguments and options of `glimpsezoo trace`."""
 
     model: str
     device: torch.device
     data: str | None = None
+    """None takes the data of the card."""
     data_dir: str | None = None
     split: str = "test"
     indices: tuple[int, ...] = ()
+    """Images of the split. Without `indices` and `files`, the first image is shown."""
     files: tuple[Path, ...] = ()
+    """Image files to show instead of images of the data."""
     under: str | None = None
+    """A condition to show as well: `fog:3`, `pgd:4/255`."""
     sets: tuple[str, ...] = ()
+    """`--set` texts."""
     checkpoint: str | None = None
     seed: int = 0
     html: bool = False
@@ -69,21 +72,20 @@ class TraceRequest:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What was traced, a row an image and in it one entry a condition, and the file that shows it.
-
-    note: what was inferred of the data. departure: what the data have of their own beside those that the model was trained on; '' if
-    nothing.
-    """
+class DrawnTraces:
+    """The traces and the file that shows them."""
 
     rows: tuple[tuple[Traced, ...], ...] = field(repr=False)
+    """One row per image, with one trace per condition."""
     path: Path
     note: str | None = None
+    """What was inferred about the data."""
     departure: str = ""
+    """How the data differ from those that the model was trained on, in words; empty if they do not."""
 
 
-def trace(request: TraceRequest) -> Shown:
-    """Trace images and write the picture. Raises `GlimpseZooError`, before anything is computed where that can be seen."""
+def draw_traces(request: TraceRequest) -> DrawnTraces:
+    """Trace images and write the picture. Raises `GlimpseZooError`, as far as possible before anything is computed."""
     if request.files and request.indices:
         raise GlimpseZooError("expected images of the data (--index) or image files (--image), got both: leave one out")
     sets = Assignments.parse(request.sets, argument_names([request.model]), scopes=scopes())
@@ -109,11 +111,11 @@ def trace(request: TraceRequest) -> Shown:
         views.append(_changed(views[0], wanted, task, rule))
     rows = tuple(tuple(trace_image(viewing, subject) for viewing in views) for subject in subjects)
     _write(path, rows)
-    return Shown(rows, path, note, other)
+    return DrawnTraces(rows, path, note, other)
 
 
 def _from_files(files: Sequence[Path], task: Task, decoding: Decoding) -> list[Subject]:
-    """Image files at the size of the task. Their noise belongs to their content."""
+    """Image files at the size of the task. The noise of an image depends on the content of its file."""
     subjects = []
     for file in files:
         if task.channels not in MODES:
@@ -128,7 +130,7 @@ def _from_files(files: Sequence[Path], task: Task, decoding: Decoding) -> list[S
 
 
 def _decoding(chosen: DataChoice) -> Decoding:
-    """How image files are read: as the settings of the data say, where they say it, and else upright and over black."""
+    """How image files are read: by the settings of the data; if they have none for it, upright and over black."""
     config = load_string(chosen.spec.config).parse(chosen.settings, owner="data")
     config = config if isinstance(config, OpenSettings) else OpenSettings.parse({}, owner="data")
     return Decoding(orientation=config.orientation, background=config.background)
@@ -149,7 +151,7 @@ def _from_data(request: TraceRequest, chosen: DataChoice) -> tuple[list[Subject]
 
 
 def _changed(clean: Viewing, wanted: CorruptionWanted | AttackWanted, task: Task, rule: ExitRule | None) -> Viewing:
-    """The same under what `--under` names."""
+    """The same model and images under the condition that `--under` names."""
     if isinstance(wanted, AttackWanted):
         attack = built_attack(wanted, clean.model_name, clean.model, rule)
         settings = attack.settings
@@ -161,22 +163,22 @@ def _changed(clean: Viewing, wanted: CorruptionWanted | AttackWanted, task: Task
 
 
 def _exit_rule(sets: Assignments) -> ExitRule | None:
-    """`--set anytime.threshold=...` under `--set anytime.rule=...` (confidence)."""
-    given = sets.of("anytime")
-    settings = AnytimeSettings.parse(given, owner="anytime")
+    """The exit rule at the threshold that `--set` names."""
+    given = sets.of(EXITS)
+    settings, rule = exit_settings(sets, registry())
     if not given:
         return None
     others = [key for key in given if key not in {"rule", "threshold"}]
     if others or settings.threshold is None:
-        got = f"anytime.{others[0]}" if others else "anytime.rule alone"
-        raise GlimpseZooError(f"trace expects the threshold of an exit rule, got {got}: give --set anytime.threshold=0.9, say")
-    return load_string(registry().find(ExitRuleSpec, settings.rule).rule)(settings.threshold)
+        got = f"{EXITS}.{others[0]}" if others else f"{EXITS}.rule alone"
+        raise GlimpseZooError(f"trace expects the threshold of an exit rule, got {got}: add one, for example --set {EXITS}.threshold=0.9")
+    return rule(settings.threshold)
 
 
 def _check_used(sets: Assignments, wanted: CorruptionWanted | AttackWanted | None) -> None:
-    """A setting that nothing here takes is a mistake."""
+    """Refuse settings that have no effect here. Raises `GlimpseZooError`."""
     attack = wanted if isinstance(wanted, AttackWanted) else None
-    taken = {"data", "anytime", *([attack.spec.name, "attacks"] if attack else [])}
+    taken = {"data", EXITS, *([attack.spec.name, "attacks"] if attack else [])}
     for scope, values in sets.scopes.items():
         if values and scope not in taken:
             raise GlimpseZooError(f"--set {scope}.{next(iter(values))} expects {scope} to be named by --under: leave it out")
@@ -189,14 +191,14 @@ def _check_used(sets: Assignments, wanted: CorruptionWanted | AttackWanted | Non
 
 
 def _in_short(indices: Sequence[int]) -> str:
-    """Several images by number, for a file's name; many of them by the first, the last and how many they are."""
+    """Image numbers for a file name; more than four are shortened to the first, the last and their count."""
     if len(indices) > 4:
         return f"{indices[0]}-to-{indices[-1]}-of-{len(indices)}"
     return "-".join(map(str, indices)) or "0"
 
 
 def _path(request: TraceRequest) -> Path:
-    """Where the picture goes."""
+    """The file for the picture. Raises `GlimpseZooError` for an unknown ending and for a file that exists."""
     if request.output is None:
         what = "-".join(file.stem for file in request.files[:1]) or _in_short(request.indices)
         path = Path(f"{file_name(request.model.rstrip('/').rpartition('/')[2])}-{what}{'.html' if request.html else '.png'}")
@@ -204,9 +206,9 @@ def _path(request: TraceRequest) -> Path:
         path = request.output
     if path.suffix.lower() not in ENDINGS or (request.html and path.suffix.lower() != ".html"):
         wanted = "a name that ends in .html" if request.html else f"a name that ends in {', '.join(ENDINGS)}"
-        raise GlimpseZooError(f"--output expects {wanted}, got {path.name!r}: name the file so")
+        raise GlimpseZooError(f"--output expects {wanted}, got {path.name!r}: choose such a name")
     if path.exists() and not request.force:
-        raise GlimpseZooError(f"expected a new file, got {str(path)!r}, which is there: choose another --output, or --force")
+        raise GlimpseZooError(f"expected a new file, got {str(path)!r}, which exists: choose another --output, or --force")
     return path
 
 
@@ -219,15 +221,13 @@ def _write(path: Path, rows: Sequence[Sequence[Traced]]) -> None:
     else:
         scene = sheet(rows)
         if ending == ".png" and 4 * scene.width * scene.height > MOST_PIXELS:
-            raise GlimpseZooError(f"expected fewer images for one PNG, got {len(rows)}: take some of them, or write .html")
+            raise GlimpseZooError(f"expected fewer images for one PNG, got {len(rows)}: choose fewer, or write .html")
         content = png_file(scene) if ending == ".png" else svg_file(scene).encode()
     write_file(path, content)
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole. Raises `GlimpseZooError` if its folder cannot be written."""
-    try:
+    """Write a file atomically. Raises `GlimpseZooError` if its folder cannot be written."""
+    with output_to(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
-    except OSError as error:
-        raise unwritable(path.parent, error) from None

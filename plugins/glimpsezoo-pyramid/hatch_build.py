@@ -1,6 +1,6 @@
-"""What is built of this plugin, unless it is editable, carries the checkout's cards of its models, as PACKAGE/zoo_cards.
+"""Adds the checkout's cards of the plugin's models to the wheel and the sdist, as PACKAGE/zoo_cards. Editable installs get none.
 
-Every plugin of the checkout has this same file: an sdist must hold it. There the cards lie in the package already.
+Every plugin of the checkout has a copy of this file, because an sdist must contain it. In an sdist, the cards are in the package already.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""What the paper's tables count, in MACs of one image (its "FLOP" is one multiply-accumulate).
+"""What the paper's tables count, in MACs per image (its "FLOP" is one multiply-accumulate).
 
-d = feature width + 3, B = MACs of the backbone's convolutions at the glimpse's size without its head, c = classes, T = glimpses. In
-both conventions the fusion is computed anew over all t features at every step, the locator is counted at every step, the last one too,
-and the glimpse classifier never; biases, activations and the affine grid cost nothing.
+d = feature width + 3, B = MACs of the backbone's convolutions at the glimpse's size without its head, c = classes, T = glimpses. In both
+conventions the fusion is recomputed over all t features at every step. The locator is counted at every step, including the last one; the
+glimpse classifier is not counted; biases, activations and the affine grid cost nothing.
 """
 
 from dataclasses import dataclass
@@ -28,24 +28,24 @@ def paper_macs(backbone: int, d: int, classes: int, glimpses: int) -> int:
 
 def backbone_macs(backbone: nn.Module, channels: int, size: tuple[int, int]) -> int:
     """B: one image of `size` (height, width) pixels, in MACs."""
-    return count_macs(lambda: _look(backbone, channels, size)).macs
+    return count_macs(lambda: _pass(backbone, channels, size)).macs
 
 
 @dataclass(frozen=True)
 class Elements:
-    """What table 3 counts beside multiply-accumulates, in elements (numbers in a tensor) of one glimpse.
-
-    norm: outputs of BatchNorm. pooled: inputs of the global average pooling. sampled: outputs of the grid sampling.
-    """
+    """What table 3 counts in addition to multiply-accumulates: elements (numbers in a tensor) per glimpse."""
 
     norm: int
+    """Outputs of BatchNorm."""
     pooled: int
+    """Inputs of the global average pooling."""
     sampled: int
+    """Outputs of the grid sampling."""
 
 
 def paper_table3_macs(backbone: int, d: int, classes: int, glimpses: int, elements: Elements) -> int:
-    """Table 3: as `paper_macs`, and the attention's two products (2 t^2 d), 5 operations an element of LayerNorm (t d of them),
-    2 an element of BatchNorm, 1 an element that is pooled, 4 an element that is sampled.
+    """Table 3: `paper_macs` and the attention's two products (2 t^2 d), 5 operations per element of LayerNorm (t d elements),
+    2 per element of BatchNorm, 1 per pooled element and 4 per sampled element.
     """
     extra = sum(2 * t * t * d + 5 * t * d for t in range(1, glimpses + 1))
     per_glimpse = 2 * elements.norm + elements.pooled + 4 * elements.sampled
@@ -53,14 +53,14 @@ def paper_table3_macs(backbone: int, d: int, classes: int, glimpses: int, elemen
 
 
 def table3_macs(model: "MGNet", step: int) -> int:
-    """What table 3 would print of a run of `step` glimpses of a model."""
+    """What table 3 would print for a run of a model with `step` glimpses."""
     channels, size, d = model.task.channels, model.glimpse_size, model.norm.normalized_shape[0]
     macs, elements = backbone_macs(model.backbone, channels, size), backbone_elements(model.backbone, channels, size)
     return paper_table3_macs(macs, d, len(model.task.classes), step, elements)
 
 
 def backbone_elements(backbone: nn.Module, channels: int, size: tuple[int, int]) -> Elements:
-    """The elements that one glimpse of `size` (height, width) pixels passes through in a ResNet of timm's."""
+    """The elements of one glimpse of `size` (height, width) in pixels, in one of timm's ResNets."""
     norm, pooled = 0, 0
 
     def count_norm(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -74,15 +74,15 @@ def backbone_elements(backbone: nn.Module, channels: int, size: tuple[int, int])
     hooks = [m.register_forward_hook(count_norm) for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     hooks += [m.register_forward_hook(count_pooled) for m in backbone.modules() if isinstance(m, nn.AdaptiveAvgPool2d)]
     try:
-        _look(backbone, channels, size)
+        _pass(backbone, channels, size)
     finally:
         for hook in hooks:
             hook.remove()
     return Elements(norm, pooled, channels * size[0] * size[1])
 
 
-def _look(backbone: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
-    """One pass over zeros, without a trace in the model."""
+def _pass(backbone: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
+    """One pass over zeros, which leaves the model as it is."""
     training, parameter = backbone.training, next(backbone.parameters())
     backbone.eval()
     try:

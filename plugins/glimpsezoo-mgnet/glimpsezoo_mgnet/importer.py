@@ -12,7 +12,7 @@ from glimpsezoo_mgnet.backbones import SMALL_CNN
 from glimpsezoo_mgnet.config import MGNetConfig
 from glimpsezoo_mgnet.model import MGNet
 
-# Ours -> theirs, by the beginning of a tensor's name behind their `model.`. The backbone keeps torchvision's names, which are timm's too.
+# Ours -> theirs: the beginning of a tensor's name, after their prefix `model.`. The backbone has torchvision's names, as in timm.
 _MODULES = {
     "backbone": "backbone",
     "out": "feat_fusion.mha.out_proj",
@@ -28,11 +28,12 @@ _CLASSIFIER, _FIRST_CONVOLUTION = "global_fc.fc.weight", "backbone.conv1.weight"
 
 
 def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[MGNetConfig, Task, dict[str, Tensor], list[str]]:
-    """Convert a released checkpoint. `settings` (from `--set`) override what its hyper-parameters say.
+    """Convert a released checkpoint. `settings` (from `--set`) override its hyper-parameters.
 
-    Returns the config (biases on), the task (number of classes and channels from the tensors; pixels and normalisation as the authors'
-    code has them), the tensors under this model's names, and notes on what the file did not say. Raises `GlimpseZooError` for a file
-    that is no Lightning checkpoint, hyper-parameters that this model does not have, and tensors missing, extra or of another shape.
+    Returns the config (with biases), the task (classes and channels from the tensors; image size and normalisation as in the authors'
+    code), the tensors under this model's names, and notes on what the file does not say. Raises `GlimpseZooError` for a file that is
+    not a Lightning checkpoint, for hyper-parameters that this model does not have, and for tensors that are missing, extra or of
+    another shape.
     """
     tensors, hyper_parameters, taken_off = _read(checkpoint)
     for name, rank in ((_CLASSIFIER, 2), (_FIRST_CONVOLUTION, 4)):
@@ -47,7 +48,7 @@ def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[MGNetConfig
 
 
 def _read(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
-    """Tensors by the authors' names, hyper-parameters and notes; only plain values and a Namespace are unpickled."""
+    """Tensors by the authors' names, hyper-parameters and notes. Only plain values and a Namespace are unpickled."""
     found = read_checkpoint(checkpoint, (_CLASSIFIER, _FIRST_CONVOLUTION), usual="state_dict.model.", allowed=[Namespace])
     said = found.beside.get("hyper_parameters")
     hyper_parameters = vars(said) if isinstance(said, Namespace) else said if isinstance(said, Mapping) else {}
@@ -70,7 +71,7 @@ def _settings(hyper_parameters: Mapping[str, Any], tensors: Mapping[str, Tensor]
     if values.get("backbone") == _VANILLA:
         values["backbone"] = SMALL_CNN
     if not any(name.startswith(_MODULES["glimpse_classifier"]) for name in tensors):
-        values["alpha"] = 0.0  # theirs too is without the classifier then
+        values["alpha"] = 0.0  # the authors' model has no glimpse classifier then either
         notes.append("the file has no glimpse classifier (it is for training only): alpha is 0")
     elif not values.get("alpha"):
         values.pop("alpha", None)
@@ -78,7 +79,7 @@ def _settings(hyper_parameters: Mapping[str, Any], tensors: Mapping[str, Tensor]
 
 
 def _task(tensors: Mapping[str, Tensor]) -> Task:
-    """Classes are numbered: the file does not name them. The authors normalise with the usual constants of ImageNet and MNIST."""
+    """Classes are numbered, because the file does not name them. The authors normalise by the usual constants of ImageNet and MNIST."""
     classes = tuple(str(label) for label in range(tensors[_CLASSIFIER].shape[0]))
     if tensors[_FIRST_CONVOLUTION].shape[1] == 1:
         return Task((112, 112), 1, classes, mean=(0.1307,), std=(0.3081,))
@@ -86,7 +87,7 @@ def _task(tensors: Mapping[str, Tensor]) -> Task:
 
 
 def _renamed(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the names of `wanted`, every one of its shape and none left over."""
+    """The tensors under the names of `wanted`. Raises `GlimpseZooError` unless all are there in the right shape, and no others."""
     used, result = set(), {}
     for name, like in wanted.items():
         module, _, rest = name.partition(".")

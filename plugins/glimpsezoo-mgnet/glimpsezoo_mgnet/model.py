@@ -1,4 +1,4 @@
-"""MGNet: a classifier that looks at an image through a few low-resolution glimpses, each located by what was seen before.
+"""MGNet: a classifier that sees an image through a few low-resolution glimpses, each placed by what the ones before showed.
 
 Tan, Dong & Ma, "Multi-Glimpse Network: A Robust and Efficient Classification Architecture based on Recurrent Downsampled Attention",
 BMVC 2021, https://arxiv.org/abs/2111.02018. Equations, by number:
@@ -8,16 +8,18 @@ BMVC 2021, https://arxiv.org/abs/2111.02018. Equations, by number:
     (3) H_t = [h'_1 .. h'_t],  h' = [h, a^s, a^x, a^y]
         E_t = softmax(H W^q (H W^k)^T / sqrt(d)) H W^v W^o,   F_t = ReLU(LayerNorm(E_t)[t])
     (4) [a^s, a^x, a^y] = Phi(sigma(f_l(F_t)); s);  a^s <- a^s (a_max - a_min) + a_min;  a^xy <- (2 a^xy - 1)(1 - a^s)
-    (5) Phi(x; s) = x, with the gradient times s     in training only (as the stop at the positional code): attacks see true gradients
+    (5) Phi(x; s) = x, with the gradient times s     in training only, like the stop at the positional code: attacks see true gradients
     (6), (7), (8) the losses: training.py
 
 Where it departs from the paper, and why:
-- Only row t of E_t is ever used (LayerNorm, W^o and ReLU act row by row), so the state caches keys and values and each step computes
-  that row alone: the same output at 4 d^2 + 2 t d MACs a step. What the paper counts is in costs.py.
+- Only row t of E_t is used (LayerNorm, W^o and ReLU act row by row). So the state caches keys and values, and each step computes only
+  that row: the same output at 4 d^2 + 2 t d MACs per step. What the paper counts is in costs.py.
 - The paper's H/M is rounded: 224 / (7/3) is 96, where floor division in floating point gives 95.
-- A glimpse is normalised after sampling, not the image before: bilinear weights sum to one, so it is the same at fewer operations.
+- The glimpse is normalised after sampling, instead of the image before: the result is the same, because bilinear weights sum to one, and
+  it takes fewer operations.
 - Trivial policies replace the locator's place, with regions of the middle size (a_min + a_max) / 2.
-- Linear layers are initialised by torch's default. The paper is silent; the authors' code uses Kaiming's rule, in the attention as well.
+- Linear layers have torch's default initialisation. The paper does not specify it; the authors' code uses Kaiming's rule, also in the
+  attention.
 """
 
 import math
@@ -29,7 +31,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, PaperMacs, Regions, State, Task, trivial_centres
+from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, Normalise, PaperMacs, Regions, State, Task, trivial_centres
 from glimpsezoo_mgnet.backbones import create_backbone
 from glimpsezoo_mgnet.config import MGNetConfig
 from glimpsezoo_mgnet.costs import backbone_macs, paper_macs
@@ -39,26 +41,23 @@ CODE = 3  # a^s, a^x, a^y: the positional code at the end of every h'
 
 @dataclass(frozen=True, kw_only=True)
 class MGNetState(State):
-    """What t glimpses told. c: the backbone's feature width; d = c + 3.
-
-    keys, values: [B, t, d], one row a glimpse. feature: h_t [B, c] of the last glimpse. fused: F_t [B, d].
-    """
+    """The state after t glimpses. c: the width of the backbone's feature; d = c + 3."""
 
     keys: Float[Tensor, "B t d"]
+    """One row per glimpse."""
     values: Float[Tensor, "B t d"]
+    """One row per glimpse."""
     feature: Float[Tensor, "B c"]
+    """h_t, of the last glimpse."""
     fused: Float[Tensor, "B d"]
+    """F_t."""
 
 
 class MGNet(GlimpseModel[MGNetState]):
-    """Multi-Glimpse Network; "FF-Net", the paper's baseline, is the same with glimpses=1 and downsample=1.
+    """Multi-Glimpse Network. With glimpses=1 and downsample=1 it is "FF-Net", the paper's baseline.
 
-    config: see `MGNetConfig`. task: image size, channels, classes and normalisation. Raises `GlimpseZooError` for an unknown backbone
-    and for glimpses that it cannot take.
+    Raises `GlimpseZooError` for an unknown backbone, and for glimpses of a size that the backbone cannot take.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: MGNetConfig, task: Task) -> None:
         super().__init__()
@@ -67,16 +66,15 @@ class MGNet(GlimpseModel[MGNetState]):
         self.sees = "lowres" if config.downsample > 1 else "full image"
         self.glimpse_size = glimpse_size(task.image_size, config.downsample)
 
+        self.normalise = Normalise(task)
         self.backbone, width = create_backbone(config.backbone, task.channels, self.glimpse_size, maxpool=config.maxpool)
         d, classes = width + CODE, len(task.classes)
         self.query, self.key, self.value, self.out = (nn.Linear(d, d, bias=config.biases) for _ in range(4))
         self.norm = nn.LayerNorm(d)
         self.locator = nn.Linear(d, CODE, bias=config.biases)
         self.global_classifier = nn.Linear(d, classes, bias=config.biases)
-        # For training only, but part of the checkpoint; without a loss (alpha = 0) there is none.
+        # Used only in training, but part of the checkpoint. Without its loss (alpha = 0) there is no such classifier.
         self.glimpse_classifier = nn.Linear(width, classes, bias=config.biases) if config.alpha > 0 else None
-        self.register_buffer("mean", torch.tensor(task.mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(task.std).view(-1, 1, 1), persistent=False)
         self._backbone_macs: int | None = None
 
     def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[MGNetState, Decision]:
@@ -92,18 +90,18 @@ class MGNet(GlimpseModel[MGNetState]):
         return state, Decision.certain(Regions.whole_image(images))
 
     def sense(self, images: Float[Tensor, "B C H W"], state: MGNetState, regions: Regions) -> Float[Tensor, "N c"]:
-        """h of every region: the backbone's feature of its glimpse."""
+        """h of every region: the backbone's feature of the glimpse."""
         glimpses = sample_glimpses(images[regions.image], regions, self.glimpse_size)
-        return self.backbone((glimpses - self.mean) / self.std)
+        return self.backbone(self.normalise(glimpses))
 
     def fuse(self, state: MGNetState, decision: Decision, features: Float[Tensor, "B c"]) -> MGNetState:
-        """Equation 3 for its last row, the earlier keys and values being known."""
+        """The last row of equation 3, computed from the cached keys and values."""
         regions = decision.regions
         if len(regions) != regions.batch:
-            raise GlimpseZooError(f"MGNet looks at one region an image, got {len(regions)} for {regions.batch} images: give one each")
+            raise GlimpseZooError(f"MGNet looks at one region per image, got {len(regions)} for {regions.batch} images: give one each")
         code = torch.cat([regions.scale[:, None], regions.centre], 1)  # [B, 3]
         if self.training or self.training_gradients:
-            code = code.detach()  # gradients stop here, but not for attacks
+            code = code.detach()  # the gradient stops here in training, but not in attacks
         h = torch.cat([features, code], 1)  # [B, d]
         keys = torch.cat([state.keys, self.key(h)[:, None]], 1)  # [B, t, d]
         values = torch.cat([state.values, self.value(h)[:, None]], 1)  # [B, t, d]
@@ -116,9 +114,9 @@ class MGNet(GlimpseModel[MGNetState]):
         return self.global_classifier(state.fused)
 
     def locate(self, state: MGNetState) -> Decision:
-        """Equation 4; the range of a^x, a^y keeps the region inside the image.
+        """Equation 4; the range of a^x and a^y keeps the region inside the image.
 
-        In full precision under mixed precision too, which would round places to most of a pixel of 224.
+        It is computed in full precision also under mixed precision, which would round places by up to a pixel of 224.
         """
         low, high = self.config.scale
         if self.config.policy == "learned":
@@ -134,7 +132,7 @@ class MGNet(GlimpseModel[MGNetState]):
         return Decision.certain(Regions.one_each(centre, scale), made)
 
     def paper_macs(self, step: int) -> PaperMacs:
-        """The convention of tables 1, 2 and 4 for a run of `step` glimpses; it counts the locator under any policy."""
+        """The convention of tables 1, 2 and 4 for a run with `step` glimpses. It counts the locator under every policy."""
         if self._backbone_macs is None:
             self._backbone_macs = backbone_macs(self.backbone, self.task.channels, self.glimpse_size)
         d = self.norm.normalized_shape[0]
@@ -142,7 +140,7 @@ class MGNet(GlimpseModel[MGNetState]):
 
 
 def glimpse_size(image_size: tuple[int, int], downsample: float) -> tuple[int, int]:
-    """H/M and W/M to the nearest pixel.
+    """H/M and W/M, rounded to whole pixels.
 
     >>> glimpse_size((224, 224), 7 / 3)
     (96, 96)
@@ -152,9 +150,10 @@ def glimpse_size(image_size: tuple[int, int], downsample: float) -> tuple[int, i
 
 
 def sample_glimpses(images: Float[Tensor, "N C H W"], regions: Regions, size: tuple[int, int]) -> Float[Tensor, "N C h w"]:
-    """Equations 1 and 2: bilinear samples of each image on its region's regular grid of `size` (height, width) points.
+    """Equations 1 and 2: bilinear samples of each image on a regular grid of `size` (height, width) points over its region.
 
-    Corners are aligned: the outermost points lie on the region's edge, taken between the centres of the image's outermost pixels.
+    Corners are aligned: the outermost points lie on the edge of the region, where the edge of the image is the centre of its outermost
+    pixels.
     """
     scale, zero = regions.scale, torch.zeros_like(regions.scale)
     x, y = regions.centre.unbind(1)
@@ -175,5 +174,5 @@ class _RescaleGradient(torch.autograd.Function):
 
 
 def rescale_gradient(x: Float[Tensor, "*s"], factor: float) -> Float[Tensor, "*s"]:
-    """Equation 5: `x` itself, whose gradient is multiplied by `factor` on the way back."""
+    """Equation 5: `x` itself; its gradient is multiplied by `factor` in the backward pass."""
     return _RescaleGradient.apply(x, factor)  # type: ignore[return-value]

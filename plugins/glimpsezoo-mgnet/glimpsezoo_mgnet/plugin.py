@@ -1,4 +1,4 @@
-"""What this plugin registers: MGNet, the small CNN it is compared with, and the importer of the authors' checkpoints."""
+"""Registers MGNet, the small CNN with which it is compared, and the importer of the authors' checkpoints."""
 
 from glimpsezoo import ImporterSpec, ModelSpec, PaperSpec, hookimpl
 
@@ -24,7 +24,7 @@ def register_models() -> list[ModelSpec]:
     return [
         ModelSpec(
             name="mgnet",
-            description="Multi-Glimpse Network: a few low-resolution glimpses, each placed by what was seen before.",
+            description="Multi-Glimpse Network: a few low-resolution glimpses, each placed by what the model has seen before.",
             paper=PAPER,
             model="glimpsezoo_mgnet.model:MGNet",
             config="glimpsezoo_mgnet.config:MGNetConfig",
@@ -34,11 +34,11 @@ def register_models() -> list[ModelSpec]:
         ),
         ModelSpec(
             name="cnn4",
-            description="The small four-layer CNN of MGNet's appendix B: one look at the whole image, the feed-forward baseline.",
+            description="The small four-layer CNN of MGNet's appendix B, a feed-forward baseline on the whole image.",
             paper=PAPER,
             model="glimpsezoo_mgnet.cnn4:CNN4",
             config="glimpsezoo_mgnet.config:CNN4Config",
-            training_step="glimpsezoo_mgnet.training:cnn4_step",
+            training_step="glimpsezoo:cross_entropy_step",
             recipes="glimpsezoo_mgnet.recipes",
         ),
     ]

@@ -19,7 +19,7 @@ IMAGENET100, TINY, TMNIST = task(224, 3, 100), task(64, 3, 200), task(112, 1, 10
 
 
 def model_of(data: Task, **settings: object) -> MGNet:
-    with torch.device("meta"):  # counting needs shapes only
+    with torch.device("meta"):  # counting only needs shapes
         return MGNet(MGNetConfig.parse(settings, owner="mgnet"), data).eval()
 
 
@@ -100,7 +100,7 @@ def test_the_meter_charges_what_ran_and_the_cached_fusion_costs_what_it_should(p
     d = 131
     assert macs.sense[0].tolist() == [3_400_704] * 4
     assert macs.fuse[0].tolist() == [4 * d * d + 2 * t * d for t in (1, 2, 3, 4)]
-    assert macs.locate[0].tolist() == ([3 * d] * 3 + [0] if policy == "learned" else [0] * 4)  # never after the last look
+    assert macs.locate[0].tolist() == ([3 * d] * 3 + [0] if policy == "learned" else [0] * 4)  # never after the last step
     assert macs.classify[0].tolist() == [0, 0, 0, 10 * d]
     whole = count_macs(lambda: rollout(model, image)).macs
     assert sum(int(part.sum()) for part in (macs.start, macs.sense, macs.fuse, macs.locate, macs.classify)) == whole

@@ -1,4 +1,4 @@
-"""Released checkpoints: a file in their naming gives the outputs of a reference written from torch's own modules."""
+"""Released checkpoints: a file with their tensor names gives the outputs of a reference made of torch's modules."""
 
 import io
 from argparse import Namespace
@@ -18,7 +18,7 @@ from glimpsezoo import GlimpseZooError, Record, rollout
 
 
 class Released(nn.Module):
-    """The published model, by its published names and nothing of this plugin but the four convolutions of the small CNN."""
+    """The published model with its published names; of this plugin it only uses the four convolutions of the small CNN."""
 
     def __init__(self, backbone: nn.Module, width: int, classes: int) -> None:
         super().__init__()
@@ -27,14 +27,14 @@ class Released(nn.Module):
         self.loc_network = nn.ModuleDict({"fc": nn.Linear(width + 3, 3)})
         self.global_fc = nn.ModuleDict({"fc": nn.Linear(width + 3, classes)})
         self.glimpse_fc = nn.ModuleDict({"fc": nn.Linear(width, classes)})
-        for name, tensor in self.state_dict().items():  # no bias, gain or statistic may hide behind its zero or one
+        for name, tensor in self.state_dict().items():  # no bias, gain or statistic may be zero or one
             if tensor.is_floating_point() and tensor.ndim == 1:
                 noise = torch.rand_like(tensor)
                 tensor.add_(noise if "running_var" in name else noise - 0.5)
         self.eval()
 
     def forward(self, images: Tensor, glimpses: int, side: int) -> tuple[Tensor, Tensor]:
-        """Normalised images [B, C, H, W] -> logits [B, T, classes], affine parameters (s, x, y) [B, T, 3]; fusion anew at every step."""
+        """Normalised images [B, C, H, W] -> logits [B, T, classes], affine parameters (s, x, y) [B, T, 3]; recomputes the fusion."""
         parameters = torch.tensor([1.0, 0.0, 0.0]).expand(len(images), 3)
         history, logits, places = [], [], []
         for _ in range(glimpses):
@@ -110,7 +110,7 @@ def test_an_imported_resnet_gives_the_references_outputs_at_every_step(tmp_path:
         expected, expected_places = reference(normalised, 4, 96)
     assert model.config.glimpses == 4
     assert model.glimpse_size == (96, 96)
-    assert (expected[:, 0] - expected[:, 3]).abs().max() > 0.01  # the steps differ, so that equality says something
+    assert (expected[:, 0] - expected[:, 3]).abs().max() > 0.01  # the steps differ, so that equality means something
     torch.testing.assert_close(places, expected_places, atol=1e-4, rtol=0)
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
     h = torch.rand(2, 512)
@@ -132,7 +132,7 @@ def test_an_imported_small_cnn_gives_the_references_outputs_at_every_step(tmp_pa
 
 def test_what_the_file_says_and_does_not_say(tmp_path: Path) -> None:
     tensors = {name: t for name, t in released_tensors(small_cnn()).items() if "glimpse_fc" not in name}
-    tensors["accs.0.correct"] = torch.zeros(1)  # Lightning's own: not the model's
+    tensors["accs.0.correct"] = torch.zeros(1)  # of Lightning, not of the model
     said = Namespace(model="vanilla", n_iter=2, scale=4.0)
     path = save(tmp_path / "a.ckpt", tensors, said)
     config, task, _, notes = importer(path, {"glimpses": "3", "policy": "random"})
@@ -181,7 +181,7 @@ def test_unfit_checkpoints_are_refused_in_one_line(tmp_path: Path, change: str, 
 
 
 class Innocent:
-    """Any class that nobody allowed."""
+    """A class that is not allowed."""
 
 
 def files_that_are_none() -> dict[str, bytes]:
@@ -223,10 +223,10 @@ WRAPPED = {
     "compiled inside": (lambda raw, ema: {"state_dict": renamed(raw, "model.", "_orig_mod.")}, "_orig_mod."),
     "compiled and DDP": (lambda raw, ema: {"model": renamed(raw, "module._orig_mod.")}, "module._orig_mod."),
     "bare": (lambda raw, ema: renamed(raw, ""), ""),
-    "EMA alone": (lambda raw, ema: {"state_dict": renamed(ema, "ema_model.model.")}, "averaged over training"),
-    "EMA beside": (lambda raw, ema: {"state_dict": renamed(raw, "model."), "state_dict_ema": ema}, "the averaged ones were taken"),
-    "EMA in DDP beside": (lambda raw, ema: {"model": raw, "model_ema": renamed(ema, "module.")}, "the averaged ones were taken"),
-    "EMA among them": (lambda raw, ema: {"state_dict": {**renamed(raw, "model."), **renamed(ema, "model.ema.")}}, "the averaged ones"),
+    "EMA alone": (lambda raw, ema: {"state_dict": renamed(ema, "ema_model.model.")}, "averaged over the training"),
+    "EMA beside": (lambda raw, ema: {"state_dict": renamed(raw, "model."), "state_dict_ema": ema}, "averaged weights"),
+    "EMA in DDP beside": (lambda raw, ema: {"model": raw, "model_ema": renamed(ema, "module.")}, "averaged weights"),
+    "EMA among them": (lambda raw, ema: {"state_dict": {**renamed(raw, "model."), **renamed(ema, "model.ema.")}}, "averaged weights"),
     "a lone EMA module": (lambda raw, ema: {"state_dict": {**renamed(ema, "module."), "n_averaged": torch.tensor(3)}}, "AveragedModel"),
 }
 
@@ -243,7 +243,7 @@ def test_what_a_training_wrapped_around_the_names_is_taken_off_and_said(tmp_path
     expected = ema if "EMA" in how else raw
     torch.testing.assert_close(tensors["backbone.conv1.weight"], expected["backbone.conv1.weight"])
     torch.testing.assert_close(tensors["global_classifier.weight"], expected["global_fc.fc.weight"])
-    said = [note for note in notes if "taken off" in note or "averaged" in note]
+    said = [note for note in notes if "stripped" in note or "averaged" in note]
     assert part in " ".join(said)
     assert bool(said) == bool(part)
 
@@ -251,7 +251,7 @@ def test_what_a_training_wrapped_around_the_names_is_taken_off_and_said(tmp_path
 def test_two_sets_of_weights_of_which_none_is_named_are_not_chosen_from(tmp_path: Path) -> None:
     raw = plain(small_cnn())
     torch.save({"teacher": raw, "student": raw, "hyper_parameters": VANILLA}, tmp_path / "a.ckpt")
-    with pytest.raises(GlimpseZooError, match=r"expected one set of weights, but a\.ckpt holds 2, under 'teacher\.' and 'student\.'"):
+    with pytest.raises(GlimpseZooError, match=r"got a\.ckpt with 2, under 'teacher\.' and 'student\.'"):
         importer(tmp_path / "a.ckpt", {})
 
 

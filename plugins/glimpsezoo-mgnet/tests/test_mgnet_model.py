@@ -35,7 +35,7 @@ def images_of(count: int = 4, seed: int = 3) -> Tensor:
 
 
 def places(trace: Trace) -> Tensor:
-    """(s, x, y) of every look, [B, T, 3]."""
+    """(s, x, y) of every step, [B, T, 3]."""
     return torch.stack([torch.cat([look.decision.regions.scale[:, None], look.decision.regions.centre], 1) for look in trace.looks], 1)
 
 
@@ -91,7 +91,7 @@ def test_the_first_look_is_the_whole_image_and_the_next_ones_follow_equation_4()
         s = raw[:, 0] * 0.35 + 0.25
         expected = torch.stack([s, (2 * raw[:, 1] - 1) * (1 - s), (2 * raw[:, 2] - 1) * (1 - s)], 1)
         torch.testing.assert_close(code[:, t], expected)
-    assert code[:, 1].std(0).min() > 1e-3  # images are looked at in different places
+    assert code[:, 1].std(0).min() > 1e-3  # images have different places
 
 
 def test_places_are_not_rounded_under_mixed_precision() -> None:
@@ -163,7 +163,7 @@ def locator_gradient(model: MGNet, images: Tensor, labels: Tensor) -> Tensor:
 def test_equation_5_scales_the_locators_gradient_in_training_mode_only() -> None:
     model, images, labels = model_of(glimpses=2, gradient_scale=0.125), images_of(), torch.tensor([1, 2, 3, 4])
 
-    # What evaluation gives is the true gradient: compare one weight of each of s, x and y with a finite difference in double precision.
+    # Evaluation has the true gradient: compare one weight of each of s, x and y with a finite difference in double precision.
     model, images = model.double().eval(), images.double()
     true = locator_gradient(model, images, labels)
     assert true.abs().max() > 1e-6
@@ -177,13 +177,13 @@ def test_equation_5_scales_the_locators_gradient_in_training_mode_only() -> None
                 model.locator.weight[row, column] -= step
         assert (losses[0] - losses[1]) / 2e-7 == pytest.approx(true[row, column].item(), rel=1e-3)
 
-    # In training it is scaled. The positional code, where the gradient stops in training alone, is cut off here.
+    # In training it is scaled. The positional code, where the gradient stops only in training, is detached here.
     with torch.no_grad():
         for projection in (model.query, model.key, model.value):
             projection.weight[:, -3:] = 0
     true = locator_gradient(model, images, labels)
     torch.testing.assert_close(locator_gradient(model.train(), images, labels), 0.125 * true)
-    model.eval().training_gradients = True  # asked for by name
+    model.eval().training_gradients = True  # set explicitly
     torch.testing.assert_close(locator_gradient(model, images, labels), 0.125 * true)
 
 
@@ -207,7 +207,7 @@ def test_gradients_stop_at_the_positional_code_in_training_only(how: str) -> Non
     to_features, to_centre, to_scale = torch.autograd.grad(fused.sum(), [features, centre, scale], allow_unused=True)
     assert to_features.abs().sum() > 0
     assert (to_centre is None) == (to_scale is None) == (how != "evaluation")
-    moved = Decision.certain(Regions.one_each(centre + 0.5, scale))  # the code itself is read
+    moved = Decision.certain(Regions.one_each(centre + 0.5, scale))  # the code itself is used
     assert not torch.allclose(model.fuse(state, moved, features).fused, fused)
 
 
@@ -222,7 +222,7 @@ def test_trivial_policies_place_regions_of_the_middle_size_without_the_image() -
         assert model.stochastic == (policy == "random")
         if policy == "centre":
             assert code[:, 1:, 1:].abs().max() == 0
-        if policy == "scan":  # four looks: the cells of a 2 x 2 raster, their middles at a quarter and three quarters of the range
+        if policy == "scan":  # four glimpses: the centres of a 2 x 2 raster, at a quarter and three quarters of the range
             torch.testing.assert_close(code[0, 1:, 1:], torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]) * 0.5 * 0.65)
         if policy == "random":
             assert len(code[:, 1:, 1:].reshape(-1, 2).unique(dim=0)) == 12
@@ -249,5 +249,5 @@ def test_two_regions_for_one_image_are_refused() -> None:
         regions = Regions.one_each(torch.zeros(2, 2), 0.5)
         return Decision.certain(replace(regions, image=torch.tensor([0, 0]), batch=1))
 
-    with pytest.raises(GlimpseZooError, match="one region an image, got 2"):
+    with pytest.raises(GlimpseZooError, match="one region per image, got 2 for 1 images"):
         rollout(model, images, choose=twice)

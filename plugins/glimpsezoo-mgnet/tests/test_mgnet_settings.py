@@ -1,4 +1,4 @@
-"""Settings, backbones and what the plugin registers: bad input gets one clear line."""
+"""Settings, backbones and what the plugin registers: bad input is a one-line error."""
 
 import subprocess
 import sys
@@ -14,8 +14,8 @@ from glimpsezoo_mgnet.model import MGNet
 from glimpsezoo_mgnet.plugin import register_importers, register_models
 
 from glimpsezoo import GlimpseZooError, Task, rollout
-from glimpsezoo.recipes import Recipe, find_recipe, recipe_names
 from glimpsezoo.specs import load_string
+from glimpsezoo.zoo.recipes import Recipe, find_recipe, recipe_names
 
 
 def parse(**values: Any) -> MGNetConfig:
@@ -53,7 +53,7 @@ def test_bad_settings_are_refused_in_one_line(key: str, value: str, part: str) -
 def test_text_from_the_command_line_becomes_values() -> None:
     config = parse(downsample="7/3", scale="0.3,0.4", glimpses="2", biases="true", maxpool="false")
     assert (config.downsample, config.scale, config.glimpses, config.biases, config.maxpool) == (7 / 3, (0.3, 0.4), 2, True, False)
-    assert MGNetConfig.parse(config.model_dump(mode="json"), owner="card") == config  # and survives a card's config.json
+    assert MGNetConfig.parse(config.model_dump(mode="json"), owner="card") == config  # also from a card's config.json
 
 
 def test_the_gradient_scale_follows_the_backbone() -> None:
@@ -78,7 +78,7 @@ def test_backbones_that_cannot_be_are_refused_in_one_line(settings: dict[str, An
     assert "\n" not in str(caught.value)
 
 
-# A convolutional net whose timm attributes name another width than its feature's, and a transformer of one input size.
+# A convolutional net with timm attributes that differ from the width of its feature, and a transformer with a fixed input size.
 @pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "vit_tiny_patch16_224"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_any_timm_model_looks_at_grey_and_colour_glimpses_of_any_size(backbone: str, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""The losses are equations 6 to 8, and a few steps on them lower them."""
+"""The losses are equations 6 to 8, and a few training steps lower them."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from glimpsezoo_mgnet.cnn4 import CNN4
 from glimpsezoo_mgnet.config import CNN4Config, MGNetConfig
 from glimpsezoo_mgnet.model import MGNet
-from glimpsezoo_mgnet.training import cnn4_step, mgnet_step
+from glimpsezoo_mgnet.training import mgnet_step
 from torch import Tensor
 
-from glimpsezoo import GlimpseModel, GlimpseZooError, Noise, Record, Task, TrainingPhase, rollout
+from glimpsezoo import GlimpseModel, GlimpseZooError, Noise, Record, Task, TrainingPhase, cross_entropy_step, rollout
 
 TASK = Task((48, 48), 1, ("a", "b", "c"))
 
@@ -39,7 +39,7 @@ def test_the_terms_are_equations_6_to_8_and_the_size_penalty() -> None:
     torch.testing.assert_close(terms["global"], 0.7 * expected)
     h = [look.state.feature @ model.glimpse_classifier.weight.T for look in trace.looks]  # type: ignore[union-attr]
     torch.testing.assert_close(terms["glimpse"], 0.3 * torch.stack([F.nll_loss(x.log_softmax(1), labels) for x in h]).mean())
-    sizes = torch.stack([look.decision.regions.scale for look in trace.looks[1:]])  # the whole image at first is nobody's choice
+    sizes = torch.stack([look.decision.regions.scale for look in trace.looks[1:]])  # the locator did not choose the whole image
     torch.testing.assert_close(terms["size"], 2.0 * (sizes - 0.25).mean())
     assert set(terms) == {"global", "glimpse", "size"}
 
@@ -83,7 +83,7 @@ def test_a_phases_options_that_say_nothing_are_errors(options: dict[str, Any]) -
 def test_regions_may_begin_a_phase_with_the_middle_size_and_only_its_first_step_does_that() -> None:
     model, images = model_of(biases=True, scale="0.2,0.5"), batch()[0]
     with torch.no_grad():
-        model.locator.bias[0] = 9.0  # as of a card whose regions have grown as far as they may
+        model.locator.bias[0] = 9.0  # as in a card with regions of the largest size
 
     def sizes() -> Tensor:
         return torch.cat([look.decision.regions.scale for look in rollout(model, images, record=Record(states=True)).looks[1:]])
@@ -100,7 +100,7 @@ def test_every_parameter_learns() -> None:
     model = model_of(size_penalty=0.1, biases=True)
     sum(mgnet_step(model, *batch(), phase(6)).values()).backward()  # type: ignore[union-attr]
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert set(without) <= {"key.bias"}  # the same number added to all scores leaves a softmax as it is
+    assert set(without) <= {"key.bias"}  # adding the same number to all scores does not change a softmax
 
 
 def train_a_little(model: GlimpseModel[Any], step: Any, count: int) -> list[float]:
@@ -119,14 +119,14 @@ def train_a_little(model: GlimpseModel[Any], step: Any, count: int) -> list[floa
 
 
 def test_a_few_steps_lower_the_loss() -> None:
-    for model, step in ((model_of(), mgnet_step), (CNN4(CNN4Config(), TASK), cnn4_step)):
+    for model, step in ((model_of(), mgnet_step), (CNN4(CNN4Config(), TASK), cross_entropy_step)):
         losses = train_a_little(model, step, 20)
         assert losses[-1] < 0.8 * losses[0]
 
 
 def test_the_plain_cnns_loss_is_cross_entropy() -> None:
     model, (images, labels) = CNN4(CNN4Config(), TASK), batch()
-    terms = cnn4_step(model, images, labels, phase(6))
+    terms = cross_entropy_step(model, images, labels, phase(6))
     p = model.head(model.backbone(images)).softmax(1)
     torch.testing.assert_close(terms["cross_entropy"], -p[torch.arange(6), labels].log().mean())
 

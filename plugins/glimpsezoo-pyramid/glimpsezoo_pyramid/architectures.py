@@ -1,13 +1,13 @@
-"""The architectures of appendix tables 1 to 5, and what they cost by arithmetic alone. Needs no torch.
+"""The architectures of appendix tables 1 to 5 and their calculated costs. This module does not need torch.
 
-1 MAC is one multiply-accumulate of a convolution or a linear layer, biases left out: what the paper prints as a FLOP.
+One MAC is one multiply-accumulate of a convolution or a linear layer, without biases: what the paper prints as a FLOP.
 """
 
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-GRID = 3  # cells a side of a node's grid of candidate locations
+GRID = 3  # cells along a side of a node's grid of candidate locations
 CELLS = GRID * GRID
 
 
@@ -20,13 +20,13 @@ class Conv:
 
 @dataclass(frozen=True)
 class Pool:
-    """Max-pooling of size x size, stride 2, VALID: what is left over at the right and bottom edge is dropped."""
+    """Max-pooling of size x size, stride 2, VALID: incomplete windows at the right and bottom edge are dropped."""
 
     size: int
 
 
 class ModuleMacs(NamedTuple):
-    """MACs of one call of each module (for one node)."""
+    """MACs of one call of each module, for one node."""
 
     features: int
     location: int
@@ -37,11 +37,13 @@ class ModuleMacs(NamedTuple):
 
 @dataclass(frozen=True)
 class Architecture:
-    """A feature extraction module: `layers` from the image on. base: the side in pixels of what it sees in one look."""
+    """A feature extraction module."""
 
     name: str
     base: int
+    """The base resolution: the side in pixels of the crops that it takes."""
     layers: tuple[Conv | Pool, ...]
+    """In order, from the image on."""
 
     @property
     def width(self) -> int:
@@ -60,7 +62,7 @@ class Architecture:
         return next(side for side in range(1, self.base + 1) if self.map_side(side) >= 1)
 
     def feature_macs(self, channels: int, height: int, width: int) -> int:
-        """MACs of the convolutions on an image of height x width pixels with `channels` channels."""
+        """MACs of the convolutions for an image of height x width pixels with `channels` channels."""
         macs = 0
         for layer in self.layers:
             if isinstance(layer, Conv):
@@ -90,7 +92,7 @@ IMAGENET_M2 = Architecture("imagenet-m2", 32, (Conv(64), Pool(2), Conv(128), Poo
 
 
 def levels_for(image_size: tuple[int, int], base: int) -> int:
-    """The most levels K for which base x 2^(K - 1) pixels is no enlargement of an image of (height, width); at least 1.
+    """The most levels K for which base x 2^(K - 1) pixels does not enlarge an image of (height, width); at least 1.
 
     >>> levels_for((56, 56), 14), levels_for((64, 64), 14), levels_for((10, 10), 14)
     (3, 3, 1)
@@ -99,10 +101,10 @@ def levels_for(image_size: tuple[int, int], base: int) -> int:
 
 
 def even_rate(attended: float, levels: int) -> float:
-    """The probability r of a cell at which `attended` locations are expected beyond the first when every cell has the same.
+    """The probability r with which `attended` locations are expected beyond the first, if it is the same for every cell.
 
-    Solves sum over k = 1..levels - 1 of (9 r)^k = attended: the c_r that goes with a c_t, which the paper says depend on each
-    other and does not print (its c_t of 2 at two levels, 6 and 12 at three are 2, 2 and 3 cells a node).
+    Solves sum over k = 1..levels - 1 of (9 r)^k = attended. The result is the c_r for a c_t: the paper says that they depend on each
+    other, but does not print c_r. (Its c_t of 2 at two levels, and of 6 and 12 at three, mean 2, 2 and 3 cells per node.)
 
     >>> round(9 * even_rate(2, 2), 6), round(9 * even_rate(6, 3), 6), round(9 * even_rate(12, 3), 6)
     (2.0, 2.0, 3.0)

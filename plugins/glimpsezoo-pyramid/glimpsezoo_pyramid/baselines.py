@@ -4,37 +4,26 @@ BL_i is the feature extraction module of M_i followed by global average pooling,
 aggregation and merging, and the classification module (tables 1 to 5).
 """
 
-from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, PaperMacs, Regions, State, Task, TrainingPhase
+from glimpsezoo import FeedForward, GlimpseZooError, Normalise, PaperMacs, Task, TrainingPhase
 from glimpsezoo_pyramid.architectures import IMAGENET_M1, IMAGENET_M2, M1, M2, M3, Architecture
 from glimpsezoo_pyramid.config import BaselineConfig, BaselineOptions
-from glimpsezoo_pyramid.modules import SLOPE, Normalise, channels_last, feature_layers, initialise, resize_area
+from glimpsezoo_pyramid.modules import SLOPE, channels_last, feature_layers, initialise, resize_area
 
 
-@dataclass(frozen=True, kw_only=True)
-class BaselineState(State):
-    """vector: [B, f], the pooled features; zeros before the look."""
-
-    vector: Float[Tensor, "B f"]
-
-
-class Baseline(GlimpseModel[BaselineState]):
-    """A fully convolutional network over one of the architectures of tables 1 to 5, which subclasses name."""
+class Baseline(FeedForward):
+    """A fully convolutional network with one of the architectures of tables 1 to 5."""
 
     architecture: ClassVar[Architecture]
-    sees = "full image"
-    policy = "whole image"
-    steps = 1
+    """Set by subclasses."""
 
     def __init__(self, config: BaselineConfig, task: Task) -> None:
-        super().__init__()
-        self.config, self.task = config, task
+        super().__init__(config, task)
         smallest, side = self.architecture.smallest_side(), min(self.input_size(task.image_size))
         if side < smallest:
             raise GlimpseZooError(
@@ -48,28 +37,21 @@ class Baseline(GlimpseModel[BaselineState]):
         initialise(self)
 
     def input_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        """The (height, width) in pixels at which an image of `size` is looked at."""
+        """The (height, width) in pixels to which an image of `size` is resized."""
         return size if self.config.resolution is None else (self.config.resolution,) * 2
 
-    def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[BaselineState, Decision]:
-        vector = images.new_zeros(len(images), self.architecture.width)
-        return BaselineState(noise=noise, vector=vector), Decision.certain(Regions.whole_image(images))
+    def prepared(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
+        return self.resized(images, self.input_size(tuple(images.shape[2:])))
 
-    def sense(self, images: Float[Tensor, "B C H W"], state: BaselineState, regions: Regions) -> Float[Tensor, "N f"]:
-        return self.pooled(images, self.input_size(tuple(images.shape[2:])))[regions.image]
+    def resized(self, images: Float[Tensor, "B C H W"], size: tuple[int, ...]) -> Float[Tensor, "B C h w"]:
+        """The images as `features` takes them, at `size` (height, width)."""
+        return channels_last(resize_area(self.normalise(images), size))
 
-    def pooled(self, images: Float[Tensor, "B C H W"], size: tuple[int, ...]) -> Float[Tensor, "B f"]:
-        """Globally pooled features of the images resized to `size` (height, width)."""
-        return self.features(channels_last(resize_area(self.normalise(images), size))).mean((2, 3))
-
-    def fuse(self, state: BaselineState, decision: Decision, features: Float[Tensor, "N f"]) -> BaselineState:
-        return replace(state, vector=features)
-
-    def classify(self, state: BaselineState) -> Float[Tensor, "B classes"]:
-        return self.classification(self.hidden(state.vector))
+    def head(self, features: Float[Tensor, "B f h w"]) -> Float[Tensor, "B classes"]:
+        return self.classification(self.hidden(features.mean((2, 3))))
 
     def paper_macs(self, step: int) -> PaperMacs:
-        """What the tables' layers cost at the task's image size. (The paper's own totals round output sizes; these are exact.)"""
+        """The cost of the tables' layers at the task's image size. (The paper's totals round output sizes; these are exact.)"""
         f, size = self.architecture.width, self.input_size(self.task.image_size)
         macs = self.architecture.feature_macs(self.task.channels, *size) + 2 * f * f + f * len(self.task.classes)
         return PaperMacs("convolutions and linear layers", macs)
@@ -78,11 +60,10 @@ class Baseline(GlimpseModel[BaselineState]):
 def training_step(
     model: Baseline, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], phase: TrainingPhase
 ) -> dict[str, Float[Tensor, ""]]:
-    """Cross entropy of the labels (appendix A.5.2), at the phase's own resolution if it has one, else at the model's."""
-    resolution = BaselineOptions.parse(phase.options, owner=f"phase {phase.name!r}").resolution
-    size = model.input_size(tuple(images.shape[2:])) if resolution is None else (resolution, resolution)
-    logits = model.classification(model.hidden(model.pooled(images, size)))
-    return {"cross_entropy": F.cross_entropy(logits, labels)}
+    """Cross-entropy of the labels (appendix A.5.2), at the training phase's own resolution if it has one, else at the model's."""
+    resolution = BaselineOptions.parse(phase.options, owner=f"training phase {phase.name!r}").resolution
+    pixels = model.prepared(images) if resolution is None else model.resized(images, (resolution, resolution))
+    return {"cross_entropy": F.cross_entropy(model.head(model.features(pixels)), labels)}
 
 
 class Baseline1(Baseline):

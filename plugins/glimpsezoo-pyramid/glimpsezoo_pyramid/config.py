@@ -9,57 +9,56 @@ from glimpsezoo_pyramid.architectures import CELLS, even_rate
 
 
 class PyramidConfig(Settings):
-    """Settings of the pyramid models.
-
-    levels: pyramid levels K (one a step); images are resized to base x 2^(K - 1) pixels by area. None: as many as need no enlargement.
-    decide: draw each cell with its probability, as the paper does, or take it from a probability of one half on.
-    policy: learned, or a trivial one: `random` draws every cell at one rate, `centre` takes the centre cell of every node,
-    `scan` takes one cell a node, the next one in reading order at each level.
-    cells: locations that `random` expects a node, of 9.
-    """
+    """Settings of the pyramid models."""
 
     levels: int | None = Field(default=None, ge=1, le=8)
+    """Pyramid levels K, one per step. Images are resized by area to base x 2^(K - 1) pixels. None: as many levels as fit without
+    enlarging the images."""
     decide: Literal["sample", "mode"] = "sample"
+    """How a cell is chosen: sample draws it with its probability, as the paper does; mode takes it if its probability is at least one
+    half."""
     policy: Literal["learned", "random", "centre", "scan"] = "learned"
+    """Learned, or a trivial policy: `random` draws every cell at one rate, `centre` takes the centre cell of every node, and `scan` takes
+    one cell per node, the next one in reading order at each level."""
     cells: float = Field(default=2.0, gt=0, lt=CELLS)
+    """The expected number of cells that `random` draws per node, of 9."""
 
 
 class BaselineConfig(Settings):
-    """Settings of the fully convolutional baselines.
-
-    resolution: side in pixels that images are resized to by area. None: the size they come in.
-    """
+    """Settings of the fully convolutional baselines."""
 
     resolution: int | None = Field(default=None, ge=1)
+    """The side in pixels to which images are resized by area. None: the images' own size."""
 
 
 class BaselineOptions(Settings):
-    """Options of a baseline's training phase. resolution: train on images resized to that side (gradual learning); None: the model's."""
+    """Options of a baseline's training phase."""
 
     resolution: int | None = Field(default=None, ge=1)
+    """Train on images resized to this side in pixels (gradual learning). None: the model's resolution."""
 
 
 class LearningRule(Settings):
-    """Options of a pyramid model's training phase: learning rules 1 to 6.
-
-    levels: levels allowed in this stage (rule 5); None: all of the model's.
-    samples: Monte Carlo samples M an image (eq. 11).
-    baseline: subtract the moving baseline b (eq. 12).
-    lambda_f, lambda_t, lambda_r: weights of the REINFORCE term (eq. 1), of R_t (eq. 2) and of R_r (eq. 3).
-    c_t: locations an image to attend beyond the first (eq. 2), as runs of 2, 3, ... levels aim at; the last number is this stage's.
-    c_r: average probability of a cell (eq. 3), likewise. None: the rate at which c_t is spread evenly.
-    level_weights: lambda_z for runs of 1, 2, ... levels (rule 6); None: only the run of all levels counts (rules 4 and 5).
-    """
+    """Options of a training phase of a pyramid model: learning rules 1 to 6."""
 
     levels: int | None = Field(default=None, ge=1, le=8)
+    """The levels allowed in this stage (rule 5). None: all of the model's."""
     samples: int = Field(default=2, ge=1)
+    """Monte Carlo samples M per image (eq. 11)."""
     baseline: bool = True
+    """Whether to subtract the moving baseline b (eq. 12)."""
     lambda_f: float = Field(default=1e-6, ge=0)
+    """The weight of the REINFORCE term (eq. 1)."""
     lambda_t: float = Field(default=1e-7, ge=0)
+    """The weight of R_t (eq. 2)."""
     lambda_r: float = Field(default=1e-7, ge=0)
+    """The weight of R_r (eq. 3)."""
     c_t: tuple[float, ...] = (2.0,)
+    """The target number of locations per image beyond the first (eq. 2), for runs of 2, 3, ... levels; the last number is this stage's."""
     c_r: tuple[float, ...] | None = None
+    """The target of the average probability of a cell (eq. 3), for the same runs. None: the rate that spreads c_t evenly."""
     level_weights: tuple[float, ...] | None = None
+    """lambda_z for runs of 1, 2, ... levels (rule 6). None: only the run of all levels counts (rules 4 and 5)."""
 
     @field_validator("c_t", "c_r", mode="before")
     @classmethod
@@ -69,7 +68,7 @@ class LearningRule(Settings):
     @model_validator(mode="after")
     def _lengths(self) -> "LearningRule":
         if self.levels and self.level_weights and len(self.level_weights) != self.levels:
-            raise ValueError(f"expected one weight a level, {self.levels} in all; give as many as levels")
+            raise ValueError(f"expected one weight per level, {self.levels} in all; give as many as levels")
         if self.c_r is not None and len(self.c_r) != len(self.c_t):
             raise ValueError(f"expected as many numbers as c_t has ({len(self.c_t)})")
         if any(not c > 0 for c in self.c_t) or any(not 0 <= c <= 1 for c in self.c_r or ()):
@@ -79,13 +78,13 @@ class LearningRule(Settings):
         return self
 
     def weights(self, levels: int) -> tuple[float, ...]:
-        """lambda_z for runs of 1 to `levels` levels."""
+        """lambda_z for runs of 1, 2, ..., `levels` levels."""
         return self.level_weights or (0.0,) * (levels - 1) + (1.0,)
 
     def targets(self, allowed: int, levels: int) -> tuple[float, float]:
-        """(c_t, c_r) of the runs of `allowed` levels (2 or more) in a stage that allows `levels`.
+        """(c_t, c_r) for runs of `allowed` levels (2 or more) in a stage that allows `levels`.
 
-        Raises `GlimpseZooError` if c_t has no number for them.
+        Raises `GlimpseZooError` if c_t has no number for such runs.
         """
         place = len(self.c_t) - 1 - (levels - allowed)
         if place < 0:

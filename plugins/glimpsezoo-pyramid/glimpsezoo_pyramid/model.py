@@ -1,20 +1,20 @@
 """Image Classification Through Top-Down Image Pyramid Traversal (under review as a conference paper at ICLR 2020).
 
-One step is one pyramid level. Step 1 looks at the whole image at the base resolution; step k looks, at level k of the pyramid, at
-the cells that the location module chose in the nodes of level k - 1. The nodes form the parse tree of appendix A.1. Implemented:
+One step is one pyramid level. Step 1 takes the whole image at the base resolution; step k takes, at level k of the pyramid, the cells
+that the location module chose in the nodes of level k - 1. The nodes form the parse tree of appendix A.1. Implemented:
 - the modules of appendix A.2 with the layers of tables 1 to 5 (architectures.py);
-- the location module's Bernoulli draw over a 3 x 3 grid of cells that overlap by 50 %, eq. 8a its probability;
+- the location module's Bernoulli draw over a 3 x 3 grid of cells that overlap by 50 %, with the probability of eq. 8a;
 - eq. 7, V'_n = V_n (+) agg(loc({V'_m})): features of a node merged with those of its attended cells, from the leaves up.
 Training (eqs. 1 to 6 and 11 to 15) is in training.py.
 
-Where the paper leaves something open:
-- a cell's side is half its node's and its offset 0, 1/4 or 1/2 of it: one level deeper that is base x base pixels at a multiple of
-  base / 2, so that cells are cropped from the image of the next level pixel by pixel;
-- a node without attended cells keeps V_n: neither aggregation nor merging runs for it. An image that chooses no cell is finished;
-- the slope of leaky ReLU is .2, the default of the library whose vocabulary (SAME, VALID) the tables use;
-- images are normalised by the mean and deviation of the data; of any size, they are resized to base x 2^(K - 1) by exact area, and
-  the coarser levels are 2 x 2 means of that.
-Departure: the gradient stop between feature extraction and location is part of the learning rule, so it stands in training.py.
+What the paper leaves open, and what is done here:
+- The side of a cell is half that of its node, and its offset is 0, 1/4 or 1/2 of the node's side. One level deeper, that is base x base
+  pixels at a multiple of base / 2, so cells are crops of whole pixels from the image of the next level.
+- A node without attended cells keeps V_n: neither aggregation nor merging runs for it. An image that chooses no cell is finished.
+- The slope of leaky ReLU is .2, the default of the library whose vocabulary (SAME, VALID) the tables use.
+- Images are normalised by the mean and standard deviation of the data. Images of any size are resized to base x 2^(K - 1) by exact area,
+  and the coarser levels are 2 x 2 means of that.
+Departure: the gradient stop between feature extraction and location is part of the learning rule, so it is in training.py.
 Attacks (eval mode, gradients on) reach the location module through a straight-through gate: V of an attended cell is multiplied by
 1 + (p - stop(p)), which is 1 and has the gradient of the cell's probability p. Cells that were not attended have no gradient.
 """
@@ -28,35 +28,37 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glimpsezoo import Batched, Decision, GlimpseModel, Noise, PaperMacs, Phase, Regions, State, Task, select_rows
+from glimpsezoo import Batched, Decision, GlimpseModel, Noise, Normalise, PaperMacs, Phase, Regions, State, Task, select_rows
 from glimpsezoo_pyramid.architectures import CELLS, GRID, IMAGENET_M1, IMAGENET_M2, M1, M2, M3, Architecture, levels_for
 from glimpsezoo_pyramid.config import PyramidConfig
-from glimpsezoo_pyramid.modules import SLOPE, Normalise, channels_last, feature_layers, initialise, resize_area
+from glimpsezoo_pyramid.modules import SLOPE, channels_last, feature_layers, initialise, resize_area
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flat(Batched):
-    """Rows that belong to the images of a batch: `image` [N] says to which and never decreases; other tensors are [N, ...]."""
+    """Rows that belong to the images of a batch, any number per image. All tensors have leading axis N."""
 
     image: Int[Tensor, "N"]
+    """The image of each row. Rows are ordered by image."""
     batch: int
+    """The number of images."""
 
     def select(self, index: Int[Tensor, "n"]) -> Self:
         position, image = select_rows(self.image, self.batch, index)
         return replace(self._at(position), image=image, batch=len(index))
 
     def append(self, other: Self) -> Self:
-        """The rows of both, each image's own first and then those of `other`."""
+        """The rows of both; for each image, those of `self` come first."""
         order = torch.cat([self.image, other.image]).argsort(stable=True)
         both = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in self._rows()}
         return replace(self, **both)._at(order)
 
     def counts(self) -> Int[Tensor, "B"]:
-        """How many rows each image has."""
+        """The number of rows of each image."""
         return torch.bincount(self.image, minlength=self.batch)
 
     def first(self) -> Int[Tensor, "B"]:
-        """The row at which each image begins."""
+        """The first row of each image."""
         counts = self.counts()
         return counts.cumsum(0) - counts
 
@@ -69,19 +71,19 @@ class Flat(Batched):
 
 @dataclass(frozen=True, kw_only=True)
 class Tree(Flat):
-    """All attended locations, the nodes of the parse tree, in the order of looking: what eq. 7 needs.
-
-    level: [N], 0 = the whole image. parent: [N] the parent's ordinal among the nodes of its image, -1 for the root.
-    cell: [N] the place in the parent's grid, 0 to 8 in reading order (0 for the root). vector: [N, f], V_n.
-    """
+    """All attended locations, the nodes of the parse tree, in the order of the steps: what eq. 7 needs."""
 
     level: Int[Tensor, "N"]
+    """0 for the whole image."""
     parent: Int[Tensor, "N"]
+    """The parent's ordinal among the nodes of its image; -1 for the root."""
     cell: Int[Tensor, "N"]
+    """The place in the parent's grid, 0 to 8 in reading order; 0 for the root."""
     vector: Float[Tensor, "N f"]
+    """V_n."""
 
     def parent_row(self) -> Int[Tensor, "N"]:
-        """The row of every node's parent (meaningless for roots)."""
+        """The row of every node's parent; without meaning for roots."""
         return self.first()[self.image] + self.parent
 
     def has_children(self) -> Bool[Tensor, "N"]:
@@ -91,54 +93,60 @@ class Tree(Flat):
 
 @dataclass(frozen=True, kw_only=True)
 class Frontier(Flat):
-    """The nodes of the deepest level: what choosing the next locations needs.
-
-    ordinal: [P] the node's place among the nodes of its image. path: [P] its number in the complete tree of 9 cells a node (root 0),
-    the same in any batch. centre: [P, 2] and scale: [P] as in `Regions`. map: [P, f, h, h], the last feature map.
-    """
+    """The nodes of the deepest level: what choosing the next locations needs."""
 
     ordinal: Int[Tensor, "P"]
+    """The node's place among the nodes of its image."""
     path: Int[Tensor, "P"]
+    """The node's number in the complete tree with 9 cells per node (root 0), which does not depend on the batch."""
     centre: Float[Tensor, "P 2"]
+    """As in `Regions`."""
     scale: Float[Tensor, "P"]
+    """As in `Regions`."""
     map: Float[Tensor, "P f h h"]
+    """The last feature map."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cells(Flat):
-    """The grids of candidate locations of the frontier's nodes. probability: [P, 9] of each cell; taken: [P, 9], those attended."""
+    """The grids of candidate locations of the frontier's nodes."""
 
     probability: Float[Tensor, "P 9"]
     taken: Bool[Tensor, "P 9"]
+    """The cells that are attended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellDecision(Decision):
-    """A decision with all the cells that it chose from, taken or not."""
+    """A decision with all cells that it was chosen from, taken or not."""
 
     cells: Cells
 
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidState(State):
-    """pyramid: the image at base x 2^k pixels for k = 0, 1, ..., each [B, C, s, s]. tree and frontier: what was attended."""
+    """The state of the traversal."""
 
     pyramid: tuple[Tensor, ...]
+    """The images at base x 2^k pixels for k = 0, 1, ..., each [B, C, s, s]."""
     tree: Tree
     frontier: Frontier
 
 
 class Features(NamedTuple):
-    """Of N regions: V, [N, f], and the last feature map, [N, f, h, h]."""
+    """The features of N regions."""
 
     vector: Tensor
+    """V, [N, f]."""
     map: Tensor
+    """The last feature map, [N, f, h, h]."""
 
 
 class Pyramid(GlimpseModel[PyramidState]):
-    """The pyramid traversal over one of the architectures of tables 1 to 5, which subclasses name."""
+    """The pyramid traversal with one of the architectures of tables 1 to 5."""
 
     architecture: ClassVar[Architecture]
+    """Set by subclasses."""
     sees = "lowres"
 
     def __init__(self, config: PyramidConfig, task: Task) -> None:
@@ -174,7 +182,7 @@ class Pyramid(GlimpseModel[PyramidState]):
         return state, Decision.certain(whole)
 
     def sense(self, images: Float[Tensor, "B C H W"], state: PyramidState, regions: Regions) -> Features:
-        """Crops of base x base pixels from the pyramid level that comes next, at multiples of base / 2."""
+        """The features of crops of base x base pixels from the next pyramid level, at multiples of base / 2."""
         base, level = self.architecture.base, state.pyramid[state.step]  # [B, C, s, s]
         windows = level.unfold(2, base, base // 2).unfold(3, base, base // 2)  # [B, C, w, w, base, base], a view
         corner = (regions.centre + 1 - regions.scale[:, None]) / 2 * level.shape[-1]  # [N, 2], (x, y) in pixels
@@ -184,24 +192,24 @@ class Pyramid(GlimpseModel[PyramidState]):
         return Features(maps.mean((2, 3)), maps)
 
     def fuse(self, state: PyramidState, decision: Decision, features: Features) -> PyramidState:
-        """The tree with the new nodes, which are the frontier from now on."""
+        """Adds the new nodes to the tree; they are the next frontier."""
         regions, tree = decision.regions, state.tree
-        own = {"image": regions.image, "batch": regions.batch}
+        rows = {"image": regions.image, "batch": regions.batch}
         cell, path = _place(state, regions)
         counts = regions.counts()
         among_new = torch.arange(len(regions), device=counts.device) - (counts.cumsum(0) - counts)[regions.image]
         ordinal = tree.counts()[regions.image] + among_new
         vector = self._gated(features.vector, decision)
-        nodes = Tree(**own, level=torch.full_like(cell, state.step), parent=regions.parent, cell=cell, vector=vector)
-        frontier = Frontier(**own, ordinal=ordinal, path=path, centre=regions.centre, scale=regions.scale, map=features.map)
+        nodes = Tree(**rows, level=torch.full_like(cell, state.step), parent=regions.parent, cell=cell, vector=vector)
+        frontier = Frontier(**rows, ordinal=ordinal, path=path, centre=regions.centre, scale=regions.scale, map=features.map)
         return replace(state, tree=tree.append(nodes), frontier=frontier)
 
     def _gated(self, vector: Float[Tensor, "N f"], decision: Decision) -> Float[Tensor, "N f"]:
-        """V of the attended cells, which carries the gradient of their probabilities outside training."""
+        """V of the attended cells, with the gradient of their probabilities outside training."""
         if self.training or not torch.is_grad_enabled() or not isinstance(decision, CellDecision):
             return vector
         probability = decision.cells.probability[decision.cells.taken]  # [N], in the order of the regions
-        if len(probability) != len(vector):  # somebody chose other regions
+        if len(probability) != len(vector):  # the regions were overridden
             return vector
         return vector * (1 + (probability - probability.detach()))[:, None]
 
@@ -213,12 +221,12 @@ class Pyramid(GlimpseModel[PyramidState]):
             children = (tree.level == level + 1).nonzero().squeeze(1)
             parents = (has_children & (tree.level == level)).nonzero().squeeze(1)
             slot = torch.searchsorted(parents, parent_row[children])
-            grid = vector.new_zeros(len(parents), CELLS, vector.shape[1])  # cells that nobody attended stay zero vectors
+            grid = vector.new_zeros(len(parents), CELLS, vector.shape[1])  # cells that were not attended stay zero vectors
             grid = grid.index_put((slot, tree.cell[children]), vector[children])
             grid = grid.transpose(1, 2).unflatten(2, (GRID, GRID))  # [p, 9, f] -> [p, f, 3, 3]
             fine = self.aggregation(grid).flatten(1)  # [p, f, 1, 1] -> [p, f]
             merged = self.merging(torch.cat([vector[parents], fine], 1))
-            vector = vector.index_copy(0, parents, merged.to(vector))  # the same but for mixed precision
+            vector = vector.index_copy(0, parents, merged.to(vector))  # types differ under mixed precision
         return self.classification(vector[tree.level == 0])
 
     def locate(self, state: PyramidState) -> CellDecision | None:
@@ -235,13 +243,13 @@ class Pyramid(GlimpseModel[PyramidState]):
     def cell_logits(self, state: PyramidState) -> Float[Tensor, "P 9"]:
         """The location module's logits for the cells of every node of the frontier.
 
-        In full precision under mixed precision too: training makes a decision twice, and both must draw the same cells.
+        They are computed in full precision also under mixed precision: training makes every decision twice and must draw the same cells.
         """
         with torch.autocast(state.frontier.map.device.type, enabled=False):
             return self.location(state.frontier.map.to(self.location.weight)).flatten(1)  # [P, 9, 1, 1] -> [P, 9]
 
     def draw(self, state: PyramidState, logits: Float[Tensor, "P 9"]) -> CellDecision:
-        """Draw every cell with the probability of its logit (eq. 8a), from the images' own noise."""
+        """Draw every cell with the probability of its logit (eq. 8a), from the images' noise."""
         frontier, probability = state.frontier, logits.sigmoid()
         taken = state.noise.uniform(state.step, CELLS, image=frontier.image, lane=frontier.path) < probability
         log_prob = -F.binary_cross_entropy_with_logits(logits, taken.to(logits), reduction="none")
@@ -255,7 +263,7 @@ class Pyramid(GlimpseModel[PyramidState]):
         )
 
     def _trivial(self, state: PyramidState) -> CellDecision:
-        """Cells that nothing was learned about: see `PyramidConfig`."""
+        """The cells of a trivial policy: see `PyramidConfig`."""
         nodes = state.frontier.scale.new_zeros(len(state.frontier.image), CELLS)
         if self.config.policy == "random":
             return self.draw(state, nodes + math.log(self.config.cells / (CELLS - self.config.cells)))
@@ -264,7 +272,7 @@ class Pyramid(GlimpseModel[PyramidState]):
         return self._take(state, nodes, nodes > 0, "given")
 
     def _take(self, state: PyramidState, probability: Tensor, taken: Tensor, made: Literal["sampled", "mode", "given"]) -> CellDecision:
-        """The cells `taken` [P, 9] of the frontier's nodes as regions, one level deeper."""
+        """The decision to attend the cells `taken` [P, 9] of the frontier's nodes, one level deeper."""
         frontier = state.frontier
         node, cell = taken.nonzero().unbind(1)  # in order of nodes, so in order of images
         offset = torch.stack([cell % GRID, cell // GRID], 1) - 1  # (x, y), each -1, 0 or 1
@@ -278,22 +286,22 @@ class Pyramid(GlimpseModel[PyramidState]):
         return CellDecision(regions=regions, made=made, log_prob=zero, entropy=zero, cells=cells)
 
     def work(self, phase: Phase, state: PyramidState, decision: Decision) -> Int[Tensor, "B"]:
-        """Classifying costs by the nodes that have attended cells; locating by the nodes of the level, which are the step's regions."""
+        """The cost of classify depends on the nodes with attended cells; that of locate on the nodes of the level, the step's regions."""
         if phase != "classify":
             return super().work(phase, state, decision)
         merging = state.tree.image[state.tree.has_children()]
         return torch.bincount(merging, minlength=state.tree.batch)
 
     def paper_macs(self, step: int) -> PaperMacs | None:
-        """Exact for one level. Deeper, the paper counts the cells that were attended, as the measured cost does; so None."""
+        """Exact for one level. For more levels the paper counts the attended cells, which the measured cost does too; so None."""
         macs = self.architecture.module_macs(self.task.channels, len(self.task.classes))
         return PaperMacs("convolutions and linear layers", macs.features + macs.classification) if step == 1 else None
 
 
 def _place(state: PyramidState, regions: Regions) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
-    """Each new region's cell in its parent's grid and its path number.
+    """The cell of each new region in its parent's grid, and its path number.
 
-    Read from the geometry, so that a decision may come from anywhere. Raises `ValueError` if a parent is no node of the frontier.
+    They are computed from the geometry, so that decisions may be overridden. Raises `ValueError` if a parent is not in the frontier.
     """
     frontier, image = state.frontier, regions.image
     if state.step == 0:
@@ -301,7 +309,7 @@ def _place(state: PyramidState, regions: Regions) -> tuple[Int[Tensor, "N"], Int
     counts = frontier.counts()
     among_frontier = regions.parent - (state.tree.counts() - counts)[image]
     if ((among_frontier < 0) | (among_frontier >= counts[image])).any():
-        raise ValueError("expected regions whose parents were looked at one step before, got another parent: name it by its ordinal")
+        raise ValueError("expected parents from the step before, got a region with another parent: give its parent's ordinal in the image")
     node = frontier.first()[image] + among_frontier
     offset = (regions.centre - frontier.centre[node]) / frontier.scale[node, None] * 2  # (x, y), each -1, 0 or 1
     column, row = (offset.round().long().clamp(-1, 1) + 1).unbind(1)

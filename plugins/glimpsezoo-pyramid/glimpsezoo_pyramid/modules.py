@@ -1,17 +1,16 @@
-"""What the pyramid models and their fully convolutional baselines share: layers, initial weights, normalisation, resizing."""
+"""What the pyramid models and their fully convolutional baselines share: layers, initialisation, resizing."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from glimpsezoo import Task
 from glimpsezoo_pyramid.architectures import Architecture, Pool
 
 SLOPE = 0.2  # of leaky ReLU; the paper does not print it
 
 
 def feature_layers(architecture: Architecture, channels: int) -> nn.Sequential:
-    """The feature extraction module up to its last feature map, for images with `channels` channels."""
+    """The feature extraction module up to the last feature map, for images with `channels` channels."""
     layers: list[nn.Module] = []
     for layer in architecture.layers:
         if isinstance(layer, Pool):
@@ -32,32 +31,18 @@ def initialise(model: nn.Module) -> None:
 
 
 def channels_last(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """The same images with channels innermost in memory, where max-pooling on a CPU is several times quicker.
+    """The same images with the channels innermost in memory, which makes max-pooling on a CPU several times faster.
 
-    A clone, as a single channel satisfies `contiguous` in either order and the layers after it follow the strides.
+    It is a clone, because a single channel counts as contiguous in either order, and the layers that follow keep the strides.
     """
     return images.clone(memory_format=torch.channels_last)
 
 
-class Normalise(nn.Module):
-    """Pixels in [0, 1] to zero mean and unit deviation of the data, channel by channel. Holds no weights: the task tells."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, task: Task) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(task.mean)[:, None, None], persistent=False)
-        self.register_buffer("deviation", torch.tensor(task.std)[:, None, None], persistent=False)
-
-    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        return (images - self.mean) / self.deviation
-
-
 def resize_area(images: Float[Tensor, "B C H W"], size: tuple[int, ...]) -> Float[Tensor, "B C h w"]:
-    """Images at `size` (height, width): every pixel is the mean of the original over the area that it covers, fractions included.
+    """Images resized to `size` (height, width): every pixel is the mean of the original over the area that it covers.
 
-    Exact for any two sizes (torch's "area" rounds to whole pixels), so that resizing twice is resizing once.
+    Pixels that are partly covered count in part, so the result is exact for any two sizes (torch's "area" rounds to whole pixels), and
+    resizing in two steps gives the same as in one.
 
     >>> resize_area(torch.tensor([[[[0.0, 3.0, 6.0]]]]), (1, 2))
     tensor([[[[1., 5.]]]])
@@ -66,19 +51,19 @@ def resize_area(images: Float[Tensor, "B C H W"], size: tuple[int, ...]) -> Floa
 
 
 def _shrink_last(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C H w"]:
-    """`resize_area` along the last axis. Gathers and adds: the few pixels that each new pixel covers, times how much it does."""
+    """`resize_area` along the last axis: for each new pixel, the sum of the old pixels that it covers, weighted by their covered share."""
     old = images.shape[-1]
     if old == size:
         return images
     start = torch.arange(size, device=images.device, dtype=torch.float64) * (old / size)
     stop = start + old / size
-    reach = old // size + 2  # no new pixel touches more old ones
+    reach = old // size + 2  # the most old pixels that a new one touches
     pixel = start.floor()[:, None] + torch.arange(reach, device=images.device)  # [w, reach]
     covered = (torch.minimum(pixel + 1, stop[:, None]) - torch.maximum(pixel, start[:, None])).clamp(min=0)
     weight = (covered * (size / old)).to(images.dtype)
     pixel = pixel.long().clamp(max=old - 1)
-    # One of the covered pixels after the other: [B, C, H, w] each, never all [B, C, H, w, reach] at once.
+    # One covered pixel after the other, [B, C, H, w] each, because all at once, [B, C, H, w, reach], would take too much memory.
     result = images.new_zeros(*images.shape[:3], size)
-    for covered_pixel, its_weight in zip(pixel.T, weight.T, strict=True):
-        result = result + images.index_select(3, covered_pixel) * its_weight
+    for old_pixel, share in zip(pixel.T, weight.T, strict=True):
+        result = result + images.index_select(3, old_pixel) * share
     return result

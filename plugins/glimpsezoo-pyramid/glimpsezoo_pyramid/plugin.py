@@ -1,11 +1,11 @@
-"""The entry point: what this distribution registers. Imports no torch."""
+"""Registers the pyramid models and their baselines. Imports no torch."""
 
 from glimpsezoo import ModelSpec, PaperSpec, hookimpl
 
 PAPER = (
     "Image Classification Through Top-Down Image Pyramid Traversal (under review, ICLR 2020), https://openreview.net/forum?id=rkeH6AEYvr"
 )
-# Family, number, class name's family, what it is, appendix table.
+# Family in names, number, family in class names, description, table in the appendix.
 ARCHITECTURES = (
     ("", 1, "", "1 convolution, base resolution 14", 3),
     ("", 2, "", "2 convolutions, base resolution 14", 2),
@@ -30,7 +30,7 @@ def _pyramid(family: str, number: int, class_family: str, what: str, table: int)
 def _baseline(family: str, number: int, class_family: str, what: str, table: int) -> ModelSpec:
     return ModelSpec(
         name=f"pyramid-{family}bl{number}",
-        description=f"Fully convolutional baseline of pyramid-{family}m{number}, any input size: {what} (table {table}).",
+        description=f"Fully convolutional baseline of pyramid-{family}m{number} for any input size: {what} (table {table}).",
         model=f"glimpsezoo_pyramid.baselines:Baseline{class_family}{number}",
         config="glimpsezoo_pyramid.config:BaselineConfig",
         paper=PAPER,

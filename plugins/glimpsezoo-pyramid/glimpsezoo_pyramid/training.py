@@ -1,18 +1,18 @@
 """The learning rules of the pyramid paper: equations 1 to 6, with 8a and 11 to 15.
 
-A rule is ascended in the paper; here its negative is descended, term by term, for a batch of N images with M samples each:
+The paper maximises a rule; here its negative is minimised, term by term, for a batch of N images with M samples each:
 - cross_entropy: -log p(y | l, x), the first term of eq. 1;
-- reinforce: -lambda_f (log p(y | l, x) - b) log p(l | x), whose gradient is the second term of eq. 1 (its value means nothing);
+- reinforce: -lambda_f (log p(y | l, x) - b) log p(l | x); its gradient is the second term of eq. 1 (its value has no meaning);
 - cost: -R_t (eqs. 2 and 14), and diversity: -R_r (eqs. 3 and 15).
-Each is a mean over the N x M samples. Rule 5 is rule 4 with the levels that the phase allows; rule 6 is the sum of rule 5 for every
-number of levels, weighted by lambda_z. The first z levels of a run are a run of z levels, so one rollout serves all of them.
+Each is a mean over the N x M samples. Rule 5 is rule 4 with the levels that the training phase allows; rule 6 is the sum of rule 5 over
+the numbers of levels, weighted by lambda_z. The first z levels of a run are a run of z levels, so one rollout serves all of them.
 
-The gradient stops between feature extraction and location (appendix A.5.2): the last three terms train the location module alone,
-which the first does not reach. So their weights are a matter of that module's own optimiser: with Adam, multiplying all three by s is
-the same as dividing epsilon by s. The paper's lambda_f = 1e-6 with epsilon 1e-8 is lambda_f = 1 with epsilon .01: gradients below
-that are damped, larger ones are normalised. `lambda_t` and `lambda_r` count only relative to lambda_f and to epsilon.
+The gradient stops between feature extraction and location (appendix A.5.2): the last three terms train only the location module, and the
+first term does not train it. So their weights only matter to how that module is optimised: with Adam, multiplying all three by s is the
+same as dividing epsilon by s. The paper's lambda_f = 1e-6 with epsilon 1e-8 is lambda_f = 1 with epsilon .01: smaller gradients are
+damped, larger ones are normalised. Only the ratios of `lambda_t` and `lambda_r` to lambda_f and to epsilon matter.
 
-Where the paper leaves something open: b starts at the log likelihood of a guess; c_r is the rate at which c_t is spread evenly.
+What the paper leaves open: here b starts at the log likelihood of a guess, and c_r is the rate that spreads c_t evenly.
 """
 
 import math
@@ -30,20 +30,21 @@ from glimpsezoo_pyramid.model import CellDecision, Pyramid, PyramidState
 
 MOMENTUM = 0.9  # of the moving baseline, eq. 12
 Terms = dict[str, Float[Tensor, ""]]
-Choices = list[tuple[Int[Tensor, "_"], CellDecision]]  # one entry a level: the rows of the batch that chose, and what
+Choices = list[tuple[Int[Tensor, "_"], CellDecision]]  # one entry per level: the rows of the batch that chose, and their decision
 
 
 def training_step(model: Pyramid, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], phase: TrainingPhase) -> Terms:
-    """Learning rule 4, 5 or 6, as the phase's options say (`LearningRule`).
+    """Learning rule 4, 5 or 6, depending on the options of the training phase (`LearningRule`).
 
-    A trivial policy, or a single level, leaves the cross entropy alone. Raises `GlimpseZooError` for options that are no rule.
+    With a trivial policy or a single level, only the cross-entropy is left. Raises `GlimpseZooError` for invalid options.
     """
-    rule = LearningRule.parse(phase.options, owner=f"phase {phase.name!r}")
+    rule = LearningRule.parse(phase.options, owner=f"training phase {phase.name!r}")
     levels = model.steps if rule.levels is None else rule.levels
     weights = rule.weights(levels)
     if len(weights) != levels or levels > model.steps:
         raise GlimpseZooError(
-            f"phase {phase.name!r} expects a model of {levels} levels and as many level_weights, got {model.steps} and {len(weights)}"
+            f"training phase {phase.name!r} expects a model of {levels} levels and as many level_weights, "
+            f"got {model.steps} and {len(weights)}"
         )
     samples = rule.samples if levels > 1 else 1
     repeats = torch.arange(len(images), device=images.device).repeat_interleave(samples)  # [N M]
@@ -69,10 +70,10 @@ def training_step(model: Pyramid, images: Float[Tensor, "B C H W"], labels: Int[
 
 
 def choices_of(model: Pyramid, trace: Trace) -> Choices:
-    """Every choice of a trace with recorded states, made again with the gradient of the location module and of nothing before it.
+    """Every choice of a trace with recorded states, made again with a gradient in the location module and in nothing before it.
 
-    The draw is a function of the state and its noise, so the cells are the same. Images that chose no cell left the batch with that
-    choice; here it counts as any other.
+    A draw is a function of the state and its noise, so the cells are the same. Images that chose no cell left the batch; here this choice
+    counts as any other.
     """
     choices: Choices = []
     for look in trace.looks[: trace.steps - 1]:
@@ -84,7 +85,7 @@ def choices_of(model: Pyramid, trace: Trace) -> Choices:
 
 
 def location_terms(rule: LearningRule, choices: Choices, advantage: Float[Tensor, "B"], targets: tuple[float, float]) -> Terms:
-    """The three terms that train the location module. advantage: log p(y | l, x) - b of every image [B]. targets: (c_t, c_r)."""
+    """The three terms that train the location module. advantage: log p(y | l, x) - b per image [B]. targets: (c_t, c_r)."""
     c_t, c_r = targets
     log_prob = expected = torch.zeros_like(advantage)  # log p(l | x), eq. 8a; p_t, eq. 14: each [B]
     for rows, decision in choices:
@@ -99,14 +100,14 @@ def location_terms(rule: LearningRule, choices: Choices, advantage: Float[Tensor
 
 
 def moving_baseline(phase: TrainingPhase, name: str, mean: Float[Tensor, ""], first: float) -> Float[Tensor, ""]:
-    """Eq. 12's b as the batches before left it; the phase's memory keeps it brought up to date with this batch's `mean`."""
+    """b of eq. 12 as of the batches before. The training phase's memory keeps it, updated with the `mean` of this batch."""
     before = phase.memory.get(name, torch.full_like(mean, first))
     phase.memory[name] = MOMENTUM * before + (1 - MOMENTUM) * mean
     return before
 
 
 def _drawing(model: Pyramid) -> Callable[[Tensor, State, Decision], Decision]:
-    """Draws the cells of a model that is set to `decide=mode`, too: its mode has no gradient."""
+    """Draws cells also for a model with `decide=mode`, because the mode has no gradient."""
 
     def choose(images: Tensor, state: State, decision: Decision) -> Decision:
         if decision.made != "mode":

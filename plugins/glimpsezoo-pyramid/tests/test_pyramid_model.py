@@ -1,4 +1,4 @@
-"""The pyramid traversal as a glimpse model: where it looks, what its draws depend on, and the promises of the protocol."""
+"""The pyramid traversal as a glimpse model: its regions, what its draws depend on, and the rules of the protocol."""
 
 import math
 from dataclasses import replace
@@ -18,7 +18,7 @@ EVERY = Record(every_step=True, states=True)
 
 
 def model_of(bias: float = -1.5, task: Task = TASK, **settings: Any) -> Pyramid:
-    """An untrained model that expects about two cells a node, and whose cells and classes differ from image to image."""
+    """An untrained model that expects about two cells per node; cells and classes differ between images."""
     torch.manual_seed(0)
     model = PyramidM3(PyramidConfig.parse(settings, owner="pyramid-m3"), task).eval()
     with torch.no_grad():
@@ -39,13 +39,13 @@ def noise_of(count: int = 12) -> Noise:
 
 
 def close(got: Tensor, expected: Tensor) -> None:
-    """To single precision. In double precision rounding hides no fault: there batches of other sizes must agree far more closely."""
+    """To single precision. Double precision has less rounding, so batches of different sizes must agree far more closely."""
     near = 1e-5 if got.dtype == torch.float32 else 1e-9
     torch.testing.assert_close(got, expected, rtol=near, atol=near)
 
 
-def looks_of(trace: Trace, image: int) -> list[tuple[Any, ...]]:
-    """Everything about the regions that an image looked at, in order."""
+def regions_of(trace: Trace, image: int) -> list[tuple[Any, ...]]:
+    """Everything about the regions of an image, in order."""
     found = []
     for look in trace.looks:
         regions = look.decision.regions
@@ -60,7 +60,7 @@ def test_regions_are_cells_of_their_parents() -> None:
     trace = rollout(model, images, noise=noise_of())
     seen = set()
     for image in range(len(images)):
-        nodes = looks_of(trace, image)
+        nodes = regions_of(trace, image)
         assert nodes[0] == (0.0, 0.0, 1.0, 0, -1)
         for x, y, scale, level, parent in nodes[1:]:
             above_x, above_y, above_scale, above_level, _ = nodes[parent]
@@ -156,12 +156,12 @@ def test_batch_order_and_compaction_change_nothing() -> None:
         back = order.argsort() if name == "reordered" else torch.arange(len(images))
         close(other.logits[back], whole.logits)
         assert other.last_step[back].tolist() == whole.last_step.tolist()
-        assert [looks_of(other, int(i)) for i in back] == [looks_of(whole, i) for i in range(len(images))]
+        assert [regions_of(other, int(i)) for i in back] == [regions_of(whole, i) for i in range(len(images))]
     for i in range(len(images)):
         row = torch.tensor([i])
         alone = rollout(model, images[row], noise=noise.select(row), exit_rule=rule)
         close(alone.logits, whole.logits[row])
-        assert looks_of(alone, 0) == looks_of(whole, i)
+        assert regions_of(alone, 0) == regions_of(whole, i)
 
 
 def test_states_and_decisions_are_gathered_with_repeats() -> None:
@@ -187,16 +187,16 @@ def test_states_and_decisions_are_gathered_with_repeats() -> None:
 
 
 def test_draws_depend_on_the_image_and_the_node_alone() -> None:
-    """Two images of the same pixels draw differently; a node's draw does not change with what else was attended."""
+    """Two images with the same pixels draw differently; a node's draw does not change with what else was attended."""
     model = model_of(policy="random", cells=3.0)
     same = images_of(1).expand(2, -1, -1, -1)
     trace = rollout(model, same, noise=noise_of(2))
-    assert looks_of(trace, 0) != looks_of(trace, 1)
+    assert regions_of(trace, 0) != regions_of(trace, 1)
     rows = torch.zeros(2, dtype=torch.long)
     twins = rollout(model, same, noise=noise_of(2).select(rows))
-    assert looks_of(twins, 0) == looks_of(twins, 1)
+    assert regions_of(twins, 0) == regions_of(twins, 1)
     forked = rollout(model, same, noise=noise_of(2).select(rows).fork(torch.arange(2)))
-    assert looks_of(forked, 0) != looks_of(forked, 1)
+    assert regions_of(forked, 0) != regions_of(forked, 1)
 
     def drop_first(images: Tensor, state: Any, decision: Decision) -> Decision:
         keep = torch.ones(len(decision.regions), dtype=torch.bool)
@@ -204,9 +204,9 @@ def test_draws_depend_on_the_image_and_the_node_alone() -> None:
         return Decision.certain(decision.regions.keep(keep))
 
     full, less = (rollout(model, same[:1], noise=noise_of(1), choose=choose) for choose in (None, drop_first))
-    grandchildren = [[node for node in looks_of(trace, 0) if node[3] == 2] for trace in (full, less)]
-    dropped = looks_of(full, 0)[1]
-    assert [node[:4] for node in grandchildren[1]] == [node[:4] for node in grandchildren[0] if looks_of(full, 0)[node[4]] != dropped]
+    grandchildren = [[node for node in regions_of(trace, 0) if node[3] == 2] for trace in (full, less)]
+    dropped = regions_of(full, 0)[1]
+    assert [node[:4] for node in grandchildren[1]] == [node[:4] for node in grandchildren[0] if regions_of(full, 0)[node[4]] != dropped]
     assert len(grandchildren[1]) < len(grandchildren[0])
 
 
@@ -244,10 +244,10 @@ def test_mode_takes_the_cells_from_one_half_on() -> None:
 def test_trivial_policies() -> None:
     images = images_of()
     centre = rollout(model_of(policy="centre"), images)
-    assert [node[:4] for node in looks_of(centre, 3)] == [(0.0, 0.0, 2.0**-k, k) for k in range(3)]
+    assert [node[:4] for node in regions_of(centre, 3)] == [(0.0, 0.0, 2.0**-k, k) for k in range(3)]
     scan = rollout(model_of(policy="scan"), images)
-    assert looks_of(scan, 0) == looks_of(scan, 5)
-    assert [node[:2] for node in looks_of(scan, 0)] == [(0.0, 0.0), (-0.5, -0.5), (-0.5, -0.75)]  # top left, then the one beside
+    assert regions_of(scan, 0) == regions_of(scan, 5)
+    assert [node[:2] for node in regions_of(scan, 0)] == [(0.0, 0.0), (-0.5, -0.5), (-0.5, -0.75)]  # top left, then the one beside
     many = images_of(1).expand(400, -1, -1, -1)
     random = rollout(model_of(policy="random", cells=3.0), many, steps=2)
     assert random.regions_by_step()[:, 1].float().mean().item() == pytest.approx(3, abs=0.3)
@@ -286,7 +286,7 @@ def test_decisions_may_come_from_anywhere_but_need_a_known_parent() -> None:
         return choose
 
     assert rollout(model, images, steps=2, choose=at(0)).last_step.tolist() == [2, 2, 2]
-    with pytest.raises(ValueError, match="parents were looked at one step before"):
+    with pytest.raises(ValueError, match="parent's ordinal"):
         rollout(model, images, steps=2, choose=at(1))
 
 

@@ -1,4 +1,4 @@
-"""What the distribution registers, and its recipes."""
+"""What the plugin registers, and its recipes."""
 
 import re
 import subprocess
@@ -59,7 +59,7 @@ def test_every_row_has_a_recipe() -> None:
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_a_recipe_is_one_that_its_model_takes(name: str) -> None:
-    """Settings, options and levels fit; the comment on top holds the command; the learning rate is dropped as the paper says."""
+    """Settings, options and levels fit; the comment at the top has the command; the learning rate is dropped as in the paper."""
     text, recipe = RECIPES[name], tomllib.loads(RECIPES[name])
     model, data, *variant = name.split(".")
     assert f"\n#     glimpsezoo train {name}\n" in text
@@ -85,7 +85,7 @@ def test_a_recipe_is_one_that_its_model_takes(name: str) -> None:
 
 @pytest.mark.parametrize(("dataset", "expected"), [("mnist", (1e-6, 1e-7, 1e-7, 0.01, 70)), ("imagenet", (1e-8, 1e-9, 1e-9, 0.001, 200))])
 def test_papers_constants(dataset: str, expected: tuple[float, ...]) -> None:
-    """Appendices A.5.2 and A.6.2. A recipe that was trained here says what it changed, and keeps the weights."""
+    """Appendices A.5.2 and A.6.2. A recipe that was trained here lists what it changed, and keeps the weights of the rule."""
     seen: list[dict[str, Any]] = []
     for name, text in RECIPES.items():
         if name.split(".")[1].endswith(dataset):
@@ -96,14 +96,14 @@ def test_papers_constants(dataset: str, expected: tuple[float, ...]) -> None:
                 changed = " ".join(re.findall(r"^# ?(.*)$", text, re.MULTILINE)).partition("Not as printed: ")[2].partition("Cost: ")[0]
                 assert ("bfloat16" in changed) == (recipe.get("precision") == "bfloat16"), name
                 assert ("start from the digits on black" in changed) == ("start" in recipe and ".plain-mnist." not in name), name
-                if found := re.search(r"(\d+) epochs where the paper takes 70, (?:and )?one cycle of Adam up to (\.\d+)", changed):
+                if found := re.search(r"(\d+) epochs where the paper has 70, (?:and )?one cycle of Adam up to (\.\d+)", changed):
                     assert (phase["schedule"], phase["epochs"], phase["lr"]) == ("one-cycle", int(found[1]), float(found[2]))
                 else:
                     assert (phase["schedule"], phase["milestones"], phase["decay"]) == ("step", [0.8, 0.9], 0.2)
                     assert (phase["lr"], phase["epochs"]) == expected[3:]
                 if "lambda_f" in phase.get("options", {}):
                     assert phase["options"]["samples"] == (1 if found else 2)
-                    assert ("and one sample an image" in changed) == bool(found)
+                    assert ("and one sample per image" in changed) == bool(found)
                     seen.append(phase["options"])
     assert seen
     for options in seen:

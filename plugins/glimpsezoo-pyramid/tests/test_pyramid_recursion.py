@@ -1,5 +1,5 @@
-"""The paper's recursion, written a second time: node by node, image by image. Holds the model (eq. 7) and the gradient estimator
-(eqs. 1, 10 and 11) to it, the latter on a model so small that every sequence of locations can be enumerated."""
+"""A second implementation of the paper's recursion, node by node and image by image. The model (eq. 7) and the gradient estimator (eqs. 1,
+10 and 11) are compared with it, the latter on a model small enough to enumerate every sequence of locations."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -20,14 +20,14 @@ Attend = Callable[[int, Tensor], list[int]]  # a node's path number and its 9 pr
 
 
 class Parsed(NamedTuple):
-    """logits: [classes]. log_prob: log p(l | x), eq. 8a, with the gradient of the location module alone."""
+    """logits: [classes]. log_prob: log p(l | x), eq. 8a, with a gradient only in the location module."""
 
     logits: Tensor
     log_prob: Tensor
 
 
 def parse(model: Pyramid, image: Tensor, attend: Attend) -> Parsed:
-    """One image [C, H, W] of the model's own resolution, by recursion over nodes; knows nothing of regions, states or batches."""
+    """One image [C, H, W] of the model's own resolution, by recursion over nodes; it does not use regions, states or batches."""
     base = model.architecture.base
     levels = [F.avg_pool2d(model.normalise(image[None]), 2 ** (model.steps - 1 - k))[0] for k in range(model.steps)]
     log_probs = []
@@ -77,7 +77,7 @@ def test_eq_7_and_the_draws_image_by_image(kind: type[Pyramid]) -> None:
 
 
 class Tiny(Pyramid):
-    """4 x 4 pixels a look, two channels, a 2 x 2 feature map."""
+    """4 x 4 pixels per crop, two channels, a 2 x 2 feature map."""
 
     architecture = Architecture("tiny", 4, (Conv(2), Pool(2)))
 
@@ -130,7 +130,7 @@ def exact_gradient(model: Tiny, image: Tensor, label: Tensor) -> dict[str, Tenso
 
 
 def estimated_gradients(model: Tiny, image: Tensor, label: Tensor, options: dict[str, Any], runs: int) -> dict[str, Tensor]:
-    """What the training step ascends, `runs` times with other draws: name -> [runs, ...]. The reinforce term at lambda_f = 1."""
+    """What the training step maximises, `runs` times with different draws: name -> [runs, ...]. The reinforce term at lambda_f = 1."""
     gradients: dict[str, list[Tensor]] = {name: [] for name, _ in model.named_parameters()}
     for run in range(runs):
         phase = TrainingPhase(
@@ -161,7 +161,7 @@ def test_the_estimator_is_unbiased(levels: int) -> None:
         for name, estimate in estimates.items():
             truth, error = exact[name].double().flatten(), estimate.std(0) / runs**0.5
             assert ((estimate.mean(0) - truth).abs() < 4 * error + 1e-6).all(), name
-            # The errors are small beside what is estimated: nothing, or half of it, would be seen.
+            # The errors are small compared with the estimate, so a missing or halved gradient would be detected.
             assert error.norm() < 0.15 * truth.norm(), name
 
 

@@ -1,4 +1,4 @@
-"""Appendix tables 1 to 5: every module's cost and parameters, and what a whole run costs, counted from what ran."""
+"""Appendix tables 1 to 5: every module's cost and parameters, and the cost of whole runs, as counted."""
 
 from dataclasses import replace
 from typing import Any
@@ -85,9 +85,9 @@ def test_layers_have_the_parameters_and_costs_of_the_tables(kind: type[Pyramid])
 
 
 def paper_formula(model: Pyramid, trace: Trace, image: int) -> int:
-    """COSTS.md: F sum n + L sum n_1..n_(K-1) + (A + G) p + C, from the regions that an image looked at."""
+    """The README's formula: F sum n + L sum n_1..n_(K-1) + (A + G) p + C, from the regions of an image."""
     features, location, aggregation, merging, classification, _ = TABLE[type(model)]
-    nodes = []  # (level, parent) in order of looking
+    nodes = []  # (level, parent) in the order of the steps
     for look in trace.looks:
         if image in look.rows:
             regions = look.decision.regions
@@ -102,14 +102,14 @@ def paper_formula(model: Pyramid, trace: Trace, image: int) -> int:
 def test_measured_macs_are_the_formula_image_by_image(kind: type[Pyramid]) -> None:
     model = model_of(kind, 3)
     with torch.no_grad():
-        model.location.bias.fill_(-1.9)  # about one cell a node: some images choose none at a level, others many
+        model.location.bias.fill_(-1.9)  # about one cell per node: some images choose none at a level, others many
     images, noise = torch.rand(60, 1, 56, 56), Noise.of(0, torch.arange(60))
     meter = Meter(model)
     trace = rollout(model, images, noise=noise, record=Record(meter=meter))
     assert trace.macs is not None
     measured = sum(trace.macs.stopped_at(model.steps).values(), torch.zeros(60))
     assert measured.tolist() == [paper_formula(model, trace, image) for image in range(60)]
-    assert sorted(set(trace.last_step.tolist())) == [1, 2, 3]  # images that chose nothing after one and two levels are among them
+    assert sorted(set(trace.last_step.tolist())) == [1, 2, 3]  # including images that chose nothing after one and two levels
     whole = count_macs(lambda: rollout(model, images, noise=noise))
     assert int(measured.sum()) == whole.macs
     assert meter.uncounted >= whole.uncounted - {"neg"}
@@ -135,7 +135,7 @@ def test_example_of_2_2_locations_at_28_px(kind: type[Pyramid], macs: int) -> No
 
 
 def attend(numbers: list[int]) -> Any:
-    """Override the second look: the first `numbers[i]` cells of the grid for image i."""
+    """Override the second decision: the first `numbers[i]` cells of the grid for image i."""
 
     def choose(images: Tensor, state: Any, decision: Decision) -> Decision:
         if state.step == 0:
@@ -154,7 +154,7 @@ def attend(numbers: list[int]) -> Any:
 def test_baselines_cost_exactly(kind: type[Baseline], side: int, macs: int) -> None:
     model = kind(BaselineConfig(), task_for(kind, side)).eval()
     assert model.paper_macs(1).value == macs
-    with torch.device("meta"):  # the largest takes 3 G MACs: count them without doing them
+    with torch.device("meta"):  # the largest takes 3 G MACs: count them without computing
         shapes_only = kind(BaselineConfig(), task_for(kind, side)).eval()
         images = torch.empty(1, model.task.channels, side, side)
     assert count_macs(lambda: shapes_only.classification(shapes_only.hidden(shapes_only.features(images).mean((2, 3))))).macs == macs
@@ -193,7 +193,7 @@ def test_paper_cost_of_the_first_level() -> None:
 
 
 def test_select_keeps_the_cost_key() -> None:
-    """The key of `classify` belongs to the image, however its state was gathered."""
+    """The key of `classify` stays with the image when its state is gathered."""
     model = model_of(PyramidM3, 3)
     trace = rollout(model, torch.rand(6, 1, 56, 56), record=Record(states=True))
     look = trace.looks[-1]

@@ -1,4 +1,4 @@
-"""Learning rules 1 to 6, term by term, against numbers worked out here."""
+"""Learning rules 1 to 6, term by term, against numbers computed here."""
 
 import math
 from typing import Any
@@ -52,7 +52,7 @@ def test_gradients_stop_before_the_location_module() -> None:
 
 
 def test_cost_and_diversity_terms_are_eqs_2_3_14_15() -> None:
-    """Worked out from the probabilities of a trace, grid by grid."""
+    """Computed from the probabilities of a trace, grid by grid."""
     model, samples = model_of(), 3
     rows = torch.arange(6).repeat_interleave(samples)
     noise = phase_of().noise.select(rows).fork(torch.arange(samples).repeat(6))
@@ -75,7 +75,7 @@ def test_cost_and_diversity_terms_are_eqs_2_3_14_15() -> None:
 
 
 def test_reinforce_counts_every_choice_also_of_no_cell() -> None:
-    """Its value is -lambda_f mean (log p(y | l) - b) log p(l), with eq. 8a over all grids, those of images that stopped included."""
+    """Its value is -lambda_f mean (log p(y | l) - b) log p(l), with eq. 8a over all grids, including those of images that stopped."""
     model, baseline = model_of(-2.8), -0.6
     rows = torch.arange(6).repeat_interleave(2)
     noise = phase_of().noise.select(rows).fork(torch.arange(2).repeat(6))
@@ -108,7 +108,7 @@ def test_moving_baseline_is_eq_12() -> None:
 
 
 def test_samples_of_an_image_differ() -> None:
-    """With one sample of each image twice the batch, and two samples: the same number of draws, and none twice."""
+    """With one sample of each image twice the batch, and two samples: the same number of draws, all different."""
     model = model_of()
     rows = torch.arange(6).repeat_interleave(2)
     seen = []
@@ -143,7 +143,7 @@ def test_multi_level_learning_is_the_weighted_sum_of_rules_5() -> None:
     together = training_step(model, images_of(), LABELS, phase_of(c_t=c_t, level_weights=weights))
     expected = dict.fromkeys(together, 0.0)
     for levels, weight in enumerate(weights, start=1):
-        # A stage of one level takes one sample an image; its root is the same in all.
+        # A stage of one level takes one sample per image; its root is the same in all.
         alone = training_step(model, images_of(), LABELS, phase_of(levels=levels, c_t=c_t[levels - 2] if levels > 1 else 1))
         for name, value in alone.items():
             expected[name] += weight * value.item()
@@ -153,7 +153,7 @@ def test_multi_level_learning_is_the_weighted_sum_of_rules_5() -> None:
 def test_targets_spread_evenly_unless_given() -> None:
     rule = LearningRule(c_t=(2.0, 12.0))
     assert rule.targets(2, 3) == (2.0, pytest.approx(2 / 9))
-    assert rule.targets(3, 3) == (12.0, pytest.approx(3 / 9))  # 3 cells a node: 3 + 9 locations
+    assert rule.targets(3, 3) == (12.0, pytest.approx(3 / 9))  # 3 cells per node: 3 + 9 locations
     assert LearningRule(c_t=6, c_r=0.4).targets(3, 3) == (6.0, 0.4)
 
 
@@ -190,7 +190,7 @@ def test_a_trivial_policy_trains_the_classifier_alone(policy: str) -> None:
         ({"lambda": 1}, "lambda"),
         ({"levels": 4}, "4 levels"),
         ({"level_weights": [1, 1]}, "3 levels"),
-        ({"levels": 2, "level_weights": [1, 1, 1]}, "one weight a level"),
+        ({"levels": 2, "level_weights": [1, 1, 1]}, "one weight per level, 2 in all"),
         ({"level_weights": [1, 1, 1], "c_t": 2}, "c_t for runs of 2 to 3 levels"),
         ({"c_t": -1}, "c_t above 0"),
         ({"c_t": [2, 6], "c_r": 0.2}, "as many numbers as c_t"),
@@ -227,7 +227,7 @@ def test_a_few_steps_lower_the_loss_and_steer_the_number_of_locations() -> None:
 
 
 def test_the_sum_of_location_terms_is_steepest_where_the_rule_says() -> None:
-    """`location_terms` of given choices: more of a cell that paid off, fewer where too many are attended."""
+    """`location_terms` of given choices: a positive advantage makes a cell more likely; too many attended cells make all less likely."""
     model = model_of()
     trace = rollout(model, images_of(), noise=phase_of().noise, record=EVERY)
     choices = choices_of(model, trace)

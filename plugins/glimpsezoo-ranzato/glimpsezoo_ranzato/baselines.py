@@ -1,62 +1,45 @@
 """The two feed-forward baselines of Ranzato (2014), section 4.1: one look at the whole image.
 
 `ranzato-fc`: one hidden layer on the whole image, or on the down-sampled one (table 3). `ranzato-conv`: two stages of a 5 x 5 convolution
-and 2 x 2 max-pooling, a fully connected layer, the output. The convolutions are valid: the paper's speed-ups agree with no other.
-The paper does not name the convolutional network's nonlinearity: rectified units, as in all its other networks.
+and 2 x 2 max-pooling, a fully connected layer, the output. The convolutions are valid: only these match the paper's speed-ups.
+The paper does not name the convolutional network's nonlinearity. Rectified units are used, as in all its other networks.
 """
 
-from abc import abstractmethod
-from dataclasses import dataclass, replace
-
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, PaperMacs, Regions, State, Task, TrainingPhase, rollout
+from glimpsezoo import FeedForward, FeedForwardState, GlimpseZooError, Normalise, PaperMacs, Task
 from glimpsezoo_ranzato.config import ConvolutionalConfig, FullyConnectedConfig
-from glimpsezoo_ranzato.model import OneHidden, Pixels, down_sampled
+from glimpsezoo_ranzato.model import OneHidden, down_sampled
 
 
-@dataclass(frozen=True, kw_only=True)
-class LogitState(State):
-    """logits: of the one look."""
+class Baseline(FeedForward):
+    """A baseline whose `features` are its logits, so that sense is all of its cost."""
 
-    logits: Float[Tensor, "B classes"]
-
-
-class OneLook(GlimpseModel[LogitState]):
-    """A network that sees the image once: `outputs` is all it computes. macs: of one image, linear and convolutional layers, no biases."""
-
-    steps = 1
+    policy = "learned"  # what the results of these models have always said, although no place is chosen
     macs: int
+    """MACs per image as the paper counts them: linear and convolutional layers, without biases."""
 
-    @abstractmethod
-    def outputs(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:
-        """Logits of the whole image."""
+    def __init__(self, config: FullyConnectedConfig | ConvolutionalConfig, task: Task) -> None:
+        super().__init__(config, task)
+        self.normalise = Normalise(task)
 
-    def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[LogitState, Decision]:
-        state = LogitState(noise=noise, logits=images.new_zeros(len(images), len(self.task.classes)))
-        return state, Decision.certain(Regions.whole_image(images))
+    def prepared(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
+        return self.normalise(images)
 
-    def sense(self, images: Float[Tensor, "B C H W"], state: LogitState, regions: Regions) -> Float[Tensor, "N classes"]:
-        return self.outputs(images)[regions.image]
-
-    def fuse(self, state: LogitState, decision: Decision, features: Float[Tensor, "B classes"]) -> LogitState:
-        return replace(state, logits=features)
-
-    def classify(self, state: LogitState) -> Float[Tensor, "B classes"]:
-        return state.logits
+    def classify(self, state: FeedForwardState) -> Float[Tensor, "B classes"]:
+        return state.features
 
     def paper_macs(self, step: int) -> PaperMacs:
         return PaperMacs("paper", self.macs)
 
 
-class FullyConnected(OneLook):
+class FullyConnected(Baseline):
     """Equation 1 on the whole image, or on the down-sampled one."""
 
     def __init__(self, config: FullyConnectedConfig, task: Task) -> None:
-        super().__init__()
-        self.config, self.task = config, task
+        super().__init__(config, task)
         height, width = task.image_size
         if config.low_size is not None:
             if config.low_size > min(height, width):
@@ -65,22 +48,25 @@ class FullyConnected(OneLook):
                 )
             height = width = config.low_size
             self.sees = "lowres"
-        self.pixels = Pixels(task)
         self.network = OneHidden(task.channels * height * width, config.hidden, len(task.classes))
         self.macs = self.network.macs
 
-    def outputs(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:
-        if self.config.low_size is not None:
-            images = down_sampled(images, self.config.low_size)
-        return self.network(self.pixels(images)).logits
+    def prepared(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
+        low_size = self.config.low_size
+        return self.normalise(images if low_size is None else down_sampled(images, low_size))
+
+    def features(self, images: Float[Tensor, "B C h w"]) -> Float[Tensor, "B classes"]:
+        return self.network(images.flatten(1)).logits
 
 
-class Convolutional(OneLook):
-    """Section 4.1's best classifier: 5 x 5 x 64, pool, 5 x 5 x 64, pool, 128 units, classes. Raises for images below 16 px."""
+class Convolutional(Baseline):
+    """Section 4.1's best classifier: 5 x 5 x 64, pool, 5 x 5 x 64, pool, 128 units, classes.
+
+    Raises `GlimpseZooError` for images with a side below 16 pixels.
+    """
 
     def __init__(self, config: ConvolutionalConfig, task: Task) -> None:
-        super().__init__()
-        self.config, self.task = config, task
+        super().__init__(config, task)
         first = [side - 4 for side in task.image_size]  # a valid 5 x 5 convolution
         second = [side // 2 - 4 for side in first]
         last = [side // 2 for side in second]
@@ -89,23 +75,13 @@ class Convolutional(OneLook):
             raise GlimpseZooError(f"ranzato-conv: expected images of at least 16 x 16 px, got {height} x {width}: choose larger images")
         filters, hidden, classes = config.filters, config.hidden, len(task.classes)
         inputs = filters * last[0] * last[1]
-        self.pixels = Pixels(task)
         self.first = nn.Conv2d(task.channels, filters, 5)
         self.second = nn.Conv2d(filters, filters, 5)
         self.head = OneHidden(inputs, hidden, classes)
         kernels = 25 * filters * (task.channels * first[0] * first[1] + filters * second[0] * second[1])
         self.macs = kernels + self.head.macs
 
-    def outputs(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:
-        x = self.pixels(images).unflatten(1, images.shape[1:])  # [B, C * H * W] -> [B, C, H, W]
-        x = F.max_pool2d(self.first(x).relu(), 2)
+    def features(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:
+        x = F.max_pool2d(self.first(images).relu(), 2)
         x = F.max_pool2d(self.second(x).relu(), 2)
         return self.head(x.flatten(1)).logits
-
-
-def training_step(
-    model: GlimpseModel[LogitState], images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], phase: TrainingPhase
-) -> dict[str, Tensor]:
-    """Cross-entropy in nats (equation 10)."""
-    trace = rollout(model, images, noise=phase.noise)
-    return {"cross_entropy": F.cross_entropy(trace.logits, labels)}

@@ -1,6 +1,6 @@
-"""The confidence cascade of Ranzato (2014), section 4.1: an image goes on to the next glimpse only if it is not classified confidently.
+"""The confidence cascade of Ranzato (2014), section 4.1: an image gets another glimpse only if it is not classified confidently.
 
-Running it is the core's exit rule, `Confidence(threshold=0.95)`; here is what the paper reports of such a run.
+The core's exit rule `Confidence(threshold=0.95)` runs the cascade; this module computes what the paper reports of it.
 """
 
 from dataclasses import dataclass
@@ -14,27 +14,27 @@ from glimpsezoo import GlimpseZooError, Trace
 
 @dataclass(frozen=True)
 class Cascade:
-    """Shares are of all images, in [0, 1].
-
-    classified: by step, of images that were first confident there. rejected: not confident even at their last step.
-    error: of all images, the last look deciding for the rejected ones. error_of_classified: of the confident ones alone; 0 if none.
-    """
+    """What the paper reports of a run, as shares of all images in [0, 1] unless said otherwise."""
 
     classified: tuple[float, ...]
+    """By step: the images that were first classified confidently there."""
     rejected: float
+    """The images that were not classified confidently even at their last step."""
     error: float
+    """The images that were classified wrong; rejected images by their last step."""
     error_of_classified: float
+    """The error among the confidently classified images; 0 if there are none."""
 
 
 def cascade(
     confidence: Float[Tensor, "B"], last_step: Int[Tensor, "B"], right: Bool[Tensor, "B"], *, steps: int, threshold: float
 ) -> Cascade:
-    """What a run of a model of `steps` steps under the confidence rule did, from a row an image.
+    """The cascade of a model with `steps` steps, from the results of a run under the confidence rule.
 
-    last_step: the last step that the image took, 1 = the first look. confidence, right: the largest class probability there, and
-    whether it was the right class's.
+    last_step: the last step that each image took, from 1. confidence: the largest class probability at that step. right: whether the
+    prediction there was right.
 
-    Raises `GlimpseZooError` if an image stopped early without confidence: then another rule, or another threshold, was at work.
+    Raises `GlimpseZooError` if an image stopped early without confidence, because the run then had another rule or threshold.
 
     >>> cascade(torch.tensor([0.99, 0.6]), torch.tensor([1, 2]), torch.tensor([True, False]), steps=2, threshold=0.95)
     Cascade(classified=(0.5, 0.0), rejected=0.5, error=0.5, error_of_classified=0.0)
@@ -57,6 +57,6 @@ def cascade(
 
 
 def cascade_of(trace: Trace, labels: Int[Tensor, "B"], *, steps: int, threshold: float) -> Cascade:
-    """The same, from the trace of `rollout(model, images, exit_rule=Confidence(threshold))` of a model of so many steps."""
+    """The cascade from the trace of `rollout(model, images, exit_rule=Confidence(threshold))` with a model of `steps` steps."""
     confidence, predicted = trace.logits.softmax(1).max(1)
     return cascade(confidence, trace.last_step, predicted == labels, steps=steps, threshold=threshold)

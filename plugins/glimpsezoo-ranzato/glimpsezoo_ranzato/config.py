@@ -1,4 +1,4 @@
-"""The settings of this plugin's models: what `--set key=value` reaches. The defaults are the paper's for jittered MNIST."""
+"""The settings of this plugin's models, which `--set KEY=VALUE` reaches. The defaults are the paper's for jittered MNIST."""
 
 from typing import Literal, Self
 
@@ -8,32 +8,35 @@ from glimpsezoo import Settings
 
 
 class RanzatoConfig(Settings):
-    """Settings of the glimpse model. Every row of the paper's tables 1 to 3 is a value of these.
-
-    glimpses: how many (the run has one step more: the low-resolution look). low_size: side in px of the down-sampled image.
-    patch: side in px of what a glimpse network takes, at each scale. scales: 1 is the patch at full resolution; each further one
-    looks at twice the side, down-sampled to the same px. hidden: units of every hidden layer.
-    parallel: every location is predicted from N0 alone (table 2). shared: one glimpse network for all glimpses (table 2); their
-    location predictors stay their own. policy: where to look, learned or trivial.
-
-    Training only. location_weight: lambda of equation 9. contrast_weight: of the term at the most offending location (equation 16),
-    0 without it. diversity_weight, diversity_variance: gamma and sigma^2 of equation 18, for locations in [0, 1]; weight 0 without it.
-    search_pixels: spacing of the 3 x 3 grid that is searched around a prediction.
-    """
+    """Settings of the glimpse model. They cover every row of the paper's tables 1 to 3."""
 
     glimpses: int = Field(2, ge=1, le=100)
+    """The number of glimpses. A run has one step more, the low-resolution one."""
     low_size: int = Field(12, ge=1)
+    """The side in px of the down-sampled image."""
     patch: int = Field(12, ge=1)
+    """The side in px of what a glimpse network takes, at each scale."""
     scales: int = Field(2, ge=1, le=4)
+    """The number of scales of a glimpse: 1 is the patch at full resolution; each further scale covers twice the side, down-sampled to the
+    same px."""
     hidden: int = Field(500, ge=1)
+    """The units of every hidden layer."""
     parallel: bool = False
+    """Whether every location is predicted from N0 alone (table 2)."""
     shared: bool = False
+    """Whether all glimpses share one glimpse network (table 2); each has its own location predictor in any case."""
     policy: Literal["learned", "random", "centre", "scan"] = "learned"
+    """Where to look: learned, or a trivial policy."""
     location_weight: float = Field(100.0, ge=0, allow_inf_nan=False)
+    """In training: lambda of equation 9."""
     contrast_weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """In training: the weight of the term at the most offending location (equation 16); 0 leaves it out."""
     diversity_weight: float = Field(0.01, ge=0, allow_inf_nan=False)
+    """In training: gamma of equation 18; 0 leaves the term out."""
     diversity_variance: float = Field(0.002, gt=0, allow_inf_nan=False)
+    """In training: sigma^2 of equation 18, for locations in [0, 1]."""
     search_pixels: float = Field(2.0, gt=0, allow_inf_nan=False)
+    """In training: the spacing in px of the 3 x 3 grid that is searched around a predicted location."""
 
     @model_validator(mode="after")
     def _scales_are_concentric(self) -> Self:
@@ -43,17 +46,18 @@ class RanzatoConfig(Settings):
 
 
 class FullyConnectedConfig(Settings):
-    """Settings of the fully connected baseline.
-
-    hidden: units of its layer. low_size: side in px of the down-sampled image it takes; None takes the whole image.
-    """
+    """Settings of the fully connected baseline."""
 
     hidden: int = Field(500, ge=1)
+    """The units of its hidden layer."""
     low_size: int | None = Field(None, ge=1)
+    """The side in px of the down-sampled image that it takes. None: the whole image."""
 
 
 class ConvolutionalConfig(Settings):
-    """Settings of the convolutional baseline. filters: of both convolutions. hidden: units of the fully connected layer."""
+    """Settings of the convolutional baseline."""
 
     filters: int = Field(64, ge=1)
+    """The filters of each of the two convolutions."""
     hidden: int = Field(128, ge=1)
+    """The units of the fully connected layer."""

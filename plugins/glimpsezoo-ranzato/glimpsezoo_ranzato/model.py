@@ -1,4 +1,4 @@
-"""Ranzato, "On Learning Where To Look" (2014): a cheap look at the whole image, then glimpses at learned places.
+"""Ranzato, "On Learning Where To Look" (2014): first the down-sampled image, at low cost, then glimpses at learned places.
 
 Step 1 is the low-resolution network N0 on the down-sampled image; step n + 1 adds the paper's n-th glimpse.
 
@@ -7,19 +7,19 @@ Step 1 is the low-resolution network N0 on the down-sampled image; step n + 1 ad
     location n  l^{p_n} = sigmoid(W_1^{p_n} h^L + W_2^{p_n} (o^L + sum_{j<n} o^{H_j}) + b^{p_n})  (3, 8)
     glimpse n   h^{H_n} = max(0, W_1^{H_n} X(l^{p_n}) + b_1^{H_n}),  o^{H_n} = W_2^{H_n} h^{H_n} + b_2^{H_n}  (4, 7)
 
-Locations are (x, y) in [0, 1] x [0, 1] of the image. A patch is cropped at whole pixels: its corner is the one nearest to what the
-location asks for, so a region, which reports the location itself, is true to half a pixel. Of several scales, all share one centre;
-the region's scale is that of the widest. Down-sampling averages areas.
+Locations are (x, y) in [0, 1] x [0, 1] of the image. A patch is cropped at whole pixels, with its corner rounded to the nearest pixel.
+A region holds the location itself, so it is exact to half a pixel. Patches of several scales have the same centre; the region's scale is
+that of the widest patch. Down-sampling averages areas.
 
 Where this departs from the paper, or decides what the paper leaves open:
-- Equation 8's sum runs, as printed, to the glimpse whose location it predicts: that is circular. Here it runs to the glimpses taken.
+- Equation 8's sum, as printed, includes the glimpse whose location it predicts, which is circular. Here it includes the glimpses taken.
 - Pixels outside the image are 0, as around the digits of jittered MNIST. Pixels are normalised by the task's mean and standard
-  deviation after cropping (the paper says nothing of either).
-- A side that does not divide (28 px to 10 px) is averaged over bins of whole pixels that overlap (torch's adaptive pooling).
-- With `parallel`, every location reads (h^L, o^L) alone, so all glimpses could run at once. They run one by one all the same: each
-  costs the same either way, and any of them can then be the last.
-- Trivial policies look where the finest patch lies inside the image.
-- Attacks differentiate a crop as if it were bilinear and not at whole pixels (in eval mode with gradients on; the crop is the same).
+  deviation after cropping. The paper specifies neither.
+- If the sides do not divide (28 px to 10 px), averages are over overlapping bins of whole pixels (torch's adaptive pooling).
+- With `parallel`, every location depends only on (h^L, o^L), so all glimpses could run at once. They still run one by one: the cost is
+  the same, and any of them can be the last.
+- Trivial policies choose places where the finest patch lies inside the image.
+- Attacks differentiate a crop as if it were bilinear instead of at whole pixels (in eval mode with gradients on; the crop is the same).
 """
 
 from dataclasses import dataclass, replace
@@ -30,31 +30,40 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, PaperMacs, Regions, State, Task, trivial_centres
+from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, Normalise, PaperMacs, Regions, State, Task, trivial_centres
 from glimpsezoo_ranzato.config import RanzatoConfig
 
 Made = Literal["given", "regressed", "sampled", "searched"]
 
 
 class Features(NamedTuple):
-    """Hidden units and outputs (h and o of equations 1, 4 and 7) of one network."""
+    """What one network computes."""
 
     hidden: Float[Tensor, "N hidden"]
+    """h of equations 1, 4 and 7."""
     logits: Float[Tensor, "N classes"]
+    """o of equations 1, 4 and 7."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GlimpseState(State):
-    """hidden, low: h^L and o^L of N0. glimpsed: the sum of o^{H_j} over the glimpses taken. locations: theirs, in [0, 1]."""
+    """The state after n glimpses."""
 
     hidden: Float[Tensor, "B hidden"]
+    """h^L of N0."""
     low: Float[Tensor, "B classes"]
+    """o^L of N0."""
     glimpsed: Float[Tensor, "B classes"]
+    """The sum of o^{H_j} over the glimpses."""
     locations: Float[Tensor, "B n 2"]
+    """The locations of the glimpses, in [0, 1]."""
 
 
 class OneHidden(nn.Module):
-    """A network with one hidden layer of rectified units (equations 1, 4 and 7). macs: of one input, as the paper counts."""
+    """A network with one hidden layer of rectified units (equations 1, 4 and 7)."""
+
+    macs: int
+    """Per input, as the paper counts."""
 
     def __init__(self, inputs: int, hidden: int, classes: int) -> None:
         super().__init__()
@@ -67,23 +76,8 @@ class OneHidden(nn.Module):
         return Features(hidden, self.second(hidden))
 
 
-class Pixels(nn.Module):
-    """Pixels in [0, 1] as a network takes them: normalised by the task's statistics, then flattened. It has no weights."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, task: Task) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(task.mean)[:, None, None], persistent=False)  # [C, 1, 1]
-        self.register_buffer("std", torch.tensor(task.std)[:, None, None], persistent=False)
-
-    def forward(self, pixels: Float[Tensor, "N *scales C h w"]) -> Float[Tensor, "N inputs"]:
-        return ((pixels - self.mean) / self.std).flatten(1)  # [N, scales * C * h * w]
-
-
 def down_sampled(images: Float[Tensor, "B C H W"], side: int) -> Float[Tensor, "B C {side} {side}"]:
-    """Images brought to `side` x `side` px by averaging areas."""
+    """Images resized to `side` x `side` px by averaging areas."""
     return F.adaptive_avg_pool2d(images, side)
 
 
@@ -92,7 +86,7 @@ def crop(
 ) -> Float[Tensor, "N C {side} {side}"]:
     """Patches of `side` px around `centre` [N, 2] (x, y in [-1, 1]) of the images `image` [N], at the nearest whole pixels; 0 outside."""
     height, width = images.shape[2:]
-    margin = (side + 1) // 2  # a patch centred on an edge reaches this far out
+    margin = (side + 1) // 2  # how far a patch centred on the edge reaches out of the image
     padded = F.pad(images, [margin] * 4)
     size = centre.new_tensor([width, height])
     corner = ((centre.detach() + 1) / 2 * size - side / 2 + 0.5).floor().long() + margin  # [N, 2] as (x, y) in `padded`
@@ -105,7 +99,7 @@ def crop(
 def bilinear_crop(
     images: Float[Tensor, "B C H W"], image: Int[Tensor, "N"], centre: Float[Tensor, "N 2"], side: int
 ) -> Float[Tensor, "N C {side} {side}"]:
-    """`crop` exactly where `centre` says, between pixels: it has a gradient in `centre`. The same where the corner is a whole pixel."""
+    """`crop` at exactly `centre`, between pixels, so that it has a gradient in `centre`. Equal to `crop` if the corner is a whole pixel."""
     height, width = images.shape[2:]
     offset = torch.arange(side, device=images.device) + 0.5 - side / 2  # [side] of each pixel from the centre, in px
     x = centre[:, 0, None] + 2 / width * offset  # [N, side] in [-1, 1]
@@ -125,9 +119,9 @@ def straight_through_crop(
 def glimpse(
     images: Float[Tensor, "B C H W"], image: Int[Tensor, "N"], centre: Float[Tensor, "N 2"], patch: int, scales: int, *, soft: bool = False
 ) -> Float[Tensor, "N {scales} C {patch} {patch}"]:
-    """One patch a scale around `centre`: the first at full resolution, each further one of twice the side, down-sampled to `patch` px.
+    """One patch per scale around `centre`: the first at full resolution, each further one with twice the side, down-sampled to `patch` px.
 
-    soft: let the gradient reach `centre`; the patches are the same.
+    soft: give the patches a gradient in `centre`. Their values are the same.
     """
     widest = (straight_through_crop if soft else crop)(images, image, centre, patch << (scales - 1))
     views = []
@@ -139,7 +133,7 @@ def glimpse(
 
 
 class Ranzato(GlimpseModel[GlimpseState]):
-    """The glimpse model of equations 1 to 8. Sees the down-sampled image first; steps = glimpses + 1.
+    """The glimpse model of equations 1 to 8. The first step sees the down-sampled image, so steps = glimpses + 1.
 
     Raises `GlimpseZooError` if the images are smaller than the low-resolution image or a patch.
     """
@@ -160,7 +154,7 @@ class Ranzato(GlimpseModel[GlimpseState]):
         classes = len(task.classes)
         views = task.channels * config.patch**2 * config.scales  # pixels that a glimpse network takes
         networks = [OneHidden(views, config.hidden, classes) for _ in range(1 if config.shared else config.glimpses)]
-        self.pixels = Pixels(task)
+        self.pixels = nn.Sequential(Normalise(task), nn.Flatten())  # [N, *, C, h, w] -> [N, inputs]
         self.low = OneHidden(task.channels * config.low_size**2, config.hidden, classes)
         self.glimpses = nn.ModuleList(networks)
         # [W_1^p W_2^p] side by side, for [h^L; logits so far]
@@ -193,19 +187,19 @@ class Ranzato(GlimpseModel[GlimpseState]):
         return replace(state, glimpsed=state.glimpsed + features.logits, locations=locations)
 
     def classify(self, state: GlimpseState) -> Float[Tensor, "B classes"]:
-        """Equations 2, 5 and 6; their softmax is the harness's."""
+        """Equations 2, 5 and 6, without their softmax."""
         taken = state.step - 1
         return state.low + state.glimpsed / max(taken, 1)
 
     def locate(self, state: GlimpseState) -> Decision:
         if self.policy != "learned":
-            return self.looks_at(self._trivial(state), "sampled" if self.stochastic else "given", state)
+            return self.decision_at(self._trivial(state), "sampled" if self.stochastic else "given", state)
         logits = state.low if self.config.parallel else state.low + state.glimpsed
         evidence = torch.cat([state.hidden, logits], 1)  # [B, hidden + classes]
-        location = self.locators[state.step - 1](evidence).to(state.glimpsed.dtype).sigmoid()  # half precision is too coarse for pixels
-        return self.looks_at(location, "regressed", state)
+        location = self.locators[state.step - 1](evidence).to(state.glimpsed.dtype).sigmoid()  # half precision is too coarse for places
+        return self.decision_at(location, "regressed", state)
 
-    def looks_at(self, location: Float[Tensor, "B 2"], made: Made, state: GlimpseState) -> Decision:
+    def decision_at(self, location: Float[Tensor, "B 2"], made: Made, state: GlimpseState) -> Decision:
         """The decision to take the next glimpse at `location`, (x, y) in [0, 1]."""
         return Decision.certain(self.regions_at(location, torch.arange(len(location), device=location.device), state), made)
 
@@ -229,5 +223,5 @@ class Ranzato(GlimpseModel[GlimpseState]):
         return margin + (1 - 2 * margin) * inside
 
     def paper_macs(self, step: int) -> PaperMacs:
-        """Section 4.1: linear layers without biases. Crops and resizing are free, and the last step predicts no location."""
+        """Section 4.1: linear layers without biases. Crops and resizing cost nothing, and the last step predicts no location."""
         return PaperMacs("paper", self.low.macs + (step - 1) * self._macs_of_glimpse)

@@ -1,11 +1,11 @@
-"""What this plugin registers: the glimpse model and the two baselines of its paper."""
+"""Registers the glimpse model of the paper and its two baselines."""
 
 from glimpsezoo import ModelSpec, PaperSpec, hookimpl
 
 PAPER = "On Learning Where To Look (Ranzato, 2014), https://arxiv.org/abs/1405.5488"
 RECIPES = "glimpsezoo_ranzato.recipes"
 
-# Table 3: 28 px images, one glimpse of one scale. Digits: a quarter of the canvas, as of 48 px.
+# mnist as in table 3: images of 28 px, one glimpse of one scale. digits: a quarter of the canvas's side, as for 48 px.
 DEFAULTS = {
     "mnist": {"glimpses": 1, "low_size": 10, "patch": 10, "scales": 1},
     "digits": {"low_size": 16},
@@ -17,7 +17,7 @@ def register_models() -> list[ModelSpec]:
     return [
         ModelSpec(
             name="ranzato",
-            description="A low-resolution look, then fully connected glimpse networks at learned places.",
+            description="A low-resolution glimpse, then fully connected glimpse networks at learned places.",
             paper=PAPER,
             model="glimpsezoo_ranzato.model:Ranzato",
             config="glimpsezoo_ranzato.config:RanzatoConfig",
@@ -27,11 +27,11 @@ def register_models() -> list[ModelSpec]:
         ),
         ModelSpec(
             name="ranzato-fc",
-            description="The paper's fully connected baseline, on the whole or the down-sampled image.",
+            description="The paper's fully connected baseline on the whole image or a down-sampled one.",
             paper=PAPER,
             model="glimpsezoo_ranzato.baselines:FullyConnected",
             config="glimpsezoo_ranzato.config:FullyConnectedConfig",
-            training_step="glimpsezoo_ranzato.baselines:training_step",
+            training_step="glimpsezoo:cross_entropy_step",
             recipes=RECIPES,
         ),
         ModelSpec(
@@ -40,7 +40,7 @@ def register_models() -> list[ModelSpec]:
             paper=PAPER,
             model="glimpsezoo_ranzato.baselines:Convolutional",
             config="glimpsezoo_ranzato.config:ConvolutionalConfig",
-            training_step="glimpsezoo_ranzato.baselines:training_step",
+            training_step="glimpsezoo:cross_entropy_step",
             recipes=RECIPES,
         ),
     ]

@@ -1,7 +1,7 @@
 """How the glimpse model learns: Ranzato (2014), section 2.2, equations 9 to 18.
 
-Where to look is a latent variable z. Each step first searches it (E step), in a 3 x 3 grid N(l) around the predicted location l, then
-takes one gradient step on the weights with z held fixed (M step). For glimpse k:
+Where to look is a latent variable z. Each training step first searches for z (E step), in a 3 x 3 grid N(l) around the predicted location
+l, then takes one gradient step on the weights with z held fixed (M step). For glimpse k:
 
     L(z, y)  = E_k(X(z), y) + lambda/2 ||l - z||^2 + D(z)  [+ E_0(X_low, y) if k = 1]       (9, 17)
     D(z)     = gamma sum_{j<k} exp(-||z - l^{p_j}||^2 / (2 sigma^2))                        (18)
@@ -10,21 +10,21 @@ takes one gradient step on the weights with z held fixed (M step). For glimpse k
     loss     = [E_0(X_low, y*) if k = 1] + E_k(X(z*), y*) + E_k(X(z-), y*)
                + lambda/2 ||l - z*||^2 + D(z*)                                              (13, 14, 16, 17)
 
-E_0 and E_k are cross-entropies in nats (10) of the classes after no and after k glimpses. Stages are greedy (2.2.1): a recipe's phase
-names the glimpse that it trains and lets only that glimpse's network and locator (with N0 in the first) change.
+E_0 and E_k are the cross-entropies in nats (10) after no glimpse and after k glimpses. Stages are greedy (2.2.1): a training phase of a
+recipe names the glimpse that it trains, and changes only that glimpse's network and locator (in the first stage also N0).
 
-A phase's options: `glimpse` (k; default: the last; 0 is E_0 alone, no glimpse taken), `search` (default true; false looks where the model
-predicts: fine-tuning, 2.2.2) and `copy` (default false; true begins with copies of the networks of glimpse k - 1).
+The options of a training phase are `glimpse` (k; by default the last; 0 is E_0 alone, without a glimpse), `search` (default true; false
+looks at the predicted place: fine-tuning, 2.2.2) and `copy` (default false; true starts with copies of the networks of glimpse k - 1).
 
 What the paper leaves open, and what is done here:
-- The grid is kept inside [0, 1] x [0, 1]: a sigmoid reaches nothing else.
-- Equation 18 depends on z alone, which the M step holds fixed: it steers the search, and its value in the loss has no gradient.
-- Fine-tuning is the limit of infinite lambda, where z* and z- are the prediction: one E_k at that place is left.
+- The grid is clamped to [0, 1] x [0, 1], because a sigmoid reaches nothing else.
+- Equation 18 depends only on z, which the M step holds fixed: it steers the search, and its value in the loss has no gradient.
+- Fine-tuning is the limit of infinite lambda, where z* and z- equal the prediction: one E_k at that place is left.
 - Without a learned policy there is nothing to search: the loss is E_0 + E_k at the given place (table 3, "fixed at the center").
-- Where the glimpses before leave hardly an error on the training images, a second network that begins at random finds nothing that the
-  location term (lambda/2 z^2) does not outweigh, and looks where it happened to begin. `copy` begins where the glimpse before looked.
-- The paper trains N0 and N1 together from the start. `glimpse = 0` trains N0 by itself before, which costs a third of a joint sweep.
-- With shared weights (table 2) N1 cannot be fixed while N2 is trained: the later stage trains the one network through both its uses.
+- If the earlier glimpses leave hardly any error on the training images, a second network with random weights gains less from a place than
+  the location term (lambda/2 z^2) costs, and its location stays where it started. `copy` starts it where the previous glimpse looked.
+- The paper trains N0 and N1 together from the start. `glimpse = 0` trains N0 alone first, at a third of the cost of a joint sweep.
+- With shared weights (table 2) N1 cannot be held fixed while N2 is trained: the later stage trains the shared network in both its uses.
 """
 
 from collections.abc import Mapping
@@ -42,31 +42,32 @@ from glimpsezoo_ranzato.model import GlimpseState, Ranzato
 
 @dataclass(frozen=True, kw_only=True)
 class Searched(Decision):
-    """A look at z*, with what the loss needs beside it. Locations in [0, 1].
-
-    predicted: l^{p_k}, with its gradient. best: z*, where the regions are. offending: z-. diversity: equation 18 at z*.
-    """
+    """The decision to look at z*, with what the loss needs. Locations are in [0, 1]."""
 
     predicted: Float[Tensor, "B 2"]
+    """l^{p_k}, with its gradient."""
     best: Float[Tensor, "B 2"]
+    """z*, the place of the regions."""
     offending: Float[Tensor, "B 2"]
+    """z-."""
     diversity: Float[Tensor, "B"]
+    """Equation 18 at z*."""
 
 
 def training_step(
     model: Ranzato, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], phase: TrainingPhase
 ) -> dict[str, Float[Tensor, ""]]:
-    """The loss of one greedy stage, term by term, as means over the batch in nats (locations: squared units of [0, 1]).
+    """The terms of the loss of one greedy stage, as means over the batch in nats (locations: squared units of [0, 1]).
 
-    Raises `GlimpseZooError` for phase options that it does not know.
+    Raises `GlimpseZooError` for unknown options of the training phase.
     """
     glimpse, search, copy = stage_of(model, phase.options)
     if copy and phase.step == 0:
-        begin_as_before(model, glimpse)
+        start_as_copy(model, glimpse)
     searched = search and model.policy == "learned"
 
     def choose(images: Tensor, state: State, decision: Decision) -> Decision:
-        """Other glimpses look where the model predicts; the one in training, at the best place around."""
+        """The glimpse in training looks at the best place around the prediction, the others at the predicted place."""
         if not searched or state.step != glimpse:
             return decision
         assert isinstance(state, GlimpseState)
@@ -84,29 +85,33 @@ def training_step(
     return terms
 
 
-def begin_as_before(model: Ranzato, glimpse: int) -> None:
+def start_as_copy(model: Ranzato, glimpse: int) -> None:
     """Copy the locator and the network of glimpse k - 1 into those of k."""
     for networks in (model.locators, *([] if model.config.shared else [model.glimpses])):
         networks[glimpse - 1].load_state_dict(networks[glimpse - 2].state_dict())
 
 
 def stage_of(model: Ranzato, options: Mapping[str, Any]) -> tuple[int, bool, bool]:
-    """The glimpse k that a phase trains (0: the low-resolution network alone), whether it searches, and whether it begins as a copy.
+    """The glimpse k of a training phase (0: the low-resolution network alone), whether it searches, and whether it starts as a copy.
 
     Raises `GlimpseZooError`.
     """
     values = {"glimpse": model.config.glimpses, "search": True, "copy": False, **options}
     glimpse, search, copy = values.pop("glimpse"), values.pop("search"), values.pop("copy")
     if values:
-        raise GlimpseZooError(f"expected the phase options glimpse, search and copy, got {next(iter(values))!r}: correct the recipe")
+        raise _invalid("the options glimpse, search and copy", repr(next(iter(values))))
     if type(glimpse) is not int or not 0 <= glimpse <= model.config.glimpses:
-        raise GlimpseZooError(f"expected the phase option glimpse to be 0 to {model.config.glimpses}, got {glimpse!r}: correct the recipe")
+        raise _invalid(f"0 to {model.config.glimpses} as option glimpse", repr(glimpse))
     for name, value in {"search": search, "copy": copy}.items():
         if type(value) is not bool:
-            raise GlimpseZooError(f"expected the phase option {name} to be true or false, got {value!r}: correct the recipe")
+            raise _invalid(f"true or false as option {name}", repr(value))
     if copy and glimpse < 2:
-        raise GlimpseZooError(f"expected the phase option copy for glimpse 2 or a later one, got glimpse {glimpse}: correct the recipe")
+        raise _invalid("glimpse 2 or later for the option copy", f"glimpse {glimpse}")
     return glimpse, search, copy
+
+
+def _invalid(expected: str, got: str) -> GlimpseZooError:
+    return GlimpseZooError(f"expected {expected} of a training phase, got {got}: correct the recipe")
 
 
 def search_around(
@@ -121,12 +126,12 @@ def search_around(
         best = _pick(places, losses.masked_fill(~correct, torch.inf))
         offending = _pick(places, losses.masked_fill(correct, torch.inf))
         diversity = crowding(model, best[:, None], state)[:, 0]
-        looks = model.looks_at(best, "searched", state)
+        chosen = model.decision_at(best, "searched", state)
     return Searched(
-        regions=looks.regions,
-        made=looks.made,
-        log_prob=looks.log_prob,
-        entropy=looks.entropy,
+        regions=chosen.regions,
+        made=chosen.made,
+        log_prob=chosen.log_prob,
+        entropy=chosen.entropy,
         predicted=predicted,
         best=best,
         offending=offending,
@@ -145,7 +150,7 @@ def grid_around(location: Float[Tensor, "B 2"], model: Ranzato) -> Float[Tensor,
 def losses_at(
     model: Ranzato, images: Float[Tensor, "B C H W"], state: GlimpseState, predicted: Float[Tensor, "B 2"], places: Float[Tensor, "B P 2"]
 ) -> Float[Tensor, "B P classes"]:
-    """L(z, y) of this module's head for every place and every class, in nats."""
+    """L(z, y) of the module's docstring for every place and every class, in nats."""
     distance = (predicted[:, None] - places).square().sum(2)  # [B, P]
     of_place = model.config.location_weight / 2 * distance + crowding(model, places, state)
     losses = of_place[:, :, None] - logits_at(model, images, state, places).log_softmax(2)
@@ -157,24 +162,24 @@ def losses_at(
 def logits_at(
     model: Ranzato, images: Float[Tensor, "B C H W"], state: GlimpseState, places: Float[Tensor, "B P 2"]
 ) -> Float[Tensor, "B P classes"]:
-    """Logits after the next glimpse, had it looked at each of `places`: the state is gathered with repeats, the images are not."""
+    """The logits after a next glimpse at each of `places`. The state is gathered with repeats, the images are not."""
     batch, count, _ = places.shape
     image = torch.arange(batch, device=places.device).repeat_interleave(count)  # [B * P]
     flat = places.flatten(0, 1)  # [B * P, 2]
     repeated = state.select(image)
     features = model.sense(images, state, model.regions_at(flat, image, state))
-    after = model.fuse(repeated, model.looks_at(flat, "searched", repeated), features)
+    after = model.fuse(repeated, model.decision_at(flat, "searched", repeated), features)
     return model.classify(replace(after, step=state.step + 1)).unflatten(0, (batch, count))
 
 
 def crowding(model: Ranzato, places: Float[Tensor, "B P 2"], state: GlimpseState) -> Float[Tensor, "B P"]:
-    """Equation 18: the penalty for places near to the glimpses already taken."""
+    """Equation 18: the penalty for places near the glimpses already taken."""
     distance = (places[:, :, None] - state.locations[:, None]).square().sum(3)  # [B, P, n]
     return model.config.diversity_weight * (-distance / (2 * model.config.diversity_variance)).exp().sum(2)
 
 
 def _pick(places: Float[Tensor, "B P 2"], losses: Float[Tensor, "B P classes"]) -> Float[Tensor, "B 2"]:
-    """The place of each image's smallest loss."""
+    """The place with the smallest loss, per image."""
     index = losses.amin(2).argmin(1)  # [B]
     return places[torch.arange(len(places), device=places.device), index]
 
@@ -182,7 +187,7 @@ def _pick(places: Float[Tensor, "B P 2"], losses: Float[Tensor, "B P classes"]) 
 def _search_terms(
     model: Ranzato, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], before: GlimpseState, decision: Searched
 ) -> dict[str, Float[Tensor, ""]]:
-    """The terms of equations 16 to 18 beside E_k(X(z*), y*). before: the state from which the location was predicted."""
+    """The terms of equations 16 to 18 other than E_k(X(z*), y*). before: the state from which the location was predicted."""
     distance = (decision.predicted - decision.best).square().sum(1)
     terms = {"location": model.config.location_weight / 2 * distance.mean()}
     if model.config.contrast_weight:

@@ -1,5 +1,5 @@
-"""A small glimpse model, with weights large enough for its looks and its confidence to differ from image to image; and the same model
-once more, one image at a time, in float64 loops that share nothing with the plugin but the weights."""
+"""A small glimpse model, with weights large enough that places and confidences differ between images; and a second implementation of the
+same model, one image at a time, in float64 loops that share only the weights with the plugin."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 from glimpsezoo import Noise, Task, TrainingPhase
 
 SMALL = {"glimpses": 3, "low_size": 5, "patch": 4, "scales": 2, "hidden": 8}
-# Two channels and a height that is not the width, so that none is taken for another.
+# Two channels and different height and width, so that a mix-up is detected.
 TASK = Task(image_size=(20, 25), channels=2, classes=("a", "b", "c"), mean=(0.4, 0.6), std=(0.3, 0.2))
 
 
@@ -51,7 +51,7 @@ def labels() -> Tensor:
 
 @pytest.fixture
 def phase() -> Callable[..., TrainingPhase]:
-    """What a training step is told: `phase(count, glimpse=1)` for a batch of `count` images."""
+    """What a training step gets: `phase(count, glimpse=1)` for a batch of `count` images."""
 
     def make(count: int, **options: Any) -> TrainingPhase:
         noise = Noise.of(0, torch.arange(count))
@@ -62,7 +62,7 @@ def phase() -> Callable[..., TrainingPhase]:
 
 @pytest.fixture
 def reference() -> type["Reference"]:
-    """The model once more: `reference(model).run(image)`."""
+    """The second implementation: `reference(model).run(image)`."""
     return Reference
 
 
@@ -82,7 +82,7 @@ class Reference:
         self.weights = {name: value.detach().double().numpy() for name, value in model.named_parameters()}
 
     def run(self, image: np.ndarray, forced: Sequence[Location | None] = ()) -> tuple[list[np.ndarray], list[Location]]:
-        """Logits of every step, and the predicted location of every glimpse. forced: where glimpses look instead."""
+        """Logits of every step, and the predicted location of every glimpse. forced: places that replace the predicted ones."""
         hidden, low = self._network("low", self._low(image))
         steps, predicted, glimpsed = [low], [], []
         for n in range(self.settings.glimpses):
@@ -116,7 +116,7 @@ class Reference:
     def _low(self, image: np.ndarray) -> list[float]:
         channels, height, width = image.shape
         side = self.settings.low_size
-        rows, columns = height // side, width // side  # the images of these tests divide
+        rows, columns = height // side, width // side  # the sides of these images divide
         block = [
             image[c, i * rows : (i + 1) * rows, j * columns : (j + 1) * columns].mean()
             for c, i, j in itertools.product(range(channels), range(side), range(side))

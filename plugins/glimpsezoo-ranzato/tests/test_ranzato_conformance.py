@@ -7,7 +7,7 @@ import pytest
 from glimpsezoo import Task
 from glimpsezoo.testing import conformance, rules
 
-# A height that is not the width, so that none is taken for another.
+# Different height and width, so that a mix-up is detected.
 SMALL = Task(image_size=(20, 25), channels=2, classes=("a", "b", "c"), mean=(0.4, 0.6), std=(0.3, 0.2))
 RANZATO = {"glimpses": 3, "low_size": 5, "patch": 4, "scales": 2, "hidden": 8}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

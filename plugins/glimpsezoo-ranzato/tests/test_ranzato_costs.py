@@ -1,4 +1,4 @@
-"""What the paper's tables print as speed-ups, measured from the models; and the confidence cascade, from real exits."""
+"""The printed speed-ups of the paper's tables, measured on the models; and the confidence cascade, from actual exits."""
 
 from collections.abc import Callable
 from importlib.resources import files
@@ -14,7 +14,7 @@ from glimpsezoo_ranzato.model import Ranzato
 from torch import Tensor
 
 from glimpsezoo import Confidence, GlimpseModel, GlimpseZooError, Meter, Record, Task, count_macs, rollout
-from glimpsezoo.recipes import Recipe
+from glimpsezoo.zoo.recipes import Recipe
 
 DIGITS = tuple(str(digit) for digit in range(10))
 SIDES = {"jittered-mnist": 48, "mnist": 28}
@@ -35,7 +35,7 @@ def model_of(card: str) -> GlimpseModel[Any]:
 
 
 def measured(model: GlimpseModel[Any], step: int) -> dict[str, int]:
-    """MACs of one image by phase, of a run that stops at `step`."""
+    """MACs per image by phase, of a run that stops at `step`."""
     trace = rollout(model, torch.rand(2, 1, *model.task.image_size), steps=step, record=Record(meter=Meter(model)))
     assert trace.macs is not None
     return {phase: int(macs[0]) for phase, macs in trace.macs.stopped_at(trace.last_step).items()}
@@ -49,7 +49,7 @@ ROWS = [
     ("ranzato.jittered-mnist.2", 3, "3.069"),
     ("ranzato.jittered-mnist.2-finetuned", 3, "3.069"),
     ("ranzato.jittered-mnist.2-long", 3, "3.069"),
-    ("ranzato.jittered-mnist.3", 4, "2.195"),  # of the text alone
+    ("ranzato.jittered-mnist.3", 4, "2.195"),  # only in the text
     # table 2
     ("ranzato.jittered-mnist.1-single", 2, "7.464"),
     ("ranzato.jittered-mnist.1-single-no-contrast", 2, "7.464"),
@@ -63,7 +63,7 @@ ROWS = [
     ("ranzato.mnist.1-centre", 2, "3.609"),
     ("ranzato-conv.mnist", 1, "0.0522"),
     ("ranzato.mnist.1", 2, "3.576"),
-    ("ranzato.mnist.2", 3, "2.377"),  # of the text alone
+    ("ranzato.mnist.2", 3, "2.377"),  # only in the text
     ("ranzato.mnist.2-no-diversity", 3, "2.377"),
 ]
 
@@ -146,7 +146,7 @@ def test_the_cascade_from_real_exits() -> None:
 
 
 def test_the_papers_cascade_costs_what_its_exits_say() -> None:
-    """78 % exit after N0, 15 % after the first glimpse, the rest takes both: 9.60 times fewer MACs, not the 12 that the table prints."""
+    """78 % exit after N0, 15 % after the first glimpse, the rest takes both: 9.60 times fewer MACs, not 12 as in the table."""
     model = model_of("ranzato.jittered-mnist.2")
     shares = {1: 78, 2: 15, 3: 7}
     mean = sum(share * sum(measured(model, step).values()) for step, share in shares.items()) / 100

@@ -1,4 +1,4 @@
-"""Equations 1 to 8 against plain loops in numpy, and what the model tells of where it looked."""
+"""Equations 1 to 8 against plain loops in numpy, and the regions that the model reports."""
 
 from collections.abc import Callable
 from typing import Any
@@ -65,7 +65,7 @@ def test_crops_are_whole_pixels_and_zero_outside(side: int) -> None:
                 if 0 <= top + i < 7 and 0 <= left + j < 9:
                     expected[:, i, j] = images[image[row], :, top + i, left + j]
         assert torch.equal(found[row], expected)
-        # what is reported is true to half a pixel
+        # the reported region is exact to half a pixel
         assert abs(left + side / 2 - (x + 1) / 2 * 9) <= 0.5
         assert abs(top + side / 2 - (y + 1) / 2 * 7) <= 0.5
 
@@ -94,7 +94,7 @@ def test_attacks_see_the_gradient_of_a_bilinear_crop_and_the_pixels_of_the_hard_
 
 
 def test_only_attacks_see_the_surrogate(small: Callable[..., Ranzato], images: Tensor) -> None:
-    """In eval mode with gradients on, the second glimpse's place has a gradient; training and trivial policies are as they were."""
+    """In eval mode with gradients on, the second glimpse's place has a gradient; training and trivial policies are unchanged."""
     for settings, training, expected in (({}, False, True), ({}, True, False), ({"policy": "scan"}, False, False)):
         model = small(**settings).train(training)
         place = torch.zeros(len(images), 2, requires_grad=True)
@@ -123,7 +123,7 @@ def test_shared_networks_are_one(small: Callable[..., Ranzato]) -> None:
     own, shared = small(), small(shared=True)
     assert len(own.glimpses) == 3
     assert len(shared.glimpses) == 1
-    assert len(shared.locators) == 3  # how to predict a location stays each glimpse's own
+    assert len(shared.locators) == 3  # each glimpse has its own location predictor
     spared = 2 * sum(p.numel() for p in own.glimpses[0].parameters())
     assert sum(p.numel() for p in own.parameters()) - sum(p.numel() for p in shared.parameters()) == spared
 

@@ -1,4 +1,4 @@
-"""What every glimpse model promises: budgets, batches, order and exits change nothing of what an image gets."""
+"""The rules of the protocol: budgets, batches, order and exits do not change the result of an image."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ SETTINGS: list[dict[str, Any]] = [{}, {"policy": "random"}, {"policy": "scan"}, 
 
 @pytest.fixture
 def images(images: Tensor) -> Tensor:
-    """In double precision, where rounding hides no fault. What it may change in single precision is for the conformance suite."""
+    """In double precision, with little rounding. The conformance suite tests single precision."""
     return images.double()
 
 

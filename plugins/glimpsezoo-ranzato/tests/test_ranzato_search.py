@@ -17,7 +17,7 @@ STRONG = {"diversity_weight": 2.0, "diversity_variance": 0.01}  # strong enough 
 
 
 def searched(model: Ranzato, images: Tensor, labels: Tensor, glimpse: int) -> Searched:
-    """What the search finds for a glimpse, the earlier ones looking where the model predicts."""
+    """What the search finds for a glimpse, with the earlier ones at the predicted places."""
     trace = rollout(model, images, steps=glimpse + 1, record=Record(states=True))
     state: State | None = trace.looks[glimpse - 1].state
     assert isinstance(state, GlimpseState)
@@ -56,13 +56,13 @@ def test_the_search_finds_the_least_loss_of_all_nine(
 def test_the_low_resolution_loss_takes_part_in_the_first_search_alone(
     small: Callable[..., Ranzato], images: Tensor, labels: Tensor
 ) -> None:
-    """E_0(X_low, y) is one number for every place, but not for every class: it can change which place offends most (15)."""
+    """E_0(X_low, y) is one number for every place, but not for every class: it can change which place is most offending (15)."""
     model, plain = small(), small()
     with torch.no_grad():
         model.low.second.bias += torch.tensor([3.0, 0.0, -3.0])  # E_0 changes, and y with it ...
         for network in (*model.glimpses,):
             network.second.bias -= torch.tensor([3.0, 0.0, -3.0])  # ... but y after one glimpse does not
-        model.locators[0].bias -= model.locators[0].weight[:, -3:] @ torch.tensor([3.0, 0.0, -3.0])  # nor does where it looks
+        model.locators[0].bias -= model.locators[0].weight[:, -3:] @ torch.tensor([3.0, 0.0, -3.0])  # nor does the predicted place
     with_other_low, as_it_was = searched(model, images, labels, 1), searched(plain, images, labels, 1)
     torch.testing.assert_close(with_other_low.best, as_it_was.best)
     assert not torch.equal(with_other_low.offending, as_it_was.offending)
@@ -111,7 +111,7 @@ def test_terms_can_be_left_out(small: Callable[..., Ranzato], images: Tensor, la
 def test_the_gradient_takes_z_as_fixed(
     small: Callable[..., Ranzato], images: Tensor, labels: Tensor, phase: Callable[..., TrainingPhase]
 ) -> None:
-    """Only the pull towards z* teaches where to look (13, 14); the penalty of equation 18 steers the search and nothing else."""
+    """Only the location term towards z* trains where to look (13, 14); the penalty of equation 18 only steers the search."""
     model = small(**STRONG)
     terms = training_step(model, images, labels, phase(12, glimpse=2))
     locator = model.locators[1].weight
@@ -145,6 +145,6 @@ def test_fine_tuning_looks_where_the_model_predicts(
 def test_phase_options_are_checked(
     small: Callable[..., Ranzato], images: Tensor, labels: Tensor, phase: Callable[..., TrainingPhase], options: dict[str, Any]
 ) -> None:
-    with pytest.raises(GlimpseZooError, match="expected the phase option") as caught:
+    with pytest.raises(GlimpseZooError, match="training phase, got") as caught:
         training_step(small(), images, labels, phase(12, **options))
     assert "\n" not in str(caught.value)

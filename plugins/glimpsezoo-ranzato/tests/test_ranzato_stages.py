@@ -1,4 +1,4 @@
-"""The recipes: what each stage trains and what it leaves alone; and that training on a few made-up images gets somewhere."""
+"""The recipes: what each stage trains and what it does not change; and that training on a few made-up images lowers the loss."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from glimpsezoo_ranzato import baselines, training
+from glimpsezoo_ranzato import training
 from glimpsezoo_ranzato.baselines import Convolutional, FullyConnected
 from glimpsezoo_ranzato.config import ConvolutionalConfig, FullyConnectedConfig, RanzatoConfig
 from glimpsezoo_ranzato.model import Ranzato
 from torch import Tensor
 
-from glimpsezoo import GlimpseModel, GlimpseZooError, Task, TrainingPhase, rollout
-from glimpsezoo.recipes import PhaseRecipe, Recipe
+from glimpsezoo import GlimpseModel, GlimpseZooError, Task, TrainingPhase, cross_entropy_step, rollout
+from glimpsezoo.zoo.recipes import PhaseRecipe, Recipe
 
-# Two pixels are an eighth of these images: the paper's lambda would hold every search at the prediction.
+# Two pixels are an eighth of these images: with the paper's lambda, every search would stay at the prediction.
 TINY = {"low_size": 4, "patch": 8, "hidden": 24, "search_pixels": 1.0, "location_weight": 5.0}
 FOUR = Task((16, 16), 1, ("a", "b", "c", "d"))
 FIRST, SECOND = {"low", "locators.0", "glimpses.0"}, {"locators.1", "glimpses.1"}
-SHARED = [FIRST, {"locators.1", "glimpses.0"}]  # the one network cannot be held fixed
+SHARED = [FIRST, {"locators.1", "glimpses.0"}]  # the shared network cannot be held fixed
 STAGES = {
     "ranzato.jittered-mnist.1": [FIRST],
     "ranzato.jittered-mnist.2": [FIRST, SECOND],
@@ -49,13 +49,13 @@ def recipe_of(card: str) -> Recipe:
 
 
 def phases_of(card: str) -> list[PhaseRecipe]:
-    """All stages of a card, those of the card that its recipe starts from included."""
+    """All stages of a card, including those of the card that its recipe starts from."""
     recipe = recipe_of(card)
     return [*(phases_of(recipe.start) if recipe.start else []), *recipe.phase]
 
 
 def made_up(count: int) -> tuple[Tensor, Tensor]:
-    """Images [count, 1, 16, 16] with a 4 x 4 sign anywhere that the coarse look cannot read, and which of four signs it is."""
+    """Images [count, 1, 16, 16] with a 4 x 4 sign anywhere that is unreadable in the down-sampled image, and which of four signs it is."""
     generator = torch.Generator().manual_seed(0)
     signs = (torch.rand(4, 4, 4, generator=generator) > 0.5).float()
     labels = torch.arange(count) % 4
@@ -68,7 +68,7 @@ def made_up(count: int) -> tuple[Tensor, Tensor]:
 def take_steps(
     model: Ranzato, recipe: PhaseRecipe, images: Tensor, labels: Tensor, phase: Callable[..., TrainingPhase], steps: int
 ) -> Iterator[dict[str, Tensor]]:
-    """Train what the harness would, on the whole of `images` in every step; yields the loss terms."""
+    """Train what the harness would, on all `images` in every training step; yields the loss terms."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(fnmatch(name, pattern) for pattern in recipe.trainable))
     optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
@@ -116,7 +116,7 @@ def test_a_second_glimpse_may_begin_as_a_copy_of_the_first(phase: Callable[..., 
 
 
 def test_the_first_network_may_learn_alone(phase: Callable[..., TrainingPhase]) -> None:
-    """Glimpse 0 is the cross-entropy of N0, and no glimpse is taken for it."""
+    """Glimpse 0 is the cross-entropy of N0, without a glimpse."""
     model = Ranzato(RanzatoConfig.parse(TINY, owner="ranzato"), FOUR)
     images, labels = made_up(8)
     terms = training.training_step(model, images, labels, phase(8, glimpse=0))
@@ -160,7 +160,7 @@ def test_the_recipes_differ_from_the_plain_one_in_what_their_rows_say() -> None:
 
 
 def test_training_stage_by_stage_learns_to_look(phase: Callable[..., TrainingPhase]) -> None:
-    """The signs are unreadable from afar: every stage lowers its loss, and the glimpses see what the first look does not."""
+    """The signs are unreadable in the down-sampled image: every stage lowers its loss, and glimpses see what the first step does not."""
     torch.manual_seed(0)
     model = Ranzato(RanzatoConfig.parse({**TINY, "scales": 1}, owner="ranzato"), FOUR)
     images, labels = made_up(32)
@@ -188,7 +188,7 @@ def test_the_baselines_learn(kind: Callable[..., GlimpseModel[Any]], config: obj
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     losses = []
     for _ in range(100):
-        terms = baselines.training_step(model, images, labels, phase(32))
+        terms = cross_entropy_step(model, images, labels, phase(32))
         optimiser.zero_grad()
         terms["cross_entropy"].backward()
         optimiser.step()

@@ -1,1 +1,1 @@
-"""Any timm model as the one-look case of glimpsezoo's protocol: the feed-forward baselines."""
+"""Any timm model as a feed-forward model for glimpsezoo."""

@@ -1,4 +1,4 @@
-"""Building timm's models: for any size and number of channels, with one clear line for whatever timm or the user cannot do."""
+"""Builds timm's models for any size and number of channels, with one-line errors for what timm cannot do."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from glimpsezoo_timm.config import TimmConfig
 
 
 def published(architecture: str) -> PretrainedCfg:
-    """What timm says about an architecture: input size, normalisation, published weights.
+    """What timm publishes about an architecture: input size, normalisation, weights.
 
     Raises `GlimpseZooError` for a name that timm does not know, and for an unknown pretrained tag.
     """
@@ -33,12 +33,12 @@ def published(architecture: str) -> PretrainedCfg:
 def create_backbone(
     config: TimmConfig, channels: int, size: tuple[int, int], classes: int | None, *, pretrained: bool = False
 ) -> nn.Module:
-    """timm's model for images [B, channels, height, width] of `size`, with a head of `classes` (None: as many as it is published with).
+    """timm's model for images [B, channels, height, width] of `size`, with a head of `classes` (None: as many as published).
 
-    Raises `GlimpseZooError` for what timm does not know, sizes that the architecture cannot take, and weights that cannot be had.
+    Raises `GlimpseZooError` for an unknown architecture, for a size that it cannot take, and for weights that cannot be loaded.
     """
     source = published(config.architecture)
-    # Most transformers are built for one size and are told it; the other models take any.
+    # Most transformers are built for a fixed size; the other models take any size.
     options: dict[str, Any] = {"img_size": size} if source.fixed_input_size else {}
     if config.patch_size is not None:
         options["patch_size"] = config.patch_size
@@ -46,9 +46,9 @@ def create_backbone(
         check_weights(config.architecture, source)
     try:
         backbone = timm.create_model(config.architecture, pretrained=pretrained, num_classes=classes, in_chans=channels, **options)
-    except Exception as error:  # timm has no error of its own: assertions, type, value and run-time errors
+    except Exception as error:  # timm raises assertions, type, value and run-time errors
         if config.patch_size is not None and isinstance(error, TypeError):
-            raise GlimpseZooError(f"timm:{config.architecture} takes no patch_size: leave it out, or choose a vision transformer") from None
+            raise GlimpseZooError(f"timm:{config.architecture} has no patch_size: leave it out, or choose a vision transformer") from None
         raise unfit(config, channels, size, error) from None
     if not config.maxpool:
         _remove_maxpool(backbone, config.architecture)
@@ -57,7 +57,7 @@ def create_backbone(
 
 
 def unfit(config: TimmConfig, channels: int, size: tuple[int, int], error: Exception) -> GlimpseZooError:
-    """The one line for a model that timm cannot build for images of this size, or that fails on one."""
+    """The error for a model that timm cannot build for images of this size, or that fails on such an image."""
     height, width = size
     own = published(config.architecture).input_size[-1]
     patches = "" if config.patch_size is None else f" in patches of {config.patch_size} px"
@@ -68,27 +68,27 @@ def unfit(config: TimmConfig, channels: int, size: tuple[int, int], error: Excep
 
 
 def is_trunk_and_head(backbone: Any, image: Float[Tensor, "one C H W"]) -> bool:
-    """Whether the model's forward is its `forward_head` on one tensor that `forward_features` gives, as is timm's custom.
+    """Whether the model's forward is `forward_head` of the single tensor that `forward_features` returns, as usual in timm.
 
-    Models whose features are a list (coat, crossvit, efficientvim) are taken in one piece. Runs the model in eval mode.
+    It is not if the features are a list (coat, crossvit, efficientvim). Runs the model in eval mode.
     """
-    backbone.eval()  # batch statistics stay untouched
+    backbone.eval()  # batch statistics stay as they are
     with torch.no_grad():
         features = backbone.forward_features(image)
         whole = backbone(image)
         split = isinstance(features, Tensor) and len(features) == 1 and torch.equal(backbone.forward_head(features), whole)
-    backbone.train()  # also drops what some transformers cache in eval mode of weights that are not the final ones
+    backbone.train()  # also drops what some transformers compute from the weights and cache in eval mode
     return split
 
 
 def _remove_maxpool(backbone: nn.Module, architecture: str) -> None:
     if not isinstance(dict(backbone.named_children()).get("maxpool"), nn.MaxPool2d):
-        raise GlimpseZooError(f"timm:{architecture} has no max-pooling in its stem to leave out: use maxpool=true, or a ResNet")
+        raise GlimpseZooError(f"timm:{architecture} has no max-pooling in its stem to remove: use maxpool=true, or a ResNet")
     backbone.maxpool = nn.Identity()
 
 
 def _check_patches(backbone: nn.Module, config: TimmConfig, size: tuple[int, int]) -> None:
-    """timm drops the rows and columns that fill no patch without a word: a model that sees only a part of the image is refused."""
+    """Refuses a size that is not a multiple of the patch size: timm would silently drop the remaining rows and columns."""
     for module in backbone.modules():
         if isinstance(module, PatchEmbed) and not module.dynamic_img_pad:
             height, width = (int(side) for side in module.patch_size)
@@ -102,10 +102,10 @@ def _check_patches(backbone: nn.Module, config: TimmConfig, size: tuple[int, int
 
 
 def check_weights(architecture: str, source: PretrainedCfg) -> None:
-    """Raise `GlimpseZooError` at once for weights that do not exist or are out of reach: timm alone would retry for a minute."""
+    """Raise `GlimpseZooError` at once for weights that do not exist or cannot be reached: timm would retry for a minute."""
     if not source.has_weights:
         have = did_you_mean(architecture, timm.list_pretrained())
-        raise GlimpseZooError(f"timm publishes no weights of {architecture!r}: {have}")
+        raise GlimpseZooError(f"timm publishes no weights for {architecture!r}: {have}")
     if source.file or not source.hf_hub_id:
         return
     try:

@@ -1,4 +1,4 @@
-"""From weights that were trained with timm, or in its naming, to this plugin's models."""
+"""From weights with timm's tensor names to this plugin's models."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +13,11 @@ from glimpsezoo_timm.model import TimmModel, head_layers
 
 
 def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[TimmConfig, Task, dict[str, Tensor], list[str]]:
-    """Convert a state dict of `timm.create_model(settings["architecture"])`, however a training wrapped it.
+    """Convert a state dict of `timm.create_model(settings["architecture"])`, also of a model that was wrapped for training.
 
-    Returns the config, the task (number of classes from the head, channels from the first convolution, pixels and normalisation as timm
-    publishes the architecture), the tensors under this model's names, and notes on what the file did not say. Raises `GlimpseZooError`
-    for a file that cannot be read, and one of another model.
+    Returns the config, the task (classes from the head, channels from the first convolution, image size and normalisation as timm
+    publishes the architecture), the tensors under this model's names, and notes on what the file does not say. Raises `GlimpseZooError`
+    for a file that cannot be read, and for one of another model.
     """
     config = TimmConfig.parse(settings, owner="timm")
     source = published(config.architecture)
@@ -35,12 +35,12 @@ def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[TimmConfig,
 
 
 def _task(tensors: Mapping[str, Tensor], like: Any, side: int) -> Task:
-    """Classes are numbered: the file does not name them."""
+    """Classes are numbered, because the file does not name them."""
     heads = [f"{name}.weight" for name in head_layers(like)]
     head = next((tensors[name] for name in heads if name in tensors), None)
     if head is None or not head.ndim or not len(head):
         raise GlimpseZooError(
-            f"expected a checkpoint with a classifier ({', '.join(heads) or 'none is known'}), got one without: give another"
+            f"expected a checkpoint with a classifier ({', '.join(heads) or 'none is known'}), got one without: choose another"
         )
     first = next((f"{name}.weight" for name, module in like.named_modules() if isinstance(module, nn.Conv2d)), "")
     channels = tensors[first].shape[1] if first in tensors and tensors[first].ndim == 4 else 3

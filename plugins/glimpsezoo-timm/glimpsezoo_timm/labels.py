@@ -11,9 +11,9 @@ from glimpsezoo import GlimpseZooError
 def imagenet_rows(classes: Sequence[str], head: int) -> list[int]:
     """For each class of a task, its row in an ImageNet head of `head` classes (1000, or one of timm's larger sets).
 
-    classes: WordNet ids ('n01440764'), ImageNet's own names ('tench, Tinca tinca') or their first synonym ('tench'); case and
-    underscores do not matter. Raises `GlimpseZooError` for a head that is no ImageNet head, a class that is none of its classes or
-    could be several ('crane' is a bird and a machine), and two names for one class.
+    classes: WordNet ids ('n01440764'), ImageNet's names ('tench, Tinca tinca') or the first synonym ('tench'); case and underscores do
+    not matter. Raises `GlimpseZooError` for a head that is not an ImageNet head, for a class that the head does not have or that is
+    ambiguous ('crane' is a bird and a machine), and for two names of one class.
 
     >>> imagenet_rows(("n01443537", "tench"), 1000)
     [1, 0]
@@ -26,23 +26,23 @@ def imagenet_rows(classes: Sequence[str], head: int) -> list[int]:
     if missing:
         some = ", ".join(repr(name) for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise GlimpseZooError(
-            f"timm's weights know the classes of {subset}, and {len(missing)} of the data's {len(classes)} are none of them ({some}): "
+            f"expected classes of {subset} for timm's weights, got {len(missing)} others among the data's {len(classes)} ({some}): "
             "train the model on the data instead"
         )
     for name, rows in zip(classes, found, strict=True):
         if len(rows) > 1:
-            raise GlimpseZooError(f"the class {name!r} could be {len(rows)} classes of {subset}: name the data's classes by WordNet id")
+            raise GlimpseZooError(f"the class {name!r} matches {len(rows)} classes of {subset}: name the data's classes by WordNet id")
     chosen = [rows[0] for rows in found]
     for name, row in zip(classes, chosen, strict=True):
         if chosen.count(row) > 1:
             raise GlimpseZooError(
-                f"expected classes that differ, but {name!r} and another are one class of {subset}: check the data's names"
+                f"expected different classes, but {name!r} and another are the same class of {subset}: check the data's names"
             )
     return chosen
 
 
 def _candidates(classes: Sequence[str], info: ImageNetInfo) -> list[list[int]]:
-    """Rows that each class may be: by WordNet id, else by the whole name, else by its first synonym."""
+    """The candidate rows of each class: by WordNet id, else by the whole name, else by its first synonym."""
     ids = {label: [row] for row, label in enumerate(info.label_names())}
     wholes: defaultdict[str, list[int]] = defaultdict(list)
     firsts: defaultdict[str, list[int]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""What this plugin registers: every model of timm, under one prefix."""
+"""Registers every model of timm under one prefix."""
 
 from glimpsezoo import ImporterSpec, ModelSpec, hookimpl
 
@@ -8,13 +8,13 @@ def register_models() -> list[ModelSpec]:
     return [
         ModelSpec(
             name="timm:",
-            description="Any timm model by name (timm:resnet18): one look at the whole image, the feed-forward baseline.",
+            description="Any timm model by name (timm:resnet18), a feed-forward baseline on the whole image.",
             prefix=True,
             prefix_key="architecture",
             paper="https://github.com/huggingface/pytorch-image-models",
             model="glimpsezoo_timm.model:TimmModel",
             config="glimpsezoo_timm.config:TimmConfig",
-            training_step="glimpsezoo_timm.model:training_step",
+            training_step="glimpsezoo:cross_entropy_step",
             recipes="glimpsezoo_timm.recipes",
         )
     ]
@@ -26,7 +26,7 @@ def register_importers() -> list[ImporterSpec]:
         ImporterSpec(
             name="timm:",
             prefix=True,
-            description="Weights of any timm model (a state dict, as timm's own scripts and others save it) to a card.",
+            description="Weights of any timm model (a state dict, as saved by timm's scripts and others).",
             importer="glimpsezoo_timm.importer:importer",
         )
     ]

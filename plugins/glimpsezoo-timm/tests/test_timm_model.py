@@ -1,4 +1,4 @@
-"""Any timm model as a glimpse model: the split of its forward, its cost, what it does to images, and what it cannot take."""
+"""Any timm model as a glimpse model: the split of its forward, its cost, how it prepares images, and what it refuses."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,26 @@ import timm
 import torch
 import torch.nn.functional as F
 from glimpsezoo_timm.config import TimmConfig
-from glimpsezoo_timm.model import TimmModel, training_step
+from glimpsezoo_timm.model import TimmModel
 from PIL import Image
 from torch import Tensor
 
-from glimpsezoo import Decision, GlimpseZooError, Meter, Noise, Record, Regions, Task, TrainingPhase, count_macs, rollout
+from glimpsezoo import (
+    Decision,
+    GlimpseZooError,
+    Meter,
+    Noise,
+    Record,
+    Regions,
+    Task,
+    TrainingPhase,
+    count_macs,
+    cross_entropy_step,
+    rollout,
+)
 
 # Families whose heads differ: a plain linear layer, a convolution before or as the classifier, an MLP, two averaged heads (levit,
-# deit), a class token, channels last (swin), a head that begins at zero (gmlp).
+# deit), a class token, channels last (swin), a head that is initialised with zeros (gmlp).
 SPLIT = [
     "resnet18",
     "resnetv2_18",
@@ -51,7 +63,7 @@ def images(count: int = 2, channels: int = 1, size: int = 64) -> Tensor:
 @torch.no_grad()
 def test_phases_are_the_models_own_forward_and_cost(architecture: str) -> None:
     model = build(architecture)
-    for parameter in model.backbone.parameters():  # also heads that begin at zero
+    for parameter in model.backbone.parameters():  # also heads that are initialised with zeros
         parameter.add_(0.02 * torch.randn_like(parameter))
     x = images()
     trace = rollout(model, x, record=Record(meter=Meter(model)))
@@ -81,7 +93,7 @@ def test_building_leaves_a_model_as_timm_makes_it() -> None:
     statistics = {name: value for name, value in model.state_dict().items() if name.endswith(("running_mean", "num_batches_tracked"))}
     assert statistics
     assert not any(value.any() for value in statistics.values())
-    # levit caches what it computes of its weights in eval mode: weights loaded after building must count
+    # levit caches values computed from its weights in eval mode: weights that are loaded later must count
     other = build("levit_128s")
     weights = other.state_dict()
     model.load_state_dict({name: torch.randn_like(value) if "attention_biases" in name else value for name, value in weights.items()})
@@ -156,11 +168,11 @@ def test_a_look_at_a_part_of_the_image_is_refused() -> None:
         ({"architecture": "resnet18.a9_in1k"}, 64, r"one of its pretrained tags, got 'resnet18.a9_in1k': did you mean 'resnet18\.a"),
         ({"architecture": "hf-hub:timm/resnet18"}, 64, "expected the name of a timm model"),
         ({"architecture": "inception_v4"}, 64, r"inception_v4 cannot take images of 1 x 64 x 64 px \(.*--set image_size=299"),
-        ({"architecture": "nest_tiny"}, 28, r"cannot take images of 1 x 28 x 28 px \(.*--set image_size=224"),  # fails when it is built
+        ({"architecture": "nest_tiny"}, 28, r"cannot take images of 1 x 28 x 28 px \(.*--set image_size=224"),  # fails while it is built
         ({"architecture": "crossvit_tiny_240"}, 64, r"cannot take images of 1 x 64 x 64 px \(.*--set image_size=240"),
         ({"architecture": "vit_tiny_patch16_224"}, 28, r"patches of 16 x 16 px, got 28 x 28 px: .*--set image_size=32"),
         ({"architecture": "test_vit", "maxpool": False}, 64, "test_vit has no max-pooling in its stem"),
-        ({"architecture": "resnet18", "patch_size": 8}, 64, "resnet18 takes no patch_size"),
+        ({"architecture": "resnet18", "patch_size": 8}, 64, "resnet18 has no patch_size"),
     ],
 )
 def test_what_cannot_be_built_gets_one_line(settings: dict[str, object], size: int, line: str) -> None:
@@ -179,7 +191,7 @@ def test_training_step_is_cross_entropy() -> None:
     model = build("test_vit").train()
     x, labels = images(4), torch.tensor([0, 1, 2, 3])
     phase = TrainingPhase(name="main", options={}, step=0, steps=1, epoch=0, noise=Noise.of(0, labels), memory={})
-    losses = training_step(model, x, labels, phase)
+    losses = cross_entropy_step(model, x, labels, phase)
     expected = -F.log_softmax(model.backbone(model.prepared(x)), 1)[torch.arange(4), labels].mean()
     assert list(losses) == ["cross_entropy"]
     torch.testing.assert_close(losses["cross_entropy"], expected)

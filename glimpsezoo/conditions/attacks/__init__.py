@@ -1,0 +1,1 @@
+"""Attacks: images changed within a budget so that a glimpse model errs, or takes more steps than it needs."""

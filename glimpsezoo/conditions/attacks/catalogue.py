@@ -1,0 +1,37 @@
+"""Every built-in attack. Imports nothing heavy."""
+
+from glimpsezoo.specs import AttackSpec
+
+_HERE = "glimpsezoo.conditions.attacks"
+
+
+def _attack(name: str, attack: str, config: str, description: str) -> AttackSpec:
+    return AttackSpec(name=name, description=description, attack=f"{_HERE}.{attack}", config=f"{_HERE}.settings:{config}")
+
+
+ATTACKS: tuple[AttackSpec, ...] = (
+    _attack("fgsm", "gradient:FGSM", "FGSMSettings", "Fast gradient sign method: one step along the gradient (Goodfellow et al., 2015)."),
+    _attack("pgd", "gradient:PGD", "PGDSettings", "Projected gradient descent from a random start (Madry et al., 2018)."),
+    _attack("apgd-ce", "apgd:APGDCrossEntropy", "APGDSettings", "Auto-PGD on the cross entropy (Croce & Hein, 2020)."),
+    _attack("apgd-dlr", "apgd:APGDLogitsRatio", "APGDSettings", "Auto-PGD on the difference of logits ratio (Croce & Hein, 2020)."),
+    _attack("square", "square:Square", "SquareSettings", "Square Attack: random search, no gradients (Andriushchenko et al., 2020)."),
+    _attack(
+        "autoattack",
+        "autoattack:AutoAttack",
+        "AutoAttackSettings",
+        "AutoAttack, standard: APGD-CE, targeted APGD, targeted FAB, Square (needs the extra 'autoattack').",
+    ),
+    _attack(
+        "autoattack-rand",
+        "autoattack:RandomisedAutoAttack",
+        "RandomisedAutoAttackSettings",
+        "AutoAttack for stochastic models: APGD-CE and APGD-DLR, 20 runs per gradient (needs the extra 'autoattack').",
+    ),
+    _attack("slowdown", "slowdown:Slowdown", "SlowdownSettings", "Delays early exits: lowers the model's confidence at every step."),
+    _attack(
+        "pgd-paper",
+        "gradient:PaperPGD",
+        "PaperPGDSettings",
+        "PGD as the MGNet paper runs it: on normalised pixels, unclipped, with the locator's gradient scaled as in training.",
+    ),
+)

@@ -1,0 +1,1 @@
+"""The loop and what it moves: images, noise, regions, the protocol of models, exits, MACs."""

@@ -1,0 +1,57 @@
+"""Values with one entry per image of a batch, which can be gathered: the base of states, decisions, regions and noise."""
+
+import dataclasses
+from typing import Any, Self
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Batched:
+    """A frozen dataclass whose tensors have the batch as their leading axis.
+
+    Fields may be tensors [B, ...], other `Batched` values, tuples (also NamedTuples) of these, or values that all images share
+    (numbers, text, None, tensors without axes). A subclass with a different layout overrides `select`.
+    """
+
+    def select(self, index: Int[Tensor, "n"]) -> Self:
+        """The same value for the images `index` [n] of the batch, in that order; repeats are allowed."""
+        return dataclasses.replace(self, **{f.name: gather(getattr(self, f.name), index) for f in dataclasses.fields(self)})
+
+
+def gather(value: Any, index: Int[Tensor, "n"]) -> Any:
+    """Rows `index` [n] of any value that a field of a `Batched` may have, or of a model's features.
+
+    Raises `TypeError` for lists and dicts: they would pass as values that all images share.
+    """
+    if isinstance(value, Batched):
+        return value.select(index)
+    if isinstance(value, Tensor):
+        return value[index] if value.ndim else value
+    if isinstance(value, tuple):
+        parts = [gather(part, index) for part in value]
+        return tuple(parts) if type(value) is tuple else type(value)(*parts)
+    if isinstance(value, list | dict):
+        raise TypeError(f"expected a tensor, a Batched, a tuple of these, or a value that all images share, got a {type(value).__name__}")
+    return value
+
+
+def select_rows(image: Int[Tensor, "N"], batch: int, index: Int[Tensor, "n"]) -> tuple[Int[Tensor, "M"], Int[Tensor, "M"]]:
+    """Gather a flat, ordered-by-image layout of N rows for images `index` [n] of `batch`.
+
+    `image` [N] gives each row's image and does not decrease. Returns the positions [M] of the rows to take and, for each row, the
+    place of its image in `index`. A state with one row per region, such as the pyramid's, is gathered with this.
+
+    >>> position, image = select_rows(torch.tensor([0, 0, 1, 2]), 3, torch.tensor([2, 0]))
+    >>> position.tolist(), image.tolist()
+    ([3, 0, 1], [0, 1, 1])
+    """
+    counts = torch.bincount(image, minlength=batch)
+    first = counts.cumsum(0) - counts
+    taken = counts[index]
+    new_image = torch.repeat_interleave(torch.arange(len(index), device=image.device), taken)
+    new_first = taken.cumsum(0) - taken
+    position = torch.arange(len(new_image), device=image.device) + (first[index] - new_first)[new_image]
+    return position, new_image

@@ -1,0 +1,202 @@
+"""Cost in MACs: one multiply-accumulate is one MAC, and FLOPs are twice the MACs.
+
+The dispatched operations are counted (`torch.utils.flop_counter`), so dynamic control flow is counted as it ran. A `Meter` counts each
+phase once per kind of work and charges each image with what it used: for 10,000 images, only a few calls are counted. That the sums
+equal a count of the whole run is tested in `tests/test_cost.py`.
+"""
+
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from glimpsezoo.core.batched import gather
+from glimpsezoo.core.formulas import FORMULAS, holds_no_products, moves, operation
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.protocol import GlimpseModel, Phase, State
+from glimpsezoo.core.regions import Decision, Regions
+
+
+@dataclass(frozen=True)
+class Count:
+    """The cost of a run."""
+
+    macs: int
+    uncounted: frozenset[str]
+    """Names of arithmetic operations that ran and have no formula."""
+    missing: frozenset[str] = frozenset()
+    """Those of `uncounted` that may contain products. If there are any, `macs` is a lower bound."""
+
+
+class _NoModules:
+    """Replaces torch's module tracker, which is not needed here and fails on views of parameters made without gradients."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+class _Watch(TorchDispatchMode):
+    """Counts the operations that only `FORMULAS` covers, and collects the names of those that have no formula.
+
+    Of torch's own operations, only those that return floating-point values are collected: index and mask arithmetic is not counted.
+    """
+
+    def __init__(self, known: Container[Any]) -> None:
+        super().__init__()
+        self.known, self.macs, self.uncounted, self.missing = known, 0, set[str](), set[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(func, OpOverload):
+            self._note(func, result, args, kwargs or {})
+        return result
+
+    def _note(self, func: OpOverload, result: Any, args: Any, kwargs: Any) -> None:
+        name = operation(func)
+        if func.overloadpacket in self.known or moves(func):
+            return
+        if name in FORMULAS:
+            self.macs += FORMULAS[name](result, *args, **kwargs)
+        elif func.namespace != "aten" or any(map(_is_number, tree_leaves(result))):
+            self.uncounted.add(name)
+            makes_values = not any(isinstance(leaf, Tensor) for leaf in tree_leaves((args, kwargs)))  # from nothing, as `hann_window` does
+            self.missing.update([] if makes_values or holds_no_products(func) else [name])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+
+
+@contextmanager
+def _attention_in_the_open() -> Iterator[None]:
+    """Switches off the fused path of nn.MultiheadAttention, which would count as zero MACs."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def count_macs(run: Callable[[], Any]) -> Count:
+    """Run a function and count its MACs.
+
+    >>> x = torch.ones(2, 3)
+    >>> count_macs(lambda: x @ torch.ones(3, 5)).macs
+    30
+    """
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
+    watch = _Watch(counter.flop_registry)
+    with _attention_in_the_open(), torch.no_grad(), watch, counter:
+        run()
+    return Count(counter.get_total_flops() // 2 + watch.macs, frozenset(watch.uncounted), frozenset(watch.missing))
+
+
+@dataclass
+class Meter:
+    """Charges every image of a rollout with the MACs of the phases that it went through. One meter serves any number of batches."""
+
+    model: GlimpseModel[Any]
+    uncounted: set[str] = field(default_factory=set)
+    """As in `Count`, for everything charged so far."""
+    missing: set[str] = field(default_factory=set)
+    """As in `Count`, for everything charged so far."""
+    _known: dict[tuple[Any, ...], int] = field(default_factory=dict)
+
+    def start(self, images: Tensor, noise: Noise) -> Int[Tensor, "B"]:
+        one = images.new_zeros(len(images), dtype=torch.long)
+        return self._charge("start", 0, images, one, lambda row: self.model.start(images[row], noise.select(row)))
+
+    def sense(self, step: int, images: Tensor, state: State, regions: Regions) -> Int[Tensor, "B"]:
+        """Regions of the same level and step cost the same, so one of each level is counted; an image's regions are summed."""
+
+        def run(position: Tensor) -> None:
+            row = regions.image[position]
+            region = regions.keep(torch.zeros_like(regions.image, dtype=torch.bool).index_fill(0, position, True)).select(row)
+            self.model.sense(images[row], state.select(row), region)
+
+        each = self._charge("sense", step, images, regions.level, run)
+        return torch.zeros(regions.batch, dtype=torch.long, device=images.device).index_add(0, regions.image, each)
+
+    def fuse(self, step: int, images: Tensor, state: State, decision: Decision, features: Any) -> Int[Tensor, "B"]:
+        def run(row: Tensor) -> None:
+            mine = (decision.regions.image == row).nonzero().squeeze(1)
+            self.model.fuse(state.select(row), decision.select(row), gather(features, mine))
+
+        return self._charge("fuse", step, images, self.model.work("fuse", state, decision), run)
+
+    def classify(self, step: int, images: Tensor, state: State, decision: Decision) -> Int[Tensor, "B"]:
+        work = self.model.work("classify", state, decision)
+        return self._charge("classify", step, images, work, lambda row: self.model.classify(state.select(row)))
+
+    def locate(self, step: int, images: Tensor, state: State, decision: Decision) -> Int[Tensor, "B"]:
+        work = self.model.work("locate", state, decision)
+        return self._charge("locate", step, images, work, lambda row: self.model.locate(state.select(row)))
+
+    def _charge(self, phase: Phase, step: int, images: Tensor, work: Tensor, run: Callable[[Tensor], Any]) -> Tensor:
+        """The MACs of each row of `work`, which is an image or a region. A kind of work that is not known yet is run once and counted."""
+        kinds, place = work.unique(return_inverse=True)
+        macs = []
+        for i, kind in enumerate(kinds.tolist()):
+            key = (phase, step, kind, tuple(images.shape[1:]))
+            if key not in self._known:
+                example = (place == i).nonzero()[0]
+                count = count_macs(lambda example=example: run(example))
+                self._known[key] = count.macs
+                self.uncounted |= count.uncounted
+                self.missing |= count.missing
+            macs.append(self._known[key])
+        return torch.tensor(macs, dtype=torch.long, device=work.device)[place]
+
+
+@dataclass
+class MacTable:
+    """The MACs of every image of a batch by phase and step. Columns are steps 1 to T; steps that an image did not take are zero."""
+
+    start: Int[Tensor, "B"]
+    sense: Int[Tensor, "B T"]
+    fuse: Int[Tensor, "B T"]
+    classify: Int[Tensor, "B T"]
+    locate: Int[Tensor, "B T"]
+    """`locate` runs at the end of a step and chooses the regions of the next one."""
+    last_step: Int[Tensor, "B"]
+    """The last step that each image took."""
+
+    @classmethod
+    def empty(cls, batch: int, steps: int, device: torch.device) -> "MacTable":
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.long, device=device)
+
+        sense, fuse, classify, locate = (zeros(batch, steps) for _ in range(4))
+        return cls(zeros(batch), sense, fuse, classify, locate, zeros(batch))
+
+    def stopped_at(self, step: Int[Tensor, "B"] | int, *, classify_every_step: bool = False) -> dict[Phase, Int[Tensor, "B"]]:
+        """MACs by phase of a run that is stopped at `step` (one per image [B], or one for all), by its budget or by a rule.
+
+        An image that finished by itself earlier is counted up to its end, including the `locate` that chose no region: pass the budget T
+        for the cost of the run as it was. Classify runs at the last step, or at every step if a rule reads every step. So where
+        classify merges features, the cost at a step is not a prefix sum: only the classifications that ran are counted.
+        """
+        steps = torch.arange(1, self.sense.shape[1] + 1, device=self.sense.device)
+        stop = torch.as_tensor(step, device=self.sense.device).expand(len(self.start))[:, None]  # [B, 1]
+        taken = steps <= stop  # [B, T]
+        read = taken if classify_every_step else steps == torch.minimum(stop, self.last_step[:, None])
+        return {
+            "start": self.start,
+            "sense": (self.sense * taken).sum(1),
+            "fuse": (self.fuse * taken).sum(1),
+            "locate": (self.locate * (steps < stop)).sum(1),
+            "classify": (self.classify * read).sum(1),
+        }

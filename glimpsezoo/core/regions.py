@@ -1,0 +1,104 @@
+"""Where a model looks: flat regions of a batch, and the decision that chose them."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from glimpsezoo.core.batched import Batched, select_rows
+
+Made = Literal["given", "regressed", "sampled", "mode", "top-k", "searched"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regions(Batched):
+    """N regions of a batch of B images, flat: one per image, several in parallel or a variable number fit without padding."""
+
+    image: Int[Tensor, "N"]
+    """The row of each region's image in the batch. Regions are ordered by image: the rows never decrease."""
+    centre: Float[Tensor, "N 2"]
+    """As (x, y) in [-1, 1], with the image's edges at -1 and 1."""
+    scale: Float[Tensor, "N"]
+    """The region's side as a share of the image's side; 1 is the whole image."""
+    level: Int[Tensor, "N"]
+    """The pyramid level, or the index of the glimpse network that takes the region."""
+    parent: Int[Tensor, "N"]
+    """The ordinal of the parent among all regions of the same image so far (0 is its first region); -1 for none."""
+    batch: int
+    """B, the number of images."""
+
+    @classmethod
+    def one_each(
+        cls,
+        centre: Float[Tensor, "B 2"],
+        scale: Float[Tensor, "B"] | float,
+        *,
+        level: int = 0,
+        parent: int = -1,
+    ) -> Self:
+        """One region per image."""
+        batch, device = len(centre), centre.device
+        if not isinstance(scale, Tensor):
+            scale = centre.new_full((batch,), scale)
+        whole = torch.ones(batch, dtype=torch.long, device=device)
+        image = torch.arange(batch, device=device)
+        return cls(image=image, centre=centre, scale=scale, level=whole * level, parent=whole * parent, batch=batch)
+
+    @classmethod
+    def whole_image(cls, images: Float[Tensor, "B C H W"], *, level: int = 0) -> Self:
+        """The whole image, once per image: the usual first decision."""
+        return cls.one_each(images.new_zeros(len(images), 2), 1.0, level=level)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def counts(self) -> Int[Tensor, "B"]:
+        """How many regions each image has."""
+        return torch.bincount(self.image, minlength=self.batch)
+
+    def select(self, index: Int[Tensor, "n"]) -> Self:
+        position, image = select_rows(self.image, self.batch, index)
+        return self._at(position, image, len(index))
+
+    def keep(self, mask: Bool[Tensor, "N"]) -> Self:
+        """Only the regions where `mask` [N] is true; the batch stays the same."""
+        position = mask.nonzero().squeeze(1)
+        return self._at(position, self.image[position], self.batch)
+
+    def _at(self, position: Int[Tensor, "M"], image: Int[Tensor, "M"], batch: int) -> Self:
+        return replace(
+            self,
+            image=image,
+            centre=self.centre[position],
+            scale=self.scale[position],
+            level=self.level[position],
+            parent=self.parent[position],
+            batch=batch,
+        )
+
+    def __post_init__(self) -> None:
+        shape, count = self.image.shape, len(self.image)
+        if self.centre.shape != (count, 2) or not shape == self.scale.shape == self.level.shape == self.parent.shape:
+            got = {name: tuple(getattr(self, name).shape) for name in ("centre", "scale", "level", "parent")}
+            raise ValueError(f"expected centre [N, 2] and scale, level, parent [N] for N = {count} regions, got {got}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision(Batched):
+    """The regions of the next step and how they were chosen. A plugin may subclass it to keep what its training needs."""
+
+    regions: Regions
+    made: Made
+    """How the regions were chosen."""
+    log_prob: Float[Tensor, "B"]
+    """In nats, over all choices of an image, taken or not; zero where nothing was drawn."""
+    entropy: Float[Tensor, "B"]
+    """In nats, like `log_prob`."""
+
+    @classmethod
+    def certain(cls, regions: Regions, made: Made = "given") -> "Decision":
+        """A decision without randomness: log-probability and entropy are zero."""
+        zero = regions.centre.new_zeros(regions.batch)
+        return Decision(regions=regions, made=made, log_prob=zero, entropy=zero)

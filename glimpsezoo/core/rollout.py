@@ -1,0 +1,288 @@
+"""The driver of all models: training, evaluation, early exit, tracing and cost counting all call `rollout`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from glimpsezoo.core.batched import Batched
+from glimpsezoo.core.exits import ExitRule, Fixed
+from glimpsezoo.core.macs import MacTable, Meter
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.protocol import GlimpseModel, Phase, State
+from glimpsezoo.core.regions import Decision
+from glimpsezoo.errors import GlimpseZooError
+
+Choose = Callable[[Tensor, State, Decision], Decision]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a rollout records in addition to the result."""
+
+    every_step: bool = False
+    """Classify at every step, not only where an exit rule or the last step needs it."""
+    states: bool = False
+    """Keep the state after every step. Training reads it; it costs memory."""
+    meter: Meter | None = None
+    """Charge every image with its MACs."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One step of a rollout, for the b images that took it."""
+
+    rows: Int[Tensor, "b"]
+    """The places of the images in the batch."""
+    decision: Decision
+    """The regions of the step."""
+    logits: Float[Tensor, "b classes"] | None
+    """None if not every image was classified at this step."""
+    state: State | None
+    """The state after the step, if states are recorded."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a rollout did."""
+
+    logits: Float[Tensor, "B classes"]
+    """At the last step of every image."""
+    last_step: Int[Tensor, "B"]
+    """The last step that every image took, from 1."""
+    steps: int
+    """T, the budget."""
+    looks: tuple[Look, ...]
+    """One entry per step that any image took, T at most."""
+    macs: MacTable | None = None
+    """The cost by phase and step, if a meter was given."""
+    rule_reads: bool = False
+    """Whether an exit rule read the logits of every step."""
+
+    def logits_by_step(self) -> Float[Tensor, "B T classes"]:
+        """The logits [B, T, classes] of runs stopped at each step: an image that finished earlier keeps its last logits.
+
+        Raises `GlimpseZooError` if not every step was classified (`record=Record(every_step=True)`).
+        """
+        columns: list[Tensor] = []
+        for look in self.looks:
+            if look.logits is None:
+                raise GlimpseZooError("logits of every step were not recorded: call rollout with record=Record(every_step=True)")
+            whole = columns[-1] if columns else torch.zeros_like(self.logits)
+            columns.append(whole.index_put((look.rows,), look.logits))
+        columns += columns[-1:] * (self.steps - len(columns))  # no image was left
+        return torch.stack(columns, 1)
+
+    def regions_by_step(self) -> Int[Tensor, "B T"]:
+        """The number of regions of each image in each step."""
+        table = torch.zeros(len(self.logits), self.steps, dtype=torch.long, device=self.logits.device)
+        for step, look in enumerate(self.looks):
+            table[look.rows, step] = look.decision.regions.counts()
+        return table
+
+
+def rollout(
+    model: GlimpseModel[Any],
+    images: Float[Tensor, "B C H W"],
+    *,
+    steps: int | None = None,
+    exit_rule: ExitRule | None = None,
+    choose: Choose | None = None,
+    noise: Noise | None = None,
+    record: Record | None = None,
+    compact: bool = True,
+) -> Trace:
+    """Run `model` on `images` [B, C, H, W] in [0, 1], step after step.
+
+    steps: the most steps; by default the model's own number. exit_rule: lets images exit before the last step. choose: overrides any
+    decision, including the first, as `choose(images, state, decision) -> decision`, where images are those still in the batch.
+    noise: the images' source of randomness; by default with seed 0 and ids 0 to B - 1.
+    compact: images that exit leave the batch, so that saved MACs save time. Otherwise they are computed to the end and their later
+    steps are not recorded: the trace is the same and costs more.
+
+    Raises `GlimpseZooError` for a budget out of range, for an empty batch, and for noise of a different number of images.
+
+    >>> import glimpsezoo as gz
+    >>> model = gz.create_model("cnn4", task=gz.Task((28, 28), 1, ("odd", "even")))
+    >>> trace = gz.rollout(model, torch.zeros(3, 1, 28, 28))
+    >>> tuple(trace.logits.shape), trace.last_step.tolist()
+    ((3, 2), [1, 1, 1])
+    """
+    budget = model.steps if steps is None else steps
+    if not 1 <= budget <= model.steps:
+        raise GlimpseZooError(f"expected a budget of 1 to {model.steps} steps for this model, got {steps}")
+    if noise is None:
+        noise = Noise.of(0, torch.arange(len(images), device=images.device))
+    if not len(images) or len(noise.keys) != len(images):
+        raise GlimpseZooError(f"expected one or more images and noise for each of them, got {len(images)} and {len(noise.keys)}")
+    run = _Rollout(model, budget, exit_rule or Fixed(), choose or _as_decided, record or Record(), compact)
+    return run(images, noise)
+
+
+def _as_decided(images: Tensor, state: State, decision: Decision) -> Decision:
+    return decision
+
+
+@dataclass(frozen=True)
+class _Present(Batched):
+    """The images that are in the batch now, and everything that belongs to them."""
+
+    rows: Int[Tensor, "b"]
+    """The places of the images in the original batch."""
+    images: Float[Tensor, "b C H W"]
+    state: State
+    decision: Decision
+    active: Bool[Tensor, "b"] | None = None
+    """False for images that exited but stay in the batch; None if there are none, so that the usual run needs no mask."""
+    logits: Float[Tensor, "b classes"] | None = None
+    """Those of this step, if it was classified."""
+    history: tuple[Tensor, ...] = ()
+    """The logits of all steps so far, if the exit rule reads them."""
+
+    def where(self, mask: Bool[Tensor, "b"]) -> Self:
+        return self.select(mask.nonzero().squeeze(1))
+
+    def only_active(self) -> Self:
+        """Without the images that exited but stay in the batch."""
+        return self if self.active is None else replace(self.where(self.active), active=None)
+
+
+class _Last(NamedTuple):
+    """Images at their last step."""
+
+    rows: Int[Tensor, "b"]
+    logits: Float[Tensor, "b classes"]
+    step: int
+
+
+@dataclass
+class _Rollout:
+    """One rollout. `__call__` is the loop; the other methods are its parts, and each phase is charged where it runs."""
+
+    model: GlimpseModel[Any]
+    budget: int
+    exit_rule: ExitRule
+    choose: Choose
+    record: Record
+    compact: bool
+    looks: list[Look] = field(default_factory=list)
+    stopped: list[_Last] = field(default_factory=list)
+    macs: MacTable | None = None
+
+    def __call__(self, images: Tensor, noise: Noise) -> Trace:
+        here = self._start(images, noise)
+        for step in range(1, self.budget + 1):
+            here = self._sense_and_fuse(here, step)
+            if step == self.budget or self.record.every_step or self.exit_rule.reads:
+                here = self._classify(here)
+            self._record(here)
+            if step == self.budget:
+                self._stop(here)
+                break
+            here = self._exit(here)
+            if here is None:
+                break
+            here = self._locate(here)
+            if here is None:
+                break
+        return self._trace()
+
+    def _start(self, images: Tensor, noise: Noise) -> _Present:
+        state, decision = self.model.start(images, noise)
+        if meter := self.record.meter:
+            self.macs = MacTable.empty(len(images), self.budget, images.device)
+            self.macs.start[:] = meter.start(images, noise)
+        rows = torch.arange(len(images), device=images.device)
+        return _Present(rows, images, state, self._chosen(images, state, decision))
+
+    def _sense_and_fuse(self, here: _Present, step: int) -> _Present:
+        features = self.model.sense(here.images, here.state, here.decision.regions)
+        if meter := self.record.meter:
+            self._charge("sense", step, here, meter.sense(step, here.images, here.state, here.decision.regions))
+            self._charge("fuse", step, here, meter.fuse(step, here.images, here.state, here.decision, features))
+        state = replace(self.model.fuse(here.state, here.decision, features), step=step)
+        return replace(here, state=state, logits=None)
+
+    def _classify(self, here: _Present) -> _Present:
+        logits = self.model.classify(here.state)
+        if meter := self.record.meter:
+            step = here.state.step
+            self._charge("classify", step, here, meter.classify(step, here.images, here.state, here.decision))
+        return replace(here, logits=logits, history=(*here.history, logits) if self.exit_rule.reads else ())
+
+    def _exit(self, here: _Present) -> _Present | None:
+        """Stop the images that exit by the rule."""
+        if not self.exit_rule.reads:
+            return here
+        return self._leave(here, self.exit_rule.exits(torch.stack(here.history, 1)), gather=self.compact)
+
+    def _locate(self, here: _Present) -> _Present | None:
+        """Ask where to look next. Images for which no region is chosen are finished, and leave the batch in any case."""
+        decision = self.model.locate(here.state)
+        if meter := self.record.meter:
+            step = here.state.step
+            self._charge("locate", step, here, meter.locate(step, here.images, here.state, here.decision))
+        if decision is None:
+            self._stop(here)
+            return None
+        decision = self._chosen(here.images, here.state, decision)
+        return self._leave(here, decision.regions.counts() == 0, gather=True, following=decision)
+
+    def _chosen(self, images: Tensor, state: State, decision: Decision) -> Decision:
+        decision = self.choose(images, state, decision)
+        if decision.regions.batch != len(images):
+            raise GlimpseZooError(f"expected a decision for {len(images)} images, got one for {decision.regions.batch}")
+        return decision
+
+    def _leave(self, here: _Present, mask: Bool[Tensor, "b"], *, gather: bool, following: Decision | None = None) -> _Present | None:
+        """Stop the images of `mask`.
+
+        Returns the batch with the decision that follows, without the stopped images if `gather`; None if no image is left.
+        """
+        rest = here if following is None else replace(here, decision=following)
+        leaving = int(mask.sum())  # the only synchronisation with the device, if no image leaves or all do
+        if leaving == 0:
+            return rest
+        if leaving == len(mask):
+            self._stop(here)
+            return None
+        self._stop(here, mask)
+        if here.active is not None and not (here.active & ~mask).any():
+            return None
+        if gather:
+            return rest.where(~mask)
+        return replace(rest, active=~mask if here.active is None else here.active & ~mask)
+
+    def _stop(self, here: _Present, mask: Bool[Tensor, "b"] | None = None) -> None:
+        """Record the last step of the images of `mask` (or of all), classified now if they are not yet."""
+        if here.active is not None:
+            mask = here.active if mask is None else here.active & mask
+        if here.logits is None:
+            here, mask = self._classify(here if mask is None else here.where(mask)), None
+        assert here.logits is not None
+        rows, logits = (here.rows, here.logits) if mask is None else (here.rows[mask], here.logits[mask])
+        self.stopped.append(_Last(rows, logits, here.state.step))
+
+    def _record(self, here: _Present) -> None:
+        here = here.only_active()
+        self.looks.append(Look(here.rows, here.decision, here.logits, here.state if self.record.states else None))
+
+    def _charge(self, phase: Phase, step: int, here: _Present, macs: Int[Tensor, "b"]) -> None:
+        rows = here.rows
+        if here.active is not None:
+            rows, macs = rows[here.active], macs[here.active]
+        getattr(self.macs, phase)[rows, step - 1] = macs
+
+    def _trace(self) -> Trace:
+        rows = torch.cat([stop.rows for stop in self.stopped])
+        logits = torch.cat([stop.logits for stop in self.stopped])
+        last = torch.cat([torch.full_like(stop.rows, stop.step) for stop in self.stopped])
+        if len(self.stopped) > 1:  # otherwise the rows are in order
+            order = rows.argsort()
+            logits, last = logits[order], last[order]
+        if self.macs is not None:
+            self.macs.last_step[:] = last
+        return Trace(logits, last, self.budget, tuple(self.looks), self.macs, self.exit_rule.reads)

@@ -1,0 +1,149 @@
+"""Opens images about which nothing is declared: any data set on the Hub, any folder of class folders."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glimpsezoo.data import hub
+from glimpsezoo.data.base import ImageData, InferredFacts
+from glimpsezoo.data.catalogue import IMAGENET_MEAN, IMAGENET_STD
+from glimpsezoo.data.columns import arrow_types, check_columns, class_names, find_columns, is_listed, item_type
+from glimpsezoo.data.config import FolderSettings, HubSettings, OpenSettings
+from glimpsezoo.data.encoded import EncodedImages, FolderImages
+from glimpsezoo.data.images import SplitSource
+from glimpsezoo.data.labels import LabelColumn, Labels, classes_of
+from glimpsezoo.data.layout import FolderLayout, read_layout
+from glimpsezoo.data.opening import CROP, Opening, opened
+from glimpsezoo.data.pixels import Decoding
+from glimpsezoo.data.splits import FIFTH, TENTH, TEST_NAMES, TRAIN_NAMES, Division, named, splits_in_words
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.specs import DatasetSpec, Task
+
+SIDE = 224  # px of an image unless the size is set
+
+
+def open_hub(spec: DatasetSpec, name: str, split: str, config: HubSettings, data_dir: Path | None) -> ImageData:
+    """Open a split of `hf:OWNER/NAME[@REVISION]`. Splits, columns and classes are inferred from the files."""
+    repository, _, revision = name.removeprefix(spec.name).partition("@")
+    dataset = hub.find(hub.HubSource(repository, revision or None, config.subset), data_dir)
+    train, test = _splits(dataset, config, name, split)
+    own = test if split == "test" else train
+    assert own is not None
+    features = {source: dataset.features(source) for source in dict.fromkeys([train, test]) if source}
+    columns = find_columns(features[own], config.image, config.label)
+    for source, kinds in features.items():
+        check_columns(kinds, columns, f" of the split {source!r}")
+
+    def read(source: str, *, shuffled: bool = False) -> EncodedImages:
+        return hub.open_images(dataset, source, columns, streaming=config.streaming, shuffled=shuffled)
+
+    stored = [_label_column(kinds, source, columns[1], lambda source=source: read(source)) for source, kinds in features.items()]
+    classes, labels = classes_of(stored)
+    images = read(own, shuffled=split == "train")
+    numbers = None if config.streaming else labels[own].numbers_of(images)
+    if numbers is not None and len(numbers) and numbers.max() < 0:
+        raise GlimpseZooError(f"expected labels in the split {own!r} of {name}, got none: name another split by --set data.test=NAME")
+    chosen = np.arange(len(images))
+    if split != "test" or train == test:
+        chosen = Division(held_out=FIFTH if train == test else None, every=TENTH).part(chosen, split)
+    ignored = dataset.left_out()
+    for other in dataset.files.keys() - features.keys():
+        ignored.add("no split that is read", Path(other))
+    inferred = InferredFacts(
+        classes=classes,
+        splits=splits_in_words(train, test, by_class=False),
+        columns={"image": columns[0], "label": columns[1]},
+        configuration=dataset.configuration,
+        left_out=ignored.told(),
+        notes=tuple(f"the labels of {each.split} are mapped by name" for each in stored if each.names and each.names != classes),
+    )
+    opening = Opening(name, split, config, f"hf:{repository}", dataset.revision, inferred)
+    return opened(opening, _task(config, classes), SplitSource(images, chosen, labels[own], CROP, numbers, _decoding(config)))
+
+
+def _splits(dataset: hub.DatasetFiles, config: HubSettings, name: str, split: str) -> tuple[str | None, str]:
+    """The source's splits to train on and to measure on; the same if there is only one. Raises `GlimpseZooError`."""
+    names = list(dataset.files)
+    train = hub.source_split(dataset, config.train) if config.train else None
+    test = hub.source_split(dataset, config.test) if config.test else None
+    train = train or next((each for each in named(TRAIN_NAMES, names) if each != test), None)
+    test = test or next((each for each in named(TEST_NAMES, names) if each != train), None)
+    if train is None and test is None:
+        if len(names) > 1:
+            raise GlimpseZooError(
+                f"expected splits of {name} with the names train and test, got {', '.join(names)}: "
+                f"name them by --set data.train={names[0]} --set data.test={names[1]}"
+            )
+        train = test = names[0]
+    if split != "test" and train is None:
+        raise GlimpseZooError(
+            f"expected a split of {name} to train and calibrate on, got only {', '.join(names)}: name one by --set data.train=NAME; "
+            f"--set data.train={test} trains on a part of {test} and measures on another"
+        )
+    measured = test or train
+    assert measured is not None
+    return train, measured
+
+
+def _label_column(features: Any, split: str, column: str, images: Callable[[], EncodedImages]) -> LabelColumn:
+    import pyarrow as pa
+
+    kind = arrow_types(features)[column]
+    names = class_names(features[column])
+    return LabelColumn(split, column, names, pa.types.is_boolean(item_type(kind)), is_listed(kind), images)
+
+
+def open_folder(spec: DatasetSpec, name: str, split: str, config: FolderSettings, data_dir: Path | None) -> ImageData:
+    """Open a split of `folder:PATH`: class folders in PATH itself, or in split folders of any names."""
+    path = Path(name.removeprefix(spec.name)).expanduser()
+    if data_dir is not None and not path.is_absolute():
+        path = data_dir / path
+    if not path.is_dir():
+        raise GlimpseZooError(f"folder:PATH expects a folder of class folders, got {path}, which is not a folder")
+    layout = read_layout(path, config.layout, config.train, config.test)
+    if split != "test" and layout.train is None:
+        raise GlimpseZooError(
+            f"expected {path}/train to train and calibrate on, got only {layout.test}: name one by --set data.train=NAME; "
+            f"--set data.train={layout.test} trains on a part of {layout.test} and measures on another"
+        )
+    test = layout.classes_of("test")
+    train = layout.classes_of("train") if layout.train not in {None, layout.test} else test
+    classes = tuple(sorted({folder.name for folder in (*train, *test)}))
+    files = {folder.name: folder.files for folder in (test if split == "test" else train)}
+    numbers = np.repeat(np.arange(len(classes)), [len(files.get(label, ())) for label in classes])
+    chosen, divided = np.arange(len(numbers)), layout.train == layout.test
+    if split != "test" or divided:
+        chosen = Division(held_out=FIFTH if divided else None, every=TENTH, by_class=True).part(chosen, split, numbers)
+    if split == "test" and not len(chosen):
+        raise GlimpseZooError(_without_test_images(layout, name, files))
+    images = FolderImages(path, [file for label in classes for file in files.get(label, ())], numbers.tolist())
+    inferred = InferredFacts(
+        classes=classes, splits=splits_in_words(layout.train, layout.test, by_class=True), left_out=layout.ignored.told()
+    )
+    shown = f"{spec.name}{path.resolve().name}"
+    source = SplitSource(images, chosen, Labels(len(classes)), CROP, numbers, _decoding(config), every_class=split == "test")
+    return opened(Opening(shown, split, config, shown, inferred=inferred), _task(config, classes), source)
+
+
+def _without_test_images(layout: FolderLayout, name: str, files: Mapping[str, tuple[Path, ...]]) -> str:
+    shown = f"{len(files)} classes ({', '.join(list(files)[:5])}{', ...' if len(files) > 5 else ''})"
+    if layout.train != layout.test:
+        return f"expected images in {layout.root / layout.test}, got none in its {shown}: add some, or choose by --set data.test=NAME"
+    most = max(map(len, files.values()), default=0)
+    return (
+        f"expected test images in {name}, got none: every {FIFTH}th image of a class is one, and the largest of {shown} has {most}; "
+        f"add images, at least {FIFTH} per class, or put test images into split folders: {layout.root}/test/CLASS and .../train/CLASS"
+    )
+
+
+def _task(config: OpenSettings, classes: tuple[str, ...]) -> Task:
+    side = config.size or SIDE
+    if config.channels == 1:
+        return Task(image_size=(side, side), channels=1, classes=classes)
+    return Task(image_size=(side, side), channels=3, classes=classes, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+def _decoding(config: OpenSettings) -> Decoding:
+    return Decoding(orientation=config.orientation, background=config.background)

@@ -1,0 +1,1 @@
+"""A model on data under a condition: rows, kept in units."""

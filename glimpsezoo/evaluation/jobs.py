@@ -1,0 +1,400 @@
+"""Jobs: a model on data under a condition. Accuracy, cost and exits come out of the same trace.
+
+    job = Job(model, "mgnet", data)
+    found = run_job(job, store=UnitStore(folder))
+    accuracy_section(found.rows), flops_section(found.rows, found.measured)
+
+A job is done in units of 1,000 images, which the store keeps as soon as each is complete: an interrupted run loses at most the unit that
+was being measured.
+"""
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from glimpsezoo.conditions.base import Clean, Condition
+from glimpsezoo.core.exits import ExitRule, Fixed
+from glimpsezoo.core.macs import Meter
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.protocol import PHASES, GlimpseModel, Phase
+from glimpsezoo.core.rollout import Record, Trace, rollout
+from glimpsezoo.data.base import Batch, ImageData, OnBadImage
+from glimpsezoo.data.loading import batches
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.evaluation.environment import channels_last, device_name, package_version
+from glimpsezoo.evaluation.rows import Measured, PaperCosts, Rows, StoredUnit
+from glimpsezoo.evaluation.store import UnitStore
+from glimpsezoo.hashing import core_hash, source_hash, unit_id, weights_hash
+from glimpsezoo.schema import SCHEMA
+from glimpsezoo.specs import Task
+
+UNIT = 1000  # images per unit
+MAX_BATCH = 256
+_POLL = 0.5  # seconds between checks for units that another process is measuring
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to measure: a model on data under a condition."""
+
+    model: GlimpseModel[Any]
+    name: str
+    """Name of the model in results."""
+    data: ImageData
+    condition: Condition = field(default_factory=Clean)
+    exit_rule: ExitRule = field(default_factory=Fixed)
+    steps: int | None = None
+    """Budget of steps; None means all that the model takes."""
+
+    @property
+    def budget(self) -> int:
+        return self.model.steps if self.steps is None else self.steps
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How to measure. Only the seed affects the outcome."""
+
+    batch_size: int | Literal["auto"] = "auto"
+    """'auto' depends on the size of the images, and is halved whenever the device runs out of memory."""
+    device: torch.device | None = None
+    """The model is moved there, and its convolutions become channels-last; None leaves it where it is."""
+    workers: int = 0
+    """Processes that decode images."""
+    seed: int = 0
+    on_bad_image: OnBadImage = "fail"
+    """'fail' raises `BadImageError`; 'skip' leaves the image out and records it."""
+    fresh: bool = False
+    """Whether stored units are ignored."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit of a job, images start..stop-1: finished or failed."""
+
+    start: int
+    stop: int
+    id: str
+    """Name in the store; '' without a store."""
+    content: StoredUnit | None = None
+    """The rows; None if the unit failed."""
+    reused: bool = False
+    """Whether it was already in the store."""
+    error: Exception | None = None
+    """Why the unit failed."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All units of a job."""
+
+    rows: Rows
+    """Rows of the finished units, in the order of the data."""
+    measured: tuple[Measured, ...]
+    """One entry per finished unit."""
+    failed: tuple[Unit, ...]
+    done: int
+    """Number of units that were measured now."""
+    reused: int
+    """Number of units that were already in the store."""
+
+
+def run_job(
+    job: Job,
+    config: EvaluationConfig | None = None,
+    store: UnitStore | None = None,
+    *,
+    on_images: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Measure all units of a job. on_images: called after every batch with the number of images finished so far.
+
+    Raises `GlimpseZooError` for errors that the user can fix, and if no image could be measured. Any other error fails only its unit, and
+    is kept in `failed`.
+    """
+    units = sorted(run_units(job, config, store, on_images=on_images), key=lambda unit: unit.start)
+    finished = [unit for unit in units if unit.content is not None]
+    contents = [unit.content for unit in finished if unit.content is not None]
+    rows = Rows.concatenate([Rows.empty(job.budget), *(content.rows for content in contents)])
+    if len(np.unique(rows.id)) != len(rows):
+        raise GlimpseZooError(f"expected a unique id for every example of {job.data.info.name}, got an id twice: correct the ids")
+    reused = sum(unit.reused for unit in finished)
+    failed = tuple(unit for unit in units if unit.content is None)
+    if not len(rows) and not failed:
+        raise GlimpseZooError(_nothing(job.data, [line for content in contents for line in content.measured.skipped]))
+    return Evaluation(rows, tuple(content.measured for content in contents), failed, len(finished) - reused, reused)
+
+
+def run_units(
+    job: Job,
+    config: EvaluationConfig | None = None,
+    store: UnitStore | None = None,
+    *,
+    on_images: Callable[[int], None] | None = None,
+) -> Iterator[Unit]:
+    """Yield every unit of a job as soon as it is finished. Stored units are reused; units that another process is measuring are awaited."""
+    config = config or EvaluationConfig()
+    _check(job, config)
+    if config.device is not None:
+        job.model.to(config.device)
+    channels_last(job.model)
+    with evaluating(job.model):
+        yield from _RunningJob(job, config, store, on_images or (lambda _: None)).units()
+
+
+def unit_ids(job: Job, seed: int = 0) -> list[str]:
+    """The ids of all units of a job; `UnitStore.has` tells which of them are done."""
+    identity = identity_of(job, seed)
+    return [unit_id(identity, start, stop) for start, stop in _spans(len(job.data))]
+
+
+def identity_of(job: Job, seed: int) -> dict[str, Any]:
+    """Everything that decides the outcome of a job's units, except which images they are: JSON values."""
+    model, kind = job.model, type(job.model)
+    return {
+        "schema": SCHEMA,
+        "core": core_hash(),
+        "model": {
+            "class": f"{kind.__module__}:{kind.__qualname__}",
+            "config": model.config.model_dump(mode="json"),
+            "task": dataclasses.asdict(model.task),
+            "weights": weights_hash(model.state_dict()),
+            "source": source_hash(kind),
+            "libraries": _libraries(model),
+        },
+        "data": {
+            name: value for name, value in dataclasses.asdict(job.data.info).items() if name != "inferred"
+        },  # the fingerprint covers it
+        "condition": {
+            "name": job.condition.name,
+            "parameters": job.condition.parameters,
+            "implementation": [job.condition.implementation, source_hash(job.condition.kind)],
+        },
+        "exit_rule": {
+            "name": job.exit_rule.name,
+            "parameters": job.exit_rule.parameters,
+            "source": source_hash(type(job.exit_rule)),
+        },
+        "steps": job.budget,
+        "seed": seed,
+    }
+
+
+def _libraries(model: GlimpseModel[Any]) -> dict[str, str]:
+    """Versions of the other packages that the model uses, such as a backbone's library. torch is left out, like the device."""
+    tops = {type(module).__module__.partition(".")[0] for module in model.modules()}
+    own = {"torch", "glimpsezoo", type(model).__module__.partition(".")[0]}
+    return {name: package_version(name) or "unknown" for name in tops - own}
+
+
+def auto_batch_size(task: Task, device: torch.device) -> int:
+    """A power of two: as many images as fit into 4 M values (64 M on an accelerator), at most 256 and at least 1."""
+    values = task.channels * task.image_size[0] * task.image_size[1]
+    most = (1 << (22 if device.type == "cpu" else 26)) // values
+    return 1 << max(0, min(most, MAX_BATCH).bit_length() - 1)
+
+
+def rows_of(trace: Trace, batch: Batch) -> Rows:
+    """The rows of a batch, from a trace recorded with every step and a meter. Raises FloatingPointError if logits are not finite."""
+    log_p = trace.logits_by_step().float().log_softmax(-1)  # [B, T, C]
+    best, order = log_p.topk(min(5, log_p.shape[-1]), -1)  # [B, T, 5]
+    label = batch.labels[:, None, None].to(order.device)  # [B, 1, 1]
+    nll = -log_p.gather(2, label.expand(-1, trace.steps, 1)).squeeze(2)  # [B, T]
+    if not nll.isfinite().all():
+        raise FloatingPointError("the model's logits are not finite")
+    assert trace.macs is not None
+    stopped = [_by_phase(trace.macs.stopped_at(step)).sum(1) for step in range(1, trace.steps + 1)]
+    ran = _by_phase(trace.macs.stopped_at(trace.steps, classify_every_step=trace.rule_reads))
+    columns = {
+        "id": batch.ids,
+        "group": batch.groups,
+        "label": batch.labels,
+        "prediction": order[:, :, 0],
+        "confidence": best[:, :, 0].exp(),
+        "nll": nll,
+        "top5": (order == label).any(-1),
+        "macs_by_step": torch.stack(stopped, 1),
+        "regions": trace.regions_by_step(),
+        "macs": ran.sum(1),
+        "macs_by_phase": ran,
+        "exit_step": trace.last_step,
+    }
+    return Rows(**{name: column.cpu().numpy() for name, column in columns.items()})
+
+
+def _by_phase(macs: Mapping[Phase, Int[Tensor, "B"]]) -> Int[Tensor, "B 5"]:
+    return torch.stack([macs[phase] for phase in PHASES], 1)
+
+
+@dataclass
+class _Reader:
+    """Reads units of a data set through one loader as long as they are consecutive, so that its workers stay alive."""
+
+    data: ImageData
+    config: EvaluationConfig
+    batch_size: int
+    _next: int = -1
+    _loader: Iterator[Batch] = field(default_factory=lambda: iter(()))
+
+    def unit(self, start: int, stop: int) -> Iterator[Batch]:
+        """The batches of images start..stop-1. If a unit is abandoned midway, the next call reopens the loader."""
+        if start != self._next:
+            bad = self.config.on_bad_image
+            self._loader = batches(self.data, start, len(self.data), self.batch_size, self.config.workers, on_bad_image=bad, align=UNIT)
+        self._next = -1
+        yield from islice(self._loader, -(-(stop - start) // self.batch_size))
+        self._next = stop
+
+
+class _RunningJob:
+    """One job in progress."""
+
+    def __init__(self, job: Job, config: EvaluationConfig, store: UnitStore | None, on_images: Callable[[int], None]) -> None:
+        self.job, self.config, self.store, self.on_images = job, config, store, on_images
+        self.device = job.model.device
+        size = config.batch_size
+        size = auto_batch_size(job.data.task, self.device) if size == "auto" else size
+        self.reader = _Reader(job.data, config, size)
+        self.meter = Meter(job.model)
+        self.identity = identity_of(job, config.seed) if store else {}
+        self.images = 0  # number of images in finished units
+        costs = [job.model.paper_macs(step) for step in range(1, job.budget + 1)]
+        printed = [cost for cost in costs if cost is not None]
+        whole = len(printed) == len(costs)
+        self.paper = PaperCosts(convention=printed[0].convention, by_step=tuple(cost.value for cost in printed)) if whole else None
+
+    def units(self) -> Iterator[Unit]:
+        waiting = _spans(len(self.job.data))
+        while waiting:
+            busy = []
+            for start, stop in waiting:
+                if unit := self._take(start, stop):
+                    self.images += stop - start
+                    self.on_images(self.images)
+                    yield unit
+                else:
+                    busy.append((start, stop))
+            if len(busy) == len(waiting):
+                time.sleep(_POLL)
+            waiting = busy
+
+    def _take(self, start: int, stop: int) -> Unit | None:
+        """One unit, from the store or measured now; None while another process is measuring it."""
+        name = unit_id(self.identity, start, stop) if self.store else ""
+        if content := self._stored(name):
+            return Unit(start, stop, name, content, reused=True)
+        with self._claim(name) as mine:
+            if not mine:
+                return None
+            if content := self._stored(name):  # another process finished it just before it was claimed
+                return Unit(start, stop, name, content, reused=True)
+            try:
+                content = self._measured(start, stop)
+            except GlimpseZooError:
+                raise
+            except Exception as error:  # a plugin may fail in any way: only this unit fails
+                return Unit(start, stop, name, error=error)
+            if self.store:
+                self.store.write(name, content)
+            return Unit(start, stop, name, content)
+
+    def _stored(self, name: str) -> StoredUnit | None:
+        content = self.store.read(name) if self.store and not self.config.fresh else None
+        strict = self.config.on_bad_image == "fail"
+        return None if content and content.measured.skipped and strict else content  # measuring again raises the error
+
+    def _claim(self, name: str) -> AbstractContextManager[bool]:
+        return self.store.claim(name) if self.store else nullcontext(True)
+
+    def _measured(self, start: int, stop: int) -> StoredUnit:
+        while True:
+            try:
+                return self._once(start, stop)
+            except torch.OutOfMemoryError:
+                if self.config.batch_size != "auto" or self.reader.batch_size == 1:
+                    raise
+            self.reader = _Reader(self.job.data, self.config, self.reader.batch_size // 2)
+
+    def _once(self, start: int, stop: int) -> StoredUnit:
+        began = time.perf_counter()
+        parts, skipped, conversions = [Rows.empty(self.job.budget)], [], Counter[str]()
+        for batch in self.reader.unit(start, stop):
+            skipped += batch.skipped
+            conversions.update(dict(batch.conversions))
+            if len(batch.ids):
+                parts.append(self._batch(batch))
+                self.on_images(self.images + sum(map(len, parts)))
+        measured = Measured(
+            device=device_name(self.device),
+            batch_size=self.reader.batch_size,
+            workers=self.config.workers,
+            seconds=time.perf_counter() - began,
+            uncounted=tuple(sorted(self.meter.uncounted)),
+            paper_macs=self.paper,
+            skipped=tuple(skipped),
+            conversions=tuple(sorted(conversions.items())),
+            missing=tuple(sorted(self.meter.missing)),
+        )
+        return StoredUnit(Rows.concatenate(parts), measured)
+
+    def _batch(self, batch: Batch) -> Rows:
+        model, ids = self.job.model, batch.ids.to(self.device)
+        before, noise = batch.images.to(self.device), Noise.of(self.config.seed, ids)
+        images = self.job.condition.apply(before, batch.labels.to(self.device), ids, model)
+        # no_grad rather than inference_mode: in the latter, torch's FLOP counter sees other, coarser operations.
+        with torch.no_grad():
+            trace = rollout(
+                model,
+                images,
+                steps=self.job.steps,
+                exit_rule=self.job.exit_rule,
+                choose=self.job.condition.choices(before, noise, model),
+                noise=noise,
+                record=Record(every_step=True, meter=self.meter),
+            )
+            return rows_of(trace, batch)
+
+
+def _nothing(data: ImageData, skipped: list[str]) -> str:
+    """Why no image was measured: there are none, or none can be read."""
+    split = f"the {data.info.split} split of {data.info.name}"
+    if not skipped:
+        return f"expected images in {split}, got none: add some, or choose another split"
+    return f"expected images that can be read in {split}, got none among {len(skipped)} (the first: {skipped[0]}): repair them"
+
+
+def _spans(images: int) -> list[tuple[int, int]]:
+    return [(start, min(start + UNIT, images)) for start in range(0, images, UNIT)]
+
+
+@contextmanager
+def evaluating(model: GlimpseModel[Any]) -> Iterator[None]:
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+def _check(job: Job, config: EvaluationConfig) -> None:
+    if config.batch_size != "auto" and config.batch_size < 1:
+        raise GlimpseZooError(f"expected a batch size of at least 1, or 'auto', got {config.batch_size}")
+    if not 1 <= job.budget <= job.model.steps:
+        raise GlimpseZooError(f"expected a budget of 1 to {job.model.steps} steps for {job.name}, got {job.steps}")
+    own, asked = job.model.task, job.data.task
+    if own.classes != asked.classes:
+        raise GlimpseZooError(
+            f"expected data of the model's {len(own.classes)} classes ({', '.join(own.classes[:3])}, ...), "
+            f"got {len(asked.classes)} ({', '.join(asked.classes[:3])}, ...): measure it on data with these classes"
+        )

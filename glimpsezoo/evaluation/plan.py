@@ -1,0 +1,61 @@
+"""Planned work of a run: evaluations of models, and findings that do not have one row per image."""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glimpsezoo.conditions.base import Remembered
+from glimpsezoo.data.limited import Held
+from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.schema import Section
+
+BACKWARD = 2.0  # cost of a gradient, relative to its forward pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One piece of work on one model of a run."""
+
+    index: int
+    """Index of the model in the run."""
+    key: Hashable
+    """Identifies the outcome; only the measure that planned the work interprets it."""
+    label: str
+    """Shown to the user while the work runs."""
+    passes: float = 1.0
+    """Cost per image, in forward passes."""
+    images: int
+    """Number of images."""
+
+    @property
+    def forward_images(self) -> float:
+        return self.passes * self.images
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedEvaluation(Planned):
+    """An evaluation of a model on data under a condition. Its outcome is stored in units."""
+
+    job: Job
+    """The model, data and condition."""
+    seed: int
+    """Seed of the model's noise."""
+    last_of: Remembered | Held | None = None
+    """Images in memory that are no longer needed after this evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedFinding(Planned):
+    """A result without one row per image. Like a unit, it is kept in the store (as JSON) and never computed twice."""
+
+    identity: Mapping[str, Any] | None
+    """Everything that determines the outcome (JSON values); None for a finding that is never stored, such as a latency."""
+    kind: type[Section]
+    """Class of the outcome."""
+    find: Callable[[], Section | None]
+    """Computes it; returns None and adds a note if that is impossible."""
+
+
+def evaluation_of(job: Job, *, index: int, key: Hashable, label: str, seed: int, **more: Any) -> PlannedEvaluation:
+    """The plan of a job on all its images."""
+    return PlannedEvaluation(index=index, key=key, label=label, images=len(job.data), job=job, seed=seed, **more)

@@ -1,0 +1,191 @@
+"""Measured rows, one per image: in memory, and as Parquet files that are written atomically."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from glimpsezoo.files import whole
+from glimpsezoo.schema import Section
+
+_METADATA = b"glimpsezoo"
+_COLUMNS = {  # shape and type of each column of `Rows`
+    "id": ("n", np.int64),
+    "group": ("n", np.int64),
+    "label": ("n", np.int32),
+    "prediction": ("n T", np.int32),
+    "confidence": ("n T", np.float32),
+    "nll": ("n T", np.float32),
+    "top5": ("n T", np.bool_),
+    "macs_by_step": ("n T", np.int64),
+    "regions": ("n T", np.int32),
+    "macs": ("n", np.int64),
+    "macs_by_phase": ("n 5", np.int64),
+    "exit_step": ("n", np.int32),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Measurements of n images over T steps; column t - 1 is step t. An image that finished earlier keeps its last values."""
+
+    id: Int[ndarray, "n"]
+    """Unique number of the image."""
+    group: Int[ndarray, "n"]
+    """Its source image."""
+    label: Int[ndarray, "n"]
+    """Index of the true class."""
+    prediction: Int[ndarray, "n T"]
+    """Index of the predicted class."""
+    confidence: Float[ndarray, "n T"]
+    """Probability of the prediction."""
+    nll: Float[ndarray, "n T"]
+    """Negative log-likelihood, in nats."""
+    top5: Bool[ndarray, "n T"]
+    """Whether the label is among the five largest logits."""
+    macs_by_step: Int[ndarray, "n T"]
+    """MACs of a run stopped at that step."""
+    regions: Int[ndarray, "n T"]
+    """Regions sampled in that step; 0 after the last one."""
+    macs: Int[ndarray, "n"]
+    """MACs that ran."""
+    macs_by_phase: Int[ndarray, "n 5"]
+    """The same by phase: start, sense, fuse, locate, classify."""
+    exit_step: Int[ndarray, "n"]
+    """The last step that ran."""
+
+    def __post_init__(self) -> None:
+        for name, (_, dtype) in _COLUMNS.items():
+            object.__setattr__(self, name, getattr(self, name).astype(dtype, copy=False))
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    @property
+    def steps(self) -> int:
+        return self.prediction.shape[1]
+
+    @property
+    def hits(self) -> Bool[ndarray, "n T"]:
+        """Whether the prediction is the label."""
+        return self.prediction == self.label[:, None]
+
+    @classmethod
+    def empty(cls, steps: int) -> Self:
+        """Rows of no images over `steps` steps, with the types of every table."""
+        shapes = {"n": (0,), "n T": (0, steps), "n 5": (0, 5)}
+        return cls(**{name: np.zeros(shapes[shape], dtype) for name, (shape, dtype) in _COLUMNS.items()})
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Rows"]) -> Self:
+        """The rows of all parts (at least one), in order."""
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS})
+
+    def where(self, mask: Bool[ndarray, "n"]) -> Self:
+        """The rows selected by `mask`."""
+        return type(self)(**{name: getattr(self, name)[mask] for name in _COLUMNS})
+
+    def at(self, ids: Int[ndarray, "m"]) -> Self:
+        """The rows of the images with these ids."""
+        return self.where(np.isin(self.id, ids))
+
+    def to_table(self) -> pa.Table:
+        """A table with one column per field; values by step or phase are lists of fixed size."""
+        columns = {}
+        for name in _COLUMNS:
+            values: ndarray = getattr(self, name)
+            flat = pa.array(values.reshape(-1))
+            columns[name] = flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+        return pa.table(columns)
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Self:
+        """The reverse of `to_table`. Raises KeyError or ValueError for a table of another layout."""
+        columns = {}
+        for name in _COLUMNS:
+            column = table[name].combine_chunks()
+            by_step = pa.types.is_fixed_size_list(column.type)
+            flat = (column.flatten() if by_step else column).to_numpy(zero_copy_only=False)
+            columns[name] = flat.reshape(len(table), column.type.list_size) if by_step else flat  # [n, T] or [n]
+        return cls(**columns)
+
+
+def common_ids(rows: Sequence[Rows]) -> Int[ndarray, "n"]:
+    """The ids of the images that all of these have."""
+    ids = rows[0].id
+    for each in rows[1:]:
+        ids = np.intersect1d(ids, each.id)
+    return ids
+
+
+class PaperCosts(Section):
+    """MACs per image that a paper prints, by its convention, for a run stopped at step 1, 2, ..."""
+
+    convention: str
+    """What the paper counts."""
+    by_step: tuple[float, ...]
+    """One value per step."""
+
+
+class Measured(Section):
+    """How a unit was measured, and what applies to all its images."""
+
+    device: str
+    """Name of the device that computed."""
+    batch_size: int
+    """Images per batch."""
+    workers: int
+    """Processes that decoded images."""
+    seconds: float
+    """Wall-clock time."""
+    uncounted: tuple[str, ...]
+    """Operations that are not counted, as in `glimpsezoo.core.macs.Count`."""
+    paper_macs: PaperCosts | None
+    """None if no paper prints them."""
+    skipped: tuple[str, ...] = ()
+    """One line for each image that could not be read."""
+    conversions: tuple[tuple[str, int], ...] = ()
+    """What was done to stored pixels, and to how many images."""
+    missing: tuple[str, ...] = ()
+    """Operations without a formula that may hold products, as in `glimpsezoo.core.macs.Count`."""
+
+
+@dataclass(frozen=True)
+class StoredUnit:
+    """A finished unit, as the store keeps it."""
+
+    rows: Rows
+    measured: Measured
+    """How the rows were measured."""
+
+
+def write_rows(path: Path, unit: StoredUnit) -> None:
+    """Write rows, and how they were measured, to a Parquet file, atomically."""
+    table = unit.rows.to_table().replace_schema_metadata({_METADATA: unit.measured.model_dump_json()})
+    with whole(path) as part:
+        pq.write_table(table, part, compression="zstd", write_page_checksum=True, **_encodings(table.schema))
+
+
+def _encodings(schema: pa.Schema) -> dict[str, Any]:
+    """Encodings that compress to two thirds of the size: ids as differences, floats split by byte."""
+    lists = {field.name: field.type.value_type for field in schema if pa.types.is_fixed_size_list(field.type)}
+    columns = {f"{field.name}.list.element" if field.name in lists else field.name: lists.get(field.name, field.type) for field in schema}
+    floats = {name: "BYTE_STREAM_SPLIT" for name, kind in columns.items() if pa.types.is_floating(kind)}
+    chosen = {"id": "DELTA_BINARY_PACKED", "group": "DELTA_BINARY_PACKED", **floats}
+    return {"column_encoding": chosen, "use_dictionary": [name for name in columns if name not in chosen]}
+
+
+def read_rows(path: Path) -> StoredUnit | None:
+    """The reverse of `write_rows`; None if the file is missing, truncated, damaged or of another layout."""
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+        measured = Measured.model_validate_json(table.schema.metadata[_METADATA])
+        return StoredUnit(Rows.from_table(table), measured)
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):  # whatever is wrong, the unit is measured again
+        return None

@@ -1,0 +1,1 @@
+"""What is measured: one file per measure, and the statistics they share."""

@@ -1,0 +1,327 @@
+"""Accuracy under attacks, each with its threat model, beside the same images without the attack."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from numpy import ndarray
+
+from glimpsezoo.conditions.attacks.base import Attack
+from glimpsezoo.conditions.attacks.settings import AttackSettings
+from glimpsezoo.conditions.base import Remembered
+from glimpsezoo.core.exits import ExitRule
+from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.evaluation.plan import BACKWARD, Planned, evaluation_of
+from glimpsezoo.evaluation.rows import Rows, common_ids
+from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Sets, Update
+from glimpsezoo.measures.calibration import exit_settings, rule_for_attacks
+from glimpsezoo.measures.result import Result, by_text
+from glimpsezoo.measures.robustness import budget_figures, share_estimate
+from glimpsezoo.measures.shown import Column, Entry, Figure, Layout, Table
+from glimpsezoo.measures.statistics import proportion
+from glimpsezoo.measures.threats import (
+    INLINE,
+    AttackRecord,
+    ExitRuleUsed,
+    Unattacked,
+    attack_names,
+    attack_text,
+    cell_of,
+    curves,
+    every_attack,
+    heading,
+    judged_names,
+    record_named,
+    short_names,
+    threat_table,
+    verdict_mark,
+)
+from glimpsezoo.specs import AttackSpec, load_string
+
+STANDARD = ("pgd",)
+STRONGER = ("apgd-ce", "apgd-dlr", "square", "slowdown")
+STRONGER_NAME = "stronger-attacks"  # in --measure
+EVALUATIONS = 5  # noises that a stochastic model is evaluated with under attack, unless a setting says otherwise
+
+
+@dataclass(frozen=True)
+class AttackWanted:
+    """An attack with its settings."""
+
+    spec: AttackSpec
+    settings: AttackSettings
+    named: bool
+    """Whether the user asked for it by name. If so, an incompatible model is an error; otherwise the attack is skipped."""
+
+
+def parse_attack(text: str, sets: Sets, catalogue: Catalogue) -> AttackWanted:
+    """`pgd`, `pgd:4/255` for another eps, or `pgd:4/255:100` for a number of steps as well. Raises `GlimpseZooError`."""
+    name, *budget = text.split(":")
+    if len(budget) > 2:
+        raise GlimpseZooError(f"{name} expects an eps and a number of steps, got {text!r}: write {name}:4/255:100, say")
+    return _wanted(name, dict(zip(("eps", "steps"), budget, strict=False)), sets, catalogue, named=True)
+
+
+def _wanted(name: str, budget: Mapping[str, str], sets: Sets, catalogue: Catalogue, *, named: bool) -> AttackWanted:
+    """Settings in rising precedence: `--set attacks.KEY` for attacks that know the key, `--set NAME.KEY`, the budget in its text."""
+    spec = catalogue.find(AttackSpec, name)
+    schema: type[AttackSettings] = load_string(spec.config)
+    shared = {key: value for key, value in sets.of("attacks").items() if key in schema.model_fields}
+    return AttackWanted(spec, schema.parse({**shared, **sets.of(name), **budget}, owner=name), named)
+
+
+class AttackedMeasure(Measure):
+    """Every model under the attacks that suit it, and under its exit rule without the attack, to compare."""
+
+    record = tuple[AttackRecord, ...]
+    empty = ()
+    few = True
+
+    wanted: tuple[AttackWanted, ...]
+    attacks: dict[int, list[Attack]]
+    """By model: the attacks that suit it. Resolved with the plan."""
+
+    @classmethod
+    def takes(cls, name: str, text: str, catalogue: Catalogue) -> bool:
+        return text in {name, STRONGER_NAME} or text.partition(":")[0] in _names(catalogue)
+
+    @classmethod
+    def scopes(cls, name: str, catalogue: Catalogue) -> list[str]:
+        return [name, *_names(catalogue)]
+
+    @classmethod
+    def of(cls, asked: Asked) -> "AttackedMeasure | None":
+        wanted: list[AttackWanted] = []
+        for text in asked.texts:
+            if text in {asked.name, STRONGER_NAME}:
+                names = STANDARD if text == asked.name else STRONGER
+                wanted += [_wanted(each, {}, asked.sets, asked.catalogue, named=False) for each in names]
+            else:
+                wanted.append(parse_attack(text, asked.sets, asked.catalogue))
+        wanted = _each_once(wanted)
+        _check_used(asked, wanted)
+        found = cls(asked, cls.config()) if wanted else None
+        if found is not None:
+            found.wanted, found.attacks = tuple(wanted), {}
+        return found
+
+    @property
+    def texts(self) -> list[str]:
+        names = [each.spec.name for each in self.wanted]
+        return [name if names.count(name) == 1 else f"{name} ({names.count(name)} budgets)" for name in dict.fromkeys(names)]
+
+    @property
+    def uses_exits(self) -> bool:
+        return True
+
+    @property
+    def insists_on_exits(self) -> str:
+        named = [each.spec.name for each in self.wanted if each.named and each.settings.target == "exit"]
+        settings, _ = exit_settings(self.asked.sets, self.asked.catalogue)
+        return named[0] if named and settings.threshold is None else ""
+
+    def plan(self, bench: Bench) -> Iterator[Planned]:
+        for index in range(len(bench.models)):
+            self.attacks[index] = list(self._suitable(bench, index))
+            yield from self._plan_of(bench, index)
+
+    def _suitable(self, bench: Bench, index: int) -> Iterator[Attack]:
+        """The attacks that suit a model. One that does not is noted. Raises `GlimpseZooError` if the user named it."""
+        rule = self._rule(bench, index)
+        for wanted in self.wanted:
+            try:
+                yield built_attack(wanted, bench.names[index], bench.models[index], rule)
+            except GlimpseZooError as error:
+                if wanted.named:
+                    raise
+                bench.note(index, f"{error.args[0].partition(': leave ')[0]}: not measured")
+
+    def _rule(self, bench: Bench, index: int) -> ExitRule | None:
+        """The exit rule that attacks on the exit are measured under."""
+        settings, kind = exit_settings(self.asked.sets, self.asked.catalogue)
+        if (found := bench.calibrations.get(index)) is not None:
+            return rule_for_attacks(found, settings.chosen(found))
+        return kind(settings.threshold) if settings.threshold is not None and bench.models[index].steps > 1 else None
+
+    def _plan_of(self, bench: Bench, index: int) -> Iterator[Planned]:
+        """Each attack is evaluated as often as its settings say."""
+        rules: dict[float, ExitRule] = {}
+        for place, attack in enumerate(self.attacks[index]):
+            rule = attack.exit_rule if attack.attacks_the_exit else None
+            condition = Remembered(attack) if attack.evaluations > 1 else attack
+            for run in range(attack.evaluations):
+                kept = condition if isinstance(condition, Remembered) and run == attack.evaluations - 1 else None
+                yield evaluation_of(
+                    bench.job(index, bench.few, condition, rule),
+                    index=index,
+                    key=(place, run),
+                    label=attack.name,
+                    passes=1 + (attack_passes(attack) if run == 0 else 0),
+                    seed=bench.seed + run,
+                    last_of=kept,
+                )
+            if rule is not None:
+                rules[rule.parameters["threshold"]] = rule
+        for threshold, rule in rules.items():
+            yield evaluation_of(
+                bench.job(index, bench.few, rule=rule), index=index, key=_unattacked(threshold), label="exits", seed=bench.seed
+            )
+
+    def section(self, bench: Bench, index: int, done: Done) -> tuple[AttackRecord, ...]:
+        mine, records = done.get(index, {}), []
+        for place, attack in enumerate(self.attacks.get(index, ())):
+            rule = attack.exit_rule if attack.attacks_the_exit else None
+            runs = [mine[place, run].rows for run in range(attack.evaluations)]
+            clean = mine[_unattacked(rule.parameters["threshold"])].rows if rule else bench.clean_rows(index)
+            if not clean or not all(map(len, runs)):
+                continue  # the errors say why
+            ids = common_ids([clean, *runs])
+            if len(ids):  # or else other units of each failed: the errors say which
+                records.append(attack_record(attack, [rows.at(ids) for rows in runs], clean.at(ids), bench.models[index]))
+        return tuple(records)
+
+    def lost(self, known: tuple[AttackRecord, ...], update: Update) -> Iterator[str]:
+        planned = [_threat(each, update.model) for each in self.wanted]
+        for record in known:
+            if _threat_of(record) not in planned:
+                yield f"{record.name} ({attack_text(record)})"
+
+    @classmethod
+    def columns(cls, results: Sequence[Result], layout: Layout) -> list[Column]:
+        """One for each attack; those of a table with many attacks stand in `attack_table` instead, but for the one that was judged."""
+        names = attack_names(results)
+        if layout != "board" and len(names) > INLINE:
+            names = judged_names(results)[:1]
+        return [Column(heading(name, results, layout), cell_of(name, layout)) for name in names]
+
+    @classmethod
+    def footnotes(cls, results: Sequence[Result], layout: Layout) -> list[str]:
+        """What each attack was; by model, if it was not the same for all."""
+        lines, names = [], short_names(results)
+        for name in names if layout != "board" else ():
+            found = [(record_named(result, name), result.at_least) for result in results]
+            texts = [attack_text(record, at_least=at_least) if record else "" for record, at_least in found]
+            lines += [f"{names[name]}{models}: {text}." for text, models in by_text(results, texts).items()]
+        return lines
+
+    @classmethod
+    def card_text(cls, result: Result) -> list[str | Table]:
+        return ["### Under attack", threat_table(result)] if result.attacks else []
+
+    @classmethod
+    def tables(cls, entries: Sequence[Entry]) -> dict[str, list[Table]]:
+        found = every_attack(entries)
+        return {"Attacks": [found]} if found.rows else {}
+
+    @classmethod
+    def figures(cls, entries: Sequence[Entry]) -> Iterator[Figure]:
+        for name in attack_names([entry.result for entry in entries]):
+            yield from budget_figures(
+                f"under {name}",
+                entries,
+                lambda result, name=name: record_named(result, name),
+                verdict_mark,
+            )
+        yield from curves(entries)
+
+
+def attack_record(attack: Attack, evaluations: Sequence[Rows], clean: Rows, model: GlimpseModel[Any]) -> AttackRecord:
+    """Accuracy under an attack, averaged over the `evaluations` of each image.
+
+    evaluations: rows of the attacked images, one entry per run with its own noise. clean: of the same images, budget and exit rule
+    without the attack. Both have images, and the same.
+    """
+    any_step = attack.settings.target == "any-step"
+    shares = np.mean([_right(rows, any_step=any_step) for rows in evaluations], axis=0)  # [n, T]
+    by_step = tuple(share_estimate(shares[:, step], clean.group) for step in range(shares.shape[1]))
+    said: dict[str, Any] = {**attack.described(model), "evaluations": len(evaluations)}
+    rule = attack.exit_rule if attack.attacks_the_exit else None
+    own = {key: value for key, value in attack.settings.model_dump(mode="json").items() if key not in said}
+    return AttackRecord(
+        **said,
+        settings=own,
+        exit_rule=ExitRuleUsed(rule=rule.name, threshold=rule.parameters["threshold"]) if rule else None,
+        n=len(clean),
+        top1=by_step[-1],
+        by_step=by_step,
+        macs_mean=float(np.mean([rows.macs.mean() for rows in evaluations])),
+        steps_mean=float(np.mean([rows.exit_step.mean() for rows in evaluations])),
+        clean=Unattacked(
+            top1=proportion(_right(clean, any_step=any_step)[:, -1], clean.group),
+            macs_mean=float(clean.macs.mean()),
+            steps_mean=float(clean.exit_step.mean()),
+        ),
+    )
+
+
+def _right(rows: Rows, *, any_step: bool) -> Bool[ndarray, "n T"]:
+    """Whether the prediction of each step is right; with `any_step`, those of all steps up to it."""
+    return np.logical_and.accumulate(rows.hits, axis=1) if any_step else rows.hits
+
+
+def _unattacked(threshold: float) -> tuple[str, float]:
+    return "unattacked", threshold
+
+
+def _names(catalogue: Catalogue) -> list[str]:
+    return [spec.name for spec in catalogue.all(AttackSpec)]
+
+
+def _each_once(attacks: Iterable[AttackWanted]) -> list[AttackWanted]:
+    """Those that differ; one that was named counts as named. A named attack replaces a preset's of that name."""
+    attacks = list(attacks)
+    own = {wanted.spec.name for wanted in attacks if wanted.named}
+    found = {(w.spec.name, w.settings): w for w in attacks if w.named or w.spec.name not in own}
+    return list(found.values())
+
+
+def _check_used(asked: Asked, attacks: Sequence[AttackWanted]) -> None:
+    """A setting that no attack of the run takes is a mistake."""
+    names = list(dict.fromkeys(wanted.spec.name for wanted in attacks))
+    known = {key for wanted in attacks for key in type(wanted.settings).model_fields}
+    for key in asked.sets.of("attacks"):
+        if key not in known:
+            who = ", ".join(names) or "an attack"
+            raise GlimpseZooError(f"--set attacks.{key} expects a setting of {who}: {did_you_mean(key, known)}")
+    for name in _names(asked.catalogue):
+        if asked.sets.of(name) and name not in names:
+            key = next(iter(asked.sets.of(name)))
+            raise GlimpseZooError(f"--set {name}.{key} expects {name} to be measured: name it in --measure")
+
+
+def built_attack(wanted: AttackWanted, name: str, model: GlimpseModel[Any], rule: ExitRule | None) -> Attack:
+    """The attack for a model. Raises `GlimpseZooError` if it does not suit it."""
+    settings = wanted.settings.model_copy(update={"evaluations": evaluations_of(wanted.settings, model)})
+    attack = load_string(wanted.spec.attack)(settings, rule)
+    try:
+        attack.check(model)
+    except GlimpseZooError as error:
+        raise GlimpseZooError(f"{name}: {error}") from None
+    return attack
+
+
+def evaluations_of(settings: AttackSettings, model: GlimpseModel[Any]) -> int:
+    """How many runs of each attacked image are measured: a stochastic model has `EVALUATIONS`, unless the settings say otherwise."""
+    return settings.evaluations or (EVALUATIONS if model.stochastic else 1)
+
+
+def attack_passes(attack: Attack) -> float:
+    """Cost of an attack per image, in forward passes."""
+
+    settings, gradient = attack.settings, 0.0 if attack.name == "square" else BACKWARD
+    return settings.steps * settings.restarts * settings.eot * (1 + gradient)
+
+
+def _threat(wanted: AttackWanted, model: GlimpseModel[Any]) -> tuple[Any, ...]:
+    """What makes two attacks the same."""
+    s = wanted.settings
+    numbers = (round(s.eps, 9), round(s.step, 9), s.steps, s.restarts, s.eot, evaluations_of(s, model))
+    return (wanted.spec.name, s.norm, s.target, s.path, *numbers)
+
+
+def _threat_of(record: AttackRecord) -> tuple[Any, ...]:
+    numbers = (round(record.eps, 9), round(record.step_size, 9), record.steps, record.restarts, record.eot, record.evaluations)
+    return (record.name, record.norm, record.target, record.path, *numbers)

@@ -1,0 +1,42 @@
+"""The built-in measures, in the order of result.json, and the presets of `--measure`."""
+
+from glimpsezoo.specs import MeasureSpec
+
+PRESETS = {
+    "quick": ("accuracy", "flops"),
+    "robustness": ("corruptions", "attacks"),
+    "full": ("accuracy", "flops", "anytime", "corruptions", "attacks", "extra-corruptions", "stronger-attacks"),
+}
+
+_MODULES = "glimpsezoo.measures"
+MEASURES = (
+    MeasureSpec(
+        name="accuracy",
+        description="Top-1, top-5, NLL and calibration error at every step.",
+        measure=f"{_MODULES}.accuracy:AccuracyMeasure",
+        default=True,
+    ),
+    MeasureSpec(name="flops", description="MACs per image, by step and by phase.", measure=f"{_MODULES}.flops:FlopsMeasure", default=True),
+    MeasureSpec(
+        name="anytime",
+        description="Accuracy against cost with real early exits.",
+        measure=f"{_MODULES}.anytime:AnytimeMeasure",
+        default=True,
+    ),
+    MeasureSpec(
+        name="corruptions",
+        description="Accuracy under the benchmark's 15 corruptions at five severities.",
+        measure=f"{_MODULES}.corrupted:CorruptedMeasure",
+        default=True,
+    ),
+    MeasureSpec(
+        name="attacks", description="Accuracy under attacks: PGD by default.", measure=f"{_MODULES}.attacked:AttackedMeasure", default=True
+    ),
+    MeasureSpec(
+        name="masking",
+        description="Whether the attacked accuracy can be believed.",
+        measure=f"{_MODULES}.gradient_masking:GradientMaskingMeasure",
+        follows="attacks",
+    ),
+    MeasureSpec(name="speed", description="Latency on this device, at several batch sizes.", measure=f"{_MODULES}.speed:SpeedMeasure"),
+)

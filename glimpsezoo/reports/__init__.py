@@ -1,0 +1,1 @@
+"""Output for people: tables, card texts, pages and pictures."""

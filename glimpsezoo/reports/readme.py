@@ -1,0 +1,113 @@
+"""The README.md of a card, rendered from its config and evidence with `templates/card.md.jinja`."""
+
+import shlex
+
+from glimpsezoo.files import write_whole
+from glimpsezoo.measures.result import Result, at_least_text
+from glimpsezoo.measures.shown import Cell, Table
+from glimpsezoo.reports.table import columns_of, markdown
+from glimpsezoo.reports.templates import template
+from glimpsezoo.reports.text import measured_lines
+from glimpsezoo.specs import DatasetSpec
+from glimpsezoo.zoo.cards import CURVE, README, ROWS, UNKNOWN, Card
+from glimpsezoo.zoo.hub import PREFIX
+from glimpsezoo.zoo.plugins import registry
+from glimpsezoo.zoo.results import evidence, measure_classes
+
+
+def write_card_readme(card: Card) -> None:
+    """Write a card's README.md, replacing an existing one."""
+    write_whole(card.folder / README, card_text(card, evidence(card)).encode())
+
+
+def card_text(card: Card, result: Result | None) -> str:
+    """The README.md of a card: Hub metadata, description, results, training, limitations."""
+    config = card.config
+    address = f"{PREFIX}{config.hub}" if config.hub else card.name
+    rows = tuple((Cell(key), Cell(str(value))) for key, value in config.config.items())
+    return template("card.md.jinja").render(
+        card=card,
+        config=config,
+        result=result,
+        metadata=_metadata(card, result),
+        run=run_command(card, address),
+        run_by_name=run_command(card, card.name),
+        steps=_steps(result) if result and result.accuracy else None,
+        blocks=_blocks(result) if result else None,
+        footnote=" ".join(measured_lines([result])) if result else "",
+        rows_file=ROWS,
+        curve=CURVE if (card.folder / CURVE).is_file() else "",
+        settings=Table("", ("setting", "value"), rows, frozenset({"setting", "value"})),
+    )
+
+
+def run_command(card: Card, argument: str, *, data: str | None = None, data_dir: str | None = None) -> str:
+    """The command that measures a card, named by `argument`, on the data that it was trained on.
+
+    data: the name of the data on this machine, if it differs from the card's. data_dir: the folder that holds them. `--data` is left out
+    if the card's own name for its data is enough to find them.
+    """
+    own = card.config.data.name
+    if data is None and own == UNKNOWN:
+        data = "NAME"
+    elif data is None and any(spec.local and own.startswith(spec.name) for spec in registry().all(DatasetSpec)):
+        data = own
+    words = [*(["--data", data] if data else []), *(["--data-dir", data_dir] if data_dir else [])]
+    return shlex.join(["glimpsezoo", "run", argument, *words])
+
+
+def _steps(result: Result) -> Table:
+    """Detailed accuracy and cost, one row per step."""
+    shown = [column for column in columns_of([result], "details") if column.heading != "paper's MACs"]
+    rows = tuple((Cell(str(k + 1)), *(column.cell(result, k) for column in shown)) for k in range(len(result.accuracy.steps)))
+    headings = ("step", *(column.heading for column in shown))
+    return Table("", headings, rows, frozenset(headings))
+
+
+def _blocks(result: Result) -> tuple[list[str], list[str]]:
+    """Markdown of the measures: first of those that belong with the table of steps (`plain`), then of the others."""
+    plain, others = [], []
+    for name, kind in measure_classes().items():
+        section = getattr(result, name)
+        found = [_block(block) for block in kind.card_text(result)] if section not in (None, ()) else []
+        (plain if kind.plain else others).extend(found)
+    return [*plain, *([f"{at_least_text(result)}."] if result.at_least else [])], others
+
+
+def _block(block: str | Table) -> str:
+    return block if isinstance(block, str) else "\n\n".join(filter(None, (block.caption, markdown(block))))
+
+
+def _metadata(card: Card, result: Result | None) -> str:
+    """Model-card metadata of the Hub (YAML)."""
+    from huggingface_hub import EvalResult, ModelCardData  # reads its environment when it is imported
+
+    config, found = card.config, []
+    if result and result.accuracy:
+        found = [
+            EvalResult(
+                task_type="image-classification",
+                dataset_type=_data_set(card, result),
+                dataset_name=result.data.name,
+                dataset_split=result.data.split,
+                metric_type="accuracy",
+                metric_value=result.accuracy.top1.value,
+            )
+        ]
+    data = ModelCardData(
+        license=config.license,
+        library_name="glimpsezoo",
+        pipeline_tag="image-classification",
+        tags=["glimpsezoo", config.model],
+        datasets=[_data_set(card, result)],
+        metrics=["accuracy"],
+        model_name=config.name,
+        eval_results=found or None,
+    )
+    return data.to_yaml()
+
+
+def _data_set(card: Card, result: Result | None) -> str:
+    """The data set's id on the Hub if it comes from there, else its name for `--data`."""
+    source = (result.data.source if result else None) or card.config.data.name
+    return source.removeprefix("hf:").partition("@")[0] if source.startswith("hf:") else card.config.data.name

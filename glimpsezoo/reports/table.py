@@ -1,0 +1,170 @@
+"""Tables of results: one set of columns, and a writer for each format: terminal, Markdown, CSV and LaTeX (HTML is in html.py)."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from glimpsezoo.measures.base import Measure
+from glimpsezoo.measures.result import Result, at_least_text
+from glimpsezoo.measures.shown import Cell, Column, Entry, Layout, Table
+from glimpsezoo.measures.text import macs_text
+from glimpsezoo.measures.threats import attack_table
+from glimpsezoo.reports.text import footnotes
+from glimpsezoo.zoo.results import measure_classes
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+}
+
+
+def columns_of(results: Sequence[Result], layout: Layout) -> list[Column]:
+    """All columns of the measures that at least one result fills, in the order of result.json. A verdict follows the column it is about."""
+    found: list[Column] = []
+    for kind in measure_classes().values():
+        for column in _filled(kind, results, layout) if kind.plain or layout != "details" else ():
+            places = [k for k, other in enumerate(found) if other.heading == column.after]
+            found.insert(places[0] + 1 if places else len(found), column)
+    return found
+
+
+def _filled(kind: type[Measure], results: Sequence[Result], layout: Layout) -> list[Column]:
+    """The columns of a measure that at least one result fills."""
+    places = [(result, step) for result in results for step in (range(_steps(result)) if layout != "board" else (-1,)) if _steps(result)]
+    return [column for column in kind.columns(results, layout) if any(column.cell(*place).text for place in places)]
+
+
+def step_table(results: Sequence[Result]) -> Table:
+    """One row per step of each model. If only accuracy and cost were measured, accuracy is shown in detail."""
+    plain = not any(_filled(kind, results, "steps") for kind in measure_classes().values() if not kind.plain)
+    shown = columns_of(results, "details" if plain else "steps")
+    if not plain:
+        shown.sort(key=lambda column: column.last)
+    rows = []
+    for result in results:
+        for step in range(_steps(result)):
+            cells = [column.cell(result, step) for column in shown]
+            rows.append((Cell("" if step else result.display_name), Cell(str(step + 1), step + 1), *cells))
+        if not _steps(result):  # '-': nothing was measured by step
+            rows.append((Cell(result.display_name), Cell("failed" if result.errors else "-"), *(Cell("") for _ in shown)))
+    return Table("", ("model", "step", *(column.heading for column in shown)), tuple(rows), frozenset({"model"}))
+
+
+def _steps(result: Result) -> int:
+    """The largest number of steps that any section of the result has values for."""
+    sections = [getattr(result, name) for name in measure_classes()]
+    several = [each for section in sections for each in (section if isinstance(section, tuple) else (section,)) if each is not None]
+    by_step = [getattr(each, key) for each in several for key in ("steps", "by_step") if hasattr(each, key)]
+    return max((len(each) for each in by_step if isinstance(each, tuple)), default=0)
+
+
+def board_columns(entries: Sequence[Entry]) -> list[Column]:
+    """The columns of a leaderboard: the measures at the last step, then the model's parameters and steps."""
+    parameters = Column("parameters", lambda result, _: Cell(macs_text(result.model.parameters), result.model.parameters), higher=False)
+    steps = Column("steps", lambda result, _: Cell(str(result.model.steps), result.model.steps), higher=False)
+    return [*columns_of([entry.result for entry in entries], "board"), parameters, steps]
+
+
+def board(entries: Sequence[Entry]) -> Table:
+    """One row per model, at its last step."""
+    shown = board_columns(entries)
+    rows = tuple((Cell(entry.name), Cell(entry.data), *(column.cell(entry.result, -1) for column in shown)) for entry in entries)
+    words = frozenset({"model", "data", *(column.heading for column in shown if column.words)})
+    return Table("", ("model", "data", *(column.heading for column in shown)), rows, words)
+
+
+def print_results(results: Sequence[Result], console: Console) -> None:
+    """Print the table of steps, at most 100 columns wide, with its footnotes."""
+    table = step_table(results)
+    in_detail = "95 % interval" in table.headings or len(table.headings) < 6
+    console.print(terminal(table, first_width=30 if in_detail else 20))
+    attacks = attack_table(results)
+    if attacks is not None:
+        console.print(terminal(attacks, first_width=None))
+    at_least = [f"{at_least_text(result)}." for result in results if result.at_least]
+    for line in [*footnotes(results, "steps"), *at_least]:
+        console.print(Text(line, style="dim"))
+
+
+def terminal(table: Table, *, first_width: int | None = 30) -> RichTable:
+    """The table for a terminal. The heading of the first column with intervals names their level.
+
+    first_width: the first column is folded to this width; None leaves it unfolded.
+    """
+    drawn = RichTable(title=table.caption or None, box=None, pad_edge=False, show_edge=False, header_style="bold")
+    first, *headings = table.headings
+    drawn.add_column(first, style="cyan", overflow="fold", max_width=first_width, no_wrap=first_width is None)
+    explained = False
+    for place, heading in enumerate(headings, start=1):
+        bounded = not explained and any(row[place].low is not None and "(" in row[place].text for row in table.rows)
+        explained = explained or bounded
+        justify = "left" if heading in table.words and place > 1 else "right"
+        text = f"{heading} (95 %)" if bounded else heading.replace(", ", ",\n")
+        drawn.add_column(Text(text), justify=justify, no_wrap=True)
+    for row in table.rows:
+        drawn.add_row(*(Text(cell.text) for cell in row))
+    return drawn
+
+
+def markdown(table: Table) -> str:
+    """A Markdown table."""
+    lines = [_row(table.headings), _row("---" if heading in table.words else "---:" for heading in table.headings)]
+    written = _in_a_cell if table.markdown else escape_markdown
+    return "\n".join([*lines, *(_row(written(cell.text) for cell in row) for row in table.rows)])
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _in_a_cell(text: str) -> str:
+    """Markdown, escaped for a cell of a table."""
+    return text.replace("|", "\\|")
+
+
+def escape_markdown(text: str) -> str:
+    """Text, escaped so that Markdown shows it literally, also inside a table."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    text = re.sub(r"([\\|`*\[\]#])", r"\\\1", text)
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # inside a word, an underscore is literal
+
+
+def comma_separated(table: Table) -> str:
+    """CSV with unrounded numbers; the ends of 95 % intervals have separate columns."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    places = range(len(table.headings))
+    bounded = {place for place in places if any(row[place].low is not None for row in table.rows)}
+    headings = [[heading, f"{heading} low", f"{heading} high"] if k in bounded else [heading] for k, heading in enumerate(table.headings)]
+    writer.writerow([name for names in headings for name in names])
+    for row in table.rows:
+        line: list[object] = []
+        for place, cell in enumerate(row):
+            line.append(_harmless(cell.text) if table.headings[place] in table.words else cell.value)
+            line += [cell.low, cell.high] if place in bounded else []
+        writer.writerow(line)
+    return file.getvalue()
+
+
+def _harmless(text: str) -> str:
+    """Text that no spreadsheet runs as a formula."""
+    return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text
+
+
+def latex(table: Table, comments: Sequence[str] = ()) -> str:
+    """A LaTeX tabular (package booktabs), with comments below."""
+    spec = "".join("l" if heading in table.words else "r" for heading in table.headings)
+    lines = [f"\\begin{{tabular}}{{{spec}}}", "\\toprule", _latex_row(table.headings), "\\midrule"]
+    lines += [_latex_row(cell.text for cell in row) for row in table.rows]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {' '.join(text.split())}" for text in comments)]) + "\n"
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return " & ".join("".join(_LATEX.get(letter, letter) for letter in " ".join(cell.split())) for cell in cells) + r" \\"

@@ -1,0 +1,1 @@
+"""`glimpsezoo run`: from a request to results on disk."""

@@ -1,0 +1,70 @@
+"""Parses `--measure` and `--under` into measures, corruptions and attacks."""
+
+from collections.abc import Iterable, Sequence
+
+from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.measures.attacked import AttackWanted, parse_attack
+from glimpsezoo.measures.base import Asked, Measure
+from glimpsezoo.measures.catalogue import PRESETS
+from glimpsezoo.measures.corrupted import CorruptionWanted, parse_corruption
+from glimpsezoo.specs import AttackSpec, CorruptionSpec, MeasureSpec
+from glimpsezoo.zoo.names import Assignments
+from glimpsezoo.zoo.plugins import registry
+from glimpsezoo.zoo.results import measure_class, measure_specs
+
+
+def scopes() -> list[str]:
+    """The prefixes of `--set` keys, apart from models: the data, measures with settings, and attacks."""
+    found = [scope for spec in measure_specs() for scope in measure_class(spec).scopes(spec.name, registry())]
+    return ["data", *found]
+
+
+def parse_measures(texts: Iterable[str] | None, sets: Assignments) -> list[Measure]:
+    """The measures for the items of `--measure`: measures, presets, corruptions (`fog`, `fog:3`) and attacks (`pgd`, `pgd:4/255:100`).
+
+    texts: None means the default measures. Raises `GlimpseZooError` for unknown names, severities outside 1 to 5, and wrong or unused
+    settings.
+    """
+    specs, explicit = measure_specs(), texts is not None
+    given = texts if texts is not None else [spec.name for spec in specs if spec.default]
+    claimed: dict[str, list[str]] = {spec.name: [] for spec in specs}
+    for text in (each for item in given for each in PRESETS.get(item, (item,))):
+        claimed[_taker(text, specs)].append(text)
+    found = []
+    for spec in specs:
+        asked = Asked(spec.name, tuple(claimed[spec.follows or spec.name]), explicit, sets, registry())
+        measure = measure_class(spec).of(asked)
+        if measure is not None:
+            found.append(measure)
+    return found
+
+
+def _taker(text: str, specs: Sequence[MeasureSpec]) -> str:
+    """The name of the measure that takes an item. Raises `GlimpseZooError` if none does."""
+    for spec in specs:
+        if not spec.follows and measure_class(spec).takes(spec.name, text, registry()):
+            return spec.name
+    raise GlimpseZooError(
+        f"--measure expects any of {', '.join([*choices(), *PRESETS, 'a corruption', 'an attack'])}, got {text!r}: "
+        f"{did_you_mean(text.partition(':')[0], [*choices(), *PRESETS, *_names(CorruptionSpec), *_names(AttackSpec)])}"
+    )
+
+
+def choices() -> list[str]:
+    """The names of the measures that a user can ask for."""
+    return [spec.name for spec in measure_specs() if not spec.follows]
+
+
+def parse_condition(text: str, sets: Assignments) -> CorruptionWanted | AttackWanted:
+    """The condition for `--under`: `fog:3`, `pgd:4/255`. The default severity is 3. Raises `GlimpseZooError` for unknown names."""
+    name = text.partition(":")[0]
+    if name in _names(AttackSpec):
+        return parse_attack(text, sets, registry())
+    if name in _names(CorruptionSpec):
+        return parse_corruption(text if ":" in text else f"{text}:3", registry())
+    known = [*_names(CorruptionSpec), *_names(AttackSpec)]
+    raise GlimpseZooError(f"expected a corruption (fog:3) or an attack (pgd:4/255), got {text!r}: {did_you_mean(name, known)}")
+
+
+def _names(kind: type) -> list[str]:
+    return [spec.name for spec in registry().all(kind)]

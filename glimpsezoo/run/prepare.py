@@ -1,0 +1,209 @@
+"""Prepares a run: resolves names, settings, models, data and folders, and checks them all before anything is measured."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from glimpsezoo.conditions.corruptions.published import CorruptedFolders
+from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.data.base import ImageData
+from glimpsezoo.data.config import task_of
+from glimpsezoo.data.limited import Held, limited
+from glimpsezoo.data.loading import SPLITS, open_data
+from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.evaluation.store import UnitStore
+from glimpsezoo.files import check_writable
+from glimpsezoo.measures.base import Bench, Measure
+from glimpsezoo.measures.calibration import without_thresholds
+from glimpsezoo.measures.corrupted import CorruptedMeasure
+from glimpsezoo.run.parse import parse_measures, scopes
+from glimpsezoo.run.request import RunRequest
+from glimpsezoo.run.updating import check_kept, check_update
+from glimpsezoo.run.work import COMPARISON, RunWork
+from glimpsezoo.specs import DatasetSpec, Task
+from glimpsezoo.zoo.cards import RESULT, ROWS
+from glimpsezoo.zoo.hub import PREFIX
+from glimpsezoo.zoo.names import Assignments, ModelChoice, argument_names, build_model, choose_model, data_folder, declared_settings
+from glimpsezoo.zoo.own_data import DataChoice, choose_data
+from glimpsezoo.zoo.plugins import registry
+
+STORE = Path("runs", ".units")
+FEW = 500  # images for corruptions and attacks, unless --limit is given
+HELD = 1 << 27  # values: images of up to this total are held in memory, at four bytes per value
+CALIBRATION = 2_000  # at most so many images are used to find thresholds
+
+
+def prepare(request: RunRequest) -> RunWork:
+    """Resolve and check everything that a run needs before anything is measured or written. Raises `GlimpseZooError`."""
+    _check(request)
+    sets = Assignments.parse(request.sets, argument_names(request.models), scopes=scopes())
+    chosen = choose_data(request.models, request.data, sets.of("data"), request.checkpoint)
+    request = replace(request, data=chosen.name)
+    _check_split(request, chosen.spec)
+    sets.check_all_declared({name: declared_settings(name) for name in request.models})
+    measures = parse_measures(request.measures, sets)
+    choices = [choose_model(name, chosen.name, sets, request.checkpoint) for name in request.models]
+    if request.update_card:
+        check_update(request, choices)
+    data, task = None, task_of(chosen.spec, chosen.settings)
+    if task is None or request.checkpoint != "none" or not all(measure.without_data for measure in measures):
+        data = _open(request, chosen, request.split, request.limit)
+        task = data.task
+    models = [build_model(choice, task, checkpoint=request.checkpoint, seed=request.seed) for choice in choices]
+    if request.update_card:
+        check_kept(request, chosen, measures, choices, models)
+    notes: list[str] = []
+    names, bench, calibration = _names(choices), None, None
+    if data is not None:
+        bench = _bench(request, names, models, data, _published(request, measures, task))
+        bench.measures = measures = _prepared(measures, bench, notes)
+        if any(measure.uses_exits for measure in measures) and any(model.steps > 1 for model in models):
+            calibration = _calibration(request, chosen, measures, notes)
+    return RunWork(
+        request=request,
+        measures=measures,
+        chosen=chosen,
+        names=names,
+        choices=choices,
+        models=models,
+        task=task,
+        bench=bench,
+        calibration=calibration,
+        sets=sets,
+        folder=_output(request),
+        store=UnitStore(STORE if data is None else _store(request.output)),
+        notes=notes,
+    )
+
+
+def _bench(
+    request: RunRequest, names: list[str], models: list[GlimpseModel[Any]], data: ImageData, published: CorruptedFolders | None
+) -> Bench:
+    return Bench(
+        names=names,
+        models=models,
+        data=data,
+        few=_few(data, request.limit or FEW),
+        seed=request.seed,
+        device=request.device,
+        on_bad_image=request.on_bad_image,
+        catalogue=registry(),
+        published=published,
+    )
+
+
+def _prepared(measures: list[Measure], bench: Bench, notes: list[str]) -> list[Measure]:
+    """The measures that suit the data. Others become a note, or raise an error if the user asked for them."""
+    found = []
+    for measure in measures:
+        if why := measure.prepare(bench):
+            notes.append(f"{why}: not measured")
+        else:
+            found.append(measure)
+    return found
+
+
+def _published(request: RunRequest, measures: list[Measure], task: Task) -> CorruptedFolders | None:
+    """The folders of `--corrupted-dir`, checked for all requested corruptions; None without the option."""
+    if request.corrupted_dir is None:
+        return None
+    corrupted = next((measure for measure in measures if isinstance(measure, CorruptedMeasure)), None)
+    if corrupted is None:
+        raise GlimpseZooError("--corrupted-dir expects corruptions to be measured: add some to --measure, or leave it out")
+    return CorruptedFolders(Path(request.corrupted_dir), task, corrupted.names)
+
+
+def _few(data: ImageData, images: int) -> ImageData:
+    """The images for corruptions and attacks, held in memory if they fit."""
+    few, size = limited(data, images), data.task.channels * data.task.image_size[0] * data.task.image_size[1]
+    return Held(few) if len(few) * size <= HELD else few
+
+
+def _check_split(request: RunRequest, described: DatasetSpec) -> None:
+    """Raise `GlimpseZooError` if the data do not have the split."""
+    splits = tuple(described.splits) or SPLITS
+    if request.split not in splits:
+        raise GlimpseZooError(f"--split expects one of {', '.join(splits)}, got {request.split!r}: {did_you_mean(request.split, splits)}")
+
+
+def _check(request: RunRequest) -> None:
+    """Check the options that need neither model nor data."""
+    if request.limit is not None and request.limit < 1:
+        raise GlimpseZooError(f"--limit expects a number of images from 1, got {request.limit}: leave it out to measure all")
+    size = request.batch_size
+    if size != "auto" and not (size.isdecimal() and int(size) > 0):
+        raise GlimpseZooError(f"--batch-size expects a number of images from 1, or 'auto', got {size!r}: it changes no result")
+    if not request.models:
+        raise GlimpseZooError("expected a model to measure, got none: try 'glimpsezoo run mgnet', or 'glimpsezoo list models'")
+    if request.update_card and any(name.startswith(PREFIX) for name in (*request.models, request.checkpoint or "")):
+        raise GlimpseZooError("--update-card expects cards in local folders, got one on the Hub: pull it first, and push it afterwards")
+    if len(set(request.models)) < len(request.models):
+        raise GlimpseZooError(f"expected each model once, got {' '.join(request.models)}: name each once")
+
+
+def _names(choices: list[ModelChoice]) -> list[str]:
+    """The models' names in results: the card's address or the model's name. Equal addresses are prefixed by their parent folder."""
+    names = [choice.card.called if choice.card else choice.full_name for choice in choices]
+    names = [
+        "/".join(choice.card.folder.resolve().parts[-2:]) if choice.card and names.count(name) > 1 else name
+        for choice, name in zip(choices, names, strict=True)
+    ]
+    cards = [choice.card.folder.resolve() for choice in choices if choice.card]
+    if len(set(names)) < len(names) or len(set(cards)) < len(cards):
+        raise GlimpseZooError(f"expected each model once, got {' '.join(c.name for c in choices)}: two of them are the same")
+    return names
+
+
+def _open(request: RunRequest, chosen: DataChoice, split: str, limit: int | None) -> ImageData:
+    """A split of the data, or `limit` of its images. Raises `GlimpseZooError` if it is empty, as nothing would be measured."""
+    folder, bad = data_folder(request.data_dir), request.on_bad_image
+    data = open_data(chosen.spec, chosen.name, split, chosen.settings, folder, on_bad_image=bad, fresh=request.fresh)
+    if not len(data):
+        remedy = "add training images" if split == "calibration" else "add some, or choose another --split"
+        raise GlimpseZooError(f"expected images in the {split} split of {chosen.shown}, got none: {remedy}")
+    return limited(data, limit)
+
+
+def _calibration(request: RunRequest, chosen: DataChoice, measures: list[Measure], notes: list[str]) -> ImageData | None:
+    """The images that thresholds are found on. If unavailable: None and a note, or an error if the user named a measure that needs them."""
+    try:
+        return _open(request, chosen, "calibration", CALIBRATION)
+    except GlimpseZooError as error:
+        notes.append(without_thresholds(measures, error))
+        return None
+
+
+def _store(output: Path | None) -> Path:
+    """Where finished units are kept: in runs/, which all runs share, or in `output` if runs/ cannot be written."""
+    try:
+        check_writable(STORE)
+    except GlimpseZooError:
+        if output is None:
+            raise
+        return output / STORE.name
+    return STORE
+
+
+def _output(request: RunRequest) -> Path:
+    """The folder for the results. Raises `GlimpseZooError` if it holds another run; with --force, that run's results are deleted."""
+    folder = request.output or STORE.parent / request.id
+    others = [path for path in folder.glob(f"*/{RESULT}") if _run_id(path) != request.id] if folder.is_dir() else []
+    if others and not request.force:
+        raise GlimpseZooError(
+            f"expected a folder of this run, got {str(folder)!r} with the results of another: choose another --output, or --force"
+        )
+    check_writable(folder)
+    for path in others:
+        path.unlink()
+        path.with_name(ROWS).unlink(missing_ok=True)
+        (folder / COMPARISON).unlink(missing_ok=True)
+    return folder
+
+
+def _run_id(path: Path) -> str | None:
+    """The id of the run that wrote a result; None if the file is not a result."""
+    try:
+        return json.loads(path.read_bytes())["run"]["id"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None

@@ -1,0 +1,1 @@
+"""Training by recipe, from a model's name to a card."""

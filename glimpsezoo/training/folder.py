@@ -1,0 +1,95 @@
+"""The folder of a training: its lock, its checkpoint and its log."""
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.files import write_whole
+from glimpsezoo.training.job import TrainingJob, job_digest
+from glimpsezoo.zoo.cards import LOG, training_log
+
+CHECKPOINT, LOCK = "checkpoint.pt", ".training.lock"
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other training out of the folder. Raises `GlimpseZooError` at once if one is running in it."""
+    with _written(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise GlimpseZooError(f"another training writes to {str(folder)!r}: choose another --output") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the next training can use a file that is left over
+            (folder / LOCK).unlink(missing_ok=True)  # before the release: afterwards it may be another process's lock
+        lock.release()
+
+
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Turn an `OSError` into one line about the folder. Raises `GlimpseZooError`."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or one_line(error)
+        raise GlimpseZooError(
+            f"expected an output folder that can be written, got {str(folder)!r} ({why}): free some space and repeat the command, which "
+            "resumes from its last checkpoint; or choose another --output"
+        ) from None
+
+
+def write_checkpoint(job: TrainingJob, state: Mapping[str, Any]) -> None:
+    """Replace the checkpoint of the job atomically. Raises `GlimpseZooError` if the folder cannot be written."""
+    content = io.BytesIO()  # given a path, torch raises a RuntimeError, not an OSError, if the disk is full
+    torch.save({"job": job_digest(job), **state}, content)
+    with _written(job.folder):
+        write_whole(job.folder / CHECKPOINT, content.getvalue())
+
+
+def load_checkpoint(job: TrainingJob) -> dict[str, Any] | None:
+    """What an interrupted training of this job saved in its folder; None if there is no checkpoint.
+
+    Raises `GlimpseZooError` for a damaged checkpoint, and for one of another job.
+    """
+    path = job.folder / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location=job.device, weights_only=True)
+        digest = state["job"]
+    except Exception as error:  # torch.load raises anything for a damaged file
+        raise GlimpseZooError(f"expected a checkpoint in {path.parent.name}, got a damaged one: start over with --fresh") from error
+    if digest != job_digest(job):
+        raise GlimpseZooError(f"{path.parent.name} holds the checkpoint of another training: choose another --output, or --fresh")
+    return state
+
+
+def append_to_log(folder: Path, line: Mapping[str, Any]) -> None:
+    """Add a line to the log of the training. Raises `GlimpseZooError` if it cannot be written."""
+    with _written(folder), (folder / LOG).open("a", encoding="utf-8") as log:
+        log.write(json.dumps(line) + "\n")
+
+
+def truncate_log(folder: Path, phase: int, step: int) -> None:
+    """Remove log lines of steps after the checkpoint, which will be repeated, and a torn last line."""
+    if (folder / LOG).exists():
+        kept = [line for line in training_log(folder) if (line["phase_index"], line["step"]) <= (phase, step)]
+        with _written(folder):
+            write_whole(folder / LOG, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def remove_log(folder: Path) -> None:
+    """Remove the log of a training that is finished, or that died before its first checkpoint."""
+    with _written(folder):
+        (folder / LOG).unlink(missing_ok=True)

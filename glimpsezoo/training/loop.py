@@ -1,0 +1,271 @@
+"""The training loop: phase after phase, logged, checkpointed and exactly resumable.
+
+Every step depends only on the weights, the recipe and the index of the step: batches, augmentation and noise are derived from (seed,
+training phase, step), and torch is seeded in each step. A training that is interrupted and resumed therefore ends with the same weights
+as one that is not.
+"""
+
+import fnmatch
+import hashlib
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.core.rollout import rollout
+from glimpsezoo.data.base import Batch, ImageData
+from glimpsezoo.data.loading import batches, batches_per_epoch, training_batches
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.evaluation.environment import channels_last
+from glimpsezoo.training.folder import append_to_log, load_checkpoint, locked, remove_log, truncate_log, write_checkpoint
+from glimpsezoo.training.job import TrainingJob, TrainingPhase
+from glimpsezoo.training.optimisers import autocast, make_optimiser, make_schedule
+from glimpsezoo.zoo.recipes import PhaseRecipe
+
+CALIBRATIONS = 30  # how often the calibration accuracy is measured in a training phase, about
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is after an optimiser step."""
+
+    phase: str
+    """Name of the training phase."""
+    epoch: int
+    """Number of the epoch in the training phase, from 1."""
+    done: int
+    """Optimiser steps taken, in all training phases."""
+    total: int
+    """Optimiser steps of the whole training."""
+    losses: dict[str, float]
+    """Mean of each term of the loss over the epoch so far."""
+    seconds: float
+    """Seconds of training, including those before an interruption."""
+    calibration: float | None = None
+    """Top-1 accuracy on the calibration split, after an epoch in which it was measured."""
+
+
+def train(job: TrainingJob) -> Generator[Progress]:
+    """Train, and yield the progress after every step. The model holds the final weights when the iterator ends.
+
+    Resumes from the folder's checkpoint if there is one of the same job. Closing the iterator between two steps writes a checkpoint. An
+    error or interruption within a step keeps the last checkpoint, because half a step cannot be resumed; the last step of an epoch
+    includes its line in the log. Raises `GlimpseZooError` if the folder holds a checkpoint of another job, if another training is running
+    in it, if it cannot be written, or if a loss is not finite.
+    """
+    with locked(job.folder):
+        run = _TrainingRun(job)
+        run.restore()
+        try:
+            for index in range(run.phase, len(job.recipe.phase)):
+                yield from run.train_phase(index)
+        finally:
+            if run.between_steps:
+                run.save()
+
+
+class _TrainingRun:
+    """The state of a running training."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        self.job = job
+        self.recipe = job.recipe
+        self.model = job.model.to(job.device)
+        channels_last(self.model)
+        self.phase, self.step = 0, 0  # the current training phase and its next step
+        self.between_steps = True
+        self.optimiser: torch.optim.Optimizer | None = None
+        self.schedule: torch.optim.lr_scheduler.LRScheduler | None = None
+        self.memory: dict[str, Tensor] = {}
+        self.sums: dict[str, float] = {}  # of the losses in the current epoch
+        self.began = self.saved = time.monotonic()
+        self.seconds = 0.0  # of the training before it was interrupted
+        self.restored: dict[str, Any] = {}
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches per epoch."""
+        return batches_per_epoch(self.job.train, self.recipe.batch_size)
+
+    def steps_of(self, index: int) -> int:
+        """Optimiser steps of a training phase."""
+        phase = self.recipe.phase[index]
+        return phase.steps if phase.steps is not None else self.per_epoch * int(phase.epochs or 0)
+
+    def epochs_of(self, index: int) -> int:
+        """Epochs of a training phase; an incomplete last epoch counts."""
+        return -(-self.steps_of(index) // self.per_epoch)
+
+    def train_phase(self, index: int) -> Iterator[Progress]:
+        phase = self.recipe.phase[index]
+        self._begin(index, phase)
+        total = self.steps_of(index)
+        # Epochs of the data are numbered over all training phases: no two phases see the same placements, and noise that grows over
+        # epochs (data.noise_epochs) keeps growing. Older cards with several training phases were trained with numbers that began at
+        # 10,000 times the index of the phase, so that the noise of a second phase was at full strength from its start. The batches of a
+        # first phase are the same in both.
+        before = sum(self.epochs_of(earlier) for earlier in range(index))
+        while self.step < total:
+            epoch, first = divmod(self.step, self.per_epoch)
+            if first == 0:
+                self.sums = {}
+            source = training_batches(
+                self.job.train,
+                before + epoch,
+                self.recipe.seed,
+                self.recipe.batch_size,
+                self.job.workers,
+                first_batch=first,
+                augment=phase.augment,
+            )
+            for batch in source:
+                self.between_steps = False
+                self._step(phase, batch, epoch, total)
+                last = self.step % self.per_epoch == 0 or self.step == total
+                calibration = self._end_epoch(phase, epoch, last=self.step == total) if last else None
+                self.between_steps = True
+                yield self._progress(phase, epoch, calibration)
+                if self.step == total or time.monotonic() - self.saved > self.job.checkpoint_seconds:
+                    self.save()
+                if last:
+                    break
+        self.phase, self.step, self.optimiser = index + 1, 0, None
+
+    def _begin(self, index: int, phase: PhaseRecipe) -> None:
+        """Choose the trainable parameters, and create or restore the optimiser and the schedule."""
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(any(fnmatch.fnmatch(name, pattern) for pattern in phase.trainable))
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        if not trainable:
+            raise GlimpseZooError(
+                f"expected parameters to train in phase {phase.name!r}, got none that match {', '.join(phase.trainable)}: "
+                "correct 'trainable' in the recipe"
+            )
+        self.phase = index
+        self.optimiser = make_optimiser(phase, trainable)
+        self.schedule = make_schedule(phase, self.optimiser, self.steps_of(index))
+        if self.restored:
+            self.optimiser.load_state_dict(self.restored["optimiser"])
+            self.schedule.load_state_dict(self.restored["schedule"])
+            self.restored = {}
+
+    def _step(self, phase: PhaseRecipe, batch: Batch, epoch: int, total: int) -> None:
+        assert self.optimiser is not None
+        assert self.schedule is not None
+        seed = _step_seed(self.recipe.seed, self.phase, self.step)
+        torch.manual_seed(seed)
+        device = self.job.device
+        images, labels, ids = (t.to(device, non_blocking=True) for t in (batch.images, batch.labels, batch.ids))
+        context = TrainingPhase(
+            name=phase.name,
+            options=phase.options,
+            step=self.step,
+            steps=total,
+            epoch=epoch,
+            noise=Noise.of(seed, ids),
+            memory=self.memory,
+        )
+        self._set_training_mode(phase)
+        with autocast(self.recipe.precision, device):
+            losses = self.job.training_step(self.model, images, labels, context)
+        loss = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(loss):
+            terms = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
+            raise GlimpseZooError(f"the loss is not finite in step {self.step} of phase {phase.name!r} ({terms}): lower the learning rate")
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if phase.clip:
+            nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], phase.clip)
+        self.optimiser.step()
+        self.schedule.step()
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.item()
+        self.step += 1
+
+    def _set_training_mode(self, phase: PhaseRecipe) -> None:
+        """Training mode, except for modules with frozen parameters only: those keep their BatchNorm statistics too."""
+        self.model.train()
+        if phase.trainable != ("*",):
+            for module in self.model.modules():
+                own = list(module.parameters(recurse=False))
+                if own and not any(p.requires_grad for p in own):
+                    module.eval()
+
+    def _end_epoch(self, phase: PhaseRecipe, epoch: int, *, last: bool) -> float | None:
+        """Log the epoch. Returns the calibration accuracy, which is measured now and then and at the end of the training phase."""
+        calibration = None
+        if last or (epoch + 1) % max(1, self.epochs_of(self.phase) // CALIBRATIONS) == 0:
+            calibration = calibration_accuracy(self.model, self.job.calibration, self.job.device)
+        assert self.optimiser is not None
+        line = {
+            "phase_index": self.phase,
+            "phase": phase.name,
+            "epoch": epoch + 1,
+            "step": self.step,
+            "lr": self.optimiser.param_groups[0]["lr"],
+            "losses": self._mean_losses(),
+            "calibration_top1": calibration,
+        }
+        append_to_log(self.job.folder, line)
+        return calibration
+
+    def _progress(self, phase: PhaseRecipe, epoch: int, calibration: float | None) -> Progress:
+        done = sum(self.steps_of(i) for i in range(self.phase)) + self.step
+        total = sum(self.steps_of(i) for i in range(len(self.recipe.phase)))
+        return Progress(phase.name, epoch + 1, done, total, self._mean_losses(), self._seconds(), calibration)
+
+    def _mean_losses(self) -> dict[str, float]:
+        """Each term of the loss, over the steps of the current epoch."""
+        steps = (self.step - 1) % self.per_epoch + 1
+        return {name: value / steps for name, value in self.sums.items()}
+
+    def _seconds(self) -> float:
+        return self.seconds + time.monotonic() - self.began
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        state = {
+            "phase": self.phase,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "memory": self.memory,
+            "sums": self.sums,
+            "seconds": self._seconds(),
+        }
+        if self.optimiser is not None and self.schedule is not None:
+            state |= {"optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict()}
+        write_checkpoint(self.job, state)
+        self.saved = time.monotonic()
+
+    def restore(self) -> None:
+        """Continue from the folder's checkpoint, if there is one."""
+        state = load_checkpoint(self.job)
+        if state is None:
+            remove_log(self.job.folder)
+            return
+        self.model.load_state_dict(state["model"])
+        self.phase, self.step, self.memory, self.sums = state["phase"], state["step"], state["memory"], state["sums"]
+        self.seconds = state["seconds"]
+        self.restored = {key: state[key] for key in ("optimiser", "schedule") if key in state}
+        truncate_log(self.job.folder, self.phase, self.step)
+
+
+@torch.no_grad()
+def calibration_accuracy(model: GlimpseModel[Any], data: ImageData, device: torch.device, batch_size: int = 256) -> float:
+    """Top-1 accuracy at the last step, in [0, 1]."""
+    model.eval()
+    right = 0
+    for batch in batches(data, 0, len(data), batch_size, 0):
+        trace = rollout(model, batch.images.to(device), noise=Noise.of(0, batch.ids.to(device)))
+        right += int((trace.logits.argmax(1).cpu() == batch.labels).sum())
+    return right / len(data)
+
+
+def _step_seed(seed: int, phase: int, step: int) -> int:
+    digest = hashlib.blake2b(f"{seed}/{phase}/{step}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")

@@ -1,0 +1,40 @@
+"""The optimiser, the learning rate schedule and the precision that a recipe asks for."""
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from glimpsezoo.zoo.recipes import PhaseRecipe
+
+
+def make_optimiser(phase: PhaseRecipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of a training phase. As usual, biases and the gains of normalisation layers have no weight decay."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": phase.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if phase.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=phase.lr, momentum=phase.momentum)
+    kind = torch.optim.Adam if phase.optimiser == "adam" else torch.optim.AdamW
+    return kind(groups, lr=phase.lr)
+
+
+def make_schedule(phase: PhaseRecipe, optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate schedule of a training phase with this number of optimiser steps."""
+    kinds = torch.optim.lr_scheduler
+    if phase.schedule == "one-cycle":
+        return kinds.OneCycleLR(optimiser, max_lr=phase.lr, total_steps=max(steps, 2))
+    if phase.schedule == "cosine":
+        return kinds.CosineAnnealingLR(optimiser, T_max=steps)
+    if phase.schedule == "step":
+        return kinds.MultiStepLR(optimiser, [int(share * steps) for share in phase.milestones], gamma=phase.decay)
+    return kinds.ConstantLR(optimiser, factor=1.0)
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """The precision of convolutions and products. bfloat16 needs no loss scaling, which would be more state to save and restore."""
+    mixed = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16) if mixed else contextlib.nullcontext()

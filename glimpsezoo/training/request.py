@@ -1,0 +1,28 @@
+"""What a user asks to be trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRequest:
+    """The arguments and options of `glimpsezoo train`."""
+
+    model: str
+    """MODEL, or the full name of a recipe, MODEL.DATA[.VARIANT], which must agree with `data`."""
+    data: str | None
+    """Name of the data set; None takes the one that a recipe's name or the starting card tells, or the digits."""
+    device: torch.device
+    data_dir: str | None = None
+    sets: tuple[str, ...] = ()
+    """`--set` texts."""
+    recipe_file: str | None = None
+    """A TOML file, or the name of another recipe of the model; None takes the recipe MODEL.DATA[.VARIANT]."""
+    seed: int | None = None
+    """Replaces the seed of the recipe."""
+    workers: int = 0
+    output: Path | None = None
+    force: bool = False
+    fresh: bool = False

@@ -1,0 +1,107 @@
+"""A training that is ready to run, and the card that it writes."""
+
+import platform
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from glimpsezoo.data.opening import told
+from glimpsezoo.errors import counted
+from glimpsezoo.files import output_to, write_whole
+from glimpsezoo.reports.figures import training_picture
+from glimpsezoo.reports.pictures.svg import svg_file
+from glimpsezoo.reports.readme import run_command, write_card_readme
+from glimpsezoo.settings import Settings
+from glimpsezoo.training.folder import CHECKPOINT, locked
+from glimpsezoo.training.job import TrainingJob
+from glimpsezoo.training.loop import Progress, train
+from glimpsezoo.training.target import Target
+from glimpsezoo.zoo.cards import CURVE, Card, CardConfig, CardData, CardTask, training_log, write_card
+from glimpsezoo.zoo.names import command_line, published_word
+
+
+@dataclass
+class TrainingWork:
+    """A training that is ready to run: iterate over its `steps`, then `finish` it."""
+
+    target: Target
+    job: TrainingJob
+    settings: Settings
+    """Settings of the model."""
+    data: CardData
+    data_dir: str | None
+    start: Card | None = None
+    """The card with the weights that the training starts from, if any."""
+    seconds: float = 0.0
+
+    @property
+    def summary(self) -> str:
+        """One line about the training that is about to run."""
+        lengths = [counted(phase.epochs, "epoch") if phase.epochs else counted(phase.steps or 0, "step") for phase in self.job.recipe.phase]
+        phases = ", ".join(f"{phase.name} ({length})" for phase, length in zip(self.job.recipe.phase, lengths, strict=True))
+        resumed = "; resumes from its checkpoint" if (self.job.folder / CHECKPOINT).exists() else ""
+        start = f"; starts with the weights of {self.start.name} ({self.start.origin or self.start.folder})" if self.start else ""
+        images = f"{len(self.job.train):,} training images, batches of {self.job.recipe.batch_size}"
+        return f"{self.target.card}: {images}: {phases}{start}{resumed}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What was inferred about the data."""
+        return [line] if (line := told(self.job.train)) else []
+
+    def steps(self) -> Generator[Progress]:
+        """Train to the end, and yield the progress after every optimiser step. Closing the iterator saves a checkpoint."""
+        with closing(train(self.job)) as lines:
+            for line in lines:
+                self.seconds = line.seconds
+                yield line
+
+    def finish(self) -> Card:
+        """Write the card and remove the checkpoint. Raises `GlimpseZooError` if the folder cannot be written."""
+        job, provenance = self.job, self.target.spec.provenance
+        assert provenance is not None
+        config = CardConfig(
+            name=self.target.card,
+            model=self.target.model,
+            plugin=provenance.distribution,
+            config=self.settings.model_dump(mode="json"),
+            task=CardTask.model_validate(vars(job.model.task)),
+            data=self.data,
+            weights=None,
+            trained={
+                "command": command_line(),
+                **self._recipe(),
+                "minutes": round(self.seconds / 60, 1),
+                "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {job.device.type}",
+                "torch": torch.__version__,
+            },
+        )
+        with locked(job.folder), output_to(job.folder):
+            card = write_card(job.folder, config, job.model, keep_log=True)
+            draw_training(card)
+            write_card_readme(card)
+            (job.folder / CHECKPOINT).unlink(missing_ok=True)
+        return card
+
+    def _recipe(self) -> dict[str, Any]:
+        """The recipe as the card records it, and the weights that the training started with."""
+        recipe = self.job.recipe.model_dump(mode="json", exclude_defaults=True)
+        if self.start is None:
+            return {"recipe": recipe}
+        recipe["start"] = published_word(recipe["start"])
+        return {"recipe": recipe, "start": {"card": self.start.name, "sha256": self.job.start}}
+
+    def run_command(self, card: Card) -> str:
+        """The command that measures the new card from this folder."""
+        typed = self.target.data if self.target.data != self.data.name else None
+        return run_command(card, str(card.folder), data=typed, data_dir=self.data_dir)
+
+
+def draw_training(card: Card) -> None:
+    """Draw the training log of a card, if it has one, into the card's folder."""
+    picture = training_picture(card.name, training_log(card.folder))
+    if picture is not None:
+        write_whole(card.folder / CURVE, svg_file(picture).encode())

@@ -1,0 +1,1 @@
+"""What has a name: plugins, cards, recipes, papers and repositories of the Hub."""

@@ -1,0 +1,293 @@
+"""Resolve what users type to objects: `--set` texts, model arguments and names of data. Lower layers get objects, never names."""
+
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.settings import Settings
+from glimpsezoo.specs import DatasetSpec, ImporterSpec, ModelSpec, Task, load_string
+from glimpsezoo.zoo.cards import Card, card_paths, file_name, find_card
+from glimpsezoo.zoo.plugins import registry
+from glimpsezoo.zoo.recipes import recipe_names
+
+
+@dataclass(frozen=True)
+class Assignments:
+    """Parsed `--set` texts."""
+
+    scopes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings of something other than a model, by its name: `data.KEY`."""
+    scoped: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings of one model, by its name: `MODEL.KEY`."""
+    shared: dict[str, Any] = field(default_factory=dict)
+    """Settings of every model that has the key: `KEY`."""
+
+    @classmethod
+    def parse(cls, texts: Iterable[str], models: Iterable[str], *, scopes: Iterable[str] = ("data",)) -> "Assignments":
+        """Sort `key=value` texts by their prefix: one of `models`, one of `scopes`, or none.
+
+        >>> Assignments.parse(["glimpses=4", "data.size=28", "mgnet.alpha=0.5"], ["mgnet"]).scoped
+        {'mgnet': {'alpha': '0.5'}}
+        """
+        found = cls()
+        taken = {scope: found.scopes.setdefault(scope, {}) for scope in scopes}
+        names = sorted(models, key=len, reverse=True)
+        for text in texts:
+            key, equals, value = text.partition("=")
+            if not equals or not key:
+                raise GlimpseZooError(f"--set expects key=value, got {text!r}: try 'glimpsezoo show MODEL' for the keys")
+            owner = next((name for name in (*names, *taken) if key.startswith(f"{name}.")), None)
+            if owner is None:
+                found.shared[key] = value
+            elif owner in taken:
+                taken[owner][key.removeprefix(f"{owner}.")] = value
+            else:
+                found.scoped.setdefault(owner, {})[key.removeprefix(f"{owner}.")] = value
+        return found
+
+    def of(self, scope: str) -> dict[str, Any]:
+        """The settings of a scope."""
+        return self.scopes.get(scope, {})
+
+    def of_model(self, names: Iterable[str], declared: Iterable[str]) -> dict[str, Any]:
+        """The settings of a model with these names: the shared keys that it declares, and its own keys."""
+        known = set(declared)
+        found = {key: value for key, value in self.shared.items() if key in known}
+        for name in names:
+            found |= self.scoped.get(name, {})
+        return found
+
+    def check_all_declared(self, declared: Mapping[str, Iterable[str]]) -> None:
+        """Raise `GlimpseZooError` for a shared key that no model declares. declared: name of a model -> its keys."""
+        known = {key for keys in declared.values() for key in keys}
+        for key in self.shared:
+            if key not in known:
+                who = " or ".join(declared)
+                raise GlimpseZooError(
+                    f"--set {key} expects a setting of {who}, or data.KEY for the data: {did_you_mean(key.rpartition('.')[2], known)}"
+                )
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model argument that is resolved; the model is not built yet."""
+
+    name: str
+    """The argument as the user typed it."""
+    spec: ModelSpec
+    card: Card | None
+    """The card with the weights; None for untrained weights and for those of timm."""
+    settings: Settings
+    changed: dict[str, Any]
+    """The settings that differ from the card."""
+
+    @property
+    def full_name(self) -> str:
+        """The name of the model: `timm:resnet18` for one of a prefix spec."""
+        return self.spec.name + str(getattr(self.settings, self.spec.prefix_key)) if self.spec.prefix else self.spec.name
+
+
+def choose_model(name: str, data: str, sets: Assignments, checkpoint: str | None) -> ModelChoice:
+    """Find the spec, the card and the settings of a model argument on `data`.
+
+    checkpoint: None takes the card of the argument; 'none' and 'timm' take no card; anything else is the name or the path of a card.
+    Raises `GlimpseZooError`.
+    """
+    named = find_card(name)
+    spec, model = spec_of(name, named), model_name(name, named)
+    card = _trained(name, model, data, named, checkpoint)
+    source = card or named
+    values = dict(source.config.config if source else spec.defaults.get(data, {}))
+    if spec.prefix:
+        values[spec.prefix_key] = model.removeprefix(spec.name)
+    schema: type[Settings] = load_string(spec.config)
+    changes = sets.of_model([model, name], schema.model_fields)
+    settings = schema.parse({**values, **changes}, owner=name)
+    changed = {}
+    if card:
+        before, after = schema.parse(values, owner=name).model_dump(), settings.model_dump()
+        changed = {key: value for key, value in changes.items() if before[key] != after[key]}
+    return ModelChoice(name, spec, card, settings, changed)
+
+
+def argument_names(arguments: Iterable[str]) -> list[str]:
+    """The names that `--set NAME.KEY` accepts for the models of a command: each argument, and the model of each card."""
+    return [name for argument in arguments for name in (argument, model_name(argument, find_card(argument)))]
+
+
+def model_name(name: str, card: Card | None) -> str:
+    """The name of the model in a model argument: that of the card, or the argument itself."""
+    return card.config.model if card else name
+
+
+def _trained(name: str, model: str, data: str, named: Card | None, checkpoint: str | None) -> Card | None:
+    """The card with the weights; None for untrained weights and for those of timm. named: the card that the argument names."""
+    if checkpoint in {"none", "timm"}:
+        return None
+    if checkpoint is None:
+        card = named or card_for(name, data)
+        if card is None:
+            raise GlimpseZooError(_no_card(name, data, spec_of(name, None)))
+        return card.located()
+    card = find_card(checkpoint)
+    if card is None:
+        raise GlimpseZooError(f"--checkpoint expects 'none', 'timm' or a card, got {checkpoint!r}: {_importing(model, checkpoint)}")
+    if card.config.model != model:
+        raise GlimpseZooError(f"--checkpoint expects a card of {model!r}, got {checkpoint!r}, a card of {card.config.model!r}")
+    return card.located()
+
+
+def card_for(model: str, data: str) -> Card | None:
+    """The card MODEL.DATA that is taken if the argument names a model, not a card."""
+    return find_card(f"{model}.{public_name(data)}")
+
+
+def _importing(model: str, checkpoint: str) -> str:
+    """The advice for a name that is not a card: import the file, if there is an importer for the model; else the nearest names."""
+    importers = registry().all(ImporterSpec)
+    if Path(checkpoint).is_file() and any(model == spec.name or (spec.prefix and model.startswith(spec.name)) for spec in importers):
+        return f"turn the file into a card first ('glimpsezoo import {model} {checkpoint} -o DIR')"
+    return did_you_mean(checkpoint, card_paths())
+
+
+def declared_settings(name: str) -> list[str]:
+    """The `--set` keys of a model argument."""
+    return list(load_string(spec_of(name, find_card(name)).config).model_fields)
+
+
+def spec_of(name: str, card: Card | None) -> ModelSpec:
+    """The spec of a model argument. card: the card that it names, if any. Raises `GlimpseZooError` for a model that no plugin has."""
+    plugins = registry()
+    specs = plugins.all(ModelSpec)
+    wanted = model_name(name, card)
+    if any(wanted == spec.name or (spec.prefix and wanted.startswith(spec.name)) for spec in specs):
+        return plugins.find(ModelSpec, wanted)
+    if card is None:
+        known = [spec.name + ("NAME" if spec.prefix else "") for spec in specs]
+        broken = [plugin.provenance.plugin for plugin in plugins.plugins if plugin.error]
+        why = f" (broken: {', '.join(broken)}; see 'glimpsezoo plugins')" if broken else ""
+        raise GlimpseZooError(f"expected a model or a card, got {name!r}: {did_you_mean(name, [*known, *card_paths()])}{why}")
+    broken = [plugin.error for plugin in plugins.plugins if plugin.error and plugin.provenance.distribution == card.config.plugin]
+    remedy = f"its plugin {card.config.plugin} is broken: {broken[0]}" if broken else f"pip install {card.config.plugin}"
+    raise GlimpseZooError(f"card {card.name!r} needs the model {card.config.model!r}, which no installed plugin has: {remedy}")
+
+
+def _no_card(name: str, data: str, spec: ModelSpec) -> str:
+    others = [card for card in card_paths() if card.startswith(f"{file_name(name)}.")]
+    have = f" (it has {', '.join(others[:4])}{', ...' if len(others) > 4 else ''})" if others else ""
+    return (
+        f"expected a trained card of {name!r} for {data!r}, got none{have}: {_training(name, data, spec)}"
+        "name a card by --checkpoint, or measure it untrained (--checkpoint none)"
+    )
+
+
+def _training(name: str, data: str, spec: ModelSpec) -> str:
+    """The command that trains the model on the data: by its recipe, by the first of several, or by a recipe for other data."""
+    recipes = recipe_names(spec) if spec.training_step else []
+    wanted = file_name(f"{name}.{data}")
+    own = [recipe for recipe in recipes if recipe == wanted or recipe.startswith(f"{wanted}.")]
+    if not recipes:
+        return ""
+    if wanted in own:
+        command = f"{name} --data {data}"
+    elif own:
+        command = own[0]
+    else:
+        nearest = sorted(recipes, key=lambda recipe: (not recipe.startswith(file_name(f"{name}.")), not recipe.endswith(".digits")))
+        command = f"{name} --data {data} --recipe {nearest[0]}"
+    return f"train one ('glimpsezoo train {command}'), "
+
+
+def build_model(choice: ModelChoice, task: Task, *, checkpoint: str | None = None, seed: int = 0) -> GlimpseModel[Any]:
+    """Build the chosen model for `task` and load its weights: in eval mode, on the CPU.
+
+    seed: decides untrained weights. Raises `GlimpseZooError` if the card has another task, or if the weights do not fit.
+    """
+    kind: type[GlimpseModel[Any]] = load_string(choice.spec.model)
+    if choice.card:
+        task = _agreed(choice.card, task)
+    torch.manual_seed(seed)
+    if checkpoint == "timm":
+        return kind.pretrained(choice.settings, task).eval()
+    model = kind(choice.settings, task)
+    if choice.card:
+        choice.card.load_into(model, changed=choice.changed)
+        model.card = choice.card.config
+    return model.eval()
+
+
+def _agreed(card: Card, task: Task) -> Task:
+    """The card's task at the image size of the data. Raises `GlimpseZooError` for other channels or classes."""
+    own = card.config.task.task()
+    if own.channels != task.channels:
+        raise GlimpseZooError(
+            f"card {card.name!r} expects images with {own.channels} channel(s), got data with {task.channels}: "
+            f"measure it on data like {card.config.data.name}"
+        )
+    if own.classes != task.classes:
+        raise GlimpseZooError(
+            f"card {card.name!r} expects data with its {len(own.classes)} classes ({_some(own.classes)}), got {len(task.classes)} "
+            f"({_some(task.classes)}): measure it on data with the same classes"
+        )
+    return replace(own, image_size=task.image_size)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def data_spec(name: str) -> DatasetSpec:
+    """The spec of a data set, by its name."""
+    return registry().find(DatasetSpec, name)
+
+
+def public_name(data: str) -> str:
+    """The name of a data set in cards and results. A folder on this machine is reduced to the last part of its path.
+
+    >>> public_name("folder:/home/me/photos"), public_name("hf:me/photos")
+    ('folder:photos', 'hf:me/photos')
+    """
+    for spec in registry().all(DatasetSpec):
+        if spec.local and data.startswith(spec.name):
+            return spec.name + Path(data.removeprefix(spec.name)).expanduser().resolve().name
+    return data
+
+
+def data_folder(path: str | Path | None) -> Path | None:
+    """The folder that `--data-dir` names. Raises `GlimpseZooError` if it is not a folder."""
+    if path is None:
+        return None
+    if not Path(path).is_dir():
+        raise GlimpseZooError(f"--data-dir expects a folder, got {str(path)!r}: name one that is there")
+    return Path(path)
+
+
+def command_line() -> str:
+    """The command of this process for cards and results, without paths of this machine: see `published_word`."""
+    return shlex.join(["glimpsezoo", *(published_word(word) for word in sys.argv[1:])])
+
+
+def published_word(word: str) -> str:
+    """A word of a command without paths of this machine: data as in `public_name`; paths below the working directory as they were typed;
+    other paths reduced to their last part.
+
+    >>> published_word("--data=folder:/home/me/faces"), published_word("-o/home/me/out"), published_word("out/first")
+    ('--data=folder:faces', '-oout', 'out/first')
+    """
+    end = word.find("=") + 1 if word.startswith("--") else 2 if word.startswith("-") else 0
+    option, value = word[:end], word[end:]
+    data = public_name(value)
+    if data != value:
+        return option + data
+    for start in sorted({0, value.find("=") + 1, value.rfind(":") + 1}, reverse=True):  # after the key of --set, or after a prefix
+        path = value[start:]
+        if (path.startswith(("/", "~")) and not path.startswith("//")) or ".." in Path(path).parts:
+            return option + value[:start] + Path(path).expanduser().resolve().name
+    return word

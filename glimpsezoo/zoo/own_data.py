@@ -1,0 +1,138 @@
+"""The data of a card: which data a command opens if the user names none, and with which settings."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glimpsezoo.data.config import DataSettings, SizedSettings
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.measures.result import TrainedOn
+from glimpsezoo.settings import Settings
+from glimpsezoo.specs import DatasetSpec, load_string
+from glimpsezoo.zoo.cards import UNKNOWN, Card, CardConfig, find_card
+from glimpsezoo.zoo.names import card_for, data_spec, public_name
+
+DEFAULT_DATA = "digits"  # for a model without a card
+NO_CARD = ("none", "timm")  # values of --checkpoint that are not cards
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """The data of a command."""
+
+    name: str
+    """The name as the user typed it."""
+    spec: DatasetSpec
+    settings: dict[str, Any]
+    """The settings of the cards, overridden by those of the user."""
+
+    @property
+    def shown(self) -> str:
+        """The name in results."""
+        return public_name(self.name)
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The settings that change the images, as results record them."""
+        return _recorded(_schema(self.spec), self.settings)
+
+
+def choose_data(arguments: Iterable[str], data: str | None, given: Mapping[str, Any], checkpoint: str | None = None) -> DataChoice:
+    """The data that the models of a command are measured on, and their settings.
+
+    data: the name that the user gave; None takes the data of the cards, or the digits if no card is named. given: `--set data.KEY`.
+    Settings that are not given come from the cards: all of them if the cards were trained on these data; otherwise only the image size, if
+    the data support it. Raises `GlimpseZooError` if the cards differ in them.
+    """
+    other = find_card(checkpoint) if checkpoint is not None and checkpoint not in NO_CARD else None
+    named = {argument: other or find_card(argument) for argument in arguments}
+    name = data if data is not None else _own_name({argument: card for argument, card in named.items() if card})
+    spec, shown = data_spec(name), public_name(name)
+    if checkpoint is None:
+        named = {argument: card or card_for(argument, name) for argument, card in named.items()}
+    cards = {card.called: card.config for card in named.values() if card}
+    own = {called: card for called, card in cards.items() if _same(card.data.name, shown)}
+    settings = _agreed({called: own_settings(card, name) for called, card in (own or cards).items()}, spec, given)
+    return DataChoice(name, spec, {**settings, **given})
+
+
+def own_settings(card: CardConfig, name: str) -> dict[str, Any]:
+    """The settings that a data set gets from a card: those of the card except augmentation; for another data set, the image size."""
+    spec = data_spec(name)
+    schema = _schema(spec)
+    if _same(card.data.name, public_name(name)):
+        return {key: value for key, value in card.data.settings.items() if key not in _augmentation(schema)}
+    height, width = card.task.image_size
+    if not issubclass(schema, SizedSettings) or height != width or (spec.task and spec.task.image_size == (height, width)):
+        return {}
+    try:
+        schema.parse({"size": height}, owner="data")
+    except GlimpseZooError:
+        return {}  # these data do not support this size
+    return {"size": height}
+
+
+def trained_on(card: CardConfig) -> TrainedOn | None:
+    """The training data of a card as results record them; None if the card does not name them."""
+    if card.data.name == UNKNOWN:
+        return None
+    try:
+        settings = _recorded(_schema(data_spec(card.data.name)), card.data.settings)
+    except GlimpseZooError:  # the plugin of the data is not installed
+        settings = dict(card.data.settings)
+    return TrainedOn(data=card.data.name, settings=settings, image_size=card.task.image_size)
+
+
+def _own_name(cards: Mapping[str, Card]) -> str:
+    """The data set that all cards were trained on. Raises `GlimpseZooError` if there is more than one, or if no card names its data."""
+    trained = {card.called: card.config.data.name for card in cards.values()}
+    names = list(dict.fromkeys(name for name in trained.values() if name != UNKNOWN))
+    if len(names) > 1:
+        who = ", ".join(f"{called} on {name}" for called, name in trained.items() if name != UNKNOWN)
+        differ = f"expected cards that were trained on the same data, got {who}"
+        if len({(card.config.task.channels, tuple(card.config.task.classes)) for card in cards.values()}) > 1:
+            raise GlimpseZooError(f"{differ}: run them one by one")  # no data set fits all of them
+        raise GlimpseZooError(f"{differ}: name one by --data {names[0]}, or run them one by one")
+    if trained and not names:
+        raise GlimpseZooError(f"card {next(iter(trained))!r} does not say which data it was trained on: name data by --data")
+    return names[0] if names else DEFAULT_DATA
+
+
+def _agreed(own: Mapping[str, Mapping[str, Any]], spec: DatasetSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of all cards, without those that the user gave. own: card -> its settings. Raises `GlimpseZooError` if they differ."""
+    schema = _schema(spec)
+    ignored = {*given, *_access(schema)}
+    whole = {called: schema.parse(settings, owner="data").model_dump() for called, settings in own.items()}
+    for key in schema.model_fields:
+        values = {called: settings[key] for called, settings in whole.items()}
+        if key not in ignored and len(set(map(repr, values.values()))) > 1:
+            who = ", ".join(f"{called} with data.{key}={str(value).lower()}" for called, value in values.items())
+            wanted = next(value for value in values.values() if value is not None)
+            raise GlimpseZooError(
+                f"expected cards that were trained on {spec.name} with the same settings, got {who}: "
+                f"choose one by --set data.{key}={wanted}, or run them one by one"
+            )
+    return {key: value for key, value in next(iter(own.values()), {}).items() if key not in given}
+
+
+def _same(own: str, name: str) -> bool:
+    """Whether two names mean the same data set, at any revision."""
+    return own.partition("@")[0] == name.partition("@")[0]
+
+
+def _schema(spec: DatasetSpec) -> type[Settings]:
+    return load_string(spec.config)
+
+
+def _augmentation(schema: type[Settings]) -> frozenset[str]:
+    return schema.augmentation if issubclass(schema, DataSettings) else frozenset()
+
+
+def _access(schema: type[Settings]) -> frozenset[str]:
+    return schema.access if issubclass(schema, DataSettings) else frozenset()
+
+
+def _recorded(schema: type[Settings], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that differ from the defaults and change the measured images."""
+    values = schema.parse(settings, owner="data").model_dump(mode="json", exclude_defaults=True)
+    return {key: value for key, value in values.items() if key not in _augmentation(schema) | _access(schema)}

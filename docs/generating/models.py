@@ -49,7 +49,7 @@ def curve_of(card: Card) -> str:
 
 def models_page() -> str:
     every = [(f"[`{title_of(s)}`]({page_of(s)})", s.description, ", ".join(map(card_link, cards_of(s)))) for s in ours(ModelSpec)]
-    headings = ("card", "data", "top-1 %", "corrupted %", "attack", "attacked %", "masking", "MACs an image")
+    headings = ("card", "data", "top-1 %", "corrupted %", "attack", "attacked %", "masking", "MACs/image")
     return joined(
         "# Models",
         "Every model of this checkout. A card is a trained one, with its evidence.",

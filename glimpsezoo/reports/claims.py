@@ -7,18 +7,18 @@ from glimpsezoo.measures.statistics import Effect
 from glimpsezoo.zoo.papers import Claim, LeftOut, Side
 
 RULES = """\
-- *Better*: the first is more accurate than the second. Reproduced if the interval of the difference lies above zero, reversed if it lies
-  below, else not reproduced. *At least* is the same over the number that is named.
-- *No worse*: reproduced unless the interval lies below zero, or below the margin that is named.
-- *Cost*: reproduced if ours, rounded as the claim is, is no dearer.
-- Differences are in points of top-1 accuracy, paired by image, with 95 % intervals that resample images (whole groups where several come
-  from one source). p is one-sided: that a difference of this sign is chance. Tests are not corrected for their number. Under corruptions
-  and attacks no rows are kept: those intervals are of unpaired images, and have no p.
-- *Seeds*: with several trainings of a card, each seed's difference is told and the effect is their mean; from three on, its interval
-  resamples the seeds as well, which of so few is a rough bound. A claim is not reproduced if the difference of one seed is significant the
-  other way. Seeds are paired by number; where one side has one seed, it stands against all of the other's.
-- A test on other data or models than the paper's says so, and its verdict is of them alone. Where the two sides were not trained for as
-  long, the epochs of both stand in the remarks: a baseline that is still learning says little.
+- *Better*: the first model is more accurate than the second. Reproduced if the interval of the difference is above zero, reversed if it is
+  below, and otherwise not reproduced. *At least* is the same test against the number that is named.
+- *No worse*: reproduced unless the interval is below zero, or below the margin that is named.
+- *Cost*: reproduced if ours, rounded like the claim, does not exceed it.
+- Differences are in points of top-1 accuracy, paired by image, with 95 % intervals that resample images (whole groups if several come from
+  one source). p is one-sided: the probability of a difference of this sign by chance. Tests are not corrected for their number. No rows
+  are kept under corruptions and attacks: these intervals are for unpaired images and have no p.
+- *Seeds*: with several trainings of a card, each seed's difference is shown and the effect is their mean; from three seeds on, its interval
+  also resamples the seeds, which is a rough bound for so few. A claim is not reproduced if one seed differs significantly in the other
+  direction. Seeds are paired by number; if one side has one seed, it is compared with all seeds of the other.
+- A test on other data or models than the paper's says so, and its verdict applies only to those. If the two sides were trained for
+  different numbers of epochs, the remarks show both: a baseline that is still learning says little.
 """
 
 

@@ -20,31 +20,32 @@ from glimpsezoo.zoo.papers import LeftOut, PrintedRow, PrintedTable
 INTRODUCTION = f"""\
 # Reproduction
 
-What the papers whose models are in the zoo claim and print, with our tests and numbers beside it. Written by
+What the papers of the zoo's models claim and print, next to our tests and numbers. This page is written by
 
 ```
 glimpsezoo compare --paper benchmarks/cards/* -o docs/REPRODUCTION.md
 ```
 
-from the evidence of the cards (`result.json` and `rows.parquet`, whole test splits); a test holds it against them. The cards are those of
-`zoo_cards`, and of `benchmarks/cards`: some whose weights are too large for this repository, and other seeds (`CARD.seed-N`) of cards that
-have theirs; they have all but the weights.
+from the evidence of the cards (`result.json` and `rows.parquet`, whole test splits); a test checks that it is up to date. The cards are in
+`zoo_cards`, and in `benchmarks/cards` without their weights: cards whose weights are too large for this repository, and other seeds
+(`CARD.seed-N`) of cards in `zoo_cards`.
 
 ## How to read it
 
 Claims come first, each with its test:
 
 {RULES}
-Tables have every printed row. *Better*: the printed number lies outside our 95 % interval, on the worse side. *Within the interval*: it
-lies inside. *Short by*: outside on the better side, so many points from our value. A row is reached if it is one of the first two *and* its
-cost is no dearer than printed (by more than 2 %); a speed-up or a cost that is not reached is named with the verdict. *Far better*: the
-whole interval has less than half the printed error. That is no success: it says that our inputs or our training are not the paper's. Of
-shares of images there is no better or worse, so they are *off by* so many points. With several seeds, the number is that of the zoo's card,
-and *seeds* tells their range.
+The tables have every printed row. *Better*: the printed number is outside our 95 % interval, and ours is better. *Within the interval*: it
+is inside. *Short by*: it is outside and better than ours, by so many points. A row is reached if it is *better* or *within the interval*
+and its cost is at most 2 % above the printed one; the verdict names a speed-up or a cost that is not reached. *Far better*: the whole
+interval is below half the printed error. This is not a success: our inputs or our training differ from the paper's. Shares of images
+cannot be better or worse, so they are *off by* so many points. With several seeds, the number is that of the card in `zoo_cards`, and
+*seeds* shows their range.
 
-The models are the papers', the trainings often are not: *trained* tells the epochs of every stage, those of the cards that it started from
-first, and what is not as printed; the recipes say more. These words compare numbers, not methods. *-*: a row that is no model of the zoo.
-Costs: "ours" counts by the paper's convention, for models without a card too, and "MACs that ran" is what the harness measured.
+The models are the papers', but the trainings often are not: *trained* shows the epochs of every stage, starting with the cards that the
+training started from, and what differs from the paper; the recipes say more. The verdicts compare numbers, not methods. *-*: a row of a
+model that is not in the zoo. Costs: "ours" follows the paper's convention, also for models without a card; "MACs that ran" is what the
+harness measured.
 """
 NUMBERS = {"top-1": "top-1 %", "error": "error %", "corrupted": "corrupted %", "attacked": "attacked %", "share": "share %"}
 FAR = 0.5  # below this share of the printed error, inputs or training must differ from the paper's

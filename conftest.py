@@ -46,9 +46,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With GLIMPSEZOO_SHORT set, every test runs once, with the first of its parameters: this is how other versions are tried."""
+    """With GLIMPSEZOO_SHORT set, every test runs once, with the first of its parameters: this is how other versions are tried.
+
+    Tests of the repository (its wheels, its evidence) are left out: they do not depend on versions.
+    """
     if "GLIMPSEZOO_SHORT" not in os.environ or _only_benchmarks(config):
         return
+    deselected = [item for item in items if item.get_closest_marker("repository")]
+    items[:] = [item for item in items if item not in deselected]
     first = {item.nodeid.partition("[")[0]: item for item in reversed(items)}
-    config.hook.pytest_deselected(items=[item for item in items if item is not first[item.nodeid.partition("[")[0]]])
+    deselected += [item for item in items if item is not first[item.nodeid.partition("[")[0]]]
+    config.hook.pytest_deselected(items=deselected)
     items[:] = [item for item in items if item is first[item.nodeid.partition("[")[0]]]

@@ -220,6 +220,7 @@ def test_exits_counted_from_the_whole_run_are_the_real_ones() -> None:
     assert counted == pytest.approx(measured["exits"], abs=1e-4)
 
 
+@pytest.mark.repository
 def test_the_claims_that_were_tested_from_outside_have_those_verdicts() -> None:
     """Independent tests of the shipped cards' rows."""
     told = {

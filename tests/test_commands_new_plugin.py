@@ -26,6 +26,7 @@ def clean(**more: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["glimpsezoo-spot", "my_two-looks2"])
+@pytest.mark.repository
 def test_what_it_writes_passes_its_own_tests(say: Ask, tmp_path: Path, name: str):
     answer = say("new-plugin", name, "-o", "here/it")
     assert answer.status == 0

@@ -271,6 +271,7 @@ def test_attacked_accuracy_is_of_the_attack_and_steps_of_the_row_and_is_drawn_ov
     assert "steps of the attack" in drawing.read_text()
 
 
+@pytest.mark.repository
 def test_reproduction_md_is_what_the_cards_have_in_evidence(tmp_path: Path) -> None:
     """Writing the page and its plots again gives the committed files."""
     for written in write_reproduction(shipped(), tmp_path / "REPRODUCTION.md"):

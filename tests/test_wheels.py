@@ -179,6 +179,7 @@ def link_packages(site: Path) -> None:
             (site / entry.name).symlink_to(entry)
 
 
+@pytest.mark.repository
 def test_the_main_job_runs_without_the_checkout(install: Install):
     say = install(*PLUGINS)
     assert {row["name"] for row in say("list", "cards")["cards"]} == {card.name for card in SHIPPED}
@@ -190,6 +191,7 @@ def test_the_main_job_runs_without_the_checkout(install: Install):
 
 
 @pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.repository
 def test_a_plugin_works_alone(install: Install, name: str):
     say = install(name)
     plugins = say("plugins")["plugins"]
@@ -201,6 +203,7 @@ def test_a_plugin_works_alone(install: Install, name: str):
     assert {result["model"]["plugin"] for result in results} == {name}
 
 
+@pytest.mark.repository
 def test_anybody_s_plugin_ships_cards_in_its_package(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _, project, _ = write_plugin("glimpsezoo-spot", tmp_path / "spot")
     with monkeypatch.context() as patch, installed(project, patch):

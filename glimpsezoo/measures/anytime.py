@@ -86,7 +86,7 @@ class AnytimeMeasure(Measure):
 
     record = Anytime
 
-    exits: ExitSettings
+    settings: ExitSettings
     """Settings of `--set anytime.KEY`."""
     rule: type[ThresholdRule]
     """The exit rule of the curve."""
@@ -101,7 +101,7 @@ class AnytimeMeasure(Measure):
         if not asked.texts:
             return None
         found = cls(asked, settings)
-        found.exits, found.rule = settings, rule
+        found.rule = rule
         return found
 
     @property
@@ -117,8 +117,8 @@ class AnytimeMeasure(Measure):
         found = bench.calibrations.get(index)
         if found is None:
             return []
-        chosen = self.exits.chosen(found)
-        thresholds = [*found.spread(self.exits.points), *([chosen] if chosen is not None else [])]
+        chosen = self.settings.chosen(found)
+        thresholds = [*found.spread(self.settings.points), *([chosen] if chosen is not None else [])]
         return [self.rule(threshold) for threshold in dict.fromkeys(thresholds)]
 
     def plan(self, bench: Bench) -> Iterator[Planned]:
@@ -158,9 +158,9 @@ class AnytimeMeasure(Measure):
         return equal_accuracy(outcomes, name, Outcome.of(bench.clean[baseline].rows))
 
     def lost(self, known: Anytime, update: Update) -> Iterator[str]:
-        points = self.exits.points + self.exits.target
+        points = self.settings.points + self.settings.target
         exits = [each for each in known.curve if each.rule != FIXED]
-        if any(each.rule != self.exits.rule for each in exits):
+        if any(each.rule != self.settings.rule for each in exits):
             yield f"early exits by {exits[0].rule}"
         elif len(exits) > points:
             yield f"{counted(len(exits), 'point')} of the anytime curve, of which {points} would be measured"

@@ -108,7 +108,6 @@ class CorruptedMeasure(Measure):
 
     @classmethod
     def of(cls, asked: Asked) -> "CorruptedMeasure | None":
-        found = super().of(asked)
         wanted: dict[str, CorruptionWanted] = {}
         for text in asked.texts:
             if text in {asked.name, EXTRA}:
@@ -121,8 +120,10 @@ class CorruptedMeasure(Measure):
         settings = CorruptionSettings.parse(asked.sets.of(asked.name), owner=asked.name)
         if settings.baseline is not None:
             _check_benchmark_whole(wanted, _benchmark(asked.catalogue))
-        if found is not None:
-            found.wanted, found.reference = tuple(wanted.values()), None
+        if not wanted:
+            return None
+        found = cls(asked, settings)
+        found.wanted, found.reference = tuple(wanted.values()), None
         return found
 
     @property

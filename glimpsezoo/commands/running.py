@@ -137,7 +137,8 @@ def _follow(work: "Callable[[OnProgress], None]", *, transient: bool = False) ->
         TimeRemainingColumn(),
         TextColumn("{task.description}", markup=False),
     )
-    with Progress(*columns, console=options.stderr, transient=transient) as bar:
+    hidden = transient and not options.stderr.is_terminal  # or it would leave an empty line in a log
+    with Progress(*columns, console=options.stderr, transient=transient, disable=hidden) as bar:
         task = bar.add_task("", total=1)
         work(lambda label, seconds, whole: bar.update(task, description=label, completed=seconds, total=whole or 1))
         bar.update(task, completed=bar.tasks[0].total)

@@ -13,6 +13,14 @@ RATIOS = [
     ("compacted / in the batch, exit at 90 %", "test_confidence_exit[compacted]", "test_confidence_exit[in-the-batch]"),
     ("mgnet / cnn4, batch 1", "test_model[mgnet-1]", "test_model[cnn4-1]"),
     ("mgnet / cnn4, batch 64", "test_model[mgnet-64]", "test_model[cnn4-64]"),
+    ("glimpsezoo --help / import click", "test_start[--help]", "test_start[click]"),
+    ("glimpsezoo --help / import click, rich", "test_start[--help]", "test_start[click, rich]"),
+    ("glimpsezoo lsit (an error) / import click", "test_start[lsit]", "test_start[click]"),
+    ("glimpsezoo train --help / import click", "test_start[train --help]", "test_start[click]"),
+    ("glimpsezoo run --help / import click", "test_start[run --help]", "test_start[click]"),
+    ("glimpsezoo --version / import click", "test_start[--version]", "test_start[click]"),
+    ("glimpsezoo list models / import click, rich", "test_start[list models]", "test_start[click, rich]"),
+    ("glimpsezoo list / import click, rich", "test_start[list]", "test_start[click, rich]"),
 ]
 
 

@@ -14,8 +14,6 @@ Importing this package loads neither torch nor timm nor datasets: a public name 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from glimpsezoo.zoo.hooks import hookimpl
-
 if TYPE_CHECKING:
     # For users: load, run and measure models
     from glimpsezoo.api import EvaluationResult, evaluate, open_data
@@ -23,6 +21,10 @@ if TYPE_CHECKING:
     from glimpsezoo.core.rollout import Record, Trace, rollout
     from glimpsezoo.errors import GlimpseZooError
     from glimpsezoo.zoo.models import create_model, list_models, load
+
+    # isort: split
+    # For authors of plugins
+    from glimpsezoo.zoo.hooks import hookimpl
 
     # isort: split
     # For authors of models
@@ -80,6 +82,9 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.core.exits": ("Fixed", "Confidence", "Margin", "Entropy", "Patience"),
         "glimpsezoo.errors": ("GlimpseZooError",),
     },
+    "authors of plugins": {
+        "glimpsezoo.zoo.hooks": ("hookimpl",),
+    },
     "authors of models": {
         "glimpsezoo.api": ("GlimpseModel", "FeedForward"),  # from here, so that models have `push_to_hub` and the like
         "glimpsezoo.core.protocol": ("State", "Phase", "PaperMacs"),
@@ -125,7 +130,7 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 _MODULE_OF = {name: module for group in _EXPORTS.values() for module, names in group.items() for name in names}
 
-__all__ = ["hookimpl", *_MODULE_OF]  # noqa: PLE0604 - the names come from one table
+__all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

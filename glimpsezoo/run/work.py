@@ -21,7 +21,7 @@ from glimpsezoo.evaluation.jobs import run_job, unit_ids
 from glimpsezoo.evaluation.plan import Planned, PlannedEvaluation, PlannedFinding, evaluation_of
 from glimpsezoo.evaluation.rows import StoredUnit, write_rows
 from glimpsezoo.evaluation.store import UnitStore
-from glimpsezoo.files import output_to, write_whole
+from glimpsezoo.files import file_name, output_to, write_whole
 from glimpsezoo.hashing import unit_id, weights_hash
 from glimpsezoo.measures.base import Bench, Measure
 from glimpsezoo.measures.calibration import Calibration, NoCalibrationError, calibration_plan, exit_settings, without_thresholds
@@ -35,7 +35,7 @@ from glimpsezoo.run.request import RunOutcome, RunRequest
 from glimpsezoo.run.updating import evidence_of
 from glimpsezoo.schema import Section
 from glimpsezoo.specs import Task
-from glimpsezoo.zoo.cards import RESULT, ROWS, file_name, remember_place
+from glimpsezoo.zoo.cards import RESULT, ROWS, remember_place
 from glimpsezoo.zoo.names import Assignments, ModelChoice, command_line
 from glimpsezoo.zoo.own_data import DataChoice, trained_on
 from glimpsezoo.zoo.plugins import registry

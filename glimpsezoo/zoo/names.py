@@ -11,9 +11,10 @@ import torch
 
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import DatasetSpec, ImporterSpec, ModelSpec, Task, load_string
-from glimpsezoo.zoo.cards import Card, card_paths, file_name, find_card
+from glimpsezoo.zoo.cards import Card, card_paths, find_card
 from glimpsezoo.zoo.plugins import registry
 from glimpsezoo.zoo.recipes import recipe_names
 

@@ -141,7 +141,8 @@ def quartiles(run: Pass, inputs: Sequence[Tensor], repeats: int) -> list[float]:
     """Lower quartile, median and upper quartile of the seconds of a pass. The inputs take turns, each pass after the one before is done."""
     for _ in range(WARM):
         run(inputs[0])
-    return statistics.quantiles([seconds(run, inputs[k % len(inputs)]) for k in range(max(2, repeats))], n=4)
+    times = [seconds(run, inputs[k % len(inputs)]) for k in range(max(2, repeats))]
+    return statistics.quantiles(times, n=4, method="inclusive")
 
 
 def seconds(run: Callable[[Tensor], object], argument: Tensor) -> float:

@@ -117,7 +117,7 @@ def measured(place: Cost, seconds: float = SECONDS) -> Cost:
     seconds_of(run(torch.rand(shape)), model.device)  # the first pass prepares what the others reuse
     while len(times) < FEWEST or (sum(times) < seconds and len(times) < MOST):
         times.append(seconds_of(run(torch.rand(shape)), model.device))
-    low, median, high = (1000 * time for time in statistics.quantiles(times, n=4))
+    low, median, high = (1000 * time for time in statistics.quantiles(times, n=4, method="inclusive"))
     return replace(place, ms=(round(low, 2), round(median, 2), round(high, 2)), mib=round(peak_memory(run(torch.rand(shape))), 1))
 
 

@@ -9,7 +9,6 @@ MACs do not change with it (tests/test_growth.py): what still grows is not the n
 on them. Each point is measured in a process of its own. Only Linux tells what the memory of a single pass is.
 """
 
-import ctypes
 import json
 import multiprocessing
 import os
@@ -30,7 +29,7 @@ import torch
 import glimpsezoo as gz
 from glimpsezoo.evaluation.environment import channels_last
 from glimpsezoo.measures.shown import Axis, Line, Point
-from glimpsezoo.measures.speed import seconds_of
+from glimpsezoo.measures.stopwatch import peak_memory, seconds_of
 from glimpsezoo.reports.pictures.scene import Scene, beside
 from glimpsezoo.reports.pictures.svg import svg_file
 from glimpsezoo.reports.plots import plot, with_legend
@@ -110,31 +109,18 @@ def measured(place: Cost, seconds: float = SECONDS) -> Cost:
     """The place with the cost of a pass there."""
     model, times = model_at(place), []
 
-    def run(images: torch.Tensor) -> Callable[[], object]:
+    def run() -> Callable[[], object]:
+        """A pass over new images."""
+        images = torch.rand(place.batch, 3, place.size, place.size)
         return lambda: gz.rollout(model, images)
 
-    shape = (place.batch, 3, place.size, place.size)
-    seconds_of(run(torch.rand(shape)), model.device)  # the first pass prepares what the others reuse
+    seconds_of(run(), model.device)  # the first pass prepares what the others reuse
     while len(times) < FEWEST or (sum(times) < seconds and len(times) < MOST):
-        times.append(seconds_of(run(torch.rand(shape)), model.device))
-    low, median, high = (1000 * time for time in statistics.quantiles(times, n=4, method="inclusive"))
-    return replace(place, ms=(round(low, 2), round(median, 2), round(high, 2)), mib=round(peak_memory(run(torch.rand(shape))), 1))
-
-
-def peak_memory(work: Callable[[], object]) -> float:
-    """The most resident memory of this process during `work`, less what it had before, in MiB."""
-    ctypes.CDLL(None).malloc_trim(0)  # memory that was freed before and is still kept would hide what `work` takes
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to the present size
-    before = _resident("VmRSS")
-    work()
-    return max(0.0, _resident("VmHWM") - before)
-
-
-def _resident(key: str) -> float:
-    """A size in MiB that the kernel tells of this process."""
-    found = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert found, "Linux tells it in kB"
-    return int(found[1]) / 1024
+        times.append(seconds_of(run(), model.device))
+    low, median, high = (round(1000 * time, 2) for time in statistics.quantiles(times, n=4, method="inclusive"))
+    memory = peak_memory(run(), model.device)
+    assert memory is not None, "Linux tells it"
+    return replace(place, ms=(low, median, high), mib=round(memory / 2**20, 1))
 
 
 def merged(old: Iterable[Cost], new: Iterable[Cost]) -> list[Cost]:

@@ -87,12 +87,14 @@ def with_epochs(job: TrainingJob, epochs: int) -> TrainingJob:
 
 def steps_of(job: TrainingJob) -> Iterator[Progress]:
     """The steps of a training. What is compiled is compiled in the first two steps, for full batches; anything else runs as it is."""
-    torch.compiler.set_stance("default")
-    with closing(train(job)) as steps:
-        for done, progress in enumerate(steps, start=1):
-            if done == 2:
-                torch.compiler.set_stance("eager_on_recompile")  # compiling for the few batches of another size would cost a minute
-            yield progress
+    try:
+        with closing(train(job)) as steps:
+            for done, progress in enumerate(steps, start=1):
+                if done == 2:
+                    torch.compiler.set_stance("eager_on_recompile")  # compiling for the few batches of another size would cost a minute
+                yield progress
+    finally:
+        torch.compiler.set_stance("default")
 
 
 def seconds_per_epoch(job: TrainingJob) -> float:
@@ -148,7 +150,8 @@ def finish(job: TrainingJob, arrays: Path, seconds: float) -> None:
     """Write the card of a finished training, its weights in pieces, and what the model says of every test image."""
     model, recipe, card = job.model, job.recipe, job.folder.name
     test = open_arrays(arrays, "test", recipe.data)
-    found = run_job(Job(model, card, test), EvaluationConfig(device=job.device, workers=job.workers))
+    with torch.compiler.set_stance("force_eager"):
+        found = run_job(Job(model, card, test), EvaluationConfig(device=job.device, workers=job.workers))
     config = CardConfig(
         name=card,
         model=SPEC.name,
@@ -227,9 +230,16 @@ def run(
         if not all(trained(with_epochs(job, planned), arrays, deadline) for job in jobs):
             print("the time of this call is over: the same command continues", flush=True)
             return
-    if not (output / LATENCY).exists():
-        found = latencies(device, compiled=compiled, short="GLIMPSEZOO_SHORT" in os.environ)
-        write_whole(output / LATENCY, (json.dumps(found, indent=1) + "\n").encode())
+    measure_latency(output / LATENCY, device, compiled=compiled)
+
+
+def measure_latency(file: Path, device: torch.device, *, compiled: bool) -> None:
+    """Write the latencies to a file that is complete after each row, unless it has all of them."""
+    if file.exists() and json.loads(file.read_text())["complete"]:
+        return
+    torch.compiler.reset()  # what training compiled does not count towards the number of compilations of a function
+    for found in latencies(device, compiled=compiled, short="GLIMPSEZOO_SHORT" in os.environ):
+        write_whole(file, (json.dumps(found, indent=1) + "\n").encode())
 
 
 @main.command()

@@ -104,9 +104,8 @@ def model_at(place: Cost) -> gz.GlimpseModel[Any]:
     return model
 
 
-@torch.no_grad()
 def measured(place: Cost, seconds: float = SECONDS) -> Cost:
-    """The place with the cost of a pass there."""
+    """The place with the cost of a pass there, run as evaluations run it."""
     model, times = model_at(place), []
 
     def run() -> Callable[[], object]:
@@ -114,12 +113,13 @@ def measured(place: Cost, seconds: float = SECONDS) -> Cost:
         images = torch.rand(place.batch, 3, place.size, place.size)
         return lambda: gz.rollout(model, images)
 
-    seconds_of(run(), model.device)  # the first pass prepares what the others reuse
-    while len(times) < FEWEST or (sum(times) < seconds and len(times) < MOST):
-        times.append(seconds_of(run(), model.device))
-    low, median, high = (round(1000 * time, 2) for time in statistics.quantiles(times, n=4, method="inclusive"))
-    memory = peak_memory(run(), model.device)
+    with gz.inference(model):
+        seconds_of(run(), model.device)  # the first pass prepares what the others reuse
+        while len(times) < FEWEST or (sum(times) < seconds and len(times) < MOST):
+            times.append(seconds_of(run(), model.device))
+        memory = peak_memory(run(), model.device)
     assert memory is not None, "Linux tells it"
+    low, median, high = (round(1000 * time, 2) for time in statistics.quantiles(times, n=4, method="inclusive"))
     return replace(place, ms=(low, median, high), mib=round(memory / 2**20, 1))
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     # For users: load, run and measure models
     from glimpsezoo.api import EvaluationResult, evaluate, open_data
     from glimpsezoo.core.exits import Confidence, Entropy, Fixed, Margin, Patience
+    from glimpsezoo.core.inference import inference
     from glimpsezoo.core.rollout import Record, Trace, rollout
     from glimpsezoo.errors import GlimpseZooError
     from glimpsezoo.zoo.models import create_model, list_models, load
@@ -79,6 +80,7 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.zoo.models": ("list_models", "load", "create_model"),
         "glimpsezoo.api": ("open_data", "evaluate", "EvaluationResult"),
         "glimpsezoo.core.rollout": ("rollout", "Trace", "Record"),
+        "glimpsezoo.core.inference": ("inference",),
         "glimpsezoo.core.exits": ("Fixed", "Confidence", "Margin", "Entropy", "Patience"),
         "glimpsezoo.errors": ("GlimpseZooError",),
     },

@@ -101,8 +101,9 @@ def test_epochs_are_planned_once_from_the_time_of_some_steps(folder: Path, tmp_p
     assert gpu.with_epochs(jobs[0], epochs).recipe.phase[0].epochs == epochs
 
 
-def test_from_arrays_to_a_card_that_a_run_measures(data: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    words = ["run", str(folder), "-o", str(tmp_path / "out"), "--epochs", "1", "--no-compile"]
+@pytest.mark.parametrize("how", ["--no-compile", pytest.param("--compile", marks=pytest.mark.slow)])
+def test_from_arrays_to_a_card_that_a_run_measures(data: Path, folder: Path, tmp_path: Path, how: str, capsys: pytest.CaptureFixture[str]):
+    words = ["run", str(folder), "-o", str(tmp_path / "out"), "--epochs", "1", how]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLIMPSEZOO_SHORT", "1")
         patch.setitem(sys.modules, "datasets", None)  # an import of it fails
@@ -111,7 +112,11 @@ def test_from_arrays_to_a_card_that_a_run_measures(data: Path, folder: Path, tmp
         gpu.main(["card", str(tmp_path / "out" / card), "-o", str(tmp_path / card)], standalone_mode=False)
         assert training_log(tmp_path / card)[-1]["calibration_top1"] is not None
     found = json.loads((tmp_path / "out" / gpu.LATENCY).read_text())
-    assert {(row["model"], row["batch"]) for row in found["rows"]} == {(model, batch) for model in gpu_latency.MODELS for batch in (1, 2)}
+    ways = ("rollout", "bare", *(["compiled"] if how == "--compile" else []))
+    assert {(row["model"], row["batch"], row["way"]) for row in found["rows"]} == {
+        (model, batch, way) for model in gpu_latency.MODELS for batch in (1, 2) for way in ways
+    }
+    assert found["complete"]
     assert all(row["ms"] > 0 and row["limit_ms"] > 0 for row in found["rows"])
     answer = ask(capsys, "run", str(tmp_path / CARD), "--data-dir", str(data), "--on-bad-image", "skip", "--json")
     rows = read_rows(tmp_path / "out" / CARD / gpu.PREDICTIONS)

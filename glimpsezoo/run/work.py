@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from glimpsezoo.core.inference import inference
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import rollout
 from glimpsezoo.data.base import ImageData
@@ -374,9 +375,9 @@ def _counts(results: list[Result]) -> str:
     return f"{counted(done, 'unit')} measured, {reused} reused{failed}"
 
 
-@torch.no_grad()
 def seconds_per_image(model: GlimpseModel[Any], task: Task, device: torch.device, batch: int = 64) -> float:
     """Seconds per image: the fastest of three batches of noise."""
     model.to(device)
     images = torch.rand(batch, task.channels, *task.image_size, device=device)
-    return min(seconds_of(lambda: rollout(model, images), device) for _ in range(3)) / batch
+    with inference(model):
+        return min(seconds_of(lambda: rollout(model, images), device) for _ in range(3)) / batch

@@ -9,13 +9,17 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 import glimpsezoo as gz
 from glimpsezoo.data import batches
 
 CARDS = {
-    "mgnet.digits": "digits", "pyramid-m3.digits": "digits", "mgnet.tmnist": "tmnist", "ranzato.jittered-mnist.2": "jittered-mnist",
-}  # fmt: skip
+    "mgnet.digits": "digits",
+    "pyramid-m3.digits": "digits",
+    "mgnet.tmnist": "tmnist",
+    "ranzato.jittered-mnist.2": "jittered-mnist",
+}
 IMAGES = {1: 64, 32: 1024, 256: 1024}
 ROUNDS = 7
 
@@ -36,8 +40,6 @@ def card(request):
 @pytest.mark.parametrize("how", ["all-steps", "exits", "exits-in-the-batch"])
 def test_exits(benchmark, timed, card, how, batch):
     """Each round classifies the same images, batch after batch."""
-    import torch
-
     model, images = card
     some = images[: IMAGES[batch]]
     chunks = [torch.stack(some[first : first + batch]) for first in range(0, len(some), batch)]

@@ -73,6 +73,7 @@ class Untraceable(nn.Module):
 
 NETWORKS = {
     "resnet18": lambda: timm.create_model("resnet18", num_classes=5),
+    "plain": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)),
     "grouped": lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3, stride=2, bias=False), nn.BatchNorm2d(6), nn.ReLU()),
     "dilated": lambda: nn.Sequential(nn.Conv2d(3, 6, 3, dilation=2, padding=1), nn.BatchNorm2d(6, affine=False)),
     "mobilenetv3_small_050": lambda: timm.create_model("mobilenetv3_small_050", num_classes=5),
@@ -144,6 +145,44 @@ def test_a_forward_that_another_library_replaced_stays() -> None:
     with inference(model):
         torch.testing.assert_close(model(images), expected)
     torch.testing.assert_close(model(images), expected)
+
+
+@pytest.mark.parametrize("kind", ["without a batch", "no images", "double", "bfloat16"])
+def test_unusual_inputs_are_treated_as_without_it(kind: str) -> None:
+    model, images = Wrapped(NETWORKS["plain"]().eval()), torch.rand(2, 3, 8, 8)
+    images = {"without a batch": images[0], "no images": images[:0], "double": images.double(), "bfloat16": images.bfloat16()}[kind]
+    if kind in {"double", "bfloat16"}:
+        with inference(model), pytest.raises(RuntimeError, match="should be the same"):
+            model(images)
+        return
+    with torch.no_grad():
+        expected = model(images)
+    with inference(model):
+        torch.testing.assert_close(model(images), expected)
+
+
+def test_models_made_in_inference_mode_run() -> None:
+    with torch.inference_mode():
+        model = Wrapped(with_statistics(NETWORKS["grouped"]()))
+        images = torch.rand(1, 3, 16, 16)
+        expected = model(images)
+    with inference(model):
+        torch.testing.assert_close(model(images), expected)
+
+
+def test_weights_that_lie_where_others_lay_are_seen() -> None:
+    """Memory that is freed is used again, for weights with the same address and version."""
+    model = Wrapped(with_statistics(nn.Sequential(nn.Conv2d(64, 64, 3), nn.BatchNorm2d(64))))
+    conv, images = model.network[0], torch.rand(1, 64, 8, 8)
+    with inference(model):
+        model(images)
+    shape, address = conv.weight.shape, conv.weight.data_ptr()
+    conv.weight.data = torch.rand(shape)
+    others = [torch.rand(shape) for _ in range(100)]
+    conv.weight.data = next((tensor for tensor in others if tensor.data_ptr() == address), others[0])
+    expected = model(images)
+    with inference(model):
+        torch.testing.assert_close(model(images), expected)
 
 
 def test_changed_weights_are_arranged_anew() -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -20,8 +21,8 @@ Forward = Callable[[Tensor], Tensor]
 class _Arranged(NamedTuple):
     """What a model runs within `inference`."""
 
-    weights: tuple[Any, ...]
-    """Identifies the weights that it was made of."""
+    weights: list[tuple[Tensor, int]]
+    """The weights that it was made of, each with its version. Holding them keeps others from coming to lie at their addresses."""
     forwards: list[tuple[nn.Module, Forward]]
     """What replaces the `forward` of a module."""
 
@@ -41,45 +42,66 @@ def inference(model: nn.Module) -> Iterator[None]:
     >>> with gz.inference(model):
     ...     trace = gz.rollout(model, torch.zeros(1, 1, 64, 64))
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     arranged_already = any(isinstance(vars(module).get("forward"), _PackedConvolution) for module in model.modules())
-    forwards = _arranged(model).forwards if _may_arrange(model) and not arranged_already else []
+    forwards = _arranged(model) if _may_arrange(model) and not arranged_already else []
     for module, forward in forwards:
         module.__dict__["forward"] = forward
     try:
-        with torch.no_grad():  # in torch.inference_mode, torch's FLOP counter sees other, coarser operations
+        # In torch.inference_mode, torch's FLOP counter sees other, coarser operations.
+        with evaluating(model), torch.no_grad():
             yield
     finally:
         for module, _ in forwards:
             module.__dict__.pop("forward", None)
-        for module, training in modes:
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run `model` in eval mode, with gradients if they are on; afterwards every module has the mode that it had."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
             module.training = training
 
 
 def _may_arrange(model: nn.Module) -> bool:
-    """Whether all is in float32 on a CPU with oneDNN: mixed precision and accelerators have their own ways."""
-    plain = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
+    """Whether all is in float32 on a CPU with oneDNN: mixed precision and accelerators have their own ways.
+
+    Weights made in torch.inference_mode have no version, so that nobody could tell whether they changed.
+    """
+    plain = all(p.device.type == "cpu" and p.dtype == torch.float32 and not p.is_inference() for p in model.parameters())
     return plain and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu")
 
 
-def _arranged(model: nn.Module) -> _Arranged:
-    weights = tuple((tensor.data_ptr(), tensor._version) for tensor in (*model.parameters(), *model.buffers()))
+def _arranged(model: nn.Module) -> list[tuple[nn.Module, Forward]]:
+    """What replaces the `forward` of each module, arranged anew if weights changed."""
+    weights = [(tensor.detach(), tensor._version) for tensor in (*model.parameters(), *model.buffers())]
     found = _ARRANGED.get(model)
-    if found is None or found.weights != weights:
+    if found is None or _places(found.weights) != _places(weights):
         found = _ARRANGED[model] = _Arranged(weights, list(_replacements(model)))
-    return found
+    return found.forwards
+
+
+def _places(weights: list[tuple[Tensor, int]]) -> list[tuple[int, int]]:
+    return [(tensor.data_ptr(), version) for tensor, version in weights]
 
 
 def _replacements(model: nn.Module) -> Iterator[tuple[nn.Module, Forward]]:
     norms = {conv: norm for child in model.children() for conv, norm in _foldable(child)}
     for module in model.modules():
-        own = "forward" in vars(module)  # another library replaced it
-        if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str) and not own:
+        if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str) and _untouched(module):
             norm = norms.get(module)
             yield module, _PackedConvolution(module, norm)
             if norm is not None:
                 yield norm, _as_it_is
+
+
+def _untouched(module: nn.Module) -> bool:
+    """Whether the module runs its class's `forward`, not one that another library gave it."""
+    return "forward" not in vars(module)
 
 
 def _as_it_is(x: Tensor) -> Tensor:
@@ -105,9 +127,8 @@ def _foldable(network: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
         if type(norm) is not nn.BatchNorm2d or norm.running_mean is None or not isinstance(before, fx.Node) or len(before.users) > 1:
             continue
         conv = modules.get(str(before.target)) if before.op == "call_module" else None
-        if (
-            type(conv) is nn.Conv2d and "forward" not in vars(norm) and calls.count(conv) == calls.count(norm) == 1
-        ):  # not shared with another place
+        once = calls.count(conv) == calls.count(norm) == 1  # neither is shared with another place
+        if type(conv) is nn.Conv2d and once and _untouched(norm):
             yield conv, norm
 
 
@@ -125,6 +146,9 @@ class _PackedConvolution:
         self.packed: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.dtype != torch.float32:  # as the convolution would: for one image without a batch, or with its error
+            padding, stride, dilation, groups = self.layout
+            return F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
         if self.packed is None:
             self.packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.layout, list(x.shape))
         return torch.ops.mkldnn._convolution_pointwise(x, self.packed, self.bias, *self.layout, "none", [], "")

@@ -1,7 +1,7 @@
 """Where a model looks: flat regions of a batch, and the decision that chose them."""
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from typing import Literal, Self
 
 import torch
@@ -13,7 +13,7 @@ from glimpsezoo.core.batched import Batched, gather, select_rows
 Made = Literal["given", "regressed", "sampled", "mode", "top-k", "searched"]
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _numbers(batch: int, device: torch.device) -> Int[Tensor, "B"]:
     """0 to B - 1, always the same tensor, so that `Regions.single` knows it without looking into it."""
     with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for a backward pass later

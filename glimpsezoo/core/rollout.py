@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -123,7 +123,7 @@ def rollout(
     return run(images, noise)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _numbered(batch: int, device: torch.device) -> Noise:
     """The noise of images with the ids 0 to B - 1 under seed 0, kept because it costs as much as a small look."""
     with torch.inference_mode(False):  # tensors made in inference mode could not be saved for a backward pass later

@@ -12,7 +12,7 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from glimpsezoo.conditions.base import Clean, Condition
 from glimpsezoo.core.exits import ExitRule, Fixed
-from glimpsezoo.core.inference import inference
+from glimpsezoo.core.inference import evaluating, inference
 from glimpsezoo.core.macs import meter_of
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import PHASES, GlimpseModel, Phase
@@ -374,17 +374,6 @@ def _nothing(data: ImageData, skipped: list[str]) -> str:
 
 def _spans(images: int) -> list[tuple[int, int]]:
     return [(start, min(start + UNIT, images)) for start in range(0, images, UNIT)]
-
-
-@contextmanager
-def evaluating(model: GlimpseModel[Any]) -> Iterator[None]:
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 def _check(job: Job, config: EvaluationConfig) -> None:

@@ -32,13 +32,14 @@ from glimpsezoo.conditions.attacks.base import Attack, attacker_noise, weights_f
 from glimpsezoo.conditions.attacks.settings import APGDSettings, SquareSettings
 from glimpsezoo.conditions.attacks.square import Square
 from glimpsezoo.conditions.attacks.victim import Victim, cross_entropy
+from glimpsezoo.core.inference import evaluating
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import limited
 from glimpsezoo.data.loading import batches
 from glimpsezoo.errors import one_line
-from glimpsezoo.evaluation.jobs import Job, evaluating, identity_of
+from glimpsezoo.evaluation.jobs import Job, identity_of
 from glimpsezoo.evaluation.plan import BACKWARD, Planned, PlannedFinding
 from glimpsezoo.hashing import module_hash
 from glimpsezoo.measures import derivatives

@@ -11,12 +11,12 @@ from torch import Tensor
 from glimpsezoo.conditions.attacks.base import Attack
 from glimpsezoo.conditions.base import Clean, Condition
 from glimpsezoo.core.exits import ExitRule, Fixed
+from glimpsezoo.core.inference import evaluating
 from glimpsezoo.core.macs import Meter
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.regions import Regions
 from glimpsezoo.core.rollout import Look, Record, Trace, rollout
-from glimpsezoo.evaluation.jobs import evaluating
 from glimpsezoo.reports.pictures.seen import glimpses_seen, pixels_of
 
 

@@ -1,6 +1,6 @@
 """What the pyramid models and their fully convolutional baselines share: layers, initialisation, resizing."""
 
-from functools import cache
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -55,7 +55,7 @@ def _shrink_rows(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "
     return (rows * share.to(images)[:, :, None]).sum(3)
 
 
-@cache
+@lru_cache(maxsize=64)
 def _covered(old: int, size: int, device: torch.device) -> tuple[Int[Tensor, "h reach"], Float[Tensor, "h reach"]]:
     """For each of `size` new rows, the old rows (of `old`) that it may cover, and their share in it."""
     with torch.inference_mode(False):  # tensors made in inference mode could not be saved for a backward pass later

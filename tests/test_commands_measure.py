@@ -113,9 +113,22 @@ def test_bad_images_are_skipped_in_calibration_and_where_speed_is_measured_too(r
     for module, name in ((calibration, "calibrate"), (speed, "speed_section")):
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *given, _real=real, **more: seen.append(more["on_bad_image"]) or _real(*given, **more))
-    monkeypatch.setattr(speed, "REPEATS", 2)
-    results(run("mgnet", *TINY, *UNTRAINED, "--measure", "anytime,speed", "--on-bad-image", "skip", "--json"))
+    few = ("--set", "speed.batches=64", "--set", "speed.repeats=2")
+    results(run("mgnet", *TINY, *UNTRAINED, "--measure", "anytime,speed", *few, "--on-bad-image", "skip", "--json"))
     assert seen == ["skip", "skip"]
+
+
+def test_times_of_early_exits_need_no_other_measure(run: Ask):
+    few = ("--set", "speed.batches=1,64", "--set", "speed.repeats=2")
+    mgnet, cnn4 = results(run("mgnet", "cnn4", *TINY, *UNTRAINED, "--measure", "speed", *few, "--json"))
+    ways = ("none", "leave", "stay")
+    assert [(each.batch, each.exits) for each in mgnet.speed.batches] == [(size, way) for size in (1, 64) for way in ways]
+    assert mgnet.speed.exit_rule.rule == "confidence"
+    assert [(each.batch, each.exits) for each in cnn4.speed.batches] == [(1, "none"), (64, "none")]
+    assert cnn4.speed.exit_rule is None
+    chosen = ("--set", "anytime.rule=margin", "--set", "anytime.threshold=0.25")
+    (found,) = results(run("mgnet", *TINY, *UNTRAINED, "--measure", "speed", *few, *chosen, "--json"))
+    assert (found.speed.exit_rule.rule, found.speed.exit_rule.threshold) == ("margin", 0.25)
 
 
 def test_calibration_is_stored_and_never_done_twice(run: Ask, monkeypatch: pytest.MonkeyPatch):

@@ -134,7 +134,18 @@ RESULT: dict[str, Any] = {
     "speed": {
         "device": "cpu",
         "threads": 2,
-        "batches": [{"batch": 1, "median_ms": 1.0, "iqr_ms": 0.1, "images_per_s": 1000.0, "compacted": True}],
+        "exit_rule": {"rule": "confidence", "threshold": 0.9},
+        "batches": [
+            {
+                "batch": 1,
+                "exits": "leave",
+                "median_ms": 1.0,
+                "iqr_ms": 0.1,
+                "images_per_s": 1000.0,
+                "peak_memory": 4096,
+                "gain": {"time": 1.5, "macs": 2.0, "share": 0.75},
+            }
+        ],
         "peak_memory": None,
     },
     "errors": [{"measure": "accuracy", "unit": "ab", "images": [0, 1000], "error": "broke"}],
@@ -174,6 +185,20 @@ def test_results_of_before_have_no_interval_of_the_ratio_and_lack_no_formula() -
     assert found.anytime is not None
     assert found.anytime.equal_accuracy == EqualAccuracy(baseline="cnn4", macs_ratio=0.3, low=None, high=None, reached=None)
     assert not found.at_least
+
+
+def test_times_of_before_say_by_compacted_whether_images_exited() -> None:
+    old = json.loads(json.dumps(RESULT))
+    batch = {"batch": 1, "median_ms": 1.0, "iqr_ms": 0.1, "images_per_s": 1000.0}
+    old["speed"] = {
+        "device": "cpu",
+        "threads": 2,
+        "batches": [{**batch, "compacted": compacted} for compacted in (False, True)],
+        "peak_memory": None,
+    }
+    found = result_type().model_validate(old).speed
+    assert [each.exits for each in found.batches] == ["none", "leave"]
+    assert read_result(result_type().model_validate(old).to_json()).speed == found
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from glimpsezoo.measures.calibration import ExitSettings
 from glimpsezoo.measures.corrupted import CorruptionSettings
 from glimpsezoo.measures.gradient_masking import MaskingSettings
 from glimpsezoo.measures.pairs import Comparison
+from glimpsezoo.measures.speed import SpeedSettings
 from glimpsezoo.schema import Section
 from glimpsezoo.settings import settings_of
 from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, Provenance, Spec, Task, load_string
@@ -147,6 +148,8 @@ def settings_page() -> str:
         settings_table(ExitSettings, prefix="anytime."),
         "## Corruptions",
         settings_table(CorruptionSettings, prefix="corruptions."),
+        "## Speed",
+        settings_table(SpeedSettings, prefix="speed."),
         "## Training",
         "`train.KEY` changes a recipe: its batch size, seed and precision, or a key of each of its phases.",
         "### Recipe",

@@ -17,7 +17,7 @@ from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.evaluation.plan import BACKWARD, Planned, evaluation_of
 from glimpsezoo.evaluation.rows import Rows, common_ids
 from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Sets, Update
-from glimpsezoo.measures.calibration import exit_settings, rule_for_attacks
+from glimpsezoo.measures.calibration import exit_settings
 from glimpsezoo.measures.result import Result, by_text
 from glimpsezoo.measures.robustness import budget_figures, share_estimate
 from glimpsezoo.measures.shown import Column, Entry, Figure, Layout, Table
@@ -28,6 +28,7 @@ from glimpsezoo.measures.threats import (
     ExitRuleUsed,
     Unattacked,
     attack_names,
+    attack_table,
     attack_text,
     cell_of,
     curves,
@@ -130,7 +131,7 @@ class AttackedMeasure(Measure):
 
     def _suitable(self, bench: Bench, index: int) -> Iterator[Attack]:
         """The attacks that suit a model. One that does not is noted. Raises `GlimpseZooError` if the user named it."""
-        rule = self._rule(bench, index)
+        rule = bench.exit_rule(index, self.asked.sets)
         for wanted in self.wanted:
             try:
                 yield built_attack(wanted, bench.names[index], bench.models[index], rule)
@@ -138,13 +139,6 @@ class AttackedMeasure(Measure):
                 if wanted.named:
                     raise
                 bench.note(index, f"{error.args[0].partition(': leave ')[0]}: not measured")
-
-    def _rule(self, bench: Bench, index: int) -> ExitRule | None:
-        """The exit rule that attacks on the exit are measured under."""
-        settings, kind = exit_settings(self.asked.sets, self.asked.catalogue)
-        if (found := bench.calibrations.get(index)) is not None:
-            return rule_for_attacks(found, settings.chosen(found))
-        return kind(settings.threshold) if settings.threshold is not None and bench.models[index].steps > 1 else None
 
     def _plan_of(self, bench: Bench, index: int) -> Iterator[Planned]:
         """Each attack is evaluated as often as its settings say."""
@@ -191,7 +185,7 @@ class AttackedMeasure(Measure):
 
     @classmethod
     def columns(cls, results: Sequence[Result], layout: Layout) -> list[Column]:
-        """One for each attack; those of a table with many attacks stand in `attack_table` instead, but for the one that was judged."""
+        """One for each attack; many attacks have a table of their own (`below`), and here only the one that was judged."""
         names = attack_names(results)
         if layout != "board" and len(names) > INLINE:
             names = judged_names(results)[:1]
@@ -206,6 +200,11 @@ class AttackedMeasure(Measure):
             texts = [attack_text(record, at_least=at_least) if record else "" for record, at_least in found]
             lines += [f"{names[name]}{models}: {text}." for text, models in by_text(results, texts).items()]
         return lines
+
+    @classmethod
+    def below(cls, results: Sequence[Result]) -> list[Table]:
+        found = attack_table(results)
+        return [] if found is None else [found]
 
     @classmethod
     def card_text(cls, result: Result) -> list[str | Table]:

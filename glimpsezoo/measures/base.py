@@ -19,7 +19,7 @@ from glimpsezoo.data.base import ImageData, OnBadImage
 from glimpsezoo.evaluation.jobs import Evaluation, EvaluationConfig, Job
 from glimpsezoo.evaluation.plan import Planned
 from glimpsezoo.evaluation.rows import Rows
-from glimpsezoo.measures.calibration import Calibration
+from glimpsezoo.measures.calibration import Calibration, exit_settings, rule_without_loss
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.shown import Column, Entry, Figure, Layout, Table
 from glimpsezoo.schema import Section
@@ -95,6 +95,17 @@ class Bench:
     def job(self, index: int, data: ImageData, condition: Condition | None = None, rule: ExitRule | None = None) -> Job:
         """A model on some images under a condition and an exit rule."""
         return Job(self.models[index], self.names[index], data, condition or Clean(), rule or Fixed())
+
+    def exit_rule(self, index: int, sets: Sets) -> ExitRule | None:
+        """The exit rule of a model: at the target of `--set anytime.KEY`, else as `rule_without_loss` chooses. None if no image exits.
+
+        Without calibration, only a threshold that was given makes a rule.
+        """
+        settings, kind = exit_settings(sets, self.catalogue)
+        if (found := self.calibrations.get(index)) is not None:
+            chosen = settings.chosen(found)
+            return rule_without_loss(found) if chosen is None else kind(chosen)
+        return kind(settings.threshold) if settings.threshold is not None and self.models[index].steps > 1 else None
 
     def note(self, index: int, text: str) -> None:
         self.notes.setdefault(index, []).append(text)
@@ -229,6 +240,11 @@ class Measure(ABC):
     def footnotes(cls, results: Sequence[Result], layout: Layout) -> list[str]:
         """Lines below a table of results."""
         return []
+
+    @classmethod
+    def below(cls, results: Sequence[Result]) -> Sequence[Table]:
+        """Tables below the table of steps, in a terminal."""
+        return ()
 
     @classmethod
     def card_text(cls, result: Result) -> "list[str | Table]":

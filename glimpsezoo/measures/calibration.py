@@ -45,7 +45,9 @@ class ExitSettings(Settings):
     points: int = Field(5, ge=1, le=100)
     """Number of thresholds of the curve; their costs are evenly spread."""
     accuracy: float | None = Field(None, ge=0, le=1)
-    """One more point: the cheapest threshold with this top-1 accuracy in [0, 1] on the calibration split; attacks on exits use it too."""
+    """One more point: the cheapest threshold with this top-1 accuracy in [0, 1] on the calibration split; attacks on exits and the times of
+    early exits use it too.
+    """
     macs: float | None = Field(None, gt=0)
     """One more point instead: the most accurate threshold with at most this many MACs per image."""
     threshold: float | None = None
@@ -231,14 +233,11 @@ def calibration_plan(
     )
 
 
-def rule_for_attacks(found: Calibration, chosen: float | None) -> ExitRule | None:
-    """The exit rule for attacks on exits: at `chosen`, else at the cheapest threshold that loses no accuracy.
+def rule_without_loss(found: Calibration) -> ExitRule | None:
+    """The exit rule at the cheapest threshold that loses no accuracy against running every step, on the calibration split.
 
-    Accuracy is compared with running every step, on the calibration split. If every threshold loses some, the most expensive one is taken.
-    None if no image exits at any threshold.
+    If every threshold loses some, the most expensive one is taken. None if no image exits at any threshold.
     """
-    if chosen is not None:
-        return found.rule(chosen)
     try:
         return found.rule(found.reaching(float(found.hits[:, -1].mean())))
     except GlimpseZooError:

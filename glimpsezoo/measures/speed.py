@@ -1,187 +1,316 @@
-"""How long a model takes on this device: median times of whole batches, with and without early exits. Never cached."""
+"""How long a model takes on this device, and how much memory: whole batches, with and without early exits. Never cached.
+
+The model takes the images as the data yield them, at their own size: what it does to them (resizing, cropping, gathering those that are
+left) is in the time; reading them, and moving them to the device, is not. Every round has other images, on which all variants are timed
+one after the other, so that whatever else the machine does meets all of them.
+"""
 
 import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from glimpsezoo.core.exits import ExitRule
+from glimpsezoo.core.macs import Meter
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
-from glimpsezoo.core.rollout import rollout
+from glimpsezoo.core.rollout import Record, rollout
 from glimpsezoo.data.base import ImageData, OnBadImage
 from glimpsezoo.data.loading import batches
 from glimpsezoo.errors import GlimpseZooError, counted
-from glimpsezoo.evaluation.environment import device_name
+from glimpsezoo.evaluation.environment import cpu_name, device_name
 from glimpsezoo.evaluation.jobs import evaluating
 from glimpsezoo.evaluation.plan import Planned, PlannedFinding
-from glimpsezoo.measures.base import Bench, Done, Measure, sections_of
+from glimpsezoo.measures.base import Bench, Done, Measure, Update, sections_of
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.shown import Cell, Column, Entry, Layout, Table
+from glimpsezoo.measures.stopwatch import peak_memory, seconds_of, threads
+from glimpsezoo.measures.threats import ExitRuleUsed
 from glimpsezoo.schema import Section
+from glimpsezoo.settings import Settings
 
-BATCHES = (1, 16, 64)
-REPEATS = 15  # after two runs that do not count
+WARM_UP = 2  # rounds that do not count
+LEAST = 64  # images that are timed, also one by one: each exits where it may
+
+Exits = Literal["none", "leave", "stay"]
+
+
+class SpeedSettings(Settings):
+    """`--set speed.KEY`: what is timed. Early exits have the rule and the target of `--set anytime.KEY`."""
+
+    batches: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 32, 256)
+    """Sizes of the batches."""
+    repeats: Annotated[int, Field(ge=2)] = 15
+    """Rounds that count, each with other images; small batches take as many more as 64 images need."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Threads of torch; none leaves their number as it is."""
+
+    def rounds(self, size: int) -> int:
+        """Rounds that count, of batches of this size."""
+        return max(self.repeats, -(-LEAST // size))
+
+
+class Gain(Section):
+    """What early exits gain, over all rounds."""
+
+    time: float
+    """Images per second over those without early exits."""
+    macs: float
+    """MACs without early exits over MACs with them, of the same images."""
+    share: float
+    """time / macs: 1 if all saved MACs became saved time."""
 
 
 class SpeedBatch(Section):
-    """Times of one batch."""
+    """Times of the batches of one size."""
 
     batch: int
     """Images in it."""
+    exits: Exits
+    """Early exits: none; images that exit leave the batch; or they stay in it and are computed to the end."""
     median_ms: float
     """Median time."""
     iqr_ms: float
     """Interquartile range."""
     images_per_s: float
-    """By the median."""
-    compacted: bool
-    """Whether images that exited left the batch."""
+    """Images of all rounds over the time of all rounds."""
+    peak_memory: int | None = None
+    """The most that the process took beyond what it held before the batch (weights, images), in bytes. On a GPU: tensors, as torch
+    counts them. On a CPU under Linux: resident memory, to some 100 kB. Null on other devices, and in results of older versions.
+    """
+    gain: Gain | None = None
+    """Null without early exits, if MACs are lower bounds, and in results of older versions."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older(cls, values: Any) -> Any:
+        """Older versions had `compacted`: true where images that exited left the batch, false without early exits."""
+        if isinstance(values, dict) and "compacted" in values:
+            values = {**values, "exits": "leave" if values["compacted"] else "none"}
+            del values["compacted"]
+        return values
 
 
 class Speed(Section):
     """How long it takes."""
 
     device: str
-    """What computed."""
+    """What computed: its kind and product name."""
     threads: int
     """Threads of torch."""
+    exit_rule: ExitRuleUsed | None = None
+    """The rule of the early exits; null without them, and in results of older versions."""
     batches: tuple[SpeedBatch, ...]
     """By size."""
     peak_memory: int | None
-    """In bytes; null where the device cannot tell."""
+    """The largest of all batches, in bytes; null where the device cannot tell."""
 
 
 class SpeedMeasure(Measure):
     """Latency of whole batches. It belongs to this machine and this moment, so it is never stored."""
 
     record = Speed
+    config = SpeedSettings
+    settings: SpeedSettings
+
+    @property
+    def uses_exits(self) -> bool:
+        return True
 
     def plan(self, bench: Bench) -> Iterator[Planned]:
         for index in range(len(bench.models)):
-            find = partial(self._found, bench, index)
+            rule = bench.exit_rule(index, self.asked.sets)
+            find = partial(speed_section, bench.models[index], bench.data, rule, self.settings, on_bad_image=bench.on_bad_image)
             yield PlannedFinding(
-                index=index, key="speed", label="speed", passes=REPEATS + 2, images=sum(BATCHES), identity=None, kind=Speed, find=find
+                index=index,
+                key="speed",
+                label="speed",
+                passes=5 if rule else 1,  # three variants, and two runs that are counted
+                images=sum((self.settings.rounds(size) + WARM_UP) * size for size in self.settings.batches),
+                identity=None,
+                kind=Speed,
+                find=find,
             )
-
-    def _found(self, bench: Bench, index: int) -> Speed:
-        """Also under the most expensive of its exit rules, if the run has any."""
-        rules = bench.exit_rules.get(index)
-        return speed_section(bench.models[index], bench.data, rules[-1] if rules else None, on_bad_image=bench.on_bad_image)
 
     def section(self, bench: Bench, index: int, done: Done) -> Speed | None:
         return next(iter(sections_of(done, index, Speed)), None)
 
-    @classmethod
-    def columns(cls, results: Sequence[Result], layout: Layout) -> list[Column]:
-        """Latency of one image, and images per second of the largest batch."""
-        if layout != "board":
-            return []
-        return [Column("ms, batch 1", _latency, higher=False), Column("images/s", _throughput)]
+    def lost(self, known: Speed, update: Update) -> Iterator[str]:
+        sizes = sorted({each.batch for each in known.batches} - {*self.settings.batches})
+        if sizes:
+            yield f"the times of batches of {', '.join(map(str, sizes))}"
 
     @classmethod
-    def footnotes(cls, results: Sequence[Result], layout: Layout) -> list[str]:
-        return [f"{result.model.name}: {_speed_text(result.speed)}." for result in results if result.speed]
+    def columns(cls, results: Sequence[Result], layout: Layout) -> list[Column]:
+        """Latency of one image, images per second of the largest batch, and what early exits gain there."""
+        if layout != "board":
+            return []
+        return [
+            Column("ms, batch 1", _latency, higher=False),
+            Column("images/s", lambda result, _: _throughput(result, "none")),
+            Column("images/s, early exits", lambda result, _: _throughput(result, "leave")),
+            Column("gain in time / in MACs", _share),
+        ]
+
+    @classmethod
+    def below(cls, results: Sequence[Result]) -> list[Table]:
+        return _tables([(result.model.name, result.speed) for result in results if result.speed])
 
     @classmethod
     def card_text(cls, result: Result) -> list[str | Table]:
-        return ["### Speed", _table(f"On {_device_text(result.speed)}.", [("", result.speed)])]
+        return ["### Speed", *_tables([(result.model.name, result.speed)])]
 
     @classmethod
     def tables(cls, entries: Sequence[Entry]) -> dict[str, list[Table]]:
-        found = [(entry.name, entry.result.speed) for entry in entries if entry.result.speed]
-        devices = ", ".join(dict.fromkeys(_device_text(speed) for _, speed in found))
-        return {"Speed": [_table(f"Median time of a batch, on {devices}.", found)]} if found else {}
+        found = _tables([(entry.name, entry.result.speed) for entry in entries if entry.result.speed])
+        return {"Speed": found} if found else {}
 
 
-def _table(caption: str, found: Sequence[tuple[str, Speed]]) -> Table:
-    """A row per batch."""
-    headings = ("model", "batch", "early exits", "median ms", "interquartile range ms", "images/s")
-    rows = [
-        (Cell(name), Cell(str(each.batch), each.batch), Cell("yes" if each.compacted else "no"),
-         Cell(f"{each.median_ms:.2f}", each.median_ms), Cell(f"{each.iqr_ms:.2f}", each.iqr_ms),
-         Cell(f"{each.images_per_s:.0f}", each.images_per_s))
-        for name, speed in found for each in speed.batches
-    ]  # fmt: skip
-    return Table(caption, headings, tuple(rows), frozenset({"model", "early exits"}))
+def _tables(found: Sequence[tuple[str, Speed]]) -> list[Table]:
+    """A table with a row per model, size and variant; none without models."""
+    if not found:
+        return []
+    devices = ", ".join(dict.fromkeys(f"{speed.device}, {counted(speed.threads, 'thread')}" for _, speed in found))
+    rules = [f"{name} exits by {rule.rule} {rule.threshold:.3g}" for name, speed in found if (rule := speed.exit_rule)]
+    legend = [f"{'; '.join(rules)}: images leave the batch, or stay in it to the end"] if rules else []
+    caption = ". ".join([f"Time and memory of whole batches on {devices}", *legend])
+    headings = ("model", "batch", "exits", "median, ms", "IQR, ms", "images/s", "peak, MB", "gain, time", "gain, MACs", "time / MACs")
+    rows = tuple(_row(name, each) for name, speed in found for each in speed.batches)
+    return [Table(f"{caption}.", headings, rows, frozenset({"model", "exits"}))]
 
 
-def _device_text(speed: Speed) -> str:
-    return f"{speed.device} with {counted(speed.threads, 'thread')}"
+def _row(name: str, each: SpeedBatch) -> tuple[Cell, ...]:
+    peak = None if each.peak_memory is None else each.peak_memory / 1e6
+    gains = (each.gain.time, each.gain.macs, each.gain.share) if each.gain else (None, None, None)
+    return (
+        Cell(name),
+        Cell(str(each.batch), each.batch),
+        Cell(each.exits),
+        *(_number(value, digits) for value, digits in ((each.median_ms, 2), (each.iqr_ms, 2), (each.images_per_s, 0), (peak, 1))),
+        *(_number(value, 2) for value in gains),
+    )
 
 
-def _speed_text(speed: Speed) -> str:
-    """Median latencies of the batches, with early exits where they were measured."""
-    parts = [f"batch {each.batch} {each.median_ms:.3g} ms{' with early exits' if each.compacted else ''}" for each in speed.batches]
-    return f"{', '.join(parts)} (median; {_device_text(speed)})"
+def _number(value: float | None, digits: int) -> Cell:
+    return Cell("") if value is None else Cell(f"{value:.{digits}f}", value)
+
+
+def _largest(result: Result, exits: Exits) -> SpeedBatch | None:
+    """The largest batch that was timed in this way."""
+    found = [each for each in result.speed.batches if each.exits == exits] if result.speed else []
+    return max(found, key=lambda each: each.batch, default=None)
 
 
 def _latency(result: Result, _: int) -> Cell:
-    found = [each for each in result.speed.batches if each.batch == 1 and not each.compacted] if result.speed else []
-    return Cell(f"{found[0].median_ms:.2f}", found[0].median_ms) if found else Cell("")
+    found = [each for each in result.speed.batches if each.batch == 1 and each.exits == "none"] if result.speed else []
+    return _number(found[0].median_ms if found else None, 2)
 
 
-def _throughput(result: Result, _: int) -> Cell:
-    found = [each for each in result.speed.batches if not each.compacted] if result.speed else []
-    best = max(found, key=lambda each: each.batch, default=None)
-    return Cell(f"{best.images_per_s:.0f}", best.images_per_s) if best else Cell("")
+def _throughput(result: Result, exits: Exits) -> Cell:
+    best = _largest(result, exits)
+    return _number(best.images_per_s if best else None, 0)
+
+
+def _share(result: Result, _: int) -> Cell:
+    best = _largest(result, "leave")
+    return _number(best.gain.share if best and best.gain else None, 2)
 
 
 def speed_section(
     model: GlimpseModel[Any],
     data: ImageData,
     rule: ExitRule | None,
+    settings: SpeedSettings | None = None,
     *,
-    sizes: Sequence[int] = BATCHES,
     on_bad_image: OnBadImage = "fail",
 ) -> Speed:
-    """Times of the first images of `data` on the model's device; under `rule` too, with images that exit leaving the batch.
+    """Times of images of `data` on the model's device; under `rule` too, if there is one.
 
     on_bad_image: 'fail' raises `BadImageError`; 'skip' takes the next image instead, and raises `GlimpseZooError` where there is none.
     """
-    device = model.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    found = []
-    with evaluating(model), torch.no_grad():
-        for size in sizes:
-            images, ids = _first(data, size, on_bad_image)
-            images, noise = images.to(device), Noise.of(0, ids.to(device))
-            found += [_timed(model, images, noise, each) for each in ([None, rule] if rule else [None])]
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    return Speed(device=device_name(device), threads=torch.get_num_threads(), batches=tuple(found), peak_memory=peak)
+    settings, device = settings or SpeedSettings(), model.device
+    with evaluating(model), torch.no_grad(), threads(settings.threads):
+        found = []
+        for size in settings.batches:
+            timed = _Timed(model, rule)
+            images = _in_turn(data, size, on_bad_image)
+            found += timed.batches(size, images, settings.rounds(size))
+        return Speed(
+            device=f"cpu: {cpu_name()}" if device.type == "cpu" else device_name(device),
+            threads=torch.get_num_threads(),
+            exit_rule=ExitRuleUsed(rule=rule.name, threshold=rule.parameters["threshold"]) if rule else None,
+            batches=tuple(found),
+            peak_memory=max((each.peak_memory for each in found if each.peak_memory is not None), default=None),
+        )
 
 
-def _first(data: ImageData, size: int, on_bad_image: OnBadImage) -> tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]:
-    """The first `size` images that can be read, or all of them, and their ids."""
-    images, ids = [], []
-    for batch in batches(data, 0, len(data), size, 0, on_bad_image=on_bad_image):
-        images += batch.images.unbind()
-        ids += batch.ids.unbind()
-        if len(ids) >= size:
-            break
-    if not ids:
-        raise GlimpseZooError(f"expected images that can be read, got none among {len(data)}: mend the data to time a model on them")
-    return torch.stack(images[:size]), torch.stack(ids[:size])
+class _Timed:
+    """Times one model under one exit rule, or without any."""
+
+    def __init__(self, model: GlimpseModel[Any], rule: ExitRule | None) -> None:
+        self.model, self.rule, self.meter = model, rule, Meter(model)
+        self.variants: tuple[Exits, ...] = ("none", "leave", "stay") if rule else ("none",)
+
+    def batches(self, size: int, images: Iterator[tuple[Tensor, Tensor]], rounds: int) -> list[SpeedBatch]:
+        """The batches of one size in every variant. images: batches with their ids."""
+        seconds: dict[Exits, list[float]] = {each: [] for each in self.variants}
+        macs, device, batch, noise = [0, 0], self.model.device, torch.empty(0), Noise.of(0, torch.arange(1))
+        for number in range(-WARM_UP, rounds):
+            batch, ids = (each.to(device) for each in next(images))
+            noise = Noise.of(0, ids)
+            for place in range(len(self.variants)):  # each variant comes first in turn: it meets images that no cache holds yet
+                each = self.variants[(place + number) % len(self.variants)]
+                took = seconds_of(partial(self._run, each, batch, noise), device)
+                if number >= 0:
+                    seconds[each].append(took)
+            if self.rule and number >= 0:
+                macs = [total + self._macs(rule, batch, noise) for total, rule in zip(macs, (None, self.rule), strict=True)]
+        peaks = {each: peak_memory(partial(self._run, each, batch, noise), device) for each in self.variants}
+        return [
+            _measured(each, size, times, peaks[each], self._gain(sum(seconds["none"]) / sum(times), *macs) if each != "none" else None)
+            for each, times in seconds.items()
+        ]
+
+    def _run(self, exits: Exits, images: Tensor, noise: Noise) -> None:
+        rollout(self.model, images, noise=noise, exit_rule=None if exits == "none" else self.rule, compact=exits != "stay")
+
+    def _macs(self, rule: ExitRule | None, images: Tensor, noise: Noise) -> int:
+        """MACs that ran."""
+        trace = rollout(self.model, images, noise=noise, exit_rule=rule, record=Record(meter=self.meter))
+        assert trace.macs is not None
+        ran = trace.macs.stopped_at(trace.steps, classify_every_step=trace.rule_reads)
+        return sum(int(each.sum()) for each in ran.values())
+
+    def _gain(self, time: float, without: int, macs: int) -> Gain | None:
+        """None if the gain in MACs is unknown."""
+        if self.meter.missing or not macs:
+            return None
+        return Gain(time=time, macs=without / macs, share=time / (without / macs))
 
 
-def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """How long `work` takes on a device that was idle before: an accelerator is waited for, which a call alone does not do."""
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+def _measured(exits: Exits, size: int, seconds: Sequence[float], peak: int | None, gain: Gain | None) -> SpeedBatch:
+    low, median, high = statistics.quantiles([1000 * each for each in seconds], n=4)
+    throughput = len(seconds) * size / sum(seconds)
+    return SpeedBatch(batch=size, exits=exits, median_ms=median, iqr_ms=high - low, images_per_s=throughput, peak_memory=peak, gain=gain)
 
 
-def _timed(model: GlimpseModel[Any], images: Tensor, noise: Noise, rule: ExitRule | None) -> SpeedBatch:
-    times = [1000 * seconds_of(lambda: rollout(model, images, noise=noise, exit_rule=rule), images.device) for _ in range(REPEATS + 2)]
-    low, median, high = statistics.quantiles(times[2:], n=4)
-    return SpeedBatch(
-        batch=len(images), median_ms=median, iqr_ms=high - low, images_per_s=1000 * len(images) / median, compacted=rule is not None
-    )
+def _in_turn(data: ImageData, size: int, on_bad_image: OnBadImage) -> Iterator[tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]]:
+    """Batches of images that can be read, and their ids: in the order of the data, after the last image from the first again."""
+    images: list[Tensor] = []
+    ids: list[Tensor] = []
+    while True:
+        good = 0
+        for batch in batches(data, 0, len(data), size, 0, on_bad_image=on_bad_image):
+            good += len(batch.ids)
+            images += batch.images.unbind()
+            ids += batch.ids.unbind()
+            if len(ids) >= size:
+                yield torch.stack(images[:size]), torch.stack(ids[:size])
+                images, ids = images[size:], ids[size:]
+        if not good:
+            raise GlimpseZooError(f"expected images that can be read, got none among {len(data)}: mend the data to time a model on them")

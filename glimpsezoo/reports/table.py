@@ -13,7 +13,6 @@ from glimpsezoo.measures.base import Measure
 from glimpsezoo.measures.result import Result, at_least_text
 from glimpsezoo.measures.shown import Cell, Column, Entry, Layout, Table
 from glimpsezoo.measures.text import macs_text
-from glimpsezoo.measures.threats import attack_table
 from glimpsezoo.reports.text import footnotes
 from glimpsezoo.zoo.results import measure_classes
 
@@ -85,9 +84,8 @@ def print_results(results: Sequence[Result], console: Console) -> None:
     table = step_table(results)
     in_detail = "95 % interval" in table.headings or len(table.headings) < 6
     console.print(terminal(table, first_width=30 if in_detail else 20))
-    attacks = attack_table(results)
-    if attacks is not None:
-        console.print(terminal(attacks, first_width=None))
+    for below in (each for kind in measure_classes().values() for each in kind.below(results)):
+        console.print(terminal(below, first_width=20 if below.headings[0] == "model" else None))
     at_least = [f"{at_least_text(result)}." for result in results if result.at_least]
     for line in [*footnotes(results, "steps"), *at_least]:
         console.print(Text(line, style="dim"))

@@ -29,7 +29,7 @@ from glimpsezoo.measures.costs import missing_operations
 from glimpsezoo.measures.pairs import Comparison, every_pair
 from glimpsezoo.measures.result import Checkpoint, Data, Failure, Result, Run, TrainedOn, Units, departure
 from glimpsezoo.measures.sections import converted, data_section, declared_data_section, failures, model_section
-from glimpsezoo.measures.speed import seconds_of
+from glimpsezoo.measures.stopwatch import seconds_of
 from glimpsezoo.reports.readme import write_card_readme
 from glimpsezoo.run.request import RunOutcome, RunRequest
 from glimpsezoo.run.updating import evidence_of

@@ -14,15 +14,18 @@ Importing this package loads neither torch nor timm nor datasets: a public name 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from glimpsezoo.zoo.hooks import hookimpl
-
 if TYPE_CHECKING:
     # For users: load, run and measure models
     from glimpsezoo.api import EvaluationResult, evaluate, open_data
     from glimpsezoo.core.exits import Confidence, Entropy, Fixed, Margin, Patience
+    from glimpsezoo.core.inference import inference
     from glimpsezoo.core.rollout import Record, Trace, rollout
     from glimpsezoo.errors import GlimpseZooError
     from glimpsezoo.zoo.models import create_model, list_models, load
+
+    # isort: split
+    # For authors of plugins
+    from glimpsezoo.zoo.hooks import hookimpl
 
     # isort: split
     # For authors of models
@@ -77,8 +80,12 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.zoo.models": ("list_models", "load", "create_model"),
         "glimpsezoo.api": ("open_data", "evaluate", "EvaluationResult"),
         "glimpsezoo.core.rollout": ("rollout", "Trace", "Record"),
+        "glimpsezoo.core.inference": ("inference",),
         "glimpsezoo.core.exits": ("Fixed", "Confidence", "Margin", "Entropy", "Patience"),
         "glimpsezoo.errors": ("GlimpseZooError",),
+    },
+    "authors of plugins": {
+        "glimpsezoo.zoo.hooks": ("hookimpl",),
     },
     "authors of models": {
         "glimpsezoo.api": ("GlimpseModel", "FeedForward"),  # from here, so that models have `push_to_hub` and the like
@@ -125,7 +132,7 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 _MODULE_OF = {name: module for group in _EXPORTS.values() for module, names in group.items() for name in names}
 
-__all__ = ["hookimpl", *_MODULE_OF]  # noqa: PLE0604 - the names come from one table
+__all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

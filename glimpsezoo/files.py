@@ -1,4 +1,4 @@
-"""Atomic writes, the user's folder, and checks that output folders can be written."""
+"""Names of files, atomic writes, the user's folder, and checks that output folders can be written."""
 
 import os
 import tempfile
@@ -8,6 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from glimpsezoo.errors import GlimpseZooError, one_line
+
+
+def file_name(name: str) -> str:
+    """The name of a model or card as the name of a file or folder.
+
+    >>> file_name("timm:resnet18.digits")
+    'timm_resnet18.digits'
+    """
+    return name.replace(":", "_").replace("/", "_")
 
 
 @contextmanager

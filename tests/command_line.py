@@ -5,13 +5,14 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import click
 import pytest
 from PIL import Image
 
 import glimpsezoo as gz
-from glimpsezoo.commands import main
+from glimpsezoo.commands import cli, main
 from glimpsezoo.specs import Task
 from glimpsezoo.zoo.cards import CONFIG, Card, CardConfig, CardData, CardTask, write_card
 from glimpsezoo.zoo.names import spec_of
@@ -24,6 +25,7 @@ epochs = 2
 optimiser = "adamw"
 lr = 0.01
 """
+COMMANDS = {name: cast(click.Command, cli.get_command(click.Context(cli), name)) for name in cli.list_commands(click.Context(cli))}
 TINY = ("--set", "glimpses=2", "--set", "backbone=cnn4", "--set", "downsample=4")  # mgnet with two glimpses of 16 x 16
 
 

@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 from advice import OF_COMMANDS
 from advice_of_data import OF_DATA
-from command_line import RECIPE, ask, lonely, make_card, photo_card
+from command_line import COMMANDS, RECIPE, ask, lonely, make_card, photo_card
 from PIL import Image
 
-from glimpsezoo.commands import cli, main
+from glimpsezoo.commands import main
 
 ROOT = Path(__file__).parent.parent
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+|(?<![\w-])-o\b")
-COMMAND = re.compile(rf"glimpsezoo ({'|'.join(cli.commands)}|{{}})\b([^'`;,)]*)")
+COMMAND = re.compile(rf"glimpsezoo ({'|'.join(COMMANDS)}|{{}})\b([^'`;,)]*)")
 OTHERS = ("environment.py", "reports/paper.py", "reports/page.py")  # git's options, and pages that are tested as docs
 FOLLOWED = {**OF_COMMANDS, **OF_DATA}
 HOLE = "{}"  # for what an f-string puts in
@@ -85,6 +85,8 @@ HUB = "of the Hub: tests/test_hub_*.py"
 ELSEWHERE = {
     "repeat the command with --debug for the traceback": "a fault of ours: test_commands_bad_input",
     "--data expects data with the checkpoint's {} channel(s)": "as that about classes; no declared set has as many in other colours",
+    "Measure accuracy, cost and robustness of models on --data.": "the summary of a command",
+    "Train MODEL on --data, and write a card for 'run'.": "the summary of a command",
     "install it: pip install -e": "test_commands_new_plugin and test_docs_plugins install it",
     "train one ('glimpsezoo train {}')": "a part of the message about a card that is not there, which is followed",
     "{} --data {} --recipe {}": "a part of the message about a card that is not there",
@@ -127,7 +129,7 @@ def test_every_message_that_names_a_command_or_an_option_is_followed_here():
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.place)
 def test_what_a_message_names_is_a_command_or_an_option_of_one(message: Message):
-    options = {name: {text for each in command.params for text in each.opts} for name, command in cli.commands.items()}
+    options = {name: {text for each in command.params for text in each.opts} for name, command in COMMANDS.items()}
     for option in OPTION.findall(message.text):
         assert option in {"--debug", "--help", *(each for known in options.values() for each in known)}
     for name, rest in COMMAND.findall(message.text):

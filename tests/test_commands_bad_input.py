@@ -337,7 +337,7 @@ def test_what_nobody_foresaw_is_one_line_too_and_a_traceback_only_with_debug(
     def broken(name: str) -> None:
         raise ZeroDivisionError("three\nlines\nof text")
 
-    monkeypatch.setattr("glimpsezoo.commands.listing.find_card", broken)
+    monkeypatch.setattr("glimpsezoo.zoo.cards.find_card", broken)
     answer = ask(capsys, "show", "cnn4")
     assert (answer.status, answer.out) == (1, "")
     assert (
@@ -419,7 +419,7 @@ def test_the_system_s_answer_about_a_file_is_no_fault_of_ours(
     def locked(name: str) -> None:
         raise PermissionError(13, "Permission denied", "secret/config.json")
 
-    monkeypatch.setattr("glimpsezoo.commands.listing.find_card", locked)
+    monkeypatch.setattr("glimpsezoo.zoo.cards.find_card", locked)
     line = one_line(ask(capsys, "show", "cnn4"))
     assert "expected a file or folder that can be used, got 'secret/config.json' (Permission denied)" in line
 

@@ -74,6 +74,18 @@ def test_in_bf16_places_and_logits_stay_in_float32_and_costs_stay_the_same(name:
     assert meters[0].missing == meters[1].missing == set()
 
 
+def test_inference_leaves_convolutions_in_bf16():
+    model = gz.create_model("cnn4", task=TASK).eval()
+    images = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    exact, rough = (computing_as(model, precision=precision) for precision in ("float32", "bf16"))
+    with torch.no_grad():
+        wanted = rollout(rough, images).logits
+    with gz.inference(rough):
+        assert torch.equal(rollout(rough, images).logits, wanted)
+    with gz.inference(exact):
+        assert not torch.equal(rollout(exact, images).logits, wanted)
+
+
 def test_exit_rules_read_full_logits_and_double_precision_stays_what_it_is():
     seen = []
 

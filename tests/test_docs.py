@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 import pytest
+from command_line import COMMANDS
 from rich.console import Console
 
 from glimpsezoo.commands import cli
@@ -68,7 +69,7 @@ def _measured(svg: str) -> tuple[str, list[float]]:
 
 def test_everything_that_is_registered_has_its_place(generate: ModuleType):
     pages = generate.generated()
-    for name, command in cli.commands.items():
+    for name, command in COMMANDS.items():
         part = pages["reference/commands.md"].partition(f"## `{name}`\n")[2].partition("\n## ")[0]
         options = [option for parameter in command.params if isinstance(parameter, click.Option) for option in parameter.opts]
         assert not [option for option in options if option not in part], name

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import COMMANDS
 from rich.console import Console
 
-from glimpsezoo.commands import cli
 from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.measures.pairs import Comparison, every_pair
 from glimpsezoo.measures.result import Result
@@ -60,7 +60,7 @@ def test_the_commands_of_the_readme_exist_with_their_options():
     assert len(lines) >= 8
     for line in lines:
         name, *words = shlex.split(line)
-        command = cli.commands[name]
+        command = COMMANDS[name]
         options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("-")} <= options, line
 

@@ -37,6 +37,22 @@ def rows(given: Regions) -> list[list[tuple[float, ...]]]:
     return [[row for row, image in zip(table, given.image.tolist(), strict=True) if image == i] for i in range(given.batch)]
 
 
+def test_single_regions_are_known_until_their_images_are_replaced() -> None:
+    one = Regions.one_each(torch.rand(4, 2), 0.5)
+    images = torch.rand(4, 1, 3, 3)
+    assert one.single
+    assert one.images_of(images) is images
+    assert one.counts().tolist() == [1, 1, 1, 1]
+    chosen = one.select(torch.tensor([3, 0, 3]))
+    assert chosen.single
+    assert torch.equal(chosen.centre, one.centre[[3, 0, 3]])
+    moved = replace(one, image=torch.tensor([0, 0, 1, 3]))
+    assert not moved.single
+    assert torch.equal(moved.images_of(images), images[[0, 0, 1, 3]])
+    assert moved.counts().tolist() == [2, 1, 0, 1]
+    assert not one.keep(torch.tensor([True, False, True, True])).single
+
+
 def test_regions_are_gathered_with_their_images() -> None:
     whole, taken = regions(), regions().select(INDEX)
     assert rows(taken) == [rows(whole)[i] for i in INDEX]

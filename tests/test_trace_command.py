@@ -8,10 +8,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from command_line import Answer, ask
+from command_line import COMMANDS, Answer, ask
 from PIL import Image
 
-from glimpsezoo.commands import cli
 from glimpsezoo.commands.tracing import _numbers
 from glimpsezoo.errors import GlimpseZooError
 
@@ -140,7 +139,7 @@ def test_the_commands_of_the_how_to_exist_with_their_options():
     assert {shlex.split(line)[0] for line in lines} == {"trace", "compare", "report"}
     for line in lines:
         name, *words = shlex.split(line)
-        options = {option for parameter in cli.commands[name].params for option in parameter.opts}
+        options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
         assert {word for word in words if word.startswith("-")} <= options, line
-    options = {option for name in ("trace", "report") for parameter in cli.commands[name].params for option in parameter.opts}
+    options = {option for name in ("trace", "report") for parameter in COMMANDS[name].params for option in parameter.opts}
     assert set(re.findall(r"`(--?[a-z-]+)", page)) <= options | {"--format"}

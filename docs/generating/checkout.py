@@ -4,8 +4,9 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from glimpsezoo.files import file_name
 from glimpsezoo.specs import ModelSpec, Spec
-from glimpsezoo.zoo.cards import CONFIG, Card, file_name
+from glimpsezoo.zoo.cards import CONFIG, Card
 from glimpsezoo.zoo.plugins import registry
 
 ROOT = Path(__file__).parents[2]

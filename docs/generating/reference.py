@@ -48,11 +48,14 @@ def pages() -> dict[str, str]:
 
 def commands_page() -> str:
     exits = (inspect.getdoc(main) or "").removeprefix("Entry point. ")
-    return joined("# Commands", exits, *(command_section(name, command) for name, command in cli.commands.items()))
+    return joined("# Commands", exits, *map(command_section, cli.list_commands(click.Context(cli))))
 
 
-def command_section(name: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=name, parent=click.Context(cli, info_name="glimpsezoo", **cli.context_settings))
+def command_section(name: str) -> str:
+    parent = click.Context(cli, info_name="glimpsezoo", **cli.context_settings)
+    command = cli.get_command(parent, name)
+    assert command is not None
+    context = click.Context(command, info_name=name, parent=parent)
     usage = " ".join(context.get_usage().removeprefix("Usage: ").split())
     text, _, examples = inspect.cleandoc(command.help or "").partition("\b\n")
     options = [option.get_help_record(context) for option in command.get_params(context) if isinstance(option, click.Option)]

@@ -1,6 +1,7 @@
-"""The command line. Importing it loads neither torch nor timm nor datasets; each command imports what it needs when it runs."""
+"""The command line. A command is imported when it is used, and imports what it needs when it runs, so that help and errors come at once."""
 
 import errno
+import importlib
 import os
 import sys
 import traceback
@@ -8,26 +9,58 @@ import traceback
 import click
 
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
-from glimpsezoo.zoo.plugins import version_of
 
 _EXPECTED = (GlimpseZooError, click.ClickException)
 _RESUMABLE = ("run", "train", "pull")  # commands that keep their finished work
+_COMMANDS = {  # in the order in which users need them: where each one is, and the first sentence of its help, which a test compares
+    "run": ("running:run", "Measure accuracy, cost and robustness of models on --data."),
+    "train": ("training:train", "Train MODEL on --data, and write a card for 'run'."),
+    "list": ("listing:list_", "List models, cards, data, recipes, papers and more."),
+    "show": ("listing:show", "Show the settings of a model, a data set, or a trained card."),
+    "plugins": ("listing:plugins", "Show the installed plugins and their errors."),
+    "trace": ("tracing:trace", "Draw where MODEL looks, and what it predicts after each step."),
+    "compare": ("comparing:compare", "Show results side by side, with paired tests."),
+    "report": ("reporting:report", "Write one web page about one or more runs."),
+    "pull": ("sharing:pull", "Copy a trained card from the Hub, to run it by name."),
+    "push": ("sharing:push", "Publish CARD, a name or a folder, as OWNER/NAME on the Hub."),
+    "import": ("importing:import_", "Turn a released checkpoint of MODEL into a card."),
+    "check": ("checking:check", "Check that a model or a card conforms to the protocol."),
+    "new-plugin": ("new_plugin:new_plugin", "Write a new plugin with a tiny working model."),
+}
 
 
 class _Group(click.Group):
-    """Lists commands in the order in which users need them; an unknown command names the nearest."""
+    """Imports only the command that is used; an unknown command names the nearest."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        return getattr(importlib.import_module(f"glimpsezoo.commands.{module}"), attribute)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            raise GlimpseZooError(f"expected a command, got {args[0]!r}: {did_you_mean(args[0], self.commands)}")
+        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+            raise GlimpseZooError(f"expected a command, got {args[0]!r}: {did_you_mean(args[0], _COMMANDS)}")
         return super().resolve_command(ctx, args)
 
 
+def _show_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from glimpsezoo.zoo.plugins import version_of
+
+        click.echo(f"glimpsezoo, version {version_of(None)}")
+        context.exit()
+
+
 @click.group(cls=_Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(version_of(None), prog_name="glimpsezoo")
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version and exit.")
 @click.pass_context
 def cli(context: click.Context) -> None:
     """A zoo and benchmark harness for glimpse models.
@@ -38,22 +71,6 @@ def cli(context: click.Context) -> None:
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-def _add_commands() -> None:
-    from glimpsezoo.commands import checking, comparing, importing, listing, new_plugin, reporting, running, sharing, tracing, training
-
-    for command in (running.run, training.train, listing.list_, listing.show, listing.plugins):
-        cli.add_command(command)
-    for command in (tracing.trace, comparing.compare, reporting.report):
-        cli.add_command(command)
-    for command in (sharing.pull, sharing.push, importing.import_):
-        cli.add_command(command)
-    for command in (checking.check, new_plugin.new_plugin):
-        cli.add_command(command)
-
-
-_add_commands()
 
 
 def main(args: list[str] | None = None) -> None:

@@ -1,23 +1,34 @@
 """Options that mean the same in every command."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
+
+if TYPE_CHECKING:  # help does without rich
+    from rich.console import Console
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-stderr = Console(stderr=True, highlight=False)
+
+@cache  # one console, so that a line does not damage a progress bar
+def stderr() -> "Console":
+    """The console for progress and notes."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
     """Print a line on standard error as it is: without line breaks and markup."""
-    stderr.print(text, markup=False, soft_wrap=True)
+    stderr().print(text, markup=False, soft_wrap=True)
 
 
-def stdout() -> Console:
+def stdout() -> "Console":
     """The console for results. A pipe gets 100 columns, so that tables look the same in a file."""
+    from rich.console import Console
+
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=100)
 

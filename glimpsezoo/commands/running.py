@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from glimpsezoo.commands import options
 
@@ -134,6 +133,8 @@ def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
 
 def _follow(work: "Callable[[OnProgress], None]", *, transient: bool = False) -> None:
     """Do the work, and show what runs and how far it is."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     columns = (
         BarColumn(20),
         TaskProgressColumn(),
@@ -141,8 +142,8 @@ def _follow(work: "Callable[[OnProgress], None]", *, transient: bool = False) ->
         TimeRemainingColumn(),
         TextColumn("{task.description}", markup=False),
     )
-    hidden = transient and not options.stderr.is_terminal  # or it would leave an empty line in a log
-    with Progress(*columns, console=options.stderr, transient=transient, disable=hidden) as bar:
+    hidden = transient and not options.stderr().is_terminal  # or it would leave an empty line in a log
+    with Progress(*columns, console=options.stderr(), transient=transient, disable=hidden) as bar:
         task = bar.add_task("", total=1)
         work(lambda label, seconds, whole: bar.update(task, description=label, completed=seconds, total=whole or 1))
         bar.update(task, completed=bar.tasks[0].total)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from glimpsezoo.commands import options
 
@@ -76,12 +75,14 @@ def train(model: str, **given: Any) -> None:
 
 def _train(work: "TrainingWork") -> None:
     """Train, and show a progress bar."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn())
     # `closing`: a command that is stopped saves a checkpoint at once.
     with (
         _stop_after_a_step() as stopped,
         closing(work.steps()) as lines,
-        Progress(*columns, TextColumn("{task.fields[losses]}"), console=options.stderr) as bar,
+        Progress(*columns, TextColumn("{task.fields[losses]}"), console=options.stderr()) as bar,
     ):
         task = bar.add_task("starting", total=None, losses="")
         calibration = ""

@@ -29,13 +29,18 @@ def gather(value: Any, index: Int[Tensor, "n"]) -> Any:
     if isinstance(value, Batched):
         return value.select(index)
     if isinstance(value, Tensor):
-        return value[index] if value.ndim else value
+        return _rows(value, index) if value.ndim else value
     if isinstance(value, tuple):
         parts = [gather(part, index) for part in value]
         return tuple(parts) if type(value) is tuple else type(value)(*parts)
     if isinstance(value, list | dict):
         raise TypeError(f"expected a tensor, a Batched, a tuple of these, or a value that all images share, got a {type(value).__name__}")
     return value
+
+
+def _rows(value: Tensor, index: Int[Tensor, "n"]) -> Tensor:
+    """`value[index]`, which `index_select` does twice as fast, but it would give up the order of channels-last images."""
+    return value.index_select(0, index) if value.is_contiguous() else value[index]
 
 
 def select_rows(image: Int[Tensor, "N"], batch: int, index: Int[Tensor, "n"]) -> tuple[Int[Tensor, "M"], Int[Tensor, "M"]]:

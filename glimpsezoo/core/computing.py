@@ -1,5 +1,6 @@
 """How a model computes: in which precision, and compiled or not. `rollout` runs the phases of every model in this way."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache, partial
@@ -63,6 +64,7 @@ class _Compiled:
     """A phase of a class of models, compiled. If torch cannot compile it, it runs uncompiled from then on."""
 
     def __init__(self, phase: Callable[..., Any]) -> None:
+        warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")  # what is cached are constants
         self.phase, self.compiled, self.failed = phase, torch.compile(phase), False
 
     def __call__(self, *given: Any) -> Any:

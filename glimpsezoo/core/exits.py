@@ -18,6 +18,8 @@ class ExitRule(ABC):
     """With `parameters`, identifies the rule in results."""
     reads: bool = True
     """Whether the rule needs logits. If not, only the last step is classified."""
+    window: int | None = None
+    """How many of the latest steps it needs the logits of; None for all steps so far."""
 
     @property
     def parameters(self) -> dict[str, float]:
@@ -26,7 +28,7 @@ class ExitRule(ABC):
 
     @abstractmethod
     def exits(self, logits: Float[Tensor, "B T C"]) -> Bool[Tensor, "B"]:
-        """True for the images that exit at the last step of `logits` [B, steps so far, classes]."""
+        """True for the images that exit at the last step of `logits` [B, steps so far (`window` of them at least), classes]."""
 
 
 class Fixed(ExitRule):
@@ -77,6 +79,7 @@ class Confidence(ThresholdRule):
     """
 
     name = "confidence"
+    window = 1
 
     @staticmethod
     def score(logits: Float[Tensor, "B T C"]) -> Float[Tensor, "B"]:
@@ -97,6 +100,7 @@ class Margin(ThresholdRule):
     """
 
     name = "margin"
+    window = 1
 
     @staticmethod
     def score(logits: Float[Tensor, "B T C"]) -> Float[Tensor, "B"]:
@@ -118,6 +122,7 @@ class Entropy(ThresholdRule):
     """
 
     name = "entropy"
+    window = 1
     falling = True
 
     @staticmethod

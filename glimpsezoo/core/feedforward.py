@@ -85,7 +85,7 @@ class FeedForward(GlimpseModel[FeedForwardState]):
             raise GlimpseZooError(
                 f"{type(self).__name__} looks at the whole image, got a region that is a part of it: leave its decision as it is"
             )
-        return self.features(self.prepared(images[regions.image]))
+        return self.features(self.prepared(regions.images_of(images)))
 
     def fuse(self, state: FeedForwardState, decision: Decision, features: Any) -> FeedForwardState:
         return replace(state, features=features)

@@ -51,6 +51,13 @@ def _weighted_bag(out: Any, weight: Tensor, indices: Tensor, *rest: Any, per_sam
     return 0 if weights is None else indices.numel() * weight.shape[1]
 
 
+def _packed_convolution(
+    out: Tensor, inputs: Tensor, weight: Tensor, bias: Any, padding: Any, stride: Any, dilation: Any, groups: int, *_: Any
+) -> int:
+    """Of `core/inference.py`. The weight's shape is that of a convolution, whatever its order: [O, I / groups, h, w]."""
+    return out.numel() * (inputs.shape[1] // groups) * prod(weight.shape[-2:])
+
+
 FORMULAS: dict[str, Formula] = {
     "mv": lambda out, matrix, vector: matrix.numel(),
     "addmv": lambda out, added, matrix, vector, **_: matrix.numel(),
@@ -69,6 +76,7 @@ FORMULAS: dict[str, Formula] = {
     "miopen_rnn": lambda out, inputs, weights, *_: _recurrent(inputs, weights),
     "_embedding_bag": _weighted_bag,
     "_embedding_bag_forward_only": _weighted_bag,
+    "mkldnn::_convolution_pointwise": _packed_convolution,
     "torchvision::deform_conv2d": lambda out, inputs, weight, *_: out.numel() * weight[0].numel(),  # weight: [O, I / groups, h, w]
 }
 

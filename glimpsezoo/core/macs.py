@@ -5,10 +5,12 @@ phase once per kind of work and charges each image with what it used: for 10,000
 equal a count of the whole run is tested in `tests/test_cost.py`.
 """
 
+import weakref
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Int
@@ -147,18 +149,32 @@ class Meter:
 
     def _charge(self, phase: Phase, step: int, images: Tensor, work: Tensor, run: Callable[[Tensor], Any]) -> Tensor:
         """The MACs of each row of `work`, which is an image or a region. A kind of work that is not known yet is run once and counted."""
+        if len(work) and (work == work[:1]).all():  # the usual case, without sorting
+            return torch.full_like(work, self._macs((phase, step, int(work[0]), tuple(images.shape[1:])), run, lambda: work.new_zeros(1)))
         kinds, place = work.unique(return_inverse=True)
-        macs = []
-        for i, kind in enumerate(kinds.tolist()):
-            key = (phase, step, kind, tuple(images.shape[1:]))
-            if key not in self._known:
-                example = (place == i).nonzero()[0]
-                count = count_macs(lambda example=example: run(example))
-                self._known[key] = count.macs
-                self.uncounted |= count.uncounted
-                self.missing |= count.missing
-            macs.append(self._known[key])
+        macs = [
+            self._macs((phase, step, kind, tuple(images.shape[1:])), run, lambda i=i: (place == i).nonzero()[0])
+            for i, kind in enumerate(kinds.tolist())
+        ]
         return torch.tensor(macs, dtype=torch.long, device=work.device)[place]
+
+    def _macs(self, key: tuple[Any, ...], run: Callable[[Tensor], Any], example: Callable[[], Tensor]) -> int:
+        """What a kind of work costs: `run` on an `example` of it, if it is not known yet."""
+        if key not in self._known:
+            count = count_macs(lambda: run(example()))
+            self._known[key] = count.macs
+            self.uncounted |= count.uncounted
+            self.missing |= count.missing
+        return self._known[key]
+
+
+_METERS: WeakKeyDictionary[GlimpseModel[Any], Meter] = WeakKeyDictionary()
+
+
+def meter_of(model: GlimpseModel[Any]) -> Meter:
+    """The meter of a model, the same for all its jobs: counting a phase takes as long as some batches."""
+    proxy: Any = weakref.proxy(model)  # a meter that held its own key would keep it alive
+    return _METERS.setdefault(model, Meter(proxy))
 
 
 @dataclass

@@ -1,15 +1,23 @@
 """Where a model looks: flat regions of a batch, and the decision that chose them."""
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from glimpsezoo.core.batched import Batched, select_rows
+from glimpsezoo.core.batched import Batched, gather, select_rows
 
 Made = Literal["given", "regressed", "sampled", "mode", "top-k", "searched"]
+
+
+@cache
+def _numbers(batch: int, device: torch.device) -> Int[Tensor, "B"]:
+    """0 to B - 1, always the same tensor, so that `Regions.single` knows it without looking into it."""
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for a backward pass later
+        return torch.arange(batch, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +50,8 @@ class Regions(Batched):
         batch, device = len(centre), centre.device
         if not isinstance(scale, Tensor):
             scale = centre.new_full((batch,), scale)
-        whole = torch.ones(batch, dtype=torch.long, device=device)
-        image = torch.arange(batch, device=device)
-        return cls(image=image, centre=centre, scale=scale, level=whole * level, parent=whole * parent, batch=batch)
+        level_of, parent_of = (torch.full((batch,), value, device=device) for value in (level, parent))
+        return cls(image=_numbers(batch, device), centre=centre, scale=scale, level=level_of, parent=parent_of, batch=batch)
 
     @classmethod
     def whole_image(cls, images: Float[Tensor, "B C H W"], *, level: int = 0) -> Self:
@@ -54,11 +61,22 @@ class Regions(Batched):
     def __len__(self) -> int:
         return len(self.image)
 
+    @property
+    def single(self) -> bool:
+        """Whether every image is known to have exactly one region, as from `one_each`: then nothing needs to be counted or copied."""
+        return self.image is _numbers(self.batch, self.image.device)
+
     def counts(self) -> Int[Tensor, "B"]:
         """How many regions each image has."""
-        return torch.bincount(self.image, minlength=self.batch)
+        return torch.ones_like(self.image) if self.single else torch.bincount(self.image, minlength=self.batch)
+
+    def images_of(self, images: Float[Tensor, "B *rest"]) -> Float[Tensor, "N *rest"]:
+        """The image of every region, or the row of any other tensor with one row per image. Single regions need no copy."""
+        return images if self.single else images[self.image]
 
     def select(self, index: Int[Tensor, "n"]) -> Self:
+        if self.single:
+            return self._at(index, _numbers(len(index), index.device), len(index))
         position, image = select_rows(self.image, self.batch, index)
         return self._at(position, image, len(index))
 
@@ -68,15 +86,8 @@ class Regions(Batched):
         return self._at(position, self.image[position], self.batch)
 
     def _at(self, position: Int[Tensor, "M"], image: Int[Tensor, "M"], batch: int) -> Self:
-        return replace(
-            self,
-            image=image,
-            centre=self.centre[position],
-            scale=self.scale[position],
-            level=self.level[position],
-            parent=self.parent[position],
-            batch=batch,
-        )
+        centre, scale, level, parent = gather((self.centre, self.scale, self.level, self.parent), position)
+        return replace(self, image=image, centre=centre, scale=scale, level=level, parent=parent, batch=batch)
 
     def __post_init__(self) -> None:
         shape, count = self.image.shape, len(self.image)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from glimpsezoo.core.batched import Batched
+from glimpsezoo.core.batched import Batched, gather
 from glimpsezoo.core.computing import Phases, computed
 from glimpsezoo.core.exits import ExitRule, Fixed
 from glimpsezoo.core.macs import MacTable, Meter
@@ -116,12 +117,19 @@ def rollout(
     if not 1 <= budget <= model.steps:
         raise GlimpseZooError(f"expected a budget of 1 to {model.steps} steps for this model, got {steps}")
     if noise is None:
-        noise = Noise.of(0, torch.arange(len(images), device=images.device))
+        noise = _numbered(len(images), images.device)
     if not len(images) or len(noise.keys) != len(images):
         raise GlimpseZooError(f"expected one or more images and noise for each of them, got {len(images)} and {len(noise.keys)}")
     with computed(model, images.device) as phases:
         run = _Rollout(phases, budget, exit_rule or Fixed(), choose or _as_decided, record or Record(), compact)
         return run(images, noise)
+
+
+@cache
+def _numbered(batch: int, device: torch.device) -> Noise:
+    """The noise of images with the ids 0 to B - 1 under seed 0, kept because it costs as much as a small look."""
+    with torch.inference_mode(False):  # tensors made in inference mode could not be saved for a backward pass later
+        return Noise.of(0, torch.arange(batch, device=device))
 
 
 def _as_decided(images: Tensor, state: State, decision: Decision) -> Decision:
@@ -142,14 +150,15 @@ class _Present(Batched):
     logits: Float[Tensor, "b classes"] | None = None
     """Those of this step, if it was classified."""
     history: tuple[Tensor, ...] = ()
-    """The logits of all steps so far, if the exit rule reads them."""
-
-    def where(self, mask: Bool[Tensor, "b"]) -> Self:
-        return self.select(mask.nonzero().squeeze(1))
+    """The logits of the steps that the exit rule reads, this step included."""
 
     def only_active(self) -> Self:
         """Without the images that exited but stay in the batch."""
-        return self if self.active is None else replace(self.where(self.active), active=None)
+        return self if self.active is None else replace(self.select(_indices(self.active)), active=None)
+
+
+def _indices(mask: Bool[Tensor, "b"]) -> Int[Tensor, "n"]:
+    return mask.nonzero().squeeze(1)
 
 
 class _Last(NamedTuple):
@@ -213,13 +222,14 @@ class _Rollout:
         if meter := self.record.meter:
             step = here.state.step
             self._charge("classify", step, here, meter.classify(step, here.images, here.state, here.decision))
-        return replace(here, logits=logits, history=(*here.history, logits) if self.exit_rule.reads else ())
+        history = (*here.history, logits)[-(self.exit_rule.window or self.budget) :] if self.exit_rule.reads else ()
+        return replace(here, logits=logits, history=history)
 
     def _exit(self, here: _Present) -> _Present | None:
         """Stop the images that exit by the rule."""
         if not self.exit_rule.reads:
             return here
-        return self._leave(here, self.exit_rule.exits(torch.stack(here.history, 1)), gather=self.compact)
+        return self._leave(here, self.exit_rule.exits(torch.stack(here.history, 1)), compact=self.compact)
 
     def _locate(self, here: _Present) -> _Present | None:
         """Ask where to look next. Images for which no region is chosen are finished, and leave the batch in any case."""
@@ -231,7 +241,9 @@ class _Rollout:
             self._stop(here)
             return None
         decision = self._chosen(here.images, here.state, decision)
-        return self._leave(here, decision.regions.counts() == 0, gather=True, following=decision)
+        if decision.regions.single:  # no image is finished
+            return replace(here, decision=decision)
+        return self._leave(here, decision.regions.counts() == 0, compact=True, following=decision)
 
     def _chosen(self, images: Tensor, state: State, decision: Decision) -> Decision:
         decision = self.choose(images, state, decision)
@@ -239,33 +251,36 @@ class _Rollout:
             raise GlimpseZooError(f"expected a decision for {len(images)} images, got one for {decision.regions.batch}")
         return decision
 
-    def _leave(self, here: _Present, mask: Bool[Tensor, "b"], *, gather: bool, following: Decision | None = None) -> _Present | None:
+    def _leave(self, here: _Present, mask: Bool[Tensor, "b"], *, compact: bool, following: Decision | None = None) -> _Present | None:
         """Stop the images of `mask`.
 
-        Returns the batch with the decision that follows, without the stopped images if `gather`; None if no image is left.
+        Returns the batch with the decision that follows, without the stopped images if `compact`; None if no image is left.
         """
         rest = here if following is None else replace(here, decision=following)
-        leaving = int(mask.sum())  # the only synchronisation with the device, if no image leaves or all do
-        if leaving == 0:
+        order = mask.argsort(stable=True)  # images that stay, then images that leave
+        staying = len(mask) - int(mask.sum())  # the only synchronisation with the device
+        if staying == len(mask):
             return rest
-        if leaving == len(mask):
+        if staying == 0:
             self._stop(here)
             return None
-        self._stop(here, mask)
-        if here.active is not None and not (here.active & ~mask).any():
+        if here.active is None:
+            self._stop(here, order[staying:])
+            return rest.select(order[:staying]) if compact else replace(rest, active=~mask)
+        self._stop(here, _indices(here.active & mask))
+        active = here.active & ~mask
+        if not active.any():
             return None
-        if gather:
-            return rest.where(~mask)
-        return replace(rest, active=~mask if here.active is None else here.active & ~mask)
+        return rest.select(order[:staying]) if compact else replace(rest, active=active)
 
-    def _stop(self, here: _Present, mask: Bool[Tensor, "b"] | None = None) -> None:
-        """Record the last step of the images of `mask` (or of all), classified now if they are not yet."""
-        if here.active is not None:
-            mask = here.active if mask is None else here.active & mask
+    def _stop(self, here: _Present, index: Int[Tensor, "n"] | None = None) -> None:
+        """Record the last step of the images `index` of the batch (or of all that have not exited), classified now if they are not yet."""
+        if index is None and here.active is not None:
+            index = _indices(here.active)
         if here.logits is None:
-            here, mask = self._classify(here if mask is None else here.where(mask)), None
+            here, index = self._classify(here if index is None else here.select(index)), None
         assert here.logits is not None
-        rows, logits = (here.rows, here.logits) if mask is None else (here.rows[mask], here.logits[mask])
+        rows, logits = (here.rows, here.logits) if index is None else gather((here.rows, here.logits), index)
         self.stopped.append(_Last(rows, logits, here.state.step))
 
     def _record(self, here: _Present) -> None:

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from glimpsezoo.conditions.base import Clean, Condition
 from glimpsezoo.core.exits import ExitRule, Fixed
-from glimpsezoo.core.macs import Meter
+from glimpsezoo.core.inference import inference
+from glimpsezoo.core.macs import meter_of
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import PHASES, GlimpseModel, Phase
 from glimpsezoo.core.rollout import Record, Trace, rollout
@@ -263,7 +264,7 @@ class _RunningJob:
         size = config.batch_size
         size = auto_batch_size(job.data.task, self.device) if size == "auto" else size
         self.reader = _Reader(job.data, config, size)
-        self.meter = Meter(job.model)
+        self.meter = meter_of(job.model)
         self.identity = identity_of(job, config.seed) if store else {}
         self.images = 0  # number of images in finished units
         costs = [job.model.paper_macs(step) for step in range(1, job.budget + 1)]
@@ -349,8 +350,7 @@ class _RunningJob:
         model, ids = self.job.model, batch.ids.to(self.device)
         before, noise = batch.images.to(self.device), Noise.of(self.config.seed, ids)
         images = self.job.condition.apply(before, batch.labels.to(self.device), ids, model)
-        # no_grad rather than inference_mode: in the latter, torch's FLOP counter sees other, coarser operations.
-        with torch.no_grad():
+        with inference(model):
             trace = rollout(
                 model,
                 images,

@@ -15,14 +15,15 @@ from numpy import ndarray
 from pydantic import Field, model_validator
 
 from glimpsezoo.core.exits import ExitRule, ThresholdRule
-from glimpsezoo.core.macs import Meter
+from glimpsezoo.core.inference import inference
+from glimpsezoo.core.macs import meter_of
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import Record, rollout
 from glimpsezoo.data.base import ImageData, OnBadImage
 from glimpsezoo.data.loading import batches
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation.jobs import Job, auto_batch_size, evaluating, identity_of
+from glimpsezoo.evaluation.jobs import Job, auto_batch_size, identity_of
 from glimpsezoo.evaluation.plan import PlannedFinding
 from glimpsezoo.hashing import module_hash
 from glimpsezoo.schema import Section
@@ -188,7 +189,6 @@ class Calibration:
         return max(cheap, key=lambda threshold: outcomes[threshold])
 
 
-@torch.no_grad()
 def calibrate(
     model: GlimpseModel[Any], data: ImageData, rule: type[ThresholdRule], *, seed: int = 0, on_bad_image: OnBadImage = "fail"
 ) -> Calibration:
@@ -196,8 +196,8 @@ def calibrate(
 
     on_bad_image: 'fail' raises `BadImageError`; 'skip' leaves the image out. Raises `NoCalibrationError` if no image is left.
     """
-    meter, scores, hits, costs = Meter(model), [], [], []
-    with evaluating(model):
+    meter, scores, hits, costs = meter_of(model), [], [], []
+    with inference(model):
         for batch in batches(data, 0, len(data), auto_batch_size(data.task, model.device), 0, on_bad_image=on_bad_image):
             if not len(batch.ids):
                 continue

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from glimpsezoo.core.exits import ExitRule
+from glimpsezoo.core.inference import inference
 from glimpsezoo.core.macs import Meter
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
@@ -24,7 +25,6 @@ from glimpsezoo.data.base import ImageData, OnBadImage
 from glimpsezoo.data.loading import batches
 from glimpsezoo.errors import GlimpseZooError, counted
 from glimpsezoo.evaluation.environment import cpu_name, device_name
-from glimpsezoo.evaluation.jobs import evaluating
 from glimpsezoo.evaluation.plan import Planned, PlannedFinding
 from glimpsezoo.measures.base import Bench, Done, Measure, Update, sections_of
 from glimpsezoo.measures.result import Result
@@ -234,7 +234,7 @@ def speed_section(
     on_bad_image: 'fail' raises `BadImageError`; 'skip' takes the next image instead, and raises `GlimpseZooError` where there is none.
     """
     settings, device = settings or SpeedSettings(), model.device
-    with evaluating(model), torch.no_grad(), threads(settings.threads):
+    with inference(model), threads(settings.threads):
         found = []
         for size in settings.batches:
             timed = _Timed(model, rule)

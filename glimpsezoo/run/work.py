@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from glimpsezoo.core.computing import uncompiled_phases
+from glimpsezoo.core.inference import inference
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import rollout
 from glimpsezoo.data.base import ImageData
@@ -18,11 +19,11 @@ from glimpsezoo.data.limited import Held
 from glimpsezoo.data.opening import told
 from glimpsezoo.errors import GlimpseZooError, counted
 from glimpsezoo.evaluation.environment import channels_last, environment_section
-from glimpsezoo.evaluation.jobs import evaluating, run_job, unit_ids
+from glimpsezoo.evaluation.jobs import run_job, unit_ids
 from glimpsezoo.evaluation.plan import Planned, PlannedEvaluation, PlannedFinding, evaluation_of
 from glimpsezoo.evaluation.rows import StoredUnit, write_rows
 from glimpsezoo.evaluation.store import UnitStore
-from glimpsezoo.files import output_to, write_whole
+from glimpsezoo.files import file_name, output_to, write_whole
 from glimpsezoo.hashing import unit_id, weights_hash
 from glimpsezoo.measures.base import Bench, Measure
 from glimpsezoo.measures.calibration import Calibration, NoCalibrationError, calibration_plan, exit_settings, without_thresholds
@@ -36,7 +37,7 @@ from glimpsezoo.run.request import RunOutcome, RunRequest
 from glimpsezoo.run.updating import evidence_of
 from glimpsezoo.schema import Section
 from glimpsezoo.specs import Task
-from glimpsezoo.zoo.cards import RESULT, ROWS, file_name, remember_place
+from glimpsezoo.zoo.cards import RESULT, ROWS, remember_place
 from glimpsezoo.zoo.names import Assignments, ModelChoice, command_line
 from glimpsezoo.zoo.own_data import DataChoice, trained_on
 from glimpsezoo.zoo.plugins import registry
@@ -380,21 +381,20 @@ def _counts(results: list[Result]) -> str:
     return f"{counted(done, 'unit')} measured, {reused} reused{failed}"
 
 
-@torch.no_grad()
 def _compile(model: GlimpseModel[Any], task: Task, device: torch.device) -> str:
     """Let torch compile a model, on batches of noise. Returns how long that took, and what was not compiled."""
     model.to(device)
     channels_last(model)
-    with evaluating(model):
+    with inference(model):
         images = torch.rand(WARM_UP[0], task.channels, *task.image_size, device=device)
         seconds = sum(seconds_of(lambda size=size: rollout(model, images[:size]), device) for size in WARM_UP)
     left_out = ", ".join(uncompiled_phases(model))
     return f"compiling took {seconds:.0f} s" + (f"; torch cannot compile {left_out}, which runs as it is" if left_out else "")
 
 
-@torch.no_grad()
 def seconds_per_image(model: GlimpseModel[Any], task: Task, device: torch.device, batch: int = 64) -> float:
     """Seconds per image: the fastest of three batches of noise."""
     model.to(device)
     images = torch.rand(batch, task.channels, *task.image_size, device=device)
-    return min(seconds_of(lambda: rollout(model, images), device) for _ in range(3)) / batch
+    with inference(model):
+        return min(seconds_of(lambda: rollout(model, images), device) for _ in range(3)) / batch

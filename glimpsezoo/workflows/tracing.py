@@ -15,7 +15,7 @@ from glimpsezoo.data.loading import open_data
 from glimpsezoo.data.opening import told
 from glimpsezoo.data.pixels import MODES, Decoding, decoded
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
-from glimpsezoo.files import output_to, write_whole
+from glimpsezoo.files import file_name, output_to, write_whole
 from glimpsezoo.measures.attacked import AttackWanted, built_attack
 from glimpsezoo.measures.calibration import EXITS, exit_settings
 from glimpsezoo.measures.corrupted import CorruptionWanted
@@ -30,7 +30,6 @@ from glimpsezoo.reports.pictures.svg import svg_file
 from glimpsezoo.reports.pictures.traced import Subject, Traced, Viewing, trace_image
 from glimpsezoo.run.parse import parse_condition, scopes
 from glimpsezoo.specs import Task, load_string
-from glimpsezoo.zoo.cards import file_name
 from glimpsezoo.zoo.names import (
     Assignments,
     argument_names,

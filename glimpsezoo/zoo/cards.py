@@ -9,16 +9,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from glimpsezoo.errors import GlimpseZooError, one_line
-from glimpsezoo.files import user_folder, write_whole
-from glimpsezoo.measures.result import Checkpoint
+from glimpsezoo.files import file_name, user_folder, write_whole
 from glimpsezoo.specs import ModelSpec, Task
 from glimpsezoo.zoo.hub import PREFIX, Blob, Repository, fetch, fetch_blob, fetch_if_there
 from glimpsezoo.zoo.plugins import registry
+
+if TYPE_CHECKING:  # cards are also listed without loading result.json's records
+    from glimpsezoo.measures.result import Checkpoint
 
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 RESULT, ROWS = "result.json", "rows.parquet"  # the evidence
@@ -188,8 +190,10 @@ class Card:
             )
         return replace(self, config=own.model_copy(update={"weights": theirs.weights}), origin=remote.origin)
 
-    def checkpoint(self) -> Checkpoint | None:
+    def checkpoint(self) -> "Checkpoint | None":
         """The source of the weights for results: address, commit and hash; None before the card is `located`."""
+        from glimpsezoo.measures.result import Checkpoint
+
         if self.config.weights is None:
             return None
         uri, revision = (f"{PREFIX}{self.origin.name}", self.origin.revision) if self.origin else (self.called, None)
@@ -366,15 +370,6 @@ def training_log(folder: Path) -> tuple[dict[str, Any], ...]:
         with suppress(ValueError, RecursionError):
             lines.append(json.loads(text))
     return tuple(line for line in lines if isinstance(line, dict) and isinstance(line.get("losses"), dict))
-
-
-def file_name(name: str) -> str:
-    """The name of a model or card as the name of a file or folder.
-
-    >>> file_name("timm:resnet18.digits")
-    'timm_resnet18.digits'
-    """
-    return name.replace(":", "_").replace("/", "_")
 
 
 def write_card(folder: Path, config: CardConfig, model: Any, *, keep_log: bool = False) -> Card:

@@ -11,9 +11,11 @@ import torch
 
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.evaluation.environment import channels_last
+from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import DatasetSpec, ImporterSpec, ModelSpec, Task, load_string
-from glimpsezoo.zoo.cards import Card, card_paths, file_name, find_card
+from glimpsezoo.zoo.cards import Card, card_paths, find_card
 from glimpsezoo.zoo.plugins import registry
 from glimpsezoo.zoo.recipes import recipe_names
 
@@ -214,12 +216,11 @@ def build_model(choice: ModelChoice, task: Task, *, checkpoint: str | None = Non
     if choice.card:
         task = _agreed(choice.card, task)
     torch.manual_seed(seed)
-    if checkpoint == "timm":
-        return kind.pretrained(choice.settings, task).eval()
-    model = kind(choice.settings, task)
+    model = kind.pretrained(choice.settings, task) if checkpoint == "timm" else kind(choice.settings, task)
     if choice.card:
         choice.card.load_into(model, changed=choice.changed)
         model.card = choice.card.config
+    channels_last(model)
     return model.eval()
 
 

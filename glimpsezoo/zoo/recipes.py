@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import ModelSpec
-from glimpsezoo.zoo.cards import file_name
 
 
 class PhaseRecipe(Settings):

@@ -91,7 +91,7 @@ class MGNet(GlimpseModel[MGNetState]):
 
     def sense(self, images: Float[Tensor, "B C H W"], state: MGNetState, regions: Regions) -> Float[Tensor, "N c"]:
         """h of every region: the backbone's feature of the glimpse."""
-        glimpses = sample_glimpses(images[regions.image], regions, self.glimpse_size)
+        glimpses = sample_glimpses(regions.images_of(images), regions, self.glimpse_size)
         return self.backbone(self.normalise(glimpses))
 
     def fuse(self, state: MGNetState, decision: Decision, features: Float[Tensor, "B c"]) -> MGNetState:
@@ -155,11 +155,13 @@ def sample_glimpses(images: Float[Tensor, "N C H W"], regions: Regions, size: tu
     Corners are aligned: the outermost points lie on the edge of the region, where the edge of the image is the centre of its outermost
     pixels.
     """
-    scale, zero = regions.scale, torch.zeros_like(regions.scale)
-    x, y = regions.centre.unbind(1)
-    transform = torch.stack([scale, zero, x, zero, scale, y], 1).view(-1, 2, 3)  # [N, 6] -> [N, 2, 3]
-    grid = F.affine_grid(transform, [*images.shape[:2], *size], align_corners=True)  # [N, h, w, 2]
-    return F.grid_sample(images, grid, align_corners=True)
+    # F.affine_grid would multiply matrices; without a rotation, x depends on the column only, and y on the row.
+    x, y = (
+        centre[:, None] + regions.scale[:, None] * torch.linspace(-1, 1, points, device=images.device) * (points > 1)  # [N, points]
+        for centre, points in zip(regions.centre.unbind(1), reversed(size), strict=True)
+    )
+    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), 3)  # [N, h, w, 2]
+    return F.grid_sample(images, grid.to(images), align_corners=True)
 
 
 class _RescaleGradient(torch.autograd.Function):

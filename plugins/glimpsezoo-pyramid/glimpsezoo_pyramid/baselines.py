@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from glimpsezoo import FeedForward, GlimpseZooError, Normalise, PaperMacs, Task, TrainingPhase
 from glimpsezoo_pyramid.architectures import IMAGENET_M1, IMAGENET_M2, M1, M2, M3, Architecture
 from glimpsezoo_pyramid.config import BaselineConfig, BaselineOptions
-from glimpsezoo_pyramid.modules import SLOPE, channels_last, feature_layers, initialise, resize_area
+from glimpsezoo_pyramid.modules import SLOPE, feature_layers, initialise, resize_area
 
 
 class Baseline(FeedForward):
@@ -45,7 +45,7 @@ class Baseline(FeedForward):
 
     def resized(self, images: Float[Tensor, "B C H W"], size: tuple[int, ...]) -> Float[Tensor, "B C h w"]:
         """The images as `features` takes them, at `size` (height, width)."""
-        return channels_last(resize_area(self.normalise(images), size))
+        return self.normalise(resize_area(images, size))
 
     def head(self, features: Float[Tensor, "B f h w"]) -> Float[Tensor, "B classes"]:
         return self.classification(self.hidden(features.mean((2, 3))))

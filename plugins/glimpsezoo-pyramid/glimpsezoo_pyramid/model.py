@@ -12,8 +12,8 @@ What the paper leaves open, and what is done here:
   pixels at a multiple of base / 2, so cells are crops of whole pixels from the image of the next level.
 - A node without attended cells keeps V_n: neither aggregation nor merging runs for it. An image that chooses no cell is finished.
 - The slope of leaky ReLU is .2, the default of the library whose vocabulary (SAME, VALID) the tables use.
-- Images are normalised by the mean and standard deviation of the data. Images of any size are resized to base x 2^(K - 1) by exact area,
-  and the coarser levels are 2 x 2 means of that.
+- Images are normalised by the mean and standard deviation of the data. Level k is the image resized to
+  base x 2^k by exact area, whatever its size; that equals the 2 x 2 means of the level above.
 Departure: the gradient stop between feature extraction and location is part of the learning rule, so it is in training.py.
 Attacks (eval mode, gradients on) reach the location module through a straight-through gate: V of an attended cell is multiplied by
 1 + (p - stop(p)), which is 1 and has the gradient of the cell's probability p. Cells that were not attended have no gradient.
@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from glimpsezoo import Batched, Decision, GlimpseModel, Noise, Normalise, PaperMacs, Phase, Regions, State, Task, select_rows
 from glimpsezoo_pyramid.architectures import CELLS, GRID, IMAGENET_M1, IMAGENET_M2, M1, M2, M3, Architecture, levels_for
 from glimpsezoo_pyramid.config import PyramidConfig
-from glimpsezoo_pyramid.modules import SLOPE, channels_last, feature_layers, initialise, resize_area
+from glimpsezoo_pyramid.modules import SLOPE, feature_layers, initialise, resize_area
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ class Flat(Batched):
 
     def append(self, other: Self) -> Self:
         """The rows of both; for each image, those of `self` come first."""
+        if not len(self.image):
+            return other
         order = torch.cat([self.image, other.image]).argsort(stable=True)
         both = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in self._rows()}
         return replace(self, **both)._at(order)
@@ -127,8 +129,6 @@ class CellDecision(Decision):
 class PyramidState(State):
     """The state of the traversal."""
 
-    pyramid: tuple[Tensor, ...]
-    """The images at base x 2^k pixels for k = 0, 1, ..., each [B, C, s, s]."""
     tree: Tree
     frontier: Frontier
 
@@ -166,10 +166,6 @@ class Pyramid(GlimpseModel[PyramidState]):
         initialise(self)
 
     def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[PyramidState, Decision]:
-        side = self.architecture.base * 2 ** (self.steps - 1)
-        levels = [resize_area(self.normalise(images), (side, side))]
-        while len(levels) < self.steps:
-            levels.insert(0, F.avg_pool2d(levels[0], 2))
         whole = Regions.whole_image(images)
         none = whole.image[:0]
         h, f = self.architecture.map_side(self.architecture.base), self.architecture.width
@@ -178,17 +174,25 @@ class Pyramid(GlimpseModel[PyramidState]):
             image=none, batch=len(images), ordinal=none, path=none,
             centre=whole.centre[:0], scale=whole.scale[:0], map=images.new_zeros(0, f, h, h),
         )  # fmt: skip
-        state = PyramidState(noise=noise, pyramid=tuple(levels), tree=tree, frontier=frontier)
+        state = PyramidState(noise=noise, tree=tree, frontier=frontier)
         return state, Decision.certain(whole)
 
+    def level_of(self, images: Float[Tensor, "B C H W"], level: int) -> Float[Tensor, "B C s s"]:
+        """The pyramid level: the images at base x 2^level pixels, normalised."""
+        side = self.architecture.base << level
+        return self.normalise(resize_area(images, (side, side)))
+
     def sense(self, images: Float[Tensor, "B C H W"], state: PyramidState, regions: Regions) -> Features:
-        """The features of crops of base x base pixels from the next pyramid level, at multiples of base / 2."""
-        base, level = self.architecture.base, state.pyramid[state.step]  # [B, C, s, s]
+        """The features of crops of base x base pixels from the next pyramid level, at multiples of base / 2.
+
+        Levels are made when they are looked at: most images exit before the finest, and a small level costs little.
+        """
+        base, level = self.architecture.base, self.level_of(images, state.step)  # [B, C, s, s]
         windows = level.unfold(2, base, base // 2).unfold(3, base, base // 2)  # [B, C, w, w, base, base], a view
         corner = (regions.centre + 1 - regions.scale[:, None]) / 2 * level.shape[-1]  # [N, 2], (x, y) in pixels
         column, row = (corner / (base // 2)).round().long().clamp(0, windows.shape[2] - 1).unbind(1)
         crops = windows[regions.image, :, row, column]  # [N, C, base, base]
-        maps = self.features(channels_last(crops))  # [N, f, h, h]
+        maps = self.features(crops)  # [N, f, h, h]
         return Features(maps.mean((2, 3)), maps)
 
     def fuse(self, state: PyramidState, decision: Decision, features: Features) -> PyramidState:

@@ -1,8 +1,11 @@
 """What the pyramid models and their fully convolutional baselines share: layers, initialisation, resizing."""
 
+from functools import cache
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from glimpsezoo_pyramid.architectures import Architecture, Pool
 
@@ -30,14 +33,6 @@ def initialise(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def channels_last(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """The same images with the channels innermost in memory, which makes max-pooling on a CPU several times faster.
-
-    It is a clone, because a single channel counts as contiguous in either order, and the layers that follow keep the strides.
-    """
-    return images.clone(memory_format=torch.channels_last)
-
-
 def resize_area(images: Float[Tensor, "B C H W"], size: tuple[int, ...]) -> Float[Tensor, "B C h w"]:
     """Images resized to `size` (height, width): every pixel is the mean of the original over the area that it covers.
 
@@ -47,23 +42,25 @@ def resize_area(images: Float[Tensor, "B C H W"], size: tuple[int, ...]) -> Floa
     >>> resize_area(torch.tensor([[[[0.0, 3.0, 6.0]]]]), (1, 2))
     tensor([[[[1., 5.]]]])
     """
-    return _shrink_last(_shrink_last(images, size[1]).transpose(2, 3), size[0]).transpose(2, 3)
+    return _shrink_rows(_shrink_rows(images, size[0]).mT, size[1]).mT
 
 
-def _shrink_last(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C H w"]:
-    """`resize_area` along the last axis: for each new pixel, the sum of the old pixels that it covers, weighted by their covered share."""
-    old = images.shape[-1]
-    if old == size:
-        return images
-    start = torch.arange(size, device=images.device, dtype=torch.float64) * (old / size)
-    stop = start + old / size
-    reach = old // size + 2  # the most old pixels that a new one touches
-    pixel = start.floor()[:, None] + torch.arange(reach, device=images.device)  # [w, reach]
-    covered = (torch.minimum(pixel + 1, stop[:, None]) - torch.maximum(pixel, start[:, None])).clamp(min=0)
-    weight = (covered * (size / old)).to(images.dtype)
-    pixel = pixel.long().clamp(max=old - 1)
-    # One covered pixel after the other, [B, C, H, w] each, because all at once, [B, C, H, w, reach], would take too much memory.
-    result = images.new_zeros(*images.shape[:3], size)
-    for old_pixel, share in zip(pixel.T, weight.T, strict=True):
-        result = result + images.index_select(3, old_pixel) * share
-    return result
+def _shrink_rows(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C h W"]:
+    """`resize_area` of the rows: each new row is the sum of the old rows that it covers, weighted by their covered share."""
+    old = images.shape[2]
+    if old % size == 0:
+        return F.avg_pool2d(images, (old // size, 1)) if old > size else images
+    row, share = _covered(old, size, images.device)
+    rows = images.contiguous().index_select(2, row.flatten()).unflatten(2, row.shape)  # [B, C, h, reach, W], at most three times the image
+    return (rows * share.to(images)[:, :, None]).sum(3)
+
+
+@cache
+def _covered(old: int, size: int, device: torch.device) -> tuple[Int[Tensor, "h reach"], Float[Tensor, "h reach"]]:
+    """For each of `size` new rows, the old rows (of `old`) that it may cover, and their share in it."""
+    with torch.inference_mode(False):  # tensors made in inference mode could not be saved for a backward pass later
+        start = torch.arange(size, device=device, dtype=torch.float64) * (old / size)
+        stop = start + old / size
+        row = start.floor()[:, None] + torch.arange(old // size + 2, device=device)  # [h, reach]: the most rows that one can cover
+        covered = (torch.minimum(row + 1, stop[:, None]) - torch.maximum(row, start[:, None])).clamp(min=0)
+        return row.long().clamp(max=old - 1), covered * (size / old)

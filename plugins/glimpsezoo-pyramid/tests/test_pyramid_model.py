@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from glimpsezoo_pyramid.config import PyramidConfig
 from glimpsezoo_pyramid.model import CellDecision, Pyramid, PyramidM3, PyramidState
 from glimpsezoo_pyramid.modules import resize_area
@@ -99,8 +100,8 @@ def test_any_image_size_gives_the_levels_that_need_no_enlargement(size: tuple[in
     model = model_of(task=Task(size, 1, tuple("0123456789")))
     trace = rollout(model, images_of(3, size))
     assert model.steps == trace.steps == levels
-    state, _ = model.start(images_of(3, size), noise_of(3))
-    assert [tuple(level.shape[2:]) for level in state.pyramid] == [(14 * 2**k,) * 2 for k in range(levels)]
+    finest = model.level_of(images_of(3, size), levels - 1)
+    assert finest.shape == (3, 1, 14 * 2 ** (levels - 1), 14 * 2 ** (levels - 1))
 
 
 def test_levels_can_be_set() -> None:
@@ -126,9 +127,10 @@ def test_resizing_is_exact_by_area(old: tuple[int, int], new: tuple[int, int]) -
 
 
 def test_coarse_levels_are_means_of_the_image() -> None:
-    state, _ = model_of(task=Task((64, 64), 1, tuple("01"), mean=(0.2,), std=(0.5,))).start(images_of(2, (64, 64)), noise_of(2))
-    for level, side in zip(state.pyramid, (14, 28, 56), strict=True):
-        close(level, (resize_area(images_of(2, (64, 64)), (side, side)) - 0.2) / 0.5)
+    model, images = model_of(task=Task((64, 64), 1, tuple("01"), mean=(0.2,), std=(0.5,))), images_of(2, (64, 64))
+    finest = (resize_area(images, (56, 56)) - 0.2) / 0.5
+    for level, factor in enumerate((4, 2, 1)):
+        close(model.level_of(images, level), F.avg_pool2d(finest, factor))
 
 
 def test_a_run_stopped_at_a_level_is_a_run_with_that_budget() -> None:

@@ -85,15 +85,15 @@ def crop(
     images: Float[Tensor, "B C H W"], image: Int[Tensor, "N"], centre: Float[Tensor, "N 2"], side: int
 ) -> Float[Tensor, "N C {side} {side}"]:
     """Patches of `side` px around `centre` [N, 2] (x, y in [-1, 1]) of the images `image` [N], at the nearest whole pixels; 0 outside."""
-    height, width = images.shape[2:]
-    margin = (side + 1) // 2  # how far a patch centred on the edge reaches out of the image
-    padded = F.pad(images, [margin] * 4)
-    size = centre.new_tensor([width, height])
-    corner = ((centre.detach() + 1) / 2 * size - side / 2 + 0.5).floor().long() + margin  # [N, 2] as (x, y) in `padded`
-    pixel = torch.arange(side, device=images.device)
-    columns = (corner[:, 0, None] + pixel)[:, None, :]  # [N, 1, side]
-    rows = (corner[:, 1, None] + pixel)[:, :, None]  # [N, side, 1]
-    return padded[image[:, None, None], :, rows, columns].movedim(-1, 1)  # [N, side, side, C] -> [N, C, side, side]
+    channels, height, width = images.shape[1:]
+    size = torch.tensor([width, height], device=images.device)
+    corner = ((centre.detach() + 1) / 2 * size - side / 2 + 0.5).floor().long()  # [N, 2] as (x, y)
+    place = corner[:, :, None] + torch.arange(side, device=images.device)  # [N, 2, side]: columns, rows
+    inside = (place >= 0) & (place < size[:, None])
+    column, row = torch.minimum(place.clamp(min=0), size[:, None] - 1).unbind(1)
+    plane = image[:, None] * channels + torch.arange(channels, device=images.device)  # [N, C]
+    pixel = (plane[:, :, None, None] * height + row[:, None, :, None]) * width + column[:, None, None, :]  # [N, C, side, side]
+    return images.take(pixel) * (inside[:, 1, :, None] & inside[:, 0, None, :])[:, None]
 
 
 def bilinear_crop(

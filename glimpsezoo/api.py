@@ -1,5 +1,6 @@
 """The Python interface: models and data by name, measured and shared."""
 
+import copy
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any, Literal
 
 import torch
 
+from glimpsezoo.core.computing import without_compiler
 from glimpsezoo.core.exits import ExitRule, Fixed
 from glimpsezoo.core.feedforward import FeedForward
-from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.core.protocol import Computing, GlimpseModel, Precision
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import limited
 from glimpsezoo.data.loading import open_data as open_split
@@ -75,6 +77,8 @@ def evaluate(
     exit_rule: ExitRule | None = None,
     device: str | torch.device | None = None,
     batch_size: int | Literal["auto"] = "auto",
+    precision: Precision = "float32",
+    compile: bool = False,
 ) -> EvaluationResult:
     """Measure a model on a data set as `glimpsezoo run` does: accuracy with 95 % intervals and cost, at every step. Nothing is written.
 
@@ -83,8 +87,9 @@ def evaluate(
     trained on these data.
     data_dir: a folder to read data by name from, as for `--data-dir`. limit: measure a fixed stratified choice of this many images.
     exit_rule: may end the run of an image early; none by default. device: where the model is moved to; None leaves it where it is.
-    Warns if the model was never trained at this image size. Raises `GlimpseZooError` for unknown names and for data with other classes
-    than the model's, and whatever the model raises.
+    precision: of convolutions and products, as for `--precision`. compile: measure a copy that is compiled, as for `--compile`.
+    Warns if the model was never trained at this image size, and if nothing can be compiled. Raises `GlimpseZooError` for unknown names
+    and for data with other classes than the model's, and whatever the model raises.
 
     >>> import glimpsezoo as gz
     >>> model = gz.load("mgnet.digits")
@@ -102,9 +107,16 @@ def evaluate(
     other = departure(model.card.name if model.card else type(model).__name__, trained, data_section(images))
     if NEVER_TRAINED in other:
         warnings.warn(other, stacklevel=2)
-    job = Job(model, type(model).__name__, limited(images, limit), exit_rule=exit_rule or Fixed())
     config = EvaluationConfig(batch_size=batch_size, device=torch.device(device) if device is not None else None)
-    found = run_job(job, config)
+    if compile and (why := without_compiler(config.device or model.device)):
+        warnings.warn(f"nothing is compiled: {why}", stacklevel=2)
+        compile = False
+    subject = copy.deepcopy(model) if compile else model  # its weights are frozen, and those of the model may change
+    before, subject.computing = model.computing, Computing(precision, compile)
+    try:
+        found = run_job(Job(subject, type(model).__name__, limited(images, limit), exit_rule=exit_rule or Fixed()), config)
+    finally:
+        subject.computing = before
     for unit in found.failed:
         if unit.error is not None:
             raise unit.error

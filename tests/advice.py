@@ -215,6 +215,10 @@ OF_COMMANDS = {
     "-o expects a file that can be written": Case(
         "compare --paper ranzato-2014 -o tiny.toml/x.md", ("compare --paper ranzato-2014 -o x.md",)
     ),
+    "--update-card expects models in float32": Case(
+        "run small --precision bf16 --update-card", ("run small --precision bf16", "run small --update-card")
+    ),
+    "--precision expects float32": Case(f"run cnn4 {FLOPS} --precision b16", (f"run cnn4 {FLOPS} --precision bf16",)),
     "--update-card expects trained cards": Case(
         f"run cnn4 {PHOTOS} {UNTRAINED} --update-card", ("run small --update-card", f"run cnn4 {PHOTOS} {UNTRAINED}")
     ),

@@ -45,6 +45,8 @@ RESULT: dict[str, Any] = {
         "sees": "full image",
         "checkpoint": {"uri": "mgnet.digits", "revision": None, "sha256": "00"},
         "trained_on": {"data": "digits", "settings": {}, "image_size": [64, 64]},
+        "precision": "bf16",
+        "compiled": True,
     },
     "data": {
         "name": "digits",

@@ -38,6 +38,8 @@ class MeasureOption(click.Option):
     click.option("--limit", type=int, metavar="N", help="Measure a fixed stratified choice of N images."),
     click.option("--batch-size", default="auto", show_default=True, metavar="N", help="Images at a time; changes no result."),
     options.device,
+    click.option("--precision", default="float32", show_default=True, metavar="LIST", help="float32, bf16, or both beside each other."),
+    click.option("--compile", is_flag=True, help="Compile the models (torch.compile, with frozen weights)."),
     options.seed,
     options.workers,
     options.settings,
@@ -80,7 +82,7 @@ def run(models: tuple[str, ...], **given: Any) -> int:
 
     keep_freed_memory()
     work = prepare(_request(models, given))
-    if work.calibration is None:
+    if work.calibration is None and not work.request.compile:
         work.get_ready()
     else:
         _follow(work.get_ready, transient=True)
@@ -113,6 +115,8 @@ def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
         limit=given["limit"],
         batch_size=given["batch_size"],
         device=options.pick_device(given["device"]),
+        precisions=tuple(each.strip() for each in given["precision"].split(",")),
+        compile=given["compile"],
         seed=given["seed"],
         workers=given["workers"],
         sets=tuple(given["sets"]),

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from glimpsezoo.core.protocol import Computing, GlimpseModel
+
 Forward = Callable[[Tensor], Tensor]
 
 
@@ -68,10 +70,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _may_arrange(model: nn.Module) -> bool:
-    """Whether all is in float32 on a CPU with oneDNN: mixed precision and accelerators have their own ways.
+    """Whether all is in float32 on a CPU with oneDNN: mixed precision, the compiler and accelerators have their own ways.
 
     Weights made in torch.inference_mode have no version, so that nobody could tell whether they changed.
     """
+    if isinstance(model, GlimpseModel) and model.computing != Computing():
+        return False
     plain = all(p.device.type == "cpu" and p.dtype == torch.float32 and not p.is_inference() for p in model.parameters())
     return plain and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu")
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self, TypeVar, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,8 @@ Phase = Literal["start", "sense", "fuse", "locate", "classify"]
 PHASES: tuple[Phase, ...] = ("start", "sense", "fuse", "locate", "classify")
 Sees = Literal["none", "lowres", "full image"]
 Images = Float[Tensor, "B C H W"]
+Precision = Literal["float32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,24 @@ class State(Batched):
     """The images' source of randomness."""
     step: int = 0
     """How many steps are fused into the state: 0 after `start`. `rollout` sets it."""
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How a model computes."""
+
+    precision: Precision = "float32"
+    """Of convolutions and products, as torch's autocast has it. Weights, places and logits are float32 in any case."""
+    compiled: bool = False
+    """Whether torch compiles the phases. Their weights are frozen: a change after the first rollout may be ignored."""
+
+    def of(self, name: str) -> str:
+        """The name of a model that computes in this way.
+
+        >>> Computing("bf16", compiled=True).of("mgnet"), Computing().of("mgnet")
+        ('mgnet compiled in bf16', 'mgnet')
+        """
+        return f"{name}{' compiled' if self.compiled else ''}{f' in {self.precision}' if self.precision != 'float32' else ''}"
 
 
 class PaperMacs(NamedTuple):
@@ -68,6 +88,8 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
     """What regions show outside the image; None if they stay inside."""
     card: Any = None
     """The config of the card that the model was loaded from, or None."""
+    computing: Computing = Computing()
+    """The precision, and whether it is compiled; `rollout` sees to it."""
     training_gradients: bool = False
     """Set it to get the gradients that training changes on purpose (scaled, stopped) in eval mode as well."""
 

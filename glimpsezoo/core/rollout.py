@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glimpsezoo.core.batched import Batched, gather
+from glimpsezoo.core.computing import Phases, computed
 from glimpsezoo.core.exits import ExitRule, Fixed
 from glimpsezoo.core.macs import MacTable, Meter
 from glimpsezoo.core.noise import Noise
@@ -119,8 +120,9 @@ def rollout(
         noise = _numbered(len(images), images.device)
     if not len(images) or len(noise.keys) != len(images):
         raise GlimpseZooError(f"expected one or more images and noise for each of them, got {len(images)} and {len(noise.keys)}")
-    run = _Rollout(model, budget, exit_rule or Fixed(), choose or _as_decided, record or Record(), compact)
-    return run(images, noise)
+    with computed(model, images.device) as phases:
+        run = _Rollout(phases, budget, exit_rule or Fixed(), choose or _as_decided, record or Record(), compact)
+        return run(images, noise)
 
 
 @lru_cache(maxsize=1024)
@@ -171,7 +173,7 @@ class _Last(NamedTuple):
 class _Rollout:
     """One rollout. `__call__` is the loop; the other methods are its parts, and each phase is charged where it runs."""
 
-    model: GlimpseModel[Any]
+    model: GlimpseModel[Any] | Phases
     budget: int
     exit_rule: ExitRule
     choose: Choose

@@ -171,10 +171,9 @@ def identity_of(job: Job, seed: int) -> dict[str, Any]:
             "weights": weights_hash(model.state_dict()),
             "source": source_hash(kind),
             "libraries": _libraries(model),
+            "computing": dataclasses.asdict(model.computing),
         },
-        "data": {
-            name: value for name, value in dataclasses.asdict(job.data.info).items() if name != "inferred"
-        },  # the fingerprint covers it
+        "data": {key: value for key, value in dataclasses.asdict(job.data.info).items() if key != "inferred"},  # the fingerprint covers it
         "condition": {
             "name": job.condition.name,
             "parameters": job.condition.parameters,

@@ -199,12 +199,11 @@ class AnytimeMeasure(Measure):
 
 
 def _baseline(bench: Bench, index: int) -> int | None:
-    """The most accurate feed-forward model of the run; None if the model is feed-forward itself."""
+    """The most accurate feed-forward model of the run that computes as this one does; None if the model is feed-forward itself."""
     if bench.feed_forward(index):
         return None
-    others = [
-        (float(rows.hits[:, -1].mean()), each) for each in bench.clean if bench.feed_forward(each) and (rows := bench.clean_rows(each))
-    ]
+    alike = [each for each in bench.clean if bench.models[each].computing == bench.models[index].computing]
+    others = [(float(rows.hits[:, -1].mean()), each) for each in alike if bench.feed_forward(each) and (rows := bench.clean_rows(each))]
     return max(others, key=lambda pair: pair[0])[1] if others else None
 
 

@@ -91,6 +91,10 @@ class Model(Section):
     """Its weights, null if untrained."""
     trained_on: TrainedOn | None = None
     """The data of its card, null where no card tells."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of convolutions and products. Weights, places and logits are float32 in any case."""
+    compiled: bool = False
+    """Whether torch compiled its phases, with frozen weights."""
 
 
 class Inferred(Section):

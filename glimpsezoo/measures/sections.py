@@ -29,6 +29,8 @@ def model_section(
         sees=model.sees,
         checkpoint=checkpoint,
         trained_on=trained_on,
+        precision=model.computing.precision,
+        compiled=model.computing.compiled,
     )
 
 

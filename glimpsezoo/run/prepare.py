@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from glimpsezoo.conditions.corruptions.published import CorruptedFolders
-from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.core.computing import without_compiler
+from glimpsezoo.core.protocol import PRECISIONS, Computing, GlimpseModel
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.config import task_of
 from glimpsezoo.data.limited import Held, limited
@@ -50,11 +52,16 @@ def prepare(request: RunRequest) -> RunWork:
     if task is None or request.checkpoint != "none" or not all(measure.without_data for measure in measures):
         data = _open(request, chosen, request.split, request.limit)
         task = data.task
+    notes: list[str] = []
+    computings = _computings(request, notes)
+    names = [computing.of(name) for name in _names(choices) for computing in computings]
+    choices = [choice for choice in choices for _ in computings]
     models = [build_model(choice, task, checkpoint=request.checkpoint, seed=request.seed) for choice in choices]
+    for model, computing in zip(models, cycle(computings), strict=False):
+        model.computing = computing
     if request.update_card:
         check_kept(request, chosen, measures, choices, models)
-    notes: list[str] = []
-    names, bench, calibration = _names(choices), None, None
+    bench, calibration = None, None
     if data is not None:
         bench = _bench(request, names, models, data, _published(request, measures, task))
         bench.measures = measures = _prepared(measures, bench, notes)
@@ -75,6 +82,15 @@ def prepare(request: RunRequest) -> RunWork:
         store=UnitStore(STORE if data is None else _store(request.output)),
         notes=notes,
     )
+
+
+def _computings(request: RunRequest, notes: list[str]) -> list[Computing]:
+    """How each model computes, one after the other. Without a compiler, a note says that nothing is compiled."""
+    compiled = request.compile
+    if compiled and (why := without_compiler(request.device)):
+        notes.append(f"nothing is compiled, because torch finds no compiler for {request.device.type} ({why})")
+        compiled = False
+    return [Computing(precision, compiled) for precision in PRECISIONS if precision in request.precisions]
 
 
 def _bench(
@@ -138,6 +154,10 @@ def _check(request: RunRequest) -> None:
         raise GlimpseZooError("expected a model to measure, got none: try 'glimpsezoo run mgnet', or 'glimpsezoo list models'")
     if request.update_card and any(name.startswith(PREFIX) for name in (*request.models, request.checkpoint or "")):
         raise GlimpseZooError("--update-card expects cards in local folders, got one on the Hub: pull it first, and push it afterwards")
+    wrong = [precision for precision in request.precisions if precision not in PRECISIONS]
+    if wrong or not request.precisions:
+        got = ",".join(request.precisions)
+        raise GlimpseZooError(f"--precision expects float32, bf16 or both (float32,bf16), got {got!r}: {did_you_mean(got, PRECISIONS)}")
     if len(set(request.models)) < len(request.models):
         raise GlimpseZooError(f"expected each model once, got {' '.join(request.models)}: name each once")
 

@@ -37,6 +37,10 @@ class RunRequest:
     """Processes that decode images."""
     sets: tuple[str, ...] = ()
     """KEY=VALUE texts of `--set`."""
+    precisions: tuple[str, ...] = ("float32",)
+    """Every model is measured in each of them."""
+    compile: bool = False
+    """Whether the models are compiled."""
     checkpoint: str | None = None
     """Which weights; None means those of the cards."""
     measures: tuple[str, ...] | None = None
@@ -58,7 +62,7 @@ class RunRequest:
     def id(self) -> str:
         """A hash of the settings that determine the results."""
         kept = ("models", "data", "data_dir", "split", "limit", "seed", "sets", "checkpoint", "measures", "corrupted_dir")
-        text = json.dumps({name: getattr(self, name) for name in kept})
+        text = json.dumps({name: getattr(self, name) for name in (*kept, "precisions", "compile")})
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     @property

@@ -20,6 +20,9 @@ def check_update(request: RunRequest, choices: Sequence[ModelChoice]) -> None:
     """Raise `GlimpseZooError` unless the run can be evidence: it must measure all images, and cards with unchanged settings."""
     if request.limit is not None:
         raise GlimpseZooError(f"--update-card expects all images to be measured, got --limit {request.limit}: leave one of the two out")
+    if request.compile or request.precisions != ("float32",):
+        given = " ".join(["--compile"] if request.compile else ["--precision", ",".join(request.precisions)])
+        raise GlimpseZooError(f"--update-card expects models in float32 that are not compiled, got {given}: leave one of the two out")
     for choice in choices:
         if choice.card is None:
             raise GlimpseZooError("--update-card expects trained cards, got a model without one: name a card, or leave it out")

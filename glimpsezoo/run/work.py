@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from glimpsezoo.core.computing import uncompiled_phases
 from glimpsezoo.core.inference import inference
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import rollout
@@ -17,7 +18,7 @@ from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import Held
 from glimpsezoo.data.opening import told
 from glimpsezoo.errors import GlimpseZooError, counted
-from glimpsezoo.evaluation.environment import environment_section
+from glimpsezoo.evaluation.environment import channels_last, environment_section
 from glimpsezoo.evaluation.jobs import run_job, unit_ids
 from glimpsezoo.evaluation.plan import Planned, PlannedEvaluation, PlannedFinding, evaluation_of
 from glimpsezoo.evaluation.rows import StoredUnit, write_rows
@@ -43,6 +44,7 @@ from glimpsezoo.zoo.plugins import registry
 from glimpsezoo.zoo.results import measure_specs, result_type
 
 COMPARISON = "comparison.json"
+WARM_UP = (64, 31, 15, 7, 3, 2, 1)  # sizes of the batches that models are compiled on: for some sizes, torch makes code of their own
 CLEAN = "accuracy"  # errors of clean evaluations are reported under this measure
 _FOR_ALL: Hashable = object()  # key of the clean evaluations
 OnProgress = Callable[[str, float, float], None]  # label, expected seconds until now, expected seconds in all
@@ -87,9 +89,13 @@ class RunWork:
     """Measure -> model -> key -> outcome."""
 
     def get_ready(self, on_progress: OnProgress = lambda *_: None) -> None:
-        """Time the models (for the estimate), find the thresholds of exit rules, and plan all work."""
+        """Compile the models if asked to, time them (for the estimate), find the thresholds of exit rules, and plan all work."""
         if self.bench is None:
             return
+        for index, model in enumerate(self.models):
+            if model.computing.compiled:
+                on_progress(f"{self.names[index]}: compiling", index, len(self.models))
+                self.bench.note(index, f"{self.names[index]}: {_compile(model, self.task, self.request.device)}")
         self.seconds_per_image = [seconds_per_image(model, self.task, self.request.device) for model in self.models]
         self._calibrate(self.bench, on_progress)
         self.plan = [(CLEAN, planned) for planned in _clean_plan(self.bench)]
@@ -299,7 +305,7 @@ class RunWork:
 
     def _write(self, index: int, result: Result) -> None:
         """Write the result and its rows; with --update-card, also into the card, unless units failed."""
-        folders, card = [file_name(name) for name in self.names], self.choices[index].card
+        folders, card = [file_name(name).replace(" ", "-") for name in self.names], self.choices[index].card
         folder = folders[index] + (f"-{index + 1}" if folders.index(folders[index]) < index else "")  # 'a/b' and 'a_b' collide
         places = {self.folder / folder: result}
         if self.request.update_card and card and not result.errors:
@@ -373,6 +379,17 @@ def _counts(results: list[Result]) -> str:
     errors = [failure.error for result in results for failure in result.errors]
     failed = f", {counted(len(errors), 'unit')} FAILED ({errors[0]}; all errors are in result.json)" if errors else ""
     return f"{counted(done, 'unit')} measured, {reused} reused{failed}"
+
+
+def _compile(model: GlimpseModel[Any], task: Task, device: torch.device) -> str:
+    """Let torch compile a model, on batches of noise. Returns how long that took, and what was not compiled."""
+    model.to(device)
+    channels_last(model)
+    with inference(model):
+        images = torch.rand(WARM_UP[0], task.channels, *task.image_size, device=device)
+        seconds = sum(seconds_of(lambda size=size: rollout(model, images[:size]), device) for size in WARM_UP)
+    left_out = ", ".join(uncompiled_phases(model))
+    return f"compiling took {seconds:.0f} s" + (f"; torch cannot compile {left_out}, which runs as it is" if left_out else "")
 
 
 def seconds_per_image(model: GlimpseModel[Any], task: Task, device: torch.device, batch: int = 64) -> float:

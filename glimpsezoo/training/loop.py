@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from glimpsezoo.core.computing import autocast
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import rollout
@@ -24,7 +25,7 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.environment import channels_last
 from glimpsezoo.training.folder import append_to_log, load_checkpoint, locked, remove_log, truncate_log, write_checkpoint
 from glimpsezoo.training.job import TrainingJob, TrainingPhase
-from glimpsezoo.training.optimisers import autocast, make_optimiser, make_schedule
+from glimpsezoo.training.optimisers import make_optimiser, make_schedule
 from glimpsezoo.zoo.recipes import PhaseRecipe
 
 CALIBRATIONS = 30  # how often the calibration accuracy is measured in a training phase, about
@@ -171,7 +172,8 @@ class _TrainingRun:
             memory=self.memory,
         )
         self._set_training_mode(phase)
-        with autocast(self.recipe.precision, device):
+        precision = self.recipe.precision
+        with autocast(device, bf16=precision == "bfloat16" or (precision == "auto" and device.type == "cuda")):
             losses = self.job.training_step(self.model, images, labels, context)
         loss = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(loss):

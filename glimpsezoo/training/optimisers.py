@@ -1,7 +1,4 @@
-"""The optimiser, the learning rate schedule and the precision that a recipe asks for."""
-
-import contextlib
-from typing import Any
+"""The optimiser and the learning rate schedule that a recipe asks for."""
 
 import torch
 from torch import nn
@@ -32,9 +29,3 @@ def make_schedule(phase: PhaseRecipe, optimiser: torch.optim.Optimizer, steps: i
     if phase.schedule == "step":
         return kinds.MultiStepLR(optimiser, [int(share * steps) for share in phase.milestones], gamma=phase.decay)
     return kinds.ConstantLR(optimiser, factor=1.0)
-
-
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """The precision of convolutions and products. bfloat16 needs no loss scaling, which would be more state to save and restore."""
-    mixed = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, dtype=torch.bfloat16) if mixed else contextlib.nullcontext()

@@ -1,0 +1,105 @@
+"""How a model computes: in which precision, and compiled or not. `rollout` runs the phases of every model in this way."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.errors import one_line
+
+_SHAPES = 64  # versions of a phase that torch keeps: by model, by number of images (one, and many), by step
+
+
+class Phases(NamedTuple):
+    """The phases of a model, as it computes them."""
+
+    start: Callable[..., Any]
+    sense: Callable[..., Any]
+    fuse: Callable[..., Any]
+    locate: Callable[..., Any]
+    classify: Callable[..., Any]
+
+
+def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[Any]:
+    """Convolutions and products in bfloat16, or as they are. bfloat16 has the range of float32, so training needs no loss scaling."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+
+
+@contextmanager
+def computed(model: GlimpseModel[Any], device: torch.device) -> Iterator[GlimpseModel[Any] | Phases]:
+    """The phases of a model as its `computing` says, for the time of one rollout.
+
+    With gradients on, nothing is compiled: attacks need the graph, and it is the same function up to rounding.
+    """
+    bf16, compiled = model.computing.precision == "bf16", model.computing.compiled and not torch.is_grad_enabled()
+    if not bf16 and not compiled:
+        yield model
+        return
+    phases = {name: partial(_compiled(getattr(type(model), name)), model) if compiled else getattr(model, name) for name in Phases._fields}
+    if bf16:
+        phases["classify"] = partial(_in_full, phases["classify"])
+    with ExitStack() as stack:
+        if compiled:
+            from torch._dynamo import config as dynamo  # takes seconds
+            from torch._inductor import config as inductor
+
+            stack.enter_context(dynamo.patch(cache_size_limit=_SHAPES))
+            stack.enter_context(inductor.patch(freezing=True))
+        stack.enter_context(autocast(device, bf16=bf16))  # once per rollout: it casts each weight once
+        yield Phases(**phases)
+
+
+def _in_full(classify: Callable[..., Tensor], *given: Any) -> Tensor:
+    """Logits as exit rules and rows take them: in float32, if they are in bfloat16."""
+    logits = classify(*given)
+    return logits.float() if logits.dtype is torch.bfloat16 else logits
+
+
+class _Compiled:
+    """A phase of a class of models, compiled. If torch cannot compile it, it runs uncompiled from then on."""
+
+    def __init__(self, phase: Callable[..., Any]) -> None:
+        warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")  # what is cached are constants
+        self.phase, self.compiled, self.failed = phase, torch.compile(phase), False
+
+    def __call__(self, *given: Any) -> Any:
+        if self.failed:
+            return self.phase(*given)
+        try:
+            return self.compiled(*given)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # of the compiler, which raises many types, or of the model, which then raises it again
+            found = self.phase(*given)
+            self.failed = True
+            return found
+
+
+@cache
+def _compiled(phase: Callable[..., Any]) -> _Compiled:
+    """Compiled once for all models of a class: torch's guards tell their weights apart."""
+    return _Compiled(phase)
+
+
+def uncompiled_phases(model: GlimpseModel[Any]) -> list[str]:
+    """The phases that torch could not compile in the rollouts so far."""
+    return [name for name in Phases._fields if _compiled(getattr(type(model), name)).failed]
+
+
+def without_compiler(device: torch.device) -> str:
+    """Why nothing can be compiled for a device, in one line; '' if it can. It compiles a small function to find out."""
+    try:
+        with torch.no_grad():
+            torch.compile(_small)(torch.zeros(8, device=device))
+    except Exception as error:  # there is no C++ compiler, no Triton, no header of Python, ...
+        return f"{one_line(error):.120}"
+    return ""
+
+
+def _small(x: Tensor) -> Tensor:
+    return x.sin() + 1

@@ -123,4 +123,4 @@ def channels_last(model: "nn.Module") -> None:
 
     for tensor in chain(model.parameters(), model.buffers()):
         if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.clone(memory_format=torch.channels_last)

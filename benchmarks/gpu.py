@@ -36,6 +36,7 @@ from gpu_latency import latencies
 
 from glimpsezoo.data.base import OnBadImage
 from glimpsezoo.data.loading import batches_per_epoch
+from glimpsezoo.data.memory import in_memory
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.environment import device_name
 from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, run_job
@@ -72,7 +73,7 @@ def training_job(card: str, arrays: Path, folder: Path, sets: tuple[str, ...], d
         model=load_string(SPEC.model)(settings, training.task),
         training_step=load_string(str(SPEC.training_step)),
         recipe=recipe,
-        train=training,
+        train=in_memory(training, device),
         calibration=calibration,
         folder=folder / card,
         device=device,

@@ -80,7 +80,7 @@ def test_training_places_anew_each_epoch() -> None:
     assert not torch.equal(first.image, second.image)
     assert torch.equal(first.image, data.training_example(3, 0).image)
     assert first.label == second.label == data[3].label
-    assert torch.equal(next(iter(data.training_examples([3], 1))).image, second.image)
+    assert torch.equal(data.training_batch([7, 3], 1).images[1], second.image)
 
 
 def test_a_batch_is_float_in_0_to_1() -> None:

@@ -43,9 +43,12 @@ def test_freed_memory_is_kept_for_the_next_tensor() -> None:
 def test_channels_come_last_in_convolutions_and_tensors_of_other_ranks_stay_as_they_are():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv3d(2, 4, 3), nn.Flatten(1, 2), nn.Conv2d(16, 4, 3), nn.Flatten(), nn.LazyLinear(3))
+    grey = nn.Conv2d(1, 4, 3)
     images = torch.rand(2, 2, 6, 8, 8)
     before = model(images)
     channels_last(model)
     assert model[2].weight.is_contiguous(memory_format=torch.channels_last)
     assert model[0].weight.is_contiguous()
     torch.testing.assert_close(model(images), before)
+    channels_last(grey)
+    assert grey.weight.stride() == (9, 1, 3, 1)  # of one channel, both orders count as contiguous

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import glimpsezoo as gz
 from glimpsezoo.core.noise import Noise
+from glimpsezoo.data.memory import InMemory
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.training.job import TrainingJob
@@ -67,6 +68,10 @@ def test_pieces_are_small_and_none_may_be_missing(folder: Path, tmp_path: Path):
 
 def job(folder: Path, output: Path, epochs: int = 1) -> TrainingJob:
     return gpu.with_epochs(gpu.training_job(CARD, folder, output, SETS, CPU), epochs)
+
+
+def test_training_images_are_held_on_the_device(folder: Path, tmp_path: Path):
+    assert isinstance(job(folder, tmp_path).train, InMemory)
 
 
 def test_a_training_in_many_calls_ends_with_the_same_weights(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

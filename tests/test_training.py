@@ -195,6 +195,18 @@ def test_a_disk_that_is_full_ends_in_one_line(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "log" / CHECKPOINT).exists()  # of a step whose epoch is not logged
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_calibration_images_are_read_once_if_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: bool):
+    read: list[int] = []
+    plain = loop.batches
+    monkeypatch.setattr(loop, "batches", lambda *given: [read.append(1), plain(*given)][1])
+    monkeypatch.setattr(loop, "fits", lambda size, device: fits and size == 4 * 30 * 16 * 16)
+    finish(job(tmp_path))
+    assert len(read) == (1 if fits else 4)  # after each epoch; the last one is incomplete
+    log = [json.loads(line)["calibration_top1"] for line in (tmp_path / LOG).read_text().splitlines()]
+    assert None not in log
+
+
 def test_epochs_of_the_data_count_over_all_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[int] = []
     plain = loop.training_batches

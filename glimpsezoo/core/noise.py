@@ -18,13 +18,16 @@ _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # as a signed 64-bit number: integer t
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Logical (unsigned) right shift."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(x: Int[Tensor, "*s"]) -> Int[Tensor, "*s"]:
-    x = (x ^ _shift(x, 30)) * (0xBF58476D1CE4E5B9 - (1 << 64))
-    x = (x ^ _shift(x, 27)) * (0x94D049BB133111EB - (1 << 64))
-    return x ^ _shift(x, 31)
+    x = x ^ _shift(x, 30)
+    x *= 0xBF58476D1CE4E5B9 - (1 << 64)  # in place: the noise of large images is limited by memory
+    x ^= _shift(x, 27)
+    x *= 0x94D049BB133111EB - (1 << 64)
+    x ^= _shift(x, 31)
+    return x
 
 
 def _combine(key: Tensor, value: Tensor | int) -> Tensor:
@@ -65,4 +68,4 @@ class Noise(Batched):
         keys = self.keys if image is None else self.keys[image]
         keys = _combine(_combine(keys, step), lane)[:, None]
         bits = _combine(keys, torch.arange(size, device=keys.device))
-        return (_shift(bits, 41).to(torch.float32) + 0.5) / (1 << 23)  # 23 bits: with the half added, float32 holds the value exactly
+        return _shift(bits, 41).to(torch.float32).add_(0.5).div_(1 << 23)  # 23 bits: with the half added, float32 holds the value exactly

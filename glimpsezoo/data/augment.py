@@ -1,21 +1,30 @@
-"""How training augments natural images: a random resized crop, a flip, and changed colours."""
+"""How training augments natural images: a random resized crop, a flip, and changed colours.
 
-import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cached_property
-from typing import Any
+Images are 8-bit tensors on any device, augmented in batches. What an image becomes depends on its own noise alone, not on its batch.
+"""
+
+import math
+from collections.abc import Sequence
 
 import torch
-from PIL import Image
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode as Mode
+from torchvision.transforms.v2 import functional as tv
 
+from glimpsezoo.core.noise import Noise
+from glimpsezoo.data.autoaugment import autoaugmented
 from glimpsezoo.data.config import AugmentedSettings
 
+ATTEMPTS = 10  # crops that are drawn per image until one lies in it, as in torchvision's RandomResizedCrop
 DISTORTION = 0.5  # the largest relative change of brightness, contrast and saturation
+CROP, FLIP, MODE, COLOURS = range(4)  # lanes of an image's noise
+Images = Sequence[UInt8[Tensor, "C _ _"]] | UInt8[Tensor, "n C h w"]
 
 
 class Augmentation:
-    """Augments an image to `size` (height, width).
+    """Augments images to `size` (height, width).
 
     The defaults of the settings are the usual ones for ImageNet classifiers, MGNet among them. For the pyramid models on ImageNet
     (appendix A.6.2): crop_area 0.85, crop_aspect 2, interpolation "random", colours "distort".
@@ -24,39 +33,105 @@ class Augmentation:
     def __init__(self, size: tuple[int, int], config: AugmentedSettings) -> None:
         self.size, self.config = size, config
 
-    def __call__(self, image: Image.Image, key: tuple[object, ...]) -> Image.Image:
-        """An augmented view of `image`, determined by the seed of the settings and `key`."""
-        with _seeded((self.config.seed, *key)):
-            return self._chosen_crop()(image)
+    def __call__(self, images: Images, ids: Int[Tensor, "n"], epoch: int) -> UInt8[Tensor, "n C H W"]:
+        """An augmented view of each image, determined by the seed of the settings, the image's id and the epoch.
 
-    def _chosen_crop(self) -> Callable[[Image.Image], Image.Image]:
+        ids: on the CPU, where the draws are made. The views are on the device of the images, which may have different sizes.
+        """
+        noise = Noise.of(self.config.seed, ids).fork(epoch)
+        sides = torch.tensor([image.shape[-2:] for image in images])  # [n, 2]
+        boxes = crop_boxes(sides, noise, self.config.crop_area, self.config.crop_aspect)
+        views = self._cropped(images, boxes, noise)
+        flipped = (noise.uniform(0, 1, lane=FLIP)[:, 0] < 0.5).nonzero().squeeze(1).to(views.device)
+        views[flipped] = views[flipped].flip(3)
+        if self.config.colours == "autoaugment":
+            return autoaugmented(views, noise.uniform(0, 5, lane=COLOURS))
+        return distorted(views, noise.uniform(0, 6, lane=COLOURS)) if self.config.colours == "distort" else views
+
+    def _cropped(self, images: Images, boxes: Int[Tensor, "n 4"], noise: Noise) -> UInt8[Tensor, "n C H W"]:
         if self.config.interpolation == "bilinear":
-            return self._transforms[0]
-        return self._transforms[int(torch.randint(len(self._transforms), ()))]
-
-    @cached_property
-    def _transforms(self) -> list[Callable[[Any], Any]]:
-        from torchvision.transforms import InterpolationMode as Mode
-        from torchvision.transforms import v2
-
-        aspect, config = self.config.crop_aspect, self.config
-        colours = {
-            "autoaugment": [v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET)],
-            "distort": [v2.ColorJitter(DISTORTION, DISTORTION, DISTORTION)],
-            "keep": [],
-        }[config.colours]
-        modes = [Mode.BILINEAR] if config.interpolation == "bilinear" else [Mode.BILINEAR, Mode.NEAREST, Mode.BICUBIC, Mode.BOX]
-        crops = [v2.RandomResizedCrop(self.size, scale=(config.crop_area, 1.0), ratio=(1 / aspect, aspect), interpolation=m) for m in modes]
-        return [v2.Compose([crop, v2.RandomHorizontalFlip(), *colours]) for crop in crops]
+            if images[0].device.type != "cpu" and len({image.shape for image in images}) == 1:
+                return resized_together(images if isinstance(images, Tensor) else torch.stack(list(images)), boxes, self.size)
+            kinds = [Mode.BILINEAR] * len(images)
+        else:
+            modes = (Mode.BILINEAR, Mode.NEAREST_EXACT, Mode.BICUBIC, Mode.BOX)
+            kinds = [modes[int(draw * len(modes))] for draw in noise.uniform(0, 1, lane=MODE)[:, 0].tolist()]
+        views = []
+        for image, (top, left, height, width), mode in zip(images, boxes.tolist(), kinds, strict=True):
+            views.append(_resized(image[:, top : top + height, left : left + width], self.size, mode))
+        return torch.stack(views)
 
 
-@contextmanager
-def _seeded(key: tuple[object, ...]) -> Iterator[None]:
-    """Seed torch's CPU generator by `key`, and restore its state afterwards."""
-    state = torch.default_generator.get_state()
-    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=7).digest()
-    torch.default_generator.manual_seed(int.from_bytes(digest, "big"))
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(state)
+def crop_boxes(sides: Int[Tensor, "n 2"], noise: Noise, least_area: float, most_aspect: float) -> Int[Tensor, "n 4"]:
+    """A crop (top, left, height, width) of each image of these sides (height, width), drawn as torchvision's RandomResizedCrop draws.
+
+    Its share of the area is uniform in [least_area, 1], and the logarithm of its aspect in [-log most_aspect, log most_aspect]. If no
+    attempt lies in the image, the crop is the largest central one whose aspect is in the range.
+    """
+    area, aspect, *place = noise.uniform(0, 4 * ATTEMPTS, lane=CROP).double().unflatten(1, (4, ATTEMPTS)).unbind(1)  # [n, attempts] each
+    area = sides.prod(1, keepdim=True) * (least_area + (1 - least_area) * area)
+    aspect = ((2 * aspect - 1) * math.log(most_aspect)).exp()
+    drawn = torch.stack([(area / aspect).sqrt(), (area * aspect).sqrt()], 2).round().long()  # [n, attempts, 2]
+    inside = ((drawn > 0) & (drawn <= sides[:, None])).all(2)  # [n, attempts]
+    first = inside.int().argmax(1)  # the first attempt that lies in the image
+    rows = torch.arange(len(sides))
+    central = torch.minimum(sides, (sides.flip(1) * most_aspect).round().long())
+    found = inside.any(1)[:, None]
+    cut = torch.where(found, drawn[rows, first], central)
+    share = torch.where(found, torch.stack(place, 2)[rows, first], 0.5)  # 0.5 rounds down to the centre
+    room = sides - cut
+    corner = torch.where(found, (share * (room + 1)).long(), room // 2)
+    return torch.cat([corner, cut], 1)
+
+
+def _resized(image: UInt8[Tensor, "C h w"], size: tuple[int, int], mode: Mode) -> UInt8[Tensor, "C H W"]:
+    if mode is Mode.BOX:  # which torchvision has for Pillow's images only
+        return F.interpolate(image[None].float(), size, mode="area")[0].round().to(torch.uint8)
+    return tv.resize(image, list(size), interpolation=mode, antialias=True)
+
+
+def resized_together(images: UInt8[Tensor, "n C h w"], boxes: Int[Tensor, "n 4"], size: tuple[int, int]) -> UInt8[Tensor, "n C H W"]:
+    """Bilinear, antialiased crops of all images by two products of matrices, for devices that are slow at many small calls.
+
+    Equal to resizing one by one, up to one level of 255.
+    """
+    top, left, height, width = boxes.to(images.device).float().unbind(1)
+    rows = _filters(top, height, images.shape[2], size[0])[:, None]  # [n, 1, H, h]
+    columns = _filters(left, width, images.shape[3], size[1])[:, None]  # [n, 1, W, w]
+    return (rows @ images.float() @ columns.mT).round().clamp(0, 255).to(torch.uint8)
+
+
+def _filters(first: Float[Tensor, "n"], length: Float[Tensor, "n"], side: int, size: int) -> Float[Tensor, "n size side"]:
+    """How much each of `side` pixels counts in each of `size` pixels of the span [first, first + length)."""
+    scale = (length / size)[:, None, None]
+    centre = (torch.arange(size, device=first.device)[:, None] + 0.5) * scale  # [n, size, 1], within the span
+    pixel = torch.arange(side, device=first.device) - first[:, None, None]  # [n, 1, side], within the span
+    weight = (1 - (pixel + 0.5 - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    weight = weight.masked_fill((pixel < 0) | (pixel >= length[:, None, None]), 0)
+    return weight / weight.sum(2, keepdim=True)
+
+
+def distorted(images: UInt8[Tensor, "n C H W"], draws: Float[Tensor, "n 6"]) -> UInt8[Tensor, "n C H W"]:
+    """Change brightness, contrast and saturation by random factors, in random order."""
+    factors = 1 + DISTORTION * (2 * draws[:, :3] - 1)
+    order = draws[:, 3:].argsort(1)
+    images = images.clone()
+    for turn in range(3):
+        for kind, background in enumerate((_black, _mean_grey, _grey)):
+            chosen = (order[:, turn] == kind).nonzero().squeeze(1)
+            here = chosen.to(images.device)
+            factor = factors[chosen, kind].to(images.device)[:, None, None, None]
+            images[here] = (images[here] * factor + background(images[here]) * (1 - factor)).clamp(0, 255).to(torch.uint8)
+    return images
+
+
+def _black(images: UInt8[Tensor, "n C H W"]) -> Float[Tensor, ""]:
+    return torch.zeros((), device=images.device)
+
+
+def _grey(images: UInt8[Tensor, "n C H W"]) -> Float[Tensor, "n 1 H W"]:
+    return (tv.rgb_to_grayscale(images) if images.shape[1] == 3 else images).float()
+
+
+def _mean_grey(images: UInt8[Tensor, "n C H W"]) -> Float[Tensor, "n 1 1 1"]:
+    return _grey(images).mean((1, 2, 3), keepdim=True)

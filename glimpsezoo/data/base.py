@@ -47,6 +47,10 @@ class Batch(NamedTuple):
     conversions: tuple[tuple[str, int], ...] = ()
     """(a change of stored pixels in words, the number of images it was made to)."""
 
+    def only(self) -> Example:
+        """The example of a batch of one."""
+        return Example(self.images[0], int(self.labels), int(self.ids), int(self.groups))
+
 
 def collate(examples: Iterable[Example | BadImageError], task: Task, on_bad_image: OnBadImage = "fail") -> Batch:
     """Stack examples of the task's size into a batch. A bad one is raised, or left out and named in `skipped`."""
@@ -136,9 +140,12 @@ class ImageData(ABC):
         """The example at `index` as training sees it in `epoch`: augmented, or at a new place. Raises `BadImageError`."""
         return self[index]
 
-    def training_examples(self, places: Sequence[int], epoch: int) -> Iterator[Example]:
-        """The examples at these places as training sees them in `epoch`. Raises `BadImageError`."""
-        return (self.training_example(index, epoch) for index in places)
+    def training_batch(self, places: Sequence[int], epoch: int) -> Batch:
+        """The examples at these places as training sees them in `epoch`. Raises `BadImageError`.
+
+        Override it in a source that draws or augments many images at once.
+        """
+        return collate((self.training_example(index, epoch) for index in places), self.task)
 
     def training_order(self, epoch: int, seed: int) -> Int[Tensor, "N"]:
         """All places, shuffled by (seed, epoch)."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor
 
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.data.augment import Augmentation
-from glimpsezoo.data.base import BadImageError, DataInfo, Example, ImageData
+from glimpsezoo.data.base import BadImageError, Batch, DataInfo, Example, ImageData, collate
 from glimpsezoo.data.encoded import EncodedImage, EncodedImages, ParquetImages
 from glimpsezoo.data.labels import Labels
 from glimpsezoo.data.pixels import AS_STORED, Decoded, Decoding, decoded
 from glimpsezoo.errors import one_line
 from glimpsezoo.specs import Task
+
+CHUNK = 32  # images that are decoded before they are augmented together; more would take memory if they are large
 
 
 def decode(row: EncodedImage, channels: int, decoding: Decoding = AS_STORED) -> Decoded:
@@ -29,11 +32,14 @@ def decode(row: EncodedImage, channels: int, decoding: Decoding = AS_STORED) -> 
         raise BadImageError(f"{row.where}: expected an image, got one that cannot be decoded ({one_line(error)})") from None
 
 
+def planes(pixels: np.ndarray) -> np.ndarray:
+    """[h, w] or [h, w, C] -> [C, h, w], without a copy."""
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
 def to_tensor(image: Image.Image) -> Float[Tensor, "C H W"]:
     """Pixels in [0, 1]."""
-    pixels = np.asarray(image)  # [H, W] or [H, W, C], 8 bits
-    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # [C, H, W]
-    return torch.from_numpy(np.divide(pixels, np.float32(255), dtype=np.float32, order="C"))
+    return torch.from_numpy(np.divide(planes(np.asarray(image)), np.float32(255), dtype=np.float32, order="C"))
 
 
 def fitted(image: Image.Image, size: tuple[int, int], crop: float) -> Image.Image:
@@ -48,6 +54,14 @@ def fitted(image: Image.Image, size: tuple[int, int], crop: float) -> Image.Imag
         image = image.resize(grown, Image.Resampling.BILINEAR)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image if image.size == (width, height) else image.crop((left, top, left + width, top + height))
+
+
+class Stored(NamedTuple):
+    """A decoded image, neither resized nor augmented, and its label."""
+
+    pixels: np.ndarray
+    """[h, w] for grey and [h, w, 3] for RGB, 8 bits."""
+    label: int
 
 
 @dataclass(frozen=True)
@@ -98,21 +112,37 @@ class NaturalImages(ImageData):
                 yield BadImageError(f"{self.info.name}, {self.info.split} split: {bad}")
 
     def training_example(self, index: int, epoch: int) -> Example:
-        return next(self.training_examples([index], epoch))
+        return self.training_batch([index], epoch).only()
 
-    def training_examples(self, places: Sequence[int], epoch: int) -> Iterator[Example]:
-        """Augmented images; each is a function of (seed, split, row, epoch)."""
+    def training_batch(self, places: Sequence[int], epoch: int) -> Batch:
+        """Augmented images; each is a function of (seed, row, epoch)."""
         if self.augmentation is None:
-            yield from (self[place] for place in places)
-            return
-        numbers = [int(self.source.chosen[place]) for place in places]
-        for number, row in zip(numbers, self.source.images.at(numbers), strict=True):
+            return collate(self.examples_at(places), self.task)
+        parts = []
+        for start in range(0, len(places), CHUNK):
+            here = places[start : start + CHUNK]
+            decoded = self.stored(here)
+            pixels = [torch.from_numpy(planes(image.pixels)) for image in decoded]
+            parts.append(self.augmented(here, pixels, [image.label for image in decoded], epoch))
+        images, labels, ids, groups = (torch.cat(column) for column in zip(*(part[:4] for part in parts), strict=True))
+        return Batch(images, labels, ids, groups)
+
+    def stored(self, places: Sequence[int]) -> list[Stored]:
+        """The decoded images at these places, neither resized nor augmented. Raises `BadImageError`."""
+        found = []
+        for row in self.source.images.at([int(self.source.chosen[place]) for place in places]):
             try:
                 image = decode(row, self.task.channels, self.source.decoding).image
-                image = self.augmentation(image, (self.info.split, number, epoch))
-                yield Example(to_tensor(image), self.source.labels.checked(row), number, number)
+                found.append(Stored(np.array(image), self.source.labels.checked(row)))
             except BadImageError as bad:
                 raise BadImageError(f"{self.info.name}, {self.info.split} split: {bad}") from None
+        return found
+
+    def augmented(self, places: Sequence[int], images: Sequence[Tensor], labels: Sequence[int], epoch: int) -> Batch:
+        """The decoded images [C, h, w] of these places as training sees them in `epoch`. They stay on their device."""
+        assert self.augmentation is not None
+        ids = torch.from_numpy(self.source.chosen[list(places)]).long()
+        return Batch(self.augmentation(images, ids, epoch).float().div_(255), torch.tensor(labels), ids, ids)
 
     def training_order(self, epoch: int, seed: int) -> Int[Tensor, "N"]:
         """All places, shuffled by (seed, epoch). For a stream, the windows are shuffled, and the rows within each window."""

@@ -3,17 +3,20 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from glimpsezoo.data.base import Batch, ImageData, OnBadImage, collate
 from glimpsezoo.data.digests import hashed_again
+from glimpsezoo.data.images import NaturalImages, Stored
+from glimpsezoo.data.memory import InMemory
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.specs import DatasetSpec, load_string
 
 SPLITS = ("train", "calibration", "test")
+T = TypeVar("T")
 
 
 def open_data(
@@ -81,11 +84,19 @@ def training_batches(
     """The batches of one epoch from `first_batch` on, in an order that is a function of (seed, epoch) alone.
 
     With `augment`, images are those of `training_example`; otherwise they are not augmented. A last batch of a single image is left out.
+    workers: processes that decode (and augment what is not held in memory); 0 decodes in this one.
     """
     order = data.training_order(epoch, seed).tolist()
     total = batches_per_epoch(data, batch_size)
     places = [order[k * batch_size : (k + 1) * batch_size] for k in range(first_batch, total)]
-    yield from _load(_Shuffled(data, places, epoch, augment), workers)
+    if not (augment and isinstance(data, InMemory)):
+        yield from _load(_Shuffled(data, places, epoch, augment), workers)
+        return
+    missing = [data.missing(each) for each in places]
+    decoded = _load(_Decoded(data.data, missing), workers if any(missing) else 0)
+    for each, new, images in zip(places, missing, decoded, strict=True):
+        data.hold(new, images)
+        yield data.training_batch(each, epoch)
 
 
 @dataclass(frozen=True)
@@ -119,11 +130,26 @@ class _Shuffled(Dataset[Batch | GlimpseZooError]):
 
     def __getitem__(self, k: int) -> Batch | GlimpseZooError:
         places = self.places[k]
-        examples = self.data.training_examples(places, self.epoch) if self.augment else self.data.examples_at(places)
-        return _or_error(lambda: collate(examples, self.data.task))
+        if self.augment:
+            return _or_error(lambda: self.data.training_batch(places, self.epoch))
+        return _or_error(lambda: collate(self.data.examples_at(places), self.data.task))
 
 
-def _or_error(make: Callable[[], Batch]) -> Batch | GlimpseZooError:
+@dataclass(frozen=True)
+class _Decoded(Dataset[list[Stored] | GlimpseZooError]):
+    """Item k is the decoded images of places[k]."""
+
+    data: NaturalImages
+    places: Sequence[Sequence[int]]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, k: int) -> list[Stored] | GlimpseZooError:
+        return _or_error(lambda: self.data.stored(self.places[k]))
+
+
+def _or_error(make: Callable[[], T]) -> T | GlimpseZooError:
     """A batch, or the error as a value: an error raised in a worker would arrive with the worker's traceback as its text."""
     try:
         return make()
@@ -135,7 +161,7 @@ def _same(batch: Any) -> Any:
     return batch
 
 
-def _load(dataset: Dataset[Batch | GlimpseZooError], workers: int) -> Iterator[Batch]:
+def _load(dataset: Dataset[T | GlimpseZooError], workers: int) -> Iterator[T]:
     # The loader's items are whole batches, so that a worker reads its rows in sequence. Its own generator leaves torch's state alone.
     for batch in DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_same, generator=torch.Generator()):
         if isinstance(batch, GlimpseZooError):

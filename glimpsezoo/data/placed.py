@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Num, UInt8
 from torch import Tensor
 
 from glimpsezoo.core.noise import Noise
-from glimpsezoo.data.base import BadImageError, DataInfo, Example, ImageData
+from glimpsezoo.data.base import BadImageError, Batch, DataInfo, Example, ImageData
 from glimpsezoo.data.texture import SIDE, grass
 from glimpsezoo.specs import Task
 
@@ -20,7 +20,7 @@ SPLIT_NUMBERS = {"train": 0, "calibration": 1, "test": 2}
 PLACE, NOISE, TEXTURE, DISTORTION = 0, 1, 2, 3  # lanes of an image's noise
 DEVIATION = 0.3  # standard deviation of the Gaussian noise, with black at 0 and white at 1 (MGNet, appendix B)
 CORRUPTED = 0.1  # share of pixels that salt and pepper hits, half of them white (pyramid, section 5.1)
-CHUNK = 64  # images drawn at once, which bounds memory for any batch size
+CHUNK = 128  # images drawn at once, which bounds memory for any batch size
 
 Treatment = Literal["none", "gaussian", "salt-and-pepper", "texture"]
 
@@ -126,19 +126,29 @@ class PlacedDigits(ImageData):
 
     def examples_at(self, places: Sequence[int]) -> Iterator[Example | BadImageError]:
         index = torch.tensor(list(places), dtype=torch.long)
-        return self._drawn(index, index % self.placing.places)
+        for chunk in index.split(CHUNK):
+            digit, place = chunk // self.placing.places, chunk % self.placing.places
+            images, groups = self.draw(digit, place), self.glyphs.ids[digit]
+            ids = groups * self.placing.places + place
+            rows = zip(images, self.glyphs.labels[digit].tolist(), ids.tolist(), groups.tolist(), digit.tolist(), strict=True)
+            for image, label, id_, group, source in rows:
+                wrong = self.glyphs.bad.get(source)
+                yield BadImageError(wrong) if wrong else Example(image, label, id_, group)
 
     def training_example(self, index: int, epoch: int) -> Example:
-        return next(self.training_examples([index], epoch))
+        return self.training_batch([index], epoch).only()
 
-    def training_examples(self, places: Sequence[int], epoch: int) -> Iterator[Example]:
+    def training_batch(self, places: Sequence[int], epoch: int) -> Batch:
         """The digits at new places: independent of those that are measured and of other epochs, unless placements are fixed."""
         index = torch.tensor(list(places), dtype=torch.long)
+        digit = index // self.placing.places
+        if wrong := next((self.glyphs.bad[source] for source in digit.tolist() if source in self.glyphs.bad), None):
+            raise BadImageError(wrong)
         fresh = 0 if self.placing.fixed else (epoch + 1) * self.placing.places
-        for example in self._drawn(index, fresh + index % self.placing.places, epoch):
-            if isinstance(example, BadImageError):
-                raise example
-            yield example
+        placement = fresh + index % self.placing.places
+        images = [self.draw(*chunk, epoch) for chunk in zip(digit.split(CHUNK), placement.split(CHUNK), strict=True)]
+        groups = self.glyphs.ids[digit]
+        return Batch(torch.cat(images), self.glyphs.labels[digit], groups * self.placing.places + index % self.placing.places, groups)
 
     def labels(self) -> Int[Tensor, "N"]:
         return self.glyphs.labels.repeat_interleave(self.placing.places)
@@ -146,18 +156,6 @@ class PlacedDigits(ImageData):
     def empty_classes(self) -> tuple[str, ...]:
         present = set(self.glyphs.labels.tolist())
         return tuple(name for label, name in enumerate(self.task.classes) if label not in present)
-
-    def _drawn(self, index: Int[Tensor, "n"], placement: Int[Tensor, "n"], epoch: int | None = None) -> Iterator[Example | BadImageError]:
-        places = self.placing.places
-        for chunk, placed in zip(index.split(CHUNK), placement.split(CHUNK), strict=True):
-            digit = chunk // places
-            images = self.draw(digit, placed, epoch)
-            groups = self.glyphs.ids[digit]
-            ids = groups * places + chunk % places
-            rows = zip(images, self.glyphs.labels[digit].tolist(), ids.tolist(), groups.tolist(), digit.tolist(), strict=True)
-            for image, label, id_, group, source in rows:
-                wrong = self.glyphs.bad.get(source)
-                yield BadImageError(wrong) if wrong else Example(image, label, id_, group)
 
     def draw(self, digit: Int[Tensor, "n"], placement: Int[Tensor, "n"], epoch: int | None = None) -> Float[Tensor, "n 1 H W"]:
         """Images in [0, 1] of these digits in these placements, distorted as in training if an epoch is given."""

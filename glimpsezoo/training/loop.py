@@ -7,8 +7,9 @@ as one that is not.
 
 import fnmatch
 import hashlib
+import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,9 @@ from glimpsezoo.core.computing import autocast
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import rollout
-from glimpsezoo.data.base import Batch, ImageData
+from glimpsezoo.data.base import Batch
 from glimpsezoo.data.loading import batches, batches_per_epoch, training_batches
+from glimpsezoo.data.memory import fits
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.environment import channels_last
 from glimpsezoo.training.folder import append_to_log, load_checkpoint, locked, remove_log, truncate_log, write_checkpoint
@@ -29,6 +31,7 @@ from glimpsezoo.training.optimisers import make_optimiser, make_schedule
 from glimpsezoo.zoo.recipes import PhaseRecipe
 
 CALIBRATIONS = 30  # how often the calibration accuracy is measured in a training phase, about
+CALIBRATION_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class _TrainingRun:
         self.optimiser: torch.optim.Optimizer | None = None
         self.schedule: torch.optim.lr_scheduler.LRScheduler | None = None
         self.memory: dict[str, Tensor] = {}
+        self.calibration: list[Batch] = []  # held in memory once read, if it fits
         self.sums: dict[str, float] = {}  # of the losses in the current epoch
         self.began = self.saved = time.monotonic()
         self.seconds = 0.0  # of the training before it was interrupted
@@ -175,18 +179,19 @@ class _TrainingRun:
         precision = self.recipe.precision
         with autocast(device, bf16=precision == "bfloat16" or (precision == "auto" and device.type == "cuda")):
             losses = self.job.training_step(self.model, images, labels, context)
-        loss = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(loss):
-            terms = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
-            raise GlimpseZooError(f"the loss is not finite in step {self.step} of phase {phase.name!r} ({terms}): lower the learning rate")
+        terms = torch.stack(list(losses.values()))
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        terms.sum().backward()
         if phase.clip:
             nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], phase.clip)
         self.optimiser.step()
         self.schedule.step()
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.item()
+        values = dict(zip(losses, terms.tolist(), strict=True))  # waits for the device, once per step
+        if not all(map(math.isfinite, values.values())):
+            found = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+            raise GlimpseZooError(f"the loss is not finite in step {self.step} of phase {phase.name!r} ({found}): lower the learning rate")
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
         self.step += 1
 
     def _set_training_mode(self, phase: PhaseRecipe) -> None:
@@ -202,7 +207,7 @@ class _TrainingRun:
         """Log the epoch. Returns the calibration accuracy, which is measured now and then and at the end of the training phase."""
         calibration = None
         if last or (epoch + 1) % max(1, self.epochs_of(self.phase) // CALIBRATIONS) == 0:
-            calibration = calibration_accuracy(self.model, self.job.calibration, self.job.device)
+            calibration = calibration_accuracy(self.model, self._calibration_batches(), self.job.device)
         assert self.optimiser is not None
         line = {
             "phase_index": self.phase,
@@ -215,6 +220,17 @@ class _TrainingRun:
         }
         append_to_log(self.job.folder, line)
         return calibration
+
+    def _calibration_batches(self) -> Iterable[Batch]:
+        """The calibration split, which is read once if it fits into memory."""
+        if self.calibration:
+            return self.calibration
+        data, device = self.job.calibration, self.job.device
+        found = batches(data, 0, len(data), CALIBRATION_BATCH)
+        if not fits(4 * len(data) * data.task.channels * math.prod(data.task.image_size), device):  # bytes of float32
+            return found
+        self.calibration = [batch._replace(images=batch.images.to(device)) for batch in found]
+        return self.calibration
 
     def _progress(self, phase: PhaseRecipe, epoch: int, calibration: float | None) -> Progress:
         done = sum(self.steps_of(i) for i in range(self.phase)) + self.step
@@ -258,14 +274,15 @@ class _TrainingRun:
 
 
 @torch.no_grad()
-def calibration_accuracy(model: GlimpseModel[Any], data: ImageData, device: torch.device, batch_size: int = 256) -> float:
+def calibration_accuracy(model: GlimpseModel[Any], data: Iterable[Batch], device: torch.device) -> float:
     """Top-1 accuracy at the last step, in [0, 1]."""
     model.eval()
-    right = 0
-    for batch in batches(data, 0, len(data), batch_size, 0):
+    right = total = 0
+    for batch in data:
         trace = rollout(model, batch.images.to(device), noise=Noise.of(0, batch.ids.to(device)))
         right += int((trace.logits.argmax(1).cpu() == batch.labels).sum())
-    return right / len(data)
+        total += len(batch.labels)
+    return right / total
 
 
 def _step_seed(seed: int, phase: int, step: int) -> int:

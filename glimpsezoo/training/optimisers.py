@@ -14,9 +14,9 @@ def make_optimiser(phase: PhaseRecipe, parameters: list[nn.Parameter]) -> torch.
     ]
     groups = [group for group in groups if group["params"]]
     if phase.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=phase.lr, momentum=phase.momentum)
+        return torch.optim.SGD(groups, lr=phase.lr, momentum=phase.momentum, fused=True)
     kind = torch.optim.Adam if phase.optimiser == "adam" else torch.optim.AdamW
-    return kind(groups, lr=phase.lr)
+    return kind(groups, lr=phase.lr, fused=True)  # one kernel for all parameters, where the default on a CPU has ten per parameter
 
 
 def make_schedule(phase: PhaseRecipe, optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:

@@ -8,6 +8,7 @@ import torch
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.loading import batches_per_epoch, open_data
+from glimpsezoo.data.memory import in_memory
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.files import check_writable, output_to
 from glimpsezoo.settings import Settings
@@ -43,7 +44,7 @@ def prepare_training(request: TrainingRequest) -> TrainingWork:
         model=model,
         training_step=load_string(target.spec.training_step),
         recipe=recipe,
-        train=training_data,
+        train=in_memory(training_data, request.device),
         calibration=calibration,
         folder=folder,
         device=request.device,

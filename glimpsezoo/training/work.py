@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from glimpsezoo.data.memory import InMemory
 from glimpsezoo.data.opening import told
 from glimpsezoo.errors import counted
 from glimpsezoo.files import output_to, write_whole
@@ -49,8 +50,11 @@ class TrainingWork:
 
     @property
     def notes(self) -> list[str]:
-        """What was inferred about the data."""
-        return [line] if (line := told(self.job.train)) else []
+        """What was inferred about the data, and whether they are held in memory."""
+        data, lines = self.job.train, [told(self.job.train)]
+        if isinstance(data, InMemory):
+            lines.append(f"{len(data):,} training images are decoded once and held in memory, about {data.expected / 1e9:.2g} GB")
+        return [line for line in lines if line]
 
     def steps(self) -> Generator[Progress]:
         """Train to the end, and yield the progress after every optimiser step. Closing the iterator saves a checkpoint."""

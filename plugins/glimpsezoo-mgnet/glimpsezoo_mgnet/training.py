@@ -40,16 +40,16 @@ def mgnet_step(
             for parameter in model.locator.parameters():
                 parameter[0] = 0  # the row of a^s
     steps = rollout(model, images, noise=phase.noise, record=Record(every_step=True, states=True)).looks
-    losses = {"global": (1 - config.alpha) * _mean_cross_entropy([cast(Tensor, step.logits) for step in steps], labels)}
+    losses = {"global": (1 - config.alpha) * _mean_cross_entropy(torch.cat([cast(Tensor, step.logits) for step in steps]), labels)}
     if model.glimpse_classifier is not None:
-        logits = [model.glimpse_classifier(cast(MGNetState, step.state).feature) for step in steps]
-        losses["glimpse"] = config.alpha * _mean_cross_entropy(logits, labels)
+        features = torch.cat([cast(MGNetState, step.state).feature for step in steps])  # [T B, c]
+        losses["glimpse"] = config.alpha * _mean_cross_entropy(model.glimpse_classifier(features), labels)
     if size_penalty > 0 and config.policy == "learned" and len(steps) > 1:
         size = torch.cat([step.decision.regions.scale for step in steps[1:]])  # [B (T - 1)]
         losses["size"] = size_penalty * (size - config.scale[0]).abs().mean()  # the norm of a single number is its absolute value
     return losses
 
 
-def _mean_cross_entropy(logits: list[Tensor], labels: Int[Tensor, "B"]) -> Float[Tensor, ""]:
-    """The mean over images and glimpses. logits: [B, classes] for each of T glimpses."""
-    return torch.stack([F.cross_entropy(each, labels) for each in logits]).mean()
+def _mean_cross_entropy(logits: Float[Tensor, "TB classes"], labels: Int[Tensor, "B"]) -> Float[Tensor, ""]:
+    """The mean over images and glimpses. logits: those of the first glimpse, then those of the second, and so on."""
+    return F.cross_entropy(logits, labels.repeat(len(logits) // len(labels)))

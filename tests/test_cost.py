@@ -179,6 +179,10 @@ def test_stopping_at_a_step_costs_a_run_with_that_budget(model: Counted) -> None
     for steps in range(1, model.steps + 1):
         count = count_macs(lambda steps=steps: rollout(model, IMAGES, noise=NOISE, steps=steps))
         assert sum(int(macs.sum()) for macs in every.stopped_at(steps).values()) == count.macs
+    by_step = every.by_step()
+    assert [by_step[:, t - 1].tolist() for t in range(1, model.steps + 1)] == [
+        sum(every.stopped_at(t).values()).tolist() for t in range(1, model.steps + 1)
+    ]
     # Only the classification that ran is charged. Merging is part of it, so the cost at a step is not a prefix sum.
     assert {name: macs.tolist() for name, macs in every.stopped_at(4).items()} == {
         name: macs.tolist() for name, macs in table(long).stopped_at(4).items()

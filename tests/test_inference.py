@@ -59,6 +59,20 @@ class Repeating(nn.Module):
         return self.two(self.conv(self.one(self.conv(x))))
 
 
+class Rectified(nn.Module):
+    """A ReLU that is used twice, and one beside a path that goes past it: neither may be folded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+        self.norm, self.often, self.once = nn.BatchNorm2d(3), nn.ReLU(), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.often(self.norm(self.one(x))) - self.often(x - 0.5)
+        x = self.two(x)
+        return self.once(x) + 2 * x
+
+
 class Untraceable(nn.Module):
     """Control flow that depends on values: torch.fx cannot follow it."""
 
@@ -80,6 +94,8 @@ NETWORKS = {
     "same padding": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.BatchNorm2d(4)),
     "branching": Branching,
     "repeating": Repeating,
+    "rectified": Rectified,
+    "without a batch norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Identity(), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True)),
     "untraceable": Untraceable,
 }
 
@@ -102,6 +118,14 @@ def test_batch_norms_are_folded_into_convolutions() -> None:
     with inference(model), torch.profiler.profile() as profile:
         model(torch.rand(1, 3, 64, 64))
     assert not [event.key for event in profile.key_averages() if "batch_norm" in event.key]
+
+
+def test_a_relu_behind_a_convolution_is_applied_while_it_writes() -> None:
+    network = with_statistics(NETWORKS["without a batch norm"]()).append(nn.BatchNorm2d(4)).append(nn.ReLU())
+    with inference(Wrapped(network)) as _, torch.profiler.profile() as profile:
+        network(torch.rand(1, 3, 16, 16))
+    applied = [event.count for event in profile.key_averages() if event.key in {"aten::relu", "aten::relu_"}]
+    assert applied == [1]  # the last one, which follows no convolution
 
 
 def test_the_model_is_as_before_afterwards() -> None:

@@ -107,6 +107,15 @@ def test_regions_whose_fields_disagree_are_refused(wrong: dict[str, Tensor]) -> 
         replace(regions(), **wrong)
 
 
+def test_what_all_images_share_is_in_memory_once_also_when_they_are_gathered() -> None:
+    decision = Decision.certain(Regions.one_each(torch.rand(5, 2), 0.5, level=3, parent=2))
+    for few in (decision, decision.select(torch.tensor([4, 0, 4]))):
+        regions, count = few.regions, len(few.regions)
+        for values, value in ((regions.scale, 0.5), (regions.level, 3), (regions.parent, 2), (regions.counts(), 1), (few.log_prob, 0)):
+            assert values.tolist() == [value] * count
+            assert values.untyped_storage().nbytes() == values.element_size()
+
+
 def test_a_certain_decision_has_no_log_probability_or_entropy() -> None:
     decision = Decision.certain(regions())
     assert (decision.made, decision.log_prob.tolist(), decision.entropy.tolist()) == ("given", [0.0] * 5, [0.0] * 5)

@@ -1,6 +1,7 @@
 """Values with one entry per image of a batch, which can be gathered: the base of states, decisions, regions and noise."""
 
 import dataclasses
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
@@ -38,8 +39,22 @@ def gather(value: Any, index: Int[Tensor, "n"]) -> Any:
     return value
 
 
+@lru_cache(maxsize=4096)
+def repeated(value: float, batch: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`value` for each of `batch` images [batch], in memory once, so that `gather` need not copy it. It must not be written to."""
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for a backward pass later
+        return torch.full((1,), value, dtype=dtype, device=device).expand(batch)
+
+
+def all_equal(value: Tensor) -> bool:
+    """Whether the rows of a tensor are all equal. It looks into them only if they are in memory more than once."""
+    return value.stride(0) == 0 or bool((value == value[:1]).all())
+
+
 def _rows(value: Tensor, index: Int[Tensor, "n"]) -> Tensor:
     """`value[index]`, which `index_select` does twice as fast, but it would give up the order of channels-last images."""
+    if value.stride(0) == 0:
+        return value[:1].expand(len(index), *value.shape[1:])
     return value.index_select(0, index) if value.is_contiguous() else value[index]
 
 

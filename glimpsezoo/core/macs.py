@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from glimpsezoo.core.batched import gather
+from glimpsezoo.core.batched import all_equal, gather, repeated
 from glimpsezoo.core.formulas import FORMULAS, holds_no_products, moves, operation
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel, Phase, State
@@ -108,7 +108,10 @@ def count_macs(run: Callable[[], Any]) -> Count:
 
 @dataclass
 class Meter:
-    """Charges every image of a rollout with the MACs of the phases that it went through. One meter serves any number of batches."""
+    """Charges every image of a rollout with the MACs of the phases that it went through. One meter serves any number of batches.
+
+    A phase's method returns the MACs of each image [B], or one number if they all cost the same.
+    """
 
     model: GlimpseModel[Any]
     uncounted: set[str] = field(default_factory=set)
@@ -117,11 +120,11 @@ class Meter:
     """As in `Count`, for everything charged so far."""
     _known: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
-    def start(self, images: Tensor, noise: Noise) -> Int[Tensor, "B"]:
-        one = images.new_zeros(len(images), dtype=torch.long)
+    def start(self, images: Tensor, noise: Noise) -> Int[Tensor, "B"] | int:
+        one = repeated(0, len(images), torch.long, images.device)
         return self._charge("start", 0, images, one, lambda row: self.model.start(images[row], noise.select(row)))
 
-    def sense(self, step: int, images: Tensor, state: State, regions: Regions) -> Int[Tensor, "B"]:
+    def sense(self, step: int, images: Tensor, state: State, regions: Regions) -> Int[Tensor, "B"] | int:
         """Regions of the same level and step cost the same, so one of each level is counted; an image's regions are summed."""
 
         def run(position: Tensor) -> None:
@@ -130,27 +133,29 @@ class Meter:
             self.model.sense(images[row], state.select(row), region)
 
         each = self._charge("sense", step, images, regions.level, run)
+        if isinstance(each, int):
+            return each if regions.single else each * regions.counts()
         return torch.zeros(regions.batch, dtype=torch.long, device=images.device).index_add(0, regions.image, each)
 
-    def fuse(self, step: int, images: Tensor, state: State, decision: Decision, features: Any) -> Int[Tensor, "B"]:
+    def fuse(self, step: int, images: Tensor, state: State, decision: Decision, features: Any) -> Int[Tensor, "B"] | int:
         def run(row: Tensor) -> None:
             mine = (decision.regions.image == row).nonzero().squeeze(1)
             self.model.fuse(state.select(row), decision.select(row), gather(features, mine))
 
         return self._charge("fuse", step, images, self.model.work("fuse", state, decision), run)
 
-    def classify(self, step: int, images: Tensor, state: State, decision: Decision) -> Int[Tensor, "B"]:
+    def classify(self, step: int, images: Tensor, state: State, decision: Decision) -> Int[Tensor, "B"] | int:
         work = self.model.work("classify", state, decision)
         return self._charge("classify", step, images, work, lambda row: self.model.classify(state.select(row)))
 
-    def locate(self, step: int, images: Tensor, state: State, decision: Decision) -> Int[Tensor, "B"]:
+    def locate(self, step: int, images: Tensor, state: State, decision: Decision) -> Int[Tensor, "B"] | int:
         work = self.model.work("locate", state, decision)
         return self._charge("locate", step, images, work, lambda row: self.model.locate(state.select(row)))
 
-    def _charge(self, phase: Phase, step: int, images: Tensor, work: Tensor, run: Callable[[Tensor], Any]) -> Tensor:
+    def _charge(self, phase: Phase, step: int, images: Tensor, work: Tensor, run: Callable[[Tensor], Any]) -> Tensor | int:
         """The MACs of each row of `work`, which is an image or a region. A kind of work that is not known yet is run once and counted."""
-        if len(work) and (work == work[:1]).all():  # the usual case, without sorting
-            return torch.full_like(work, self._macs((phase, step, int(work[0]), tuple(images.shape[1:])), run, lambda: work.new_zeros(1)))
+        if len(work) and all_equal(work):  # the usual case, without sorting
+            return self._macs((phase, step, int(work[0]), tuple(images.shape[1:])), run, lambda: work.new_zeros(1))
         kinds, place = work.unique(return_inverse=True)
         macs = [
             self._macs((phase, step, kind, tuple(images.shape[1:])), run, lambda i=i: (place == i).nonzero()[0])
@@ -192,11 +197,9 @@ class MacTable:
 
     @classmethod
     def empty(cls, batch: int, steps: int, device: torch.device) -> "MacTable":
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.long, device=device)
-
-        sense, fuse, classify, locate = (zeros(batch, steps) for _ in range(4))
-        return cls(zeros(batch), sense, fuse, classify, locate, zeros(batch))
+        start, last_step = torch.zeros(2, batch, dtype=torch.long, device=device)
+        sense, fuse, classify, locate = torch.zeros(4, batch, steps, dtype=torch.long, device=device)
+        return cls(start, sense, fuse, classify, locate, last_step)
 
     def stopped_at(self, step: Int[Tensor, "B"] | int, *, classify_every_step: bool = False) -> dict[Phase, Int[Tensor, "B"]]:
         """MACs by phase of a run that is stopped at `step` (one per image [B], or one for all), by its budget or by a rule.
@@ -216,3 +219,9 @@ class MacTable:
             "locate": (self.locate * (steps < stop)).sum(1),
             "classify": (self.classify * read).sum(1),
         }
+
+    def by_step(self) -> Int[Tensor, "B T"]:
+        """MACs of runs that are stopped at each step by their budget: the sums of `stopped_at(1)`, `stopped_at(2)`, ..., all at once."""
+        last = torch.minimum(torch.arange(1, self.sense.shape[1] + 1, device=self.sense.device), self.last_step[:, None])  # [B, T]
+        looked = (self.sense + self.fuse + self.locate).cumsum(1) - self.locate
+        return self.start[:, None] + looked + self.classify.gather(1, last - 1)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from glimpsezoo.core.batched import Batched, gather, select_rows
+from glimpsezoo.core.batched import Batched, gather, repeated, select_rows
 
 Made = Literal["given", "regressed", "sampled", "mode", "top-k", "searched"]
 
@@ -49,8 +49,8 @@ class Regions(Batched):
         """One region per image."""
         batch, device = len(centre), centre.device
         if not isinstance(scale, Tensor):
-            scale = centre.new_full((batch,), scale)
-        level_of, parent_of = (torch.full((batch,), value, device=device) for value in (level, parent))
+            scale = repeated(scale, batch, centre.dtype, device)
+        level_of, parent_of = (repeated(value, batch, torch.long, device) for value in (level, parent))
         return cls(image=_numbers(batch, device), centre=centre, scale=scale, level=level_of, parent=parent_of, batch=batch)
 
     @classmethod
@@ -68,7 +68,9 @@ class Regions(Batched):
 
     def counts(self) -> Int[Tensor, "B"]:
         """How many regions each image has."""
-        return torch.ones_like(self.image) if self.single else torch.bincount(self.image, minlength=self.batch)
+        if self.single:
+            return repeated(1, self.batch, torch.long, self.image.device)
+        return torch.bincount(self.image, minlength=self.batch)
 
     def images_of(self, images: Float[Tensor, "B *rest"]) -> Float[Tensor, "N *rest"]:
         """The image of every region, or the row of any other tensor with one row per image. Single regions need no copy."""
@@ -111,5 +113,5 @@ class Decision(Batched):
     @classmethod
     def certain(cls, regions: Regions, made: Made = "given") -> "Decision":
         """A decision without randomness: log-probability and entropy are zero."""
-        zero = regions.centre.new_zeros(regions.batch)
+        zero = repeated(0.0, regions.batch, regions.centre.dtype, regions.centre.device)
         return Decision(regions=regions, made=made, log_prob=zero, entropy=zero)

@@ -73,8 +73,8 @@ class Trace:
         for look in self.looks:
             if look.logits is None:
                 raise GlimpseZooError("logits of every step were not recorded: call rollout with record=Record(every_step=True)")
-            whole = columns[-1] if columns else torch.zeros_like(self.logits)
-            columns.append(whole.index_put((look.rows,), look.logits))
+            everyone = len(look.rows) == len(self.logits)  # then the rows are in order
+            columns.append(look.logits if everyone else columns[-1].index_put((look.rows,), look.logits))
         columns += columns[-1:] * (self.steps - len(columns))  # no image was left
         return torch.stack(columns, 1)
 
@@ -150,7 +150,7 @@ class _Present(Batched):
     logits: Float[Tensor, "b classes"] | None = None
     """Those of this step, if it was classified."""
     history: tuple[Tensor, ...] = ()
-    """The logits of the steps that the exit rule reads, this step included."""
+    """The logits of the steps that the exit rule reads."""
 
     def only_active(self) -> Self:
         """Without the images that exited but stay in the batch."""
@@ -222,14 +222,15 @@ class _Rollout:
         if meter := self.record.meter:
             step = here.state.step
             self._charge("classify", step, here, meter.classify(step, here.images, here.state, here.decision))
-        history = (*here.history, logits)[-(self.exit_rule.window or self.budget) :] if self.exit_rule.reads else ()
-        return replace(here, logits=logits, history=history)
+        return replace(here, logits=logits, history=(*here.history, logits) if self.exit_rule.reads else ())
 
     def _exit(self, here: _Present) -> _Present | None:
         """Stop the images that exit by the rule."""
         if not self.exit_rule.reads:
             return here
-        return self._leave(here, self.exit_rule.exits(torch.stack(here.history, 1)), compact=self.compact)
+        mask = self.exit_rule.exits(torch.stack(here.history, 1))
+        following = here.history[1:] if len(here.history) == self.exit_rule.window else here.history
+        return self._leave(replace(here, history=following), mask, compact=self.compact)
 
     def _locate(self, here: _Present) -> _Present | None:
         """Ask where to look next. Images for which no region is chosen are finished, and leave the batch in any case."""
@@ -287,11 +288,14 @@ class _Rollout:
         here = here.only_active()
         self.looks.append(Look(here.rows, here.decision, here.logits, here.state if self.record.states else None))
 
-    def _charge(self, phase: Phase, step: int, here: _Present, macs: Int[Tensor, "b"]) -> None:
-        rows = here.rows
+    def _charge(self, phase: Phase, step: int, here: _Present, macs: Int[Tensor, "b"] | int) -> None:
+        column, rows = getattr(self.macs, phase)[:, step - 1], here.rows
         if here.active is not None:
-            rows, macs = rows[here.active], macs[here.active]
-        getattr(self.macs, phase)[rows, step - 1] = macs
+            rows, macs = rows[here.active], macs if isinstance(macs, int) else macs[here.active]
+        if len(rows) == len(column):  # then the rows are in order
+            column[:] = macs
+        else:
+            column[rows] = macs
 
     def _trace(self) -> Trace:
         rows = torch.cat([stop.rows for stop in self.stopped])

@@ -11,7 +11,7 @@ was being measured.
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,15 +19,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from glimpsezoo.conditions.base import Clean, Condition
 from glimpsezoo.core.exits import ExitRule, Fixed
 from glimpsezoo.core.inference import evaluating, inference
 from glimpsezoo.core.macs import meter_of
 from glimpsezoo.core.noise import Noise
-from glimpsezoo.core.protocol import PHASES, GlimpseModel, Phase
+from glimpsezoo.core.protocol import PHASES, GlimpseModel
 from glimpsezoo.core.rollout import Record, Trace, rollout
 from glimpsezoo.data.base import Batch, ImageData, OnBadImage
 from glimpsezoo.data.loading import batches
@@ -212,8 +210,8 @@ def rows_of(trace: Trace, batch: Batch) -> Rows:
     if not nll.isfinite().all():
         raise FloatingPointError("the model's logits are not finite")
     assert trace.macs is not None
-    stopped = [_by_phase(trace.macs.stopped_at(step)).sum(1) for step in range(1, trace.steps + 1)]
-    ran = _by_phase(trace.macs.stopped_at(trace.steps, classify_every_step=trace.rule_reads))
+    ran = trace.macs.stopped_at(trace.steps, classify_every_step=trace.rule_reads)
+    by_phase = torch.stack([ran[phase] for phase in PHASES], 1)  # [B, 5]
     columns = {
         "id": batch.ids,
         "group": batch.groups,
@@ -222,17 +220,13 @@ def rows_of(trace: Trace, batch: Batch) -> Rows:
         "confidence": best[:, :, 0].exp(),
         "nll": nll,
         "top5": (order == label).any(-1),
-        "macs_by_step": torch.stack(stopped, 1),
+        "macs_by_step": trace.macs.by_step(),
         "regions": trace.regions_by_step(),
-        "macs": ran.sum(1),
-        "macs_by_phase": ran,
+        "macs": by_phase.sum(1),
+        "macs_by_phase": by_phase,
         "exit_step": trace.last_step,
     }
     return Rows(**{name: column.cpu().numpy() for name, column in columns.items()})
-
-
-def _by_phase(macs: Mapping[Phase, Int[Tensor, "B"]]) -> Int[Tensor, "B 5"]:
-    return torch.stack([macs[phase] for phase in PHASES], 1)
 
 
 @dataclass

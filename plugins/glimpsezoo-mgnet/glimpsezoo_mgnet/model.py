@@ -24,6 +24,7 @@ Where it departs from the paper, and why:
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -157,11 +158,18 @@ def sample_glimpses(images: Float[Tensor, "N C H W"], regions: Regions, size: tu
     """
     # F.affine_grid would multiply matrices; without a rotation, x depends on the column only, and y on the row.
     x, y = (
-        centre[:, None] + regions.scale[:, None] * torch.linspace(-1, 1, points, device=images.device) * (points > 1)  # [N, points]
+        centre[:, None] + regions.scale[:, None] * _points(points, images.device)  # [N, points]
         for centre, points in zip(regions.centre.unbind(1), reversed(size), strict=True)
     )
     grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), 3)  # [N, h, w, 2]
     return F.grid_sample(images, grid.to(images), align_corners=True)
+
+
+@lru_cache(maxsize=64)
+def _points(count: int, device: torch.device) -> Float[Tensor, "count"]:
+    """`count` points from -1 to 1 at equal distances; a single one lies at 0."""
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for a backward pass later
+        return torch.linspace(-1, 1, count, device=device) * (count > 1)
 
 
 class _RescaleGradient(torch.autograd.Function):

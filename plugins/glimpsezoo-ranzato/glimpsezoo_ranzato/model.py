@@ -159,6 +159,7 @@ class Ranzato(GlimpseModel[GlimpseState]):
         self.glimpses = nn.ModuleList(networks)
         # [W_1^p W_2^p] side by side, for [h^L; logits so far]
         self.locators = nn.ModuleList(nn.Linear(config.hidden + classes, 2) for _ in range(config.glimpses))
+        self._scale = (config.patch << (config.scales - 1)) / width
         self._macs_of_glimpse = networks[0].macs + (2 * (config.hidden + classes) if config.policy == "learned" else 0)
 
     def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[GlimpseState, Decision]:
@@ -174,7 +175,7 @@ class Ranzato(GlimpseModel[GlimpseState]):
 
     def sense(self, images: Float[Tensor, "B C H W"], state: GlimpseState, regions: Regions) -> Features:
         if state.step == 0:
-            return self.low(self.pixels(down_sampled(images, self.config.low_size)[regions.image]))
+            return self.low(self.pixels(regions.images_of(down_sampled(images, self.config.low_size))))
         soft = torch.is_grad_enabled() and not self.training and self.surrogate is not None
         views = glimpse(images, regions.image, regions.centre, self.config.patch, self.config.scales, soft=soft)
         return self.glimpses[0 if self.config.shared else state.step - 1](self.pixels(views))
@@ -201,16 +202,15 @@ class Ranzato(GlimpseModel[GlimpseState]):
 
     def decision_at(self, location: Float[Tensor, "B 2"], made: Made, state: GlimpseState) -> Decision:
         """The decision to take the next glimpse at `location`, (x, y) in [0, 1]."""
-        return Decision.certain(self.regions_at(location, torch.arange(len(location), device=location.device), state), made)
+        return Decision.certain(Regions.one_each(2 * location - 1, self._scale, level=state.step), made)
 
     def regions_at(self, location: Float[Tensor, "N 2"], image: Int[Tensor, "N"], state: GlimpseState) -> Regions:
         """Regions of the next glimpse network at `location` [N, 2] in [0, 1], of the images `image` [N] of a batch in this state."""
-        side = self.config.patch << (self.config.scales - 1)
         whole = torch.ones_like(image)
         return Regions(
             image=image,
             centre=2 * location - 1,
-            scale=location.new_full((len(image),), side / self.task.image_size[1]),
+            scale=location.new_full((len(image),), self._scale),
             level=whole * state.step,
             parent=-whole,
             batch=len(state.low),

@@ -23,11 +23,11 @@ from glimpsezoo.specs import CorruptionSpec, load_string
 Corrupt = Callable[[Tensor, int, str, Noise], Tensor]
 
 
-def _pillow() -> str:
-    return f"Pillow {PIL.__version__}"
+def _codecs() -> str:
+    return f"Pillow {PIL.__version__}, simplejpeg {version('simplejpeg')}"
 
 
-_OTHERS: dict[Corrupt, Callable[[], str]] = {frost: made_with, jpeg_compression: _pillow}
+_OTHERS: dict[Corrupt, Callable[[], str]] = {frost: made_with, jpeg_compression: _codecs}
 _PIECE = 1 << 19  # values corrupted at once on a CPU, few enough for its cache
 _PIECE_GPU = 1 << 25
 _ROUNDING = 2**-10  # of a level: float32 may fall short of a whole level by less

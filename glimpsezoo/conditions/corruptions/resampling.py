@@ -4,6 +4,7 @@ import io
 from functools import lru_cache
 
 import numpy as np
+import simplejpeg
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Int16, UInt8
@@ -129,17 +130,18 @@ def _nearest(count: int, size: int) -> Int[Tensor, "size"]:
 
 
 def jpeg_compression(images: Images, severity: int, preset: str, noise: Noise) -> UInt8[Tensor, "B 3 H W"]:
-    """Encode and decode by Pillow (libjpeg) at quality c, with its default 4:2:0 chroma; values are rounded to 8 bits first."""
+    """Encode by Pillow (libjpeg) at quality c, with its default 4:2:0 chroma, and decode; values are rounded to 8 bits first.
+
+    simplejpeg decodes to the same pixels as Pillow in half the time. It does not encode to the same bytes.
+    """
     quality = constants("jpeg_compression", severity, preset)
     size = images.shape[3], images.shape[2]
     # Pillow stores a pixel as the bytes of R + 256 G + 65536 B, which floats hold exactly. Merging three channels of bytes takes longer.
     red, green, blue = images.mul(255).round_().unbind(1)
     pixels = torch.add(red, green, alpha=256).add_(blue, alpha=65536).int().cpu().numpy().astype("<i4", copy=False)  # [B, H, W]
     levels = np.empty((*pixels.shape, 4), np.uint8)  # RGBX
-    for index, image in enumerate(pixels):
+    for image, decoded in zip(pixels, levels, strict=True):
         stream = io.BytesIO()
         Image.frombuffer("RGBX", size, image, "raw", "RGBX", 0, 1).save(stream, "JPEG", quality=quality)
-        # The decoder of `Image.open`, without its search for the format, which takes a tenth of the time.
-        decoded = Image.frombytes("RGB", size, stream.getvalue(), "jpeg", "RGB", "")
-        levels[index] = np.frombuffer(decoded.tobytes("raw", "RGBX"), np.uint8).reshape(levels.shape[1:])
+        simplejpeg.decode_jpeg(stream.getbuffer(), "RGBX", buffer=decoded)
     return torch.from_numpy(levels)[..., :3].permute(0, 3, 1, 2).to(images.device)

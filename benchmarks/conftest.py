@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from glimpsezoo.core.protocol import Computing, GlimpseModel
 from glimpsezoo.evaluation.environment import keep_freed_memory
 
 SHORT = "GLIMPSEZOO_SHORT" in os.environ
@@ -21,6 +22,19 @@ def settings() -> Iterator[None]:
     keep_freed_memory()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def compiled() -> Callable[[GlimpseModel[Any]], GlimpseModel[Any]]:
+    """Makes a model compile its phases, as `--compile` does. That takes a minute, so the short form leaves it out."""
+
+    def compiled(model: GlimpseModel[Any]) -> GlimpseModel[Any]:
+        if SHORT:
+            pytest.skip("compiling takes a minute")
+        model.computing = Computing(compiled=True)
+        return model
+
+    return compiled
 
 
 @pytest.fixture

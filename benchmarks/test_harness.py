@@ -11,7 +11,7 @@ from glimpsezoo.data import batches, open_data
 from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, run_job
 from glimpsezoo.zoo.names import data_spec
 
-IMAGES, BATCH = 1000, 128
+IMAGES, BATCH = 1000, 256  # what `run` takes for images of this size
 
 
 @pytest.fixture(scope="module")

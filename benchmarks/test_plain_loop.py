@@ -45,15 +45,17 @@ def plainly_laid_out(model):
 
 @pytest.mark.benchmark(group="plain loop")
 @pytest.mark.parametrize("batch", [1, 64])
-@pytest.mark.parametrize("how", ["plain", "rollout"])
+@pytest.mark.parametrize("how", ["plain", "rollout", "compiled"])
 @pytest.mark.parametrize("name", MODELS)
-def test_loop(timed, name, how, batch):
+def test_loop(timed, compiled, name, how, batch):
     settings, task = MODELS[name]
     model = gz.create_model("mgnet", task=task, **settings)
     images = [torch.rand(batch, task.channels, *task.image_size) for _ in range(4)]
+    if how == "compiled":
+        model = compiled(model)
     with gz.inference(model):
         expected = gz.rollout(model, images[0]).logits
-        if how == "rollout":
+        if how != "plain":
             timed(lambda batch: gz.rollout(model, batch), images, ROUNDS[name][batch])
             return
     with torch.no_grad():

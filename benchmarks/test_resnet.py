@@ -55,10 +55,12 @@ def test_plain(timed, batch):
 
 @pytest.mark.benchmark(group="resnet18")
 @pytest.mark.parametrize("batch", [1, 64])
-@pytest.mark.parametrize("name", ["timm", "mgnet", "mgnet-eager"])
-def test_rollout(timed, name, batch):
-    """Through the loop, within `gz.inference`, or without it (eager)."""
-    model = gz.create_model("timm:resnet18", task=TASK) if name == "timm" else mgnet()
+@pytest.mark.parametrize("name", ["timm", "timm-compiled", "mgnet", "mgnet-eager", "mgnet-compiled"])
+def test_rollout(timed, compiled, name, batch):
+    """Through the loop, within `gz.inference`, without it (eager), or compiled."""
+    model = gz.create_model("timm:resnet18", task=TASK) if name.startswith("timm") else mgnet()
+    if name.endswith("-compiled"):
+        model = compiled(model)
     with torch.no_grad() if name == "mgnet-eager" else gz.inference(model):
         timed(lambda images: gz.rollout(model, images), batches(batch), ROUNDS[batch])
 

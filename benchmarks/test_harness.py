@@ -4,14 +4,14 @@ pytest benchmarks/test_harness.py --benchmark-json out.json && python benchmarks
 """
 
 import pytest
-import torch
 
 import glimpsezoo as gz
 from glimpsezoo.data import batches, open_data
 from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, run_job
 from glimpsezoo.zoo.names import data_spec
 
-IMAGES, BATCH = 1000, 256  # what `run` takes for images of this size
+IMAGES, BATCH = 1000, 256  # the batch size that `run` takes for images of this size
+ROUNDS = 40
 
 
 @pytest.fixture(scope="module")
@@ -39,38 +39,37 @@ class First:
         return self.data.examples(start, stop)
 
 
-@pytest.mark.benchmark(group="harness")
-def test_bare_loop(benchmark, model, digits):
+def bare_loop(model, digits):
     """Load, run and argmax, as one would write it by hand."""
-
-    def loop():
-        right = 0
-        with gz.inference(model):
-            for batch in batches(digits, 0, IMAGES, BATCH):
-                right += int((gz.rollout(model, batch.images).logits.argmax(1) == batch.labels).sum())
-        return right
-
-    assert benchmark(loop) > IMAGES / 2
+    right = 0
+    with gz.inference(model):
+        for batch in batches(digits, 0, IMAGES, BATCH):
+            right += int((gz.rollout(model, batch.images).logits.argmax(1) == batch.labels).sum())
+    assert right > IMAGES / 2
 
 
-@pytest.mark.benchmark(group="harness")
-def test_harness(benchmark, model, digits):
+def harness(model, digits):
     """Accuracy, NLL, confidence, regions and MACs of every step, one row per image."""
-    job = Job(model, "model", First(digits, IMAGES))
-    found = benchmark(lambda: run_job(job, EvaluationConfig(batch_size=BATCH)))
+    found = run_job(Job(model, "model", First(digits, IMAGES)), EvaluationConfig(batch_size=BATCH))
     assert len(found.rows) == IMAGES
 
 
+@pytest.mark.benchmark(group="harness")
+def test_harness(side_by_side, model, digits):
+    side_by_side({"bare loop": lambda _: bare_loop(model, digits), "harness": lambda _: harness(model, digits)}, [None], ROUNDS)
+
+
 @pytest.mark.benchmark(group="counting")
-@pytest.mark.parametrize("counted", [False, True], ids=["uncounted", "counted"])
-def test_cost_counting(benchmark, model, digits, counted):
+def test_cost_counting(side_by_side, model, digits):
     """A batch without a meter, and with one that already knows its shapes."""
-    batch = next(batches(digits, 0, BATCH, BATCH))
-    meter = gz.Meter(model) if counted else None
-
-    @torch.no_grad()
-    def run():
-        return gz.rollout(model, batch.images, record=gz.Record(meter=meter))
-
-    run()
-    assert len(benchmark(run).logits) == BATCH
+    meter = gz.Meter(model)
+    images = [batch.images for batch in batches(digits, 0, 4 * BATCH, BATCH)]
+    with gz.inference(model):
+        side_by_side(
+            {
+                "uncounted": lambda batch: gz.rollout(model, batch),
+                "counted": lambda batch: gz.rollout(model, batch, record=gz.Record(meter=meter)),
+            },
+            images,
+            ROUNDS,
+        )

@@ -3,9 +3,12 @@
 pytest benchmarks/test_plain_loop.py --benchmark-json out.json && python benchmarks/ratios.py out.json
 """
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
+from contenders import SHORT, compiled
 
 import glimpsezoo as gz
 
@@ -13,7 +16,8 @@ MODELS = {
     "cnn4": ({"backbone": "cnn4", "glimpses": 5, "downsample": 4}, gz.Task((112, 112), 1, tuple("0123456789"))),
     "resnet18": ({"backbone": "resnet18", "glimpses": 4, "downsample": 7 / 3}, gz.Task((224, 224), 3, tuple("0123456789"))),
 }
-ROUNDS = {"cnn4": {1: 200, 64: 40}, "resnet18": {1: 40, 64: 5}}
+ROUNDS = {"cnn4": {1: 60, 64: 60}, "resnet18": {1: 15, 64: 7}}
+TURN = {1: 16, 64: 1}
 
 
 def plain_loop(model, images):
@@ -45,20 +49,15 @@ def plainly_laid_out(model):
 
 @pytest.mark.benchmark(group="plain loop")
 @pytest.mark.parametrize("batch", [1, 64])
-@pytest.mark.parametrize("how", ["plain", "rollout", "compiled"])
 @pytest.mark.parametrize("name", MODELS)
-def test_loop(timed, compiled, name, how, batch):
+def test_loop(side_by_side, name, batch):
     settings, task = MODELS[name]
     model = gz.create_model("mgnet", task=task, **settings)
-    images = [torch.rand(batch, task.channels, *task.image_size) for _ in range(4)]
-    if how == "compiled":
-        model = compiled(model)
+    plain, other = plainly_laid_out(copy.deepcopy(model).eval()), compiled(copy.deepcopy(model).eval())
+    images = [torch.rand(batch, task.channels, *task.image_size) for _ in range(4 * TURN[batch])]
+    contenders = {"plain loop": lambda images: plain_loop(plain, images), "MGNet": lambda images: gz.rollout(model, images)}
     with gz.inference(model):
-        expected = gz.rollout(model, images[0]).logits
-        if how != "plain":
-            timed(lambda batch: gz.rollout(model, batch), images, ROUNDS[name][batch])
-            return
-    with torch.no_grad():
-        model = plainly_laid_out(model)
-        torch.testing.assert_close(plain_loop(model, images[0]), expected, atol=1e-3, rtol=1e-3)
-        timed(lambda batch: plain_loop(model, batch), images, ROUNDS[name][batch])
+        torch.testing.assert_close(plain_loop(plain, images[0]), gz.rollout(model, images[0]).logits, atol=1e-3, rtol=1e-3)
+        if not SHORT:  # compiling takes minutes
+            contenders["MGNet compiled"] = lambda images: gz.rollout(other, images)
+        side_by_side(contenders, images, ROUNDS[name][batch], TURN[batch])

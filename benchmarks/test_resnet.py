@@ -7,17 +7,19 @@ the third, 1 after the fourth.
 """
 
 import itertools
+from contextlib import ExitStack
 
 import pytest
 import timm
 import torch
+from contenders import SHORT, compiled
 
 import glimpsezoo as gz
 from glimpsezoo.evaluation.environment import channels_last
 
 TASK = gz.Task((224, 224), 3, tuple(f"c{number:03}" for number in range(1000)))
 EXITS = (1, 2, 1, 3, 1, 2, 1, 4)
-ROUNDS = {1: 40, 64: 5}
+ROUNDS, TURN = {1: 15, 64: 7}, {1: 16, 64: 1}
 
 
 class Given(gz.ExitRule):
@@ -35,39 +37,25 @@ class Given(gz.ExitRule):
         return torch.tensor([self.step == self.last])
 
 
-def batches(batch):
-    return [torch.rand(batch, 3, 224, 224).contiguous(memory_format=torch.channels_last) for _ in range(4)]
-
-
 def mgnet():
     return gz.create_model("mgnet", task=TASK, backbone="resnet18", glimpses=4, downsample=7 / 3)
 
 
 @pytest.mark.benchmark(group="resnet18")
 @pytest.mark.parametrize("batch", [1, 64])
-def test_plain(timed, batch):
-    """timm's ResNet-18 with channels-last weights, as one would run it by hand."""
-    net = timm.create_model("resnet18").eval()
+def test_resnet(side_by_side, batch):
+    """timm's ResNet-18 as one would run it by hand, channels-last; and models in the loop, within `gz.inference` unless they are eager."""
+    net, eager, rule = timm.create_model("resnet18").eval(), mgnet().eval(), Given()
     channels_last(net)
-    with torch.no_grad():
-        timed(net, batches(batch), ROUNDS[batch])
-
-
-@pytest.mark.benchmark(group="resnet18")
-@pytest.mark.parametrize("batch", [1, 64])
-@pytest.mark.parametrize("name", ["timm", "timm-compiled", "mgnet", "mgnet-eager", "mgnet-compiled"])
-def test_rollout(timed, compiled, name, batch):
-    """Through the loop, within `gz.inference`, without it (eager), or compiled."""
-    model = gz.create_model("timm:resnet18", task=TASK) if name.startswith("timm") else mgnet()
-    if name.endswith("-compiled"):
-        model = compiled(model)
-    with torch.no_grad() if name == "mgnet-eager" else gz.inference(model):
-        timed(lambda images: gz.rollout(model, images), batches(batch), ROUNDS[batch])
-
-
-@pytest.mark.benchmark(group="resnet18")
-def test_simulated_exits(timed):
-    """One image at a time, 1.9 looks on average."""
-    model, rule = mgnet(), Given()
-    with gz.inference(model):
-        timed(lambda images: gz.rollout(model, images, exit_rule=rule), batches(1), 80)
+    models = {"ResNet-18 within inference": gz.create_model("timm:resnet18", task=TASK), "MGNet": mgnet()}
+    if not SHORT:  # compiling takes minutes
+        models |= {"ResNet-18 compiled": compiled(gz.create_model("timm:resnet18", task=TASK)), "MGNet compiled": compiled(mgnet())}
+    contenders = {"ResNet-18": net, "MGNet eager": lambda images: gz.rollout(eager, images)}
+    contenders |= {name: lambda images, model=model: gz.rollout(model, images) for name, model in models.items()}
+    if batch == 1:
+        contenders["MGNet with simulated exits"] = lambda images: gz.rollout(models["MGNet"], images, exit_rule=rule)
+    inputs = [torch.rand(batch, 3, 224, 224).contiguous(memory_format=torch.channels_last) for _ in range(4 * TURN[batch])]
+    with ExitStack() as stack:
+        for model in models.values():
+            stack.enter_context(gz.inference(model))
+        side_by_side(contenders, inputs, ROUNDS[batch], TURN[batch])

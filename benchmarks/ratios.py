@@ -55,6 +55,12 @@ def main(path: str) -> None:
         print("| --- " + "| ---: " * 7 + "|")
         for name, each in exits.items():
             print_exits(*name.removeprefix("test_exits[").removesuffix("]").rsplit("-", 1), each["extra_info"])
+    if looks := {name: each for name, each in found.items() if name.startswith("test_few_images[")}:
+        sizes = next(iter(looks.values()))["extra_info"]["seconds"]
+        print(f"\n| ms for a batch of | {' | '.join(sizes)} |\n| --- {'| ---: ' * len(sizes)}|")
+        for name, each in looks.items():
+            ms = " | ".join(f"{1e3 * seconds:.2f}" for seconds in each["extra_info"]["seconds"].values())
+            print(f"| {name.removeprefix('test_few_images[').removesuffix(']')} | {ms} |")
 
 
 def print_ratio(what: str, above: float, below: float) -> None:

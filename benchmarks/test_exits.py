@@ -22,6 +22,7 @@ CARDS = {
 }
 IMAGES = {1: 64, 32: 1024, 256: 1024}
 ROUNDS = 15
+FEW = (1, 2, 4, 8, 16, 32)
 
 
 @pytest.fixture(scope="module", params=CARDS)
@@ -56,6 +57,15 @@ def test_exits(benchmark, side_by_side, card, batch):
         benchmark.extra_info["macs"] = {name: macs_of(model, chunks, options) for name, options in ways.items()}
         benchmark.extra_info["batches"] = len(chunks)
         side_by_side({name: way(options) for name, options in ways.items()}, [chunks], ROUNDS)
+
+
+@pytest.mark.benchmark(group="looks")
+def test_few_images(side_by_side, card):
+    """All looks of few images, which tells what images that leave a batch can save."""
+    model, images = card
+    chunks = [torch.stack(images[first : first + max(FEW)]) for first in range(0, len(images), max(FEW))]
+    with gz.inference(model):
+        side_by_side({str(n): lambda chunk, n=n: gz.rollout(model, chunk[:n]) for n in FEW}, chunks, 40, 4)
 
 
 def macs_of(model, chunks, options):

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-MOST = 1.10
+MOST = 1.05
 FEW, MANY = (100, 200) if "GLIMPSEZOO_SHORT" in os.environ else (1_000, 10_000)
 PLAIN = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 

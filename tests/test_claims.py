@@ -233,7 +233,7 @@ def test_the_claims_that_were_tested_from_outside_have_those_verdicts() -> None:
         (("mgnet.gtmnist", "cnn4.gtmnist", 5), (-0.30, -0.49, -0.11), "not reproduced"),
         (("ranzato.jittered-mnist.2", "ranzato.jittered-mnist.2-parallel", None), (-0.01, -0.09, 0.07), "not reproduced"),  # three seeds
         (("ranzato.jittered-mnist.2", "ranzato.jittered-mnist.2-shared", None), (-0.21, -0.32, -0.12), "reversed"),  # three seeds
-        (("ranzato.mnist.1", "ranzato.mnist.1-centre", None), (0.01, -0.15, 0.16), "not reproduced"),
+        (("ranzato.mnist.1", "ranzato.mnist.1-centre", None), (0.01, -0.12, 0.13), "not reproduced"),  # three seeds
     ):
         judged = told[key]
         assert judged.effect is not None

@@ -41,7 +41,8 @@ def test_a_crop_that_is_not_reduced_is_resized_as_by_pillow() -> None:
     for image, view, (top, left, height, width) in zip(pixels, views, boxes.tolist(), strict=True):
         cut = Image.fromarray(image.permute(1, 2, 0).numpy()).crop((left, top, left + width, top + height))
         expected = torch.from_numpy(np.array(cut.resize((64, 64), Image.Resampling.BILINEAR))).permute(2, 0, 1)
-        assert torch.equal(view, expected) or torch.equal(view, expected.flip(2))
+        off = min(int((view.int() - each.int()).abs().max()) for each in (expected, expected.flip(2)))
+        assert off <= 1  # level of 255, by which torch 2.6 rounds otherwise
 
 
 @pytest.mark.parametrize("size", [(64, 64), (24, 100)])

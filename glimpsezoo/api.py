@@ -2,6 +2,8 @@
 
 import copy
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -111,16 +113,23 @@ def evaluate(
     if compile and (why := without_compiler(config.device or model.device)):
         warnings.warn(f"nothing is compiled: {why}", stacklevel=2)
         compile = False
-    subject = copy.deepcopy(model) if compile else model  # its weights are frozen, and those of the model may change
-    before, subject.computing = model.computing, Computing(precision, compile)
-    try:
+    with _computing(model, Computing(precision, compile)) as subject:
         found = run_job(Job(subject, type(model).__name__, limited(images, limit), exit_rule=exit_rule or Fixed()), config)
-    finally:
-        subject.computing = before
     for unit in found.failed:
         if unit.error is not None:
             raise unit.error
     return EvaluationResult(accuracy_section(found.rows), flops_section(found.rows, found.measured), other, found.rows)
+
+
+@contextmanager
+def _computing(model: GlimpseModel[Any], computing: Computing) -> Iterator[GlimpseModel[Any]]:
+    """The model, computing in this way. A compiled one is a copy: its weights are frozen, and those of the model may change."""
+    subject = copy.deepcopy(model) if computing.compiled else model
+    before, subject.computing = model.computing, computing
+    try:
+        yield subject
+    finally:
+        subject.computing = before
 
 
 def _opened(model: GlimpseModel[Any], data: str | None, split: str, data_dir: str | Path | None) -> ImageData:

@@ -1,6 +1,7 @@
 """`inference`: the same outputs, with weights arranged once; and the model as it was afterwards."""
 
 import copy
+import pickle
 
 import pytest
 import timm
@@ -158,6 +159,18 @@ def test_within_itself_it_changes_nothing() -> None:
             assert torch.equal(model(images), expected)
         assert torch.equal(model(images), expected)
     assert not [module for module in model.modules() if "forward" in vars(module)]
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_a_copy_that_would_keep_its_arranged_weights_is_refused(called: bool) -> None:
+    model = Wrapped(with_statistics(NETWORKS["grouped"]()))
+    with inference(model):
+        if called:
+            model(torch.rand(1, 3, 16, 16))
+        for copied in (copy.deepcopy, pickle.dumps):
+            with pytest.raises(gz.GlimpseZooError, match="do it outside"):
+                copied(model)
+    assert torch.equal(copy.deepcopy(model).network[0].weight, model.network[0].weight)
 
 
 def test_a_forward_that_another_library_replaced_stays() -> None:

@@ -9,7 +9,7 @@ by rounding only.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from glimpsezoo.core.protocol import Computing, GlimpseModel
+from glimpsezoo.errors import GlimpseZooError
 
 Forward = Callable[[Tensor], Tensor]
 M = TypeVar("M", bound=nn.Module)
@@ -165,6 +166,9 @@ class _PackedConvolution:
         self.layout = (conv.padding, conv.stride, conv.dilation, conv.groups)
         self.relu = relu
         self.packed: Tensor | None = None
+
+    def __reduce__(self) -> NoReturn:
+        raise GlimpseZooError("a model cannot be copied or saved within gz.inference, where its weights are arranged anew: do it outside")
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.dtype != torch.float32:  # as the convolution would: for one image without a batch, or with its error

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from glimpsezoo.core.computing import autocast
+from glimpsezoo.core.inference import inference
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import rollout
@@ -273,15 +274,14 @@ class _TrainingRun:
         truncate_log(self.job.folder, self.phase, self.step)
 
 
-@torch.no_grad()
 def calibration_accuracy(model: GlimpseModel[Any], data: Iterable[Batch], device: torch.device) -> float:
     """Top-1 accuracy at the last step, in [0, 1]."""
-    model.eval()
     right = total = 0
-    for batch in data:
-        trace = rollout(model, batch.images.to(device), noise=Noise.of(0, batch.ids.to(device)))
-        right += int((trace.logits.argmax(1).cpu() == batch.labels).sum())
-        total += len(batch.labels)
+    with inference(model):
+        for batch in data:
+            trace = rollout(model, batch.images.to(device), noise=Noise.of(0, batch.ids.to(device)))
+            right += int((trace.logits.argmax(1).cpu() == batch.labels).sum())
+            total += len(batch.labels)
     return right / total
 
 

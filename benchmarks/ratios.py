@@ -51,10 +51,12 @@ def main(path: str) -> None:
                 above, below = (found[f"test_start[{each}]"]["stats"]["median"] for each in (words, floor))
                 print_ratio(f"glimpsezoo {words} / import {floor}", above, below)
     if exits := {name: each for name, each in found.items() if name.startswith("test_exits[")}:
-        print("\n| early exits | batch | ms without | ms with | in the batch | gain in time | in MACs | share |")
-        print("| --- " + "| ---: " * 7 + "|")
+        print("\n| early exits | batch | ms without | in the batch | leaving | joined | share, leaving | share, joined | free of cost |")
+        print("| --- " + "| ---: " * 8 + "|")
         for name, each in exits.items():
-            print_exits(*name.removeprefix("test_exits[").removesuffix("]").rsplit("-", 1), each["extra_info"])
+            case = name.removeprefix("test_exits").strip("[]")
+            steps = found.get(f"test_steps[{case}]")
+            print_exits(*case.rsplit("-", 1), each["extra_info"], steps and steps["extra_info"])
     if looks := {name: each for name, each in found.items() if name.startswith("test_few_images[")}:
         sizes = next(iter(looks.values()))["extra_info"]["seconds"]
         print(f"\n| ms for a batch of | {' | '.join(sizes)} |\n| --- {'| ---: ' * len(sizes)}|")
@@ -67,11 +69,17 @@ def print_ratio(what: str, above: float, below: float) -> None:
     print(f"| {what} | {above / below:.2f} | {1e3 * above:.2f} | {1e3 * below:.2f} |")
 
 
-def print_exits(card: str, batch: str, info: dict[str, Any]) -> None:
-    """A row: the gain in time by early exits, beside that in MACs, and the share of the one in the other."""
+def print_exits(card: str, batch: str, info: dict[str, Any], steps: dict[str, Any] | None) -> None:
+    """A row: times per batch, and the gains in time as shares of the gain in MACs; the last one if leaving and joining took no time."""
     ms = {name: 1e3 * seconds / info["batches"] for name, seconds in info["seconds"].items()}
-    time, macs = ms["without"] / ms["with"], info["macs"]["without"] / info["macs"]["with"]
-    print(f"| {card} | {batch} | {' | '.join(f'{each:.2f}' for each in ms.values())} | {time:.2f} | {macs:.2f} | {time / macs:.2f} |")
+    macs = info["macs"]["without"] / info["macs"]["with"]
+    shares = [ms["without"] / ms[way] / macs if way in ms else None for way in ("with", "joined")]
+    if steps:
+        until = [0.0, *steps["seconds"].values()]
+        free = sum((now - before) * taken for before, now, taken in zip(until, until[1:], steps["taken"], strict=True))
+        shares.append(until[-1] / free / macs)
+    cells = [ms.get(name) for name in ("without", "in the batch", "with", "joined")] + shares + [None] * (3 - len(shares))
+    print(f"| {card} | {batch} | {' | '.join('' if each is None else f'{each:.2f}' for each in cells)} |")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ CARDS = {
     "ranzato.jittered-mnist.2": "jittered-mnist",
 }
 IMAGES = {1: 64, 32: 1024, 256: 1024}
+RULE = gz.Confidence(threshold=0.9)
 ROUNDS = 15
 FEW = (1, 2, 4, 8, 16, 32)
 
@@ -39,24 +40,44 @@ def card(request):
 @pytest.mark.benchmark(group="exits")
 @pytest.mark.parametrize("batch", [1, 32, 256])
 def test_exits(benchmark, side_by_side, card, batch):
-    """Each round classifies the same images, batch after batch. Images that exit leave the batch, or stay in it."""
+    """Each round classifies the same images, batch after batch.
+
+    Images that exit leave the batch, or stay in it, or those that are left join those of other batches.
+    """
     model, images = card
     some = images[: IMAGES[batch]]
     chunks = [torch.stack(some[first : first + batch]) for first in range(0, len(some), batch)]
-    rule = gz.Confidence(threshold=0.9)
     ways = {
         "without": {"exit_rule": None},
-        "with": {"exit_rule": rule},
-        "in the batch": {"exit_rule": rule, "compact": False},
+        "with": {"exit_rule": RULE},
+        "in the batch": {"exit_rule": RULE, "compact": False},
     }
 
     def way(options):
         return lambda chunks: [gz.rollout(model, chunk, **options) for chunk in chunks]
 
+    def joined(chunks):
+        stream = gz.RolloutStream(model, batch_size=batch, exit_rule=RULE)
+        return [done for chunk in chunks for done in stream.add(chunk)] + stream.finish()
+
     with gz.inference(model):
         benchmark.extra_info["macs"] = {name: macs_of(model, chunks, options) for name, options in ways.items()}
         benchmark.extra_info["batches"] = len(chunks)
-        side_by_side({name: way(options) for name, options in ways.items()}, [chunks], ROUNDS)
+        contenders = {name: way(options) for name, options in ways.items()}
+        side_by_side(contenders | ({"joined": joined} if batch > 1 else {}), [chunks], ROUNDS)
+
+
+@pytest.mark.benchmark(group="steps")
+@pytest.mark.parametrize("batch", [32, 256])
+def test_steps(benchmark, side_by_side, card, batch):
+    """Whole batches that stop after each step: with the share of the regions that take it, what exits would gain if they cost nothing."""
+    model, images = card
+    chunks = [torch.stack(images[first : first + batch]) for first in range(0, len(images) - batch + 1, batch)]
+    with gz.inference(model):
+        free, early = (gz.rollout(model, torch.stack(images), exit_rule=rule).regions_by_step().sum(0) for rule in (None, RULE))
+        benchmark.extra_info["taken"] = (early / free).tolist()
+        until = {str(steps): lambda chunk, steps=steps: gz.rollout(model, chunk, steps=steps) for steps in range(1, model.steps + 1)}
+        side_by_side(until, chunks, 40, 4)
 
 
 @pytest.mark.benchmark(group="looks")

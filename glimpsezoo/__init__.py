@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from glimpsezoo.core.exits import Confidence, Entropy, Fixed, Margin, Patience
     from glimpsezoo.core.inference import inference
     from glimpsezoo.core.rollout import Record, Trace, rollout
+    from glimpsezoo.core.stream import Classified, RolloutStream
     from glimpsezoo.errors import GlimpseZooError
     from glimpsezoo.zoo.models import create_model, list_models, load
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     # isort: split
     # For authors of models
     from glimpsezoo.api import FeedForward, GlimpseModel
-    from glimpsezoo.core.batched import Batched, select_rows
+    from glimpsezoo.core.batched import Batched, join_rows, select_rows
     from glimpsezoo.core.feedforward import FeedForwardState, Normalise, cross_entropy_step
     from glimpsezoo.core.macs import Meter, count_macs
     from glimpsezoo.core.noise import Noise
@@ -80,6 +81,7 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.zoo.models": ("list_models", "load", "create_model"),
         "glimpsezoo.api": ("open_data", "evaluate", "EvaluationResult"),
         "glimpsezoo.core.rollout": ("rollout", "Trace", "Record"),
+        "glimpsezoo.core.stream": ("RolloutStream", "Classified"),
         "glimpsezoo.core.inference": ("inference",),
         "glimpsezoo.core.exits": ("Fixed", "Confidence", "Margin", "Entropy", "Patience"),
         "glimpsezoo.errors": ("GlimpseZooError",),
@@ -93,7 +95,7 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.core.feedforward": ("FeedForwardState", "Normalise", "cross_entropy_step"),
         "glimpsezoo.core.regions": ("Regions", "Decision"),
         "glimpsezoo.core.noise": ("Noise",),
-        "glimpsezoo.core.batched": ("Batched", "select_rows"),
+        "glimpsezoo.core.batched": ("Batched", "select_rows", "join_rows"),
         "glimpsezoo.core.policies": ("Policy", "trivial_centres"),
         "glimpsezoo.core.macs": ("Meter", "count_macs"),
         "glimpsezoo.training.job": ("TrainingPhase",),

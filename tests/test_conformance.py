@@ -1,7 +1,7 @@
 """The conformance suite on planted faults: an honest model passes every rule, and each fault fails exactly the rule that it is for."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -115,9 +115,25 @@ class ForgetsRepeats(Honest):
             once = index.unique()
             return replace(self, noise=self.noise.select(index), memory=self.memory[once], reads=self.reads[once])
 
+        @classmethod
+        def join(cls, parts: Sequence[Self]) -> Self:
+            return cls(**vars(Memory.join([Memory(**vars(part)) for part in parts])))
+
     def start(self, images: Tensor, noise: Noise) -> tuple[Memory, Decision]:
         state, decision = super().start(images, noise)
         return self.Once(**vars(state)), decision
+
+
+class JoinsBackwards(Honest):
+    @dataclass(frozen=True, kw_only=True)
+    class Backwards(Memory):
+        @classmethod
+        def join(cls, parts: Sequence[Self]) -> Self:
+            return cls(**vars(Memory.join([Memory(**vars(part)) for part in reversed(parts)])))
+
+    def start(self, images: Tensor, noise: Noise) -> tuple[Memory, Decision]:
+        state, decision = super().start(images, noise)
+        return self.Backwards(**vars(state)), decision
 
 
 class TiresOfBeingAsked(Honest):
@@ -183,6 +199,7 @@ FAULTS: dict[str, type[Honest]] = {
     "order": CountsRows,
     "compaction": RemembersOutsideTheState,
     "gather": ForgetsRepeats,
+    "join": JoinsBackwards,
     "prefix": TiresOfBeingAsked,
     "regions": LooksBesideTheImage,
     "macs": WorksHarderForSome,

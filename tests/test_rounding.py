@@ -14,7 +14,7 @@ from glimpsezoo import Decision, Noise, Record, Regions, rollout
 from glimpsezoo.testing import Case, check_rule, excess, tolerance
 from glimpsezoo.testing.rounding import FIRST
 
-RULES = ("determinism", "batch", "order", "compaction", "gather", "prefix")
+RULES = ("determinism", "batch", "order", "compaction", "gather", "join", "prefix")
 EPS = torch.finfo(torch.float32).eps
 
 

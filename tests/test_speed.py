@@ -12,6 +12,7 @@ from toy_models import TASK, Peek
 
 from glimpsezoo.core.exits import Confidence
 from glimpsezoo.core.rollout import Trace
+from glimpsezoo.core.stream import RolloutStream
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.jobs import run_job
 from glimpsezoo.measures import speed, stopwatch
@@ -65,7 +66,7 @@ def test_without_an_image_that_can_be_read_nothing_is_timed(timed: list[dict[str
 
 def test_images_that_exit_leave_the_batch_or_stay_in_it_and_each_way_comes_first_in_turn(timed: list[dict[str, Any]]) -> None:
     found = speed_section(model_of(Peek), MadeUp(), RULE, SpeedSettings(batches=(33,), repeats=4))
-    assert [each.exits for each in found.batches] == ["none", "leave", "stay"]
+    assert [each.exits for each in found.batches] == ["none", "leave", "stay", "join"]
     assert found.exit_rule is not None
     assert (found.exit_rule.rule, found.exit_rule.threshold) == ("confidence", 0.8)
     ways = ["none" if each["exit_rule"] is None else "leave" if each["compact"] else "stay" for each in timed]
@@ -79,6 +80,25 @@ def test_images_that_exit_leave_the_batch_or_stay_in_it_and_each_way_comes_first
         ("leave", "stay", "none"),
         ("stay", "none", "leave"),
     }
+
+
+def test_those_that_are_left_join_those_of_other_batches_and_every_image_ends_within_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams: list[tuple[int, Any]] = []
+
+    class Noted(RolloutStream):
+        def add(self, images: torch.Tensor) -> Any:
+            streams.append((len(images), self))
+            return super().add(images)
+
+        def finish(self) -> Any:
+            streams.append((0, self))
+            return super().finish()
+
+    monkeypatch.setattr(speed, "RolloutStream", Noted)
+    found = speed_section(model_of(Peek), MadeUp(), RULE, SpeedSettings(batches=(32, 1), repeats=3))
+    assert [(each.batch, each.exits) for each in found.batches if each.exits == "join"] == [(32, "join")]  # a single image has none to join
+    timed = [size for size, stream in streams if stream is streams[0][1]]
+    assert timed == [32, 32, 0, 32, 32, 32, 0]  # those of the warm-up are done before the others come
 
 
 def test_what_exits_gain_is_their_throughput_beside_the_macs_of_the_same_images() -> None:
@@ -106,7 +126,7 @@ def test_operations_without_a_formula_leave_the_gain_open() -> None:
             return super().sense(torch.fft.fft2(images).real, state, regions)
 
     found = speed_section(model_of(Fourier), MadeUp(), RULE, SpeedSettings(batches=(2,), repeats=2))
-    assert [each.gain for each in found.batches] == [None, None, None]
+    assert [each.gain for each in found.batches] == [None] * 4
 
 
 def test_threads_are_those_that_were_asked_for_and_afterwards_those_of_before() -> None:

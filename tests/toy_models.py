@@ -6,6 +6,7 @@ flat; the cost of sensing depends on the level, that of classifying on the shape
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glimpsezoo.core.batched import select_rows
+from glimpsezoo.core.batched import join, join_rows, select_rows
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel, State
 from glimpsezoo.core.regions import Decision, Regions
@@ -104,6 +105,12 @@ class TreeState(State):
         nodes = {name: getattr(self, name)[position] for name in ("number", "centre", "level", "feature")}
         return replace(self, noise=self.noise.select(index), batch=len(index), image=image, **nodes)
 
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        image, batch = join_rows([(part.image, part.batch) for part in parts]), sum(part.batch for part in parts)
+        nodes = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("number", "centre", "level", "feature")}
+        return replace(parts[0], noise=Noise.join([part.noise for part in parts]), batch=batch, image=image, **nodes)
+
     def parents(self) -> Tensor:
         """[M]: the row of every node's parent; a root has its own row."""
         name = self.image * 4**8 + self.number
@@ -125,6 +132,11 @@ class TreeDecision(Decision):
             entropy=self.entropy[index],
             number=self.number[position],
         )
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        fields = ("regions", "made", "log_prob", "entropy", "number")
+        return cls(**{name: join([getattr(part, name) for part in parts]) for name in fields})
 
 
 class Tree(Counted):

@@ -1,12 +1,16 @@
-"""Values with one entry per image of a batch, which can be gathered: the base of states, decisions, regions and noise."""
+"""Values with one entry per image of a batch, which can be gathered and joined: the base of states, decisions, regions and noise."""
 
 import dataclasses
-from functools import lru_cache
+import itertools
+from collections.abc import Sequence
+from functools import cache, lru_cache
 from typing import Any, Self
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from glimpsezoo.errors import GlimpseZooError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,12 +18,28 @@ class Batched:
     """A frozen dataclass whose tensors have the batch as their leading axis.
 
     Fields may be tensors [B, ...], other `Batched` values, tuples (also NamedTuples) of these, or values that all images share
-    (numbers, text, None, tensors without axes). A subclass with a different layout overrides `select`.
+    (numbers, text, None, tensors without axes). A subclass with a different layout overrides `select` and `join`.
     """
 
     def select(self, index: Int[Tensor, "n"]) -> Self:
         """The same value for the images `index` [n] of the batch, in that order; repeats are allowed."""
-        return dataclasses.replace(self, **{f.name: gather(getattr(self, f.name), index) for f in dataclasses.fields(self)})
+        return type(self)(**{name: gather(getattr(self, name), index) for name in _names(type(self))})
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """One batch of the images of all `parts`, one or more, in their order.
+
+        Raises `GlimpseZooError` if they differ in a value that all images of a batch share, and for a layout without its own `join`.
+        """
+        if cls.select is not Batched.select and cls.join.__func__ is Batched.join.__func__:
+            raise GlimpseZooError(f"batches of {cls.__name__} cannot be joined: it has its own `select`, so give it its own `join` as well")
+        return cls(**{name: join([getattr(part, name) for part in parts]) for name in _names(cls)})
+
+
+@cache
+def _names(kind: type[Batched]) -> tuple[str, ...]:
+    """The fields of a dataclass, kept because every step asks for them."""
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def gather(value: Any, index: Int[Tensor, "n"]) -> Any:
@@ -39,11 +59,34 @@ def gather(value: Any, index: Int[Tensor, "n"]) -> Any:
     return value
 
 
+def join(values: Sequence[Any]) -> Any:
+    """The rows of all `values`, one or more of what `gather` takes. Raises `GlimpseZooError` if they differ in what all images share."""
+    first = values[0]
+    if isinstance(first, Batched):
+        return type(first).join(values)
+    if isinstance(first, tuple):
+        parts = [join(part) for part in zip(*values, strict=True)]
+        return tuple(parts) if type(first) is tuple else type(first)(*parts)
+    if isinstance(first, Tensor) and first.ndim:
+        if all(value.stride(0) == 0 and value.data_ptr() == first.data_ptr() for value in values):  # in memory once
+            return first[:1].expand(sum(map(len, values)), *first.shape[1:])
+        return torch.cat(list(values))
+    for value in values[1:]:
+        if not (value.equal(first) if isinstance(first, Tensor) else value == first):
+            raise GlimpseZooError(f"expected batches that share {first!r}, got one with {value!r}: join those of one step and one model")
+    return first
+
+
 @lru_cache(maxsize=4096)
 def repeated(value: float, batch: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """`value` for each of `batch` images [batch], in memory once, so that `gather` need not copy it. It must not be written to."""
+    return _in_memory_once(value, dtype, device).expand(batch)
+
+
+@lru_cache(maxsize=1024)
+def _in_memory_once(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for a backward pass later
-        return torch.full((1,), value, dtype=dtype, device=device).expand(batch)
+        return torch.full((1,), value, dtype=dtype, device=device)
 
 
 def all_equal(value: Tensor) -> bool:
@@ -75,3 +118,13 @@ def select_rows(image: Int[Tensor, "N"], batch: int, index: Int[Tensor, "n"]) ->
     new_first = taken.cumsum(0) - taken
     position = torch.arange(len(new_image), device=image.device) + (first[index] - new_first)[new_image]
     return position, new_image
+
+
+def join_rows(parts: Sequence[tuple[Tensor, int]]) -> Int[Tensor, "M"]:
+    """The images [M] of all rows of flat layouts that become one batch. parts: the images [N] of the rows of each, and its batch.
+
+    >>> join_rows([(torch.tensor([0, 0, 1]), 2), (torch.tensor([1]), 2)]).tolist()
+    [0, 0, 1, 3]
+    """
+    before = itertools.accumulate((batch for _, batch in parts), initial=0)
+    return torch.cat([image + first for (image, _), first in zip(parts, before, strict=False)])

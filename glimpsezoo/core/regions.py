@@ -1,5 +1,6 @@
 """Where a model looks: flat regions of a batch, and the decision that chose them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, Self
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from glimpsezoo.core.batched import Batched, gather, repeated, select_rows
+from glimpsezoo.core.batched import Batched, gather, join, join_rows, repeated, select_rows
 
 Made = Literal["given", "regressed", "sampled", "mode", "top-k", "searched"]
 
@@ -81,6 +82,16 @@ class Regions(Batched):
             return self._at(index, _numbers(len(index), index.device), len(index))
         position, image = select_rows(self.image, self.batch, index)
         return self._at(position, image, len(index))
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        batch = sum(part.batch for part in parts)
+        if all(part.single for part in parts):
+            image = _numbers(batch, parts[0].image.device)
+        else:
+            image = join_rows([(part.image, part.batch) for part in parts])
+        rows = ("centre", "scale", "level", "parent")
+        return replace(parts[0], image=image, batch=batch, **{name: join([getattr(part, name) for part in parts]) for name in rows})
 
     def keep(self, mask: Bool[Tensor, "N"]) -> Self:
         """Only the regions where `mask` [N] is true; the batch stays the same."""

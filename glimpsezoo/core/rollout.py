@@ -113,16 +113,22 @@ def rollout(
     >>> tuple(trace.logits.shape), trace.last_step.tolist()
     ((3, 2), [1, 1, 1])
     """
-    budget = model.steps if steps is None else steps
-    if not 1 <= budget <= model.steps:
-        raise GlimpseZooError(f"expected a budget of 1 to {model.steps} steps for this model, got {steps}")
+    budget = budget_of(model, steps)
     if noise is None:
         noise = _numbered(len(images), images.device)
     if not len(images) or len(noise.keys) != len(images):
         raise GlimpseZooError(f"expected one or more images and noise for each of them, got {len(images)} and {len(noise.keys)}")
     with computed(model, images.device) as phases:
-        run = _Rollout(phases, budget, exit_rule or Fixed(), choose or _as_decided, record or Record(), compact)
+        run = Rollout(phases, budget, exit_rule or Fixed(), choose or _as_decided, record or Record(), compact)
         return run(images, noise)
+
+
+def budget_of(model: GlimpseModel[Any], steps: int | None) -> int:
+    """The most steps of a run. Raises `GlimpseZooError` for more than the model has, and for less than one."""
+    budget = model.steps if steps is None else steps
+    if not 1 <= budget <= model.steps:
+        raise GlimpseZooError(f"expected a budget of 1 to {model.steps} steps for this model, got {steps}")
+    return budget
 
 
 @lru_cache(maxsize=1024)
@@ -137,20 +143,27 @@ def _as_decided(images: Tensor, state: State, decision: Decision) -> Decision:
 
 
 @dataclass(frozen=True)
-class _Present(Batched):
+class Present(Batched):
     """The images that are in the batch now, and everything that belongs to them."""
 
     rows: Int[Tensor, "b"]
     """The places of the images in the original batch."""
     images: Float[Tensor, "b C H W"]
     state: State
-    decision: Decision
+    decision: Decision | None
+    """Of the last step, or of the next one once it is made; None if nobody reads that of the last step."""
     active: Bool[Tensor, "b"] | None = None
     """False for images that exited but stay in the batch; None if there are none, so that the usual run needs no mask."""
     logits: Float[Tensor, "b classes"] | None = None
     """Those of this step, if it was classified."""
     history: tuple[Tensor, ...] = ()
     """The logits of the steps that the exit rule reads."""
+
+    @property
+    def chosen(self) -> Decision:
+        """The decision where there is one."""
+        assert self.decision is not None
+        return self.decision
 
     def only_active(self) -> Self:
         """Without the images that exited but stay in the batch."""
@@ -161,7 +174,7 @@ def _indices(mask: Bool[Tensor, "b"]) -> Int[Tensor, "n"]:
     return mask.nonzero().squeeze(1)
 
 
-class _Last(NamedTuple):
+class Last(NamedTuple):
     """Images at their last step."""
 
     rows: Int[Tensor, "b"]
@@ -170,74 +183,80 @@ class _Last(NamedTuple):
 
 
 @dataclass
-class _Rollout:
+class Rollout:
     """One rollout. `__call__` is the loop; the other methods are its parts, and each phase is charged where it runs."""
 
     model: GlimpseModel[Any] | Phases
     budget: int
     exit_rule: ExitRule
-    choose: Choose
-    record: Record
-    compact: bool
+    choose: Choose = _as_decided
+    record: Record = Record()
+    compact: bool = True
     looks: list[Look] = field(default_factory=list)
-    stopped: list[_Last] = field(default_factory=list)
+    stopped: list[Last] = field(default_factory=list)
     macs: MacTable | None = None
 
     def __call__(self, images: Tensor, noise: Noise) -> Trace:
-        here = self._start(images, noise)
-        for step in range(1, self.budget + 1):
-            here = self._sense_and_fuse(here, step)
-            if step == self.budget or self.record.every_step or self.exit_rule.reads:
-                here = self._classify(here)
-            self._record(here)
-            if step == self.budget:
-                self._stop(here)
-                break
-            here = self._exit(here)
-            if here is None:
-                break
-            here = self._locate(here)
-            if here is None:
-                break
+        here: Present | None = self.start(images, noise, torch.arange(len(images), device=images.device))
+        while here is not None:
+            here = self.step(here)
         return self._trace()
 
-    def _start(self, images: Tensor, noise: Noise) -> _Present:
+    def start(self, images: Tensor, noise: Noise, rows: Tensor) -> Present:
+        """The images before their first step."""
         state, decision = self.model.start(images, noise)
         if meter := self.record.meter:
             self.macs = MacTable.empty(len(images), self.budget, images.device)
             self.macs.start[:] = meter.start(images, noise)
-        rows = torch.arange(len(images), device=images.device)
-        return _Present(rows, images, state, self._chosen(images, state, decision))
+        return Present(rows, images, state, self._chosen(images, state, decision))
 
-    def _sense_and_fuse(self, here: _Present, step: int) -> _Present:
-        features = self.model.sense(here.images, here.state, here.decision.regions)
+    def step(self, here: Present) -> Present | None:
+        """One step of all images. Returns those that may take another one, without its decision; None if no image may."""
+        if here.state.step:
+            located = self._locate(here)
+            if located is None:
+                return None
+            here = located
+        step = here.state.step + 1
+        here = self._sense_and_fuse(here, step)
+        if step == self.budget or self.record.every_step or self.exit_rule.reads:
+            here = self._classify(here)
+        self._record(here)
+        if step == self.budget:
+            self._stop(here)
+            return None
+        return self._exit(here)
+
+    def _sense_and_fuse(self, here: Present, step: int) -> Present:
+        features = self.model.sense(here.images, here.state, here.chosen.regions)
         if meter := self.record.meter:
-            self._charge("sense", step, here, meter.sense(step, here.images, here.state, here.decision.regions))
-            self._charge("fuse", step, here, meter.fuse(step, here.images, here.state, here.decision, features))
-        state = replace(self.model.fuse(here.state, here.decision, features), step=step)
+            self._charge("sense", step, here, meter.sense(step, here.images, here.state, here.chosen.regions))
+            self._charge("fuse", step, here, meter.fuse(step, here.images, here.state, here.chosen, features))
+        state = replace(self.model.fuse(here.state, here.chosen, features), step=step)
         return replace(here, state=state, logits=None)
 
-    def _classify(self, here: _Present) -> _Present:
+    def _classify(self, here: Present) -> Present:
         logits = self.model.classify(here.state)
         if meter := self.record.meter:
             step = here.state.step
-            self._charge("classify", step, here, meter.classify(step, here.images, here.state, here.decision))
+            self._charge("classify", step, here, meter.classify(step, here.images, here.state, here.chosen))
         return replace(here, logits=logits, history=(*here.history, logits) if self.exit_rule.reads else ())
 
-    def _exit(self, here: _Present) -> _Present | None:
+    def _exit(self, here: Present) -> Present | None:
         """Stop the images that exit by the rule."""
         if not self.exit_rule.reads:
             return here
         mask = self.exit_rule.exits(torch.stack(here.history, 1))
-        following = here.history[1:] if len(here.history) == self.exit_rule.window else here.history
-        return self._leave(replace(here, history=following), mask, compact=self.compact)
+        history = here.history[1:] if len(here.history) == self.exit_rule.window else here.history
+        decision = here.decision if self.record.meter else None  # to gather it would cost as much as the state
+        return self._leave(replace(here, history=history, decision=decision), mask, compact=self.compact)
 
-    def _locate(self, here: _Present) -> _Present | None:
+    def _locate(self, here: Present) -> Present | None:
         """Ask where to look next. Images for which no region is chosen are finished, and leave the batch in any case."""
         decision = self.model.locate(here.state)
         if meter := self.record.meter:
             step = here.state.step
-            self._charge("locate", step, here, meter.locate(step, here.images, here.state, here.decision))
+            self._charge("locate", step, here, meter.locate(step, here.images, here.state, here.chosen))
         if decision is None:
             self._stop(here)
             return None
@@ -252,7 +271,7 @@ class _Rollout:
             raise GlimpseZooError(f"expected a decision for {len(images)} images, got one for {decision.regions.batch}")
         return decision
 
-    def _leave(self, here: _Present, mask: Bool[Tensor, "b"], *, compact: bool, following: Decision | None = None) -> _Present | None:
+    def _leave(self, here: Present, mask: Bool[Tensor, "b"], *, compact: bool, following: Decision | None = None) -> Present | None:
         """Stop the images of `mask`.
 
         Returns the batch with the decision that follows, without the stopped images if `compact`; None if no image is left.
@@ -274,7 +293,7 @@ class _Rollout:
             return None
         return rest.select(order[:staying]) if compact else replace(rest, active=active)
 
-    def _stop(self, here: _Present, index: Int[Tensor, "n"] | None = None) -> None:
+    def _stop(self, here: Present, index: Int[Tensor, "n"] | None = None) -> None:
         """Record the last step of the images `index` of the batch (or of all that have not exited), classified now if they are not yet."""
         if index is None and here.active is not None:
             index = _indices(here.active)
@@ -282,13 +301,13 @@ class _Rollout:
             here, index = self._classify(here if index is None else here.select(index)), None
         assert here.logits is not None
         rows, logits = (here.rows, here.logits) if index is None else gather((here.rows, here.logits), index)
-        self.stopped.append(_Last(rows, logits, here.state.step))
+        self.stopped.append(Last(rows, logits, here.state.step))
 
-    def _record(self, here: _Present) -> None:
+    def _record(self, here: Present) -> None:
         here = here.only_active()
-        self.looks.append(Look(here.rows, here.decision, here.logits, here.state if self.record.states else None))
+        self.looks.append(Look(here.rows, here.chosen, here.logits, here.state if self.record.states else None))
 
-    def _charge(self, phase: Phase, step: int, here: _Present, macs: Int[Tensor, "b"] | int) -> None:
+    def _charge(self, phase: Phase, step: int, here: Present, macs: Int[Tensor, "b"] | int) -> None:
         column, rows = getattr(self.macs, phase)[:, step - 1], here.rows
         if here.active is not None:
             rows, macs = rows[here.active], macs if isinstance(macs, int) else macs[here.active]

@@ -21,6 +21,7 @@ from glimpsezoo.core.macs import Meter
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import Record, rollout
+from glimpsezoo.core.stream import RolloutStream
 from glimpsezoo.data.base import ImageData, OnBadImage
 from glimpsezoo.data.loading import batches
 from glimpsezoo.errors import GlimpseZooError, counted
@@ -36,8 +37,9 @@ from glimpsezoo.settings import Settings
 
 WARM_UP = 2  # rounds that do not count
 LEAST = 64  # images that are timed, also one by one: each exits where it may
+JOINED = 4  # batches in a stream whose memory is measured
 
-Exits = Literal["none", "leave", "stay"]
+Exits = Literal["none", "leave", "stay", "join"]
 
 
 class SpeedSettings(Settings):
@@ -72,7 +74,9 @@ class SpeedBatch(Section):
     batch: int
     """Images in it."""
     exits: Exits
-    """Early exits: none; images that exit leave the batch; or they stay in it and are computed to the end."""
+    """Early exits: none; images that exit leave the batch; they stay in it and are computed to the end; or they leave it, and those that
+    are left join those of other batches (`RolloutStream`).
+    """
     median_ms: float
     """Median time."""
     iqr_ms: float
@@ -130,7 +134,7 @@ class SpeedMeasure(Measure):
                 index=index,
                 key="speed",
                 label="speed",
-                passes=5 if rule else 1,  # three variants, and two runs that are counted
+                passes=6 if rule else 1,  # four variants, and two runs that are counted
                 images=sum((self.settings.rounds(size) + WARM_UP) * size for size in self.settings.batches),
                 identity=None,
                 kind=Speed,
@@ -177,7 +181,8 @@ def _tables(found: Sequence[tuple[str, Speed]]) -> list[Table]:
         return []
     devices = ", ".join(dict.fromkeys(f"{speed.device}, {counted(speed.threads, 'thread')}" for _, speed in found))
     rules = [f"{name} exits by {rule.rule} {rule.threshold:.3g}" for name, speed in found if (rule := speed.exit_rule)]
-    legend = [f"{'; '.join(rules)}: images leave the batch, or stay in it to the end"] if rules else []
+    ways = "images leave the batch, stay in it to the end, or leave it and those that are left join those of other batches"
+    legend = [f"{'; '.join(rules)}: {ways}"] if rules else []
     caption = ". ".join([f"Time and memory of whole batches on {devices}", *legend])
     headings = ("model", "batch", "exits", "median, ms", "IQR, ms", "images/s", "peak, MB", "gain, time", "gain, MACs", "time / MACs")
     rows = tuple(_row(name, each) for name, speed in found for each in speed.batches)
@@ -254,30 +259,49 @@ class _Timed:
 
     def __init__(self, model: GlimpseModel[Any], rule: ExitRule | None) -> None:
         self.model, self.rule, self.meter = model, rule, Meter(model)
-        self.variants: tuple[Exits, ...] = ("none", "leave", "stay") if rule else ("none",)
 
     def batches(self, size: int, images: Iterator[tuple[Tensor, Tensor]], rounds: int) -> list[SpeedBatch]:
         """The batches of one size in every variant. images: batches with their ids."""
-        seconds: dict[Exits, list[float]] = {each: [] for each in self.variants}
+        variants = self._variants(size)
+        seconds: dict[Exits, list[float]] = {each: [] for each in variants}
         macs, device, batch, noise = [0, 0], self.model.device, torch.empty(0), Noise.of(0, torch.arange(1))
+        stream = RolloutStream(self.model, batch_size=size, exit_rule=self.rule)
         for number in range(-WARM_UP, rounds):
             batch, ids = (each.to(device) for each in next(images))
             noise = Noise.of(0, ids)
-            for place in range(len(self.variants)):  # each variant comes first in turn: it meets images that no cache holds yet
-                each = self.variants[(place + number) % len(self.variants)]
-                took = seconds_of(partial(self._run, each, batch, noise), device)
-                if number >= 0:
-                    seconds[each].append(took)
+            for place in range(len(variants)):  # each variant comes first in turn: it meets images that no cache holds yet
+                each = variants[(place + number) % len(variants)]
+                work = partial(stream.add, batch) if each == "join" else partial(self._run, each, batch, noise)
+                seconds[each].append(seconds_of(work, device))
+            if number == -1:
+                stream.finish()  # those who came in rounds that do not count
             if self.rule and number >= 0:
                 macs = [total + self._macs(rule, batch, noise) for total, rule in zip(macs, (None, self.rule), strict=True)]
-        peaks = {each: peak_memory(partial(self._run, each, batch, noise), device) for each in self.variants}
+        last = seconds_of(stream.finish, device) if "join" in variants else 0.0
+        total = {each: sum(seconds[each][WARM_UP:]) + (last if each == "join" else 0) for each in variants}
         return [
-            _measured(each, size, times, peaks[each], self._gain(sum(seconds["none"]) / sum(times), *macs) if each != "none" else None)
-            for each, times in seconds.items()
-        ]
+            _measured(
+                each, size, seconds[each][WARM_UP:], total[each],
+                peak=peak_memory(partial(self._run, each, batch, noise), device),
+                gain=self._gain(total["none"] / total[each], *macs) if each != "none" else None,
+            )
+            for each in variants
+        ]  # fmt: skip
+
+    def _variants(self, size: int) -> tuple[Exits, ...]:
+        """A single image has no others to join."""
+        if not self.rule:
+            return ("none",)
+        return ("none", "leave", "stay", "join") if size > 1 else ("none", "leave", "stay")
 
     def _run(self, exits: Exits, images: Tensor, noise: Noise) -> None:
-        rollout(self.model, images, noise=noise, exit_rule=None if exits == "none" else self.rule, compact=exits != "stay")
+        if exits != "join":
+            rollout(self.model, images, noise=noise, exit_rule=None if exits == "none" else self.rule, compact=exits != "stay")
+            return
+        stream = RolloutStream(self.model, batch_size=len(images), exit_rule=self.rule)
+        for _ in range(JOINED):
+            stream.add(images)
+        stream.finish()
 
     def _macs(self, rule: ExitRule | None, images: Tensor, noise: Noise) -> int:
         """MACs that ran."""
@@ -293,9 +317,9 @@ class _Timed:
         return Gain(time=time, macs=without / macs, share=time / (without / macs))
 
 
-def _measured(exits: Exits, size: int, seconds: Sequence[float], peak: int | None, gain: Gain | None) -> SpeedBatch:
+def _measured(exits: Exits, size: int, seconds: Sequence[float], total: float, *, peak: int | None, gain: Gain | None) -> SpeedBatch:
     low, median, high = statistics.quantiles([1000 * each for each in seconds], n=4)
-    throughput = len(seconds) * size / sum(seconds)
+    throughput = len(seconds) * size / total
     return SpeedBatch(batch=size, exits=exits, median_ms=median, iqr_ms=high - low, images_per_s=throughput, peak_memory=peak, gain=gain)
 
 

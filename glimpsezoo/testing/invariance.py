@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glimpsezoo.core.exits import ExitRule
+from glimpsezoo.core.protocol import State
 from glimpsezoo.core.regions import Decision
 from glimpsezoo.core.rollout import Look, Record, rollout
 from glimpsezoo.testing.case import Case, RuleResult
@@ -165,19 +166,39 @@ def gather(case: Case) -> RuleResult:
 
 def _gathered(case: Case) -> list[tuple[ComparedRollout, ComparedRollout]]:
     """The outputs for gathered states of the first step, and the outputs for the whole state at the same rows."""
-    look = rollout(case.model, case.images, noise=case.noise(), steps=1, record=Record(states=True)).looks[0]
-    assert look.state is not None  # because states are recorded
     rows = torch.arange(len(case.images), device=case.images.device)
     index = rows.flip(0).repeat_interleave(2)[1:]
-    gathered, last = look.state.select(index), torch.ones_like(index)
-    found = [case.model.classify(gathered), case.model.classify(look.state)[index]]
-    nexts = [case.model.locate(gathered), case.model.locate(look.state)] if case.model.steps > 1 else [None, None]
-    decisions = [nexts[0], nexts[1] and nexts[1].select(index)]
-    mine, whole = (
-        ComparedRollout(index, logits[:, None], last[:, None], last, _second(decision, index))
-        for logits, decision in zip(found, decisions, strict=True)
-    )
-    return [(mine, whole)]
+    whole = _first_state(case)
+    return [(_outputs(case, whole.select(index), index), _outputs(case, whole, rows, index))]
+
+
+def join(case: Case) -> RuleResult:
+    """A state that is taken apart and joined again has the same outputs as before."""
+    return same(case, "join of the states is another state: override it for tensors whose first dimension is not the batch", _joined)
+
+
+def _joined(case: Case) -> list[tuple[ComparedRollout, ComparedRollout]]:
+    """The outputs for a state of the first step that was taken apart and joined, and the outputs for the state as it was."""
+    rows = torch.arange(len(case.images), device=case.images.device)
+    whole = _first_state(case)
+    joined = type(whole).join([whole.select(rows[:1]), whole.select(rows[1:])])
+    return [(_outputs(case, joined, rows), _outputs(case, whole, rows))]
+
+
+def _first_state(case: Case) -> State:
+    """After the first step of all images."""
+    (look,) = rollout(case.model, case.images, noise=case.noise(), steps=1, record=Record(states=True)).looks
+    assert look.state is not None  # because states are recorded
+    return look.state
+
+
+def _outputs(case: Case, state: State, numbers: Int[Tensor, "n"], index: Int[Tensor, "m"] | None = None) -> ComparedRollout:
+    """What a model makes of a state of the images `numbers`: logits, and where it looks next. index: the rows to compare, if not all."""
+    logits, decision = case.model.classify(state), case.model.locate(state) if case.model.steps > 1 else None
+    if index is not None:
+        numbers, logits, decision = numbers[index], logits[index], decision and decision.select(index)
+    ones = torch.ones_like(numbers)
+    return ComparedRollout(numbers, logits[:, None], ones[:, None], ones, _second(decision, numbers))
 
 
 def _second(decision: Decision | None, numbers: Tensor) -> tuple[Tensor, ...]:

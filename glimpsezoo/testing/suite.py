@@ -21,6 +21,7 @@ RULES: dict[str, Callable[[Case], RuleResult]] = {
     "order": invariance.order,
     "compaction": invariance.compaction,
     "gather": invariance.gather,
+    "join": invariance.join,
     "prefix": invariance.prefix,
     "regions": contract.regions,
     "macs": contract.macs,

@@ -20,6 +20,7 @@ Attacks (eval mode, gradients on) reach the location module through a straight-t
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Literal, NamedTuple, Self
 
@@ -28,7 +29,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glimpsezoo import Batched, Decision, GlimpseModel, Noise, Normalise, PaperMacs, Phase, Regions, State, Task, select_rows
+from glimpsezoo import Batched, Decision, GlimpseModel, Noise, Normalise, PaperMacs, Phase, Regions, State, Task, join_rows, select_rows
 from glimpsezoo_pyramid.architectures import CELLS, GRID, IMAGENET_M1, IMAGENET_M2, M1, M2, M3, Architecture, levels_for
 from glimpsezoo_pyramid.config import PyramidConfig
 from glimpsezoo_pyramid.modules import SLOPE, feature_layers, initialise, resize_area
@@ -46,6 +47,12 @@ class Flat(Batched):
     def select(self, index: Int[Tensor, "n"]) -> Self:
         position, image = select_rows(self.image, self.batch, index)
         return replace(self._at(position), image=image, batch=len(index))
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        image, batch = join_rows([(part.image, part.batch) for part in parts]), sum(part.batch for part in parts)
+        others = {name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0]._rows() if name != "image"}
+        return replace(parts[0], image=image, batch=batch, **others)
 
     def append(self, other: Self) -> Self:
         """The rows of both; for each image, those of `self` come first."""

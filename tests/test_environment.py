@@ -52,3 +52,6 @@ def test_channels_come_last_in_convolutions_and_tensors_of_other_ranks_stay_as_t
     torch.testing.assert_close(model(images), before)
     channels_last(grey)
     assert grey.weight.stride() == (9, 1, 3, 1)  # of one channel, both orders count as contiguous
+    where = grey.weight.data_ptr()
+    channels_last(grey)
+    assert grey.weight.data_ptr() == where  # laid out already, so that what was made of it stays good

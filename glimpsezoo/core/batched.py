@@ -91,7 +91,7 @@ def _in_memory_once(value: float, dtype: torch.dtype, device: torch.device) -> T
 
 def all_equal(value: Tensor) -> bool:
     """Whether the rows of a tensor are all equal. It looks into them only if they are in memory more than once."""
-    return value.stride(0) == 0 or bool((value == value[:1]).all())
+    return value.stride(0) == 0 or len(value) == 1 or bool((value == value[:1]).all())
 
 
 def _rows(value: Tensor, index: Int[Tensor, "n"]) -> Tensor:

@@ -82,7 +82,8 @@ def _arranged(model: nn.Module) -> list[tuple[nn.Module, Forward]]:
     modules = list(model.modules())
     if any(isinstance(vars(module).get("forward"), _PackedConvolution) for module in modules):  # within `inference` already
         return []
-    weights = [each for module in modules for each in (*module.parameters(recurse=False), *module.buffers(recurse=False))]
+    held = (each for module in modules for each in (*module._parameters.values(), *module._buffers.values()))  # quicker than parameters()
+    weights = [each for each in held if each is not None]
     if any(each.is_inference() for each in weights):
         return []  # weights made in torch.inference_mode have no version, so nobody could tell whether they changed
     places = [(each.data_ptr(), each._version) for each in weights]

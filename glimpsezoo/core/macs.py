@@ -6,10 +6,10 @@ equal a count of the whole run is tested in `tests/test_cost.py`.
 """
 
 import weakref
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,10 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from glimpsezoo.core.batched import all_equal, gather, repeated
+from glimpsezoo.core.batched import all_equal, gather
 from glimpsezoo.core.formulas import FORMULAS, holds_no_products, moves, operation
 from glimpsezoo.core.noise import Noise
-from glimpsezoo.core.protocol import GlimpseModel, Phase, State
+from glimpsezoo.core.protocol import PHASES, GlimpseModel, Phase, State
 from glimpsezoo.core.regions import Decision, Regions
 
 
@@ -121,8 +121,7 @@ class Meter:
     _known: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
     def start(self, images: Tensor, noise: Noise) -> Int[Tensor, "B"] | int:
-        one = repeated(0, len(images), torch.long, images.device)
-        return self._charge("start", 0, images, one, lambda row: self.model.start(images[row], noise.select(row)))
+        return self._charge("start", 0, images, 0, lambda row: self.model.start(images[row], noise.select(row)))
 
     def sense(self, step: int, images: Tensor, state: State, regions: Regions) -> Int[Tensor, "B"] | int:
         """Regions of the same level and step cost the same, so one of each level is counted; an image's regions are summed."""
@@ -152,10 +151,14 @@ class Meter:
         work = self.model.work("locate", state, decision)
         return self._charge("locate", step, images, work, lambda row: self.model.locate(state.select(row)))
 
-    def _charge(self, phase: Phase, step: int, images: Tensor, work: Tensor, run: Callable[[Tensor], Any]) -> Tensor | int:
+    def _charge(self, phase: Phase, step: int, images: Tensor, work: Tensor | int, run: Callable[[Tensor], Any]) -> Tensor | int:
         """The MACs of each row of `work`, which is an image or a region. A kind of work that is not known yet is run once and counted."""
-        if len(work) and all_equal(work):  # the usual case, without sorting
-            return self._macs((phase, step, int(work[0]), tuple(images.shape[1:])), run, lambda: work.new_zeros(1))
+        if isinstance(work, Tensor) and len(work) and all_equal(work):  # the usual case, without sorting
+            work = int(work[0])
+        if isinstance(work, int):
+            return self._macs(
+                (phase, step, work, tuple(images.shape[1:])), run, lambda: torch.zeros(1, dtype=torch.long, device=images.device)
+            )
         kinds, place = work.unique(return_inverse=True)
         macs = [
             self._macs((phase, step, kind, tuple(images.shape[1:])), run, lambda i=i: (place == i).nonzero()[0])
@@ -182,6 +185,18 @@ def meter_of(model: GlimpseModel[Any]) -> Meter:
     return _METERS.setdefault(model, Meter(proxy))
 
 
+class Charge(NamedTuple):
+    """What images were charged with for a phase."""
+
+    phase: Phase
+    step: int
+    """From 1; `start` has no step, and 1 here."""
+    rows: Int[Tensor, "b"]
+    """The places of the images in the batch."""
+    macs: Int[Tensor, "b"] | int
+    """Of each image, or of every one."""
+
+
 @dataclass
 class MacTable:
     """The MACs of every image of a batch by phase and step. Columns are steps 1 to T; steps that an image did not take are zero."""
@@ -196,10 +211,25 @@ class MacTable:
     """The last step that each image took."""
 
     @classmethod
-    def empty(cls, batch: int, steps: int, device: torch.device) -> "MacTable":
-        start, last_step = torch.zeros(2, batch, dtype=torch.long, device=device)
-        sense, fuse, classify, locate = torch.zeros(4, batch, steps, dtype=torch.long, device=device)
-        return cls(start, sense, fuse, classify, locate, last_step)
+    def of(cls, charges: Sequence[Charge], last_step: Int[Tensor, "B"], steps: int) -> "MacTable":
+        """The table of a rollout of `steps` steps. What costs the same for all images is written at once, not by an operation each."""
+        everyone = {phase: [0] * steps for phase in PHASES}
+        others: list[Charge] = []
+        for charge in charges:
+            if isinstance(charge.macs, int) and len(charge.rows) == len(last_step):
+                everyone[charge.phase][charge.step - 1] = charge.macs
+            else:
+                others.append(charge)
+        table = torch.tensor(list(everyone.values()), device=last_step.device)[:, None].repeat(1, len(last_step), 1)  # [5, B, T]
+        columns = dict(zip(PHASES, table.unbind(), strict=True))
+        for phase, step, rows, macs in others:
+            columns[phase][rows, step - 1] = macs
+        return cls(start=columns.pop("start")[:, 0], **columns, last_step=last_step)
+
+    @classmethod
+    def concatenate(cls, tables: Sequence["MacTable"]) -> "MacTable":
+        """The table of the images of several batches (at least one), in order."""
+        return cls(*(torch.cat([getattr(table, column.name) for table in tables]) for column in fields(cls)))
 
     def stopped_at(self, step: Int[Tensor, "B"] | int, *, classify_every_step: bool = False) -> dict[Phase, Int[Tensor, "B"]]:
         """MACs by phase of a run that is stopped at `step` (one per image [B], or one for all), by its budget or by a rule.

@@ -113,13 +113,13 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
         """Where to look next; None if no image takes another step. An image without a region in the decision is finished."""
         return None
 
-    def work(self, phase: Phase, state: S, decision: Decision) -> Int[Tensor, "B"]:
-        """A key per image. Images with the same key cost the same in this phase and step, so each key is counted once.
+    def work(self, phase: Phase, state: S, decision: Decision) -> Int[Tensor, "B"] | int:
+        """A key per image, or one for all. Images with the same key cost the same in this phase and step, so each key is counted once.
 
         decision: that of the step. By default, the cost depends only on the number of the image's regions in this step. A model
         overrides it if its cost depends on more, such as the shape of a tree.
         """
-        return decision.regions.counts()
+        return 1 if decision.regions.single else decision.regions.counts()
 
     def paper_macs(self, step: int) -> PaperMacs | None:
         """The cost that the paper prints for a run that stops at `step`; None if it prints none."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from glimpsezoo.core.batched import Batched, gather
 from glimpsezoo.core.computing import Phases, computed
 from glimpsezoo.core.exits import ExitRule, Fixed
-from glimpsezoo.core.macs import MacTable, Meter
+from glimpsezoo.core.macs import Charge, MacTable, Meter
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel, Phase, State
 from glimpsezoo.core.regions import Decision
@@ -80,10 +80,13 @@ class Trace:
 
     def regions_by_step(self) -> Int[Tensor, "B T"]:
         """The number of regions of each image in each step."""
-        table = torch.zeros(len(self.logits), self.steps, dtype=torch.long, device=self.logits.device)
-        for step, look in enumerate(self.looks):
-            table[look.rows, step] = look.decision.regions.counts()
-        return table
+        none = torch.zeros_like(self.last_step)
+        columns: list[Tensor] = []
+        for look in self.looks:
+            counts, everyone = look.decision.regions.counts(), len(look.rows) == len(none)  # then the rows are in order
+            columns.append(counts if everyone else none.index_put((look.rows,), counts))
+        columns += [none] * (self.steps - len(columns))  # no image was left
+        return torch.stack(columns, 1)
 
 
 def rollout(
@@ -194,7 +197,7 @@ class Rollout:
     compact: bool = True
     looks: list[Look] = field(default_factory=list)
     stopped: list[Last] = field(default_factory=list)
-    macs: MacTable | None = None
+    charges: list[Charge] = field(default_factory=list)
 
     def __call__(self, images: Tensor, noise: Noise) -> Trace:
         here: Present | None = self.start(images, noise, torch.arange(len(images), device=images.device))
@@ -206,8 +209,7 @@ class Rollout:
         """The images before their first step."""
         state, decision = self.model.start(images, noise)
         if meter := self.record.meter:
-            self.macs = MacTable.empty(len(images), self.budget, images.device)
-            self.macs.start[:] = meter.start(images, noise)
+            self.charges.append(Charge("start", 1, rows, meter.start(images, noise)))
         return Present(rows, images, state, self._chosen(images, state, decision))
 
     def step(self, here: Present) -> Present | None:
@@ -308,13 +310,10 @@ class Rollout:
         self.looks.append(Look(here.rows, here.chosen, here.logits, here.state if self.record.states else None))
 
     def _charge(self, phase: Phase, step: int, here: Present, macs: Int[Tensor, "b"] | int) -> None:
-        column, rows = getattr(self.macs, phase)[:, step - 1], here.rows
+        rows = here.rows
         if here.active is not None:
             rows, macs = rows[here.active], macs if isinstance(macs, int) else macs[here.active]
-        if len(rows) == len(column):  # then the rows are in order
-            column[:] = macs
-        else:
-            column[rows] = macs
+        self.charges.append(Charge(phase, step, rows, macs))
 
     def _trace(self) -> Trace:
         rows = torch.cat([stop.rows for stop in self.stopped])
@@ -323,6 +322,5 @@ class Rollout:
         if len(self.stopped) > 1:  # otherwise the rows are in order
             order = rows.argsort()
             logits, last = logits[order], last[order]
-        if self.macs is not None:
-            self.macs.last_step[:] = last
-        return Trace(logits, last, self.budget, tuple(self.looks), self.macs, self.exit_rule.reads)
+        macs = MacTable.of(self.charges, last, self.budget) if self.record.meter else None
+        return Trace(logits, last, self.budget, tuple(self.looks), macs, self.exit_rule.reads)

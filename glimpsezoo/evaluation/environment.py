@@ -122,5 +122,8 @@ def channels_last(model: "nn.Module") -> None:
     import torch
 
     for tensor in chain(model.parameters(), model.buffers()):
-        if tensor.ndim == 4:
+        if tensor.ndim != 4:
+            continue
+        _, channels, height, width = tensor.shape
+        if tensor.stride() != (height * width * channels, 1, width * channels, channels):  # otherwise the arranged weights stay good
             tensor.data = tensor.data.clone(memory_format=torch.channels_last)

@@ -11,22 +11,24 @@ was being measured.
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from glimpsezoo.conditions.base import Clean, Condition
 from glimpsezoo.core.exits import ExitRule, Fixed
 from glimpsezoo.core.inference import evaluating, inference
-from glimpsezoo.core.macs import meter_of
+from glimpsezoo.core.macs import MacTable, meter_of
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import PHASES, GlimpseModel
-from glimpsezoo.core.rollout import Record, Trace, rollout
+from glimpsezoo.core.rollout import Record, rollout
 from glimpsezoo.data.base import Batch, ImageData, OnBadImage
 from glimpsezoo.data.loading import batches
 from glimpsezoo.errors import GlimpseZooError
@@ -201,30 +203,42 @@ def auto_batch_size(task: Task, device: torch.device) -> int:
     return 1 << max(0, min(most, MAX_BATCH).bit_length() - 1)
 
 
-def rows_of(trace: Trace, batch: Batch) -> Rows:
-    """The rows of a batch, from a trace recorded with every step and a meter. Raises FloatingPointError if logits are not finite."""
-    log_p = trace.logits_by_step().float().log_softmax(-1)  # [B, T, C]
-    best, order = log_p.topk(min(5, log_p.shape[-1]), -1)  # [B, T, 5]
-    label = batch.labels[:, None, None].to(order.device)  # [B, 1, 1]
-    nll = -log_p.gather(2, label.expand(-1, trace.steps, 1)).squeeze(2)  # [B, T]
+class _Seen(NamedTuple):
+    """What a unit keeps of a batch until its rows are made, which takes many small operations: once per unit, not once per batch."""
+
+    ids: Int[Tensor, "B"]
+    groups: Int[Tensor, "B"]
+    labels: Int[Tensor, "B"]
+    logits: Float[Tensor, "B T C"]
+    regions: Int[Tensor, "B T"]
+    macs: MacTable
+
+
+def _rows_of(seen: Sequence[_Seen], *, rule_reads: bool) -> Rows:
+    """The rows of all batches. rule_reads: as in `Trace`. Raises FloatingPointError if logits are not finite."""
+    ids, groups, labels, logits, regions, tables = zip(*seen, strict=True)
+    macs, label = MacTable.concatenate(tables), torch.cat(labels)
+    log_p = torch.cat(logits).float().log_softmax(-1)  # [N, T, C]
+    best, order = log_p.topk(min(5, log_p.shape[-1]), -1)  # [N, T, 5]
+    target = label[:, None, None].to(order.device)  # [N, 1, 1]
+    nll = -log_p.gather(2, target.expand(-1, log_p.shape[1], 1)).squeeze(2)  # [N, T]
     if not nll.isfinite().all():
         raise FloatingPointError("the model's logits are not finite")
-    assert trace.macs is not None
-    ran = trace.macs.stopped_at(trace.steps, classify_every_step=trace.rule_reads)
-    by_phase = torch.stack([ran[phase] for phase in PHASES], 1)  # [B, 5]
+    ran = macs.stopped_at(log_p.shape[1], classify_every_step=rule_reads)
+    by_phase = torch.stack([ran[phase] for phase in PHASES], 1)  # [N, 5]
     columns = {
-        "id": batch.ids,
-        "group": batch.groups,
-        "label": batch.labels,
+        "id": torch.cat(ids),
+        "group": torch.cat(groups),
+        "label": label,
         "prediction": order[:, :, 0],
         "confidence": best[:, :, 0].exp(),
         "nll": nll,
-        "top5": (order == label).any(-1),
-        "macs_by_step": trace.macs.by_step(),
-        "regions": trace.regions_by_step(),
+        "top5": (order == target).any(-1),
+        "macs_by_step": macs.by_step(),
+        "regions": torch.cat(regions),
         "macs": by_phase.sum(1),
         "macs_by_phase": by_phase,
-        "exit_step": trace.last_step,
+        "exit_step": macs.last_step,
     }
     return Rows(**{name: column.cpu().numpy() for name, column in columns.items()})
 
@@ -320,13 +334,14 @@ class _RunningJob:
 
     def _once(self, start: int, stop: int) -> StoredUnit:
         began = time.perf_counter()
-        parts, skipped, conversions = [Rows.empty(self.job.budget)], [], Counter[str]()
+        seen, skipped, conversions = list[_Seen](), [], Counter[str]()
         for batch in self.reader.unit(start, stop):
             skipped += batch.skipped
             conversions.update(dict(batch.conversions))
             if len(batch.ids):
-                parts.append(self._batch(batch))
-                self.on_images(self.images + sum(map(len, parts)))
+                seen.append(self._batch(batch))
+                self.on_images(self.images + sum(len(each.ids) for each in seen))
+        rows = _rows_of(seen, rule_reads=self.job.exit_rule.reads) if seen else Rows.empty(self.job.budget)
         measured = Measured(
             device=device_name(self.device),
             batch_size=self.reader.batch_size,
@@ -338,11 +353,12 @@ class _RunningJob:
             conversions=tuple(sorted(conversions.items())),
             missing=tuple(sorted(self.meter.missing)),
         )
-        return StoredUnit(Rows.concatenate(parts), measured)
+        return StoredUnit(rows, measured)
 
-    def _batch(self, batch: Batch) -> Rows:
+    def _batch(self, batch: Batch) -> _Seen:
         model, ids = self.job.model, batch.ids.to(self.device)
-        before, noise = batch.images.to(self.device), Noise.of(self.config.seed, ids)
+        before = batch.images.to(self.device)
+        noise = Noise.of(self.config.seed, ids) if model.stochastic else Noise(ids)  # which nothing reads
         images = self.job.condition.apply(before, batch.labels.to(self.device), ids, model)
         with inference(model):
             trace = rollout(
@@ -354,7 +370,8 @@ class _RunningJob:
                 noise=noise,
                 record=Record(every_step=True, meter=self.meter),
             )
-            return rows_of(trace, batch)
+        assert trace.macs is not None
+        return _Seen(batch.ids, batch.groups, batch.labels, trace.logits_by_step(), trace.regions_by_step(), trace.macs)
 
 
 def _nothing(data: ImageData, skipped: list[str]) -> str:

@@ -296,7 +296,7 @@ class Pyramid(GlimpseModel[PyramidState]):
         cells = Cells(image=frontier.image, batch=frontier.batch, probability=probability, taken=taken)
         return CellDecision(regions=regions, made=made, log_prob=zero, entropy=zero, cells=cells)
 
-    def work(self, phase: Phase, state: PyramidState, decision: Decision) -> Int[Tensor, "B"]:
+    def work(self, phase: Phase, state: PyramidState, decision: Decision) -> Int[Tensor, "B"] | int:
         """The cost of classify depends on the nodes with attended cells; that of locate on the nodes of the level, the step's regions."""
         if phase != "classify":
             return super().work(phase, state, decision)

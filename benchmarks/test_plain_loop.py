@@ -41,9 +41,13 @@ def plain_loop(model, images):
 
 
 def plainly_laid_out(model):
-    """Weights in torch's default order, as a network has them that nobody rearranged."""
+    """Weights in torch's default order, as a network has them that nobody rearranged.
+
+    `contiguous` would keep the strides of a convolution with one input channel, which fit both orders. Its output would be channels-last,
+    and with it the whole network.
+    """
     for tensor in model.parameters():
-        tensor.data = tensor.data.contiguous()
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     return model
 
 

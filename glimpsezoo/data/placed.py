@@ -148,7 +148,8 @@ class PlacedDigits(ImageData):
         placement = fresh + index % self.placing.places
         images = [self.draw(*chunk, epoch) for chunk in zip(digit.split(CHUNK), placement.split(CHUNK), strict=True)]
         groups = self.glyphs.ids[digit]
-        return Batch(torch.cat(images), self.glyphs.labels[digit], groups * self.placing.places + index % self.placing.places, groups)
+        together = images[0] if len(images) == 1 else torch.cat(images)  # most batches are one chunk, which need not be copied
+        return Batch(together, self.glyphs.labels[digit], groups * self.placing.places + index % self.placing.places, groups)
 
     def labels(self) -> Int[Tensor, "N"]:
         return self.glyphs.labels.repeat_interleave(self.placing.places)

@@ -22,7 +22,6 @@ Where it departs from the paper, and why:
   attention.
 """
 
-import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -100,14 +99,13 @@ class MGNet(GlimpseModel[MGNetState]):
         regions = decision.regions
         if len(regions) != regions.batch:
             raise GlimpseZooError(f"MGNet looks at one region per image, got {len(regions)} for {regions.batch} images: give one each")
-        code = torch.cat([regions.scale[:, None], regions.centre], 1)  # [B, 3]
+        scale, centre = regions.scale[:, None], regions.centre
         if self.training or self.training_gradients:
-            code = code.detach()  # the gradient stops here in training, but not in attacks
-        h = torch.cat([features, code], 1)  # [B, d]
+            scale, centre = scale.detach(), centre.detach()  # the gradient stops here in training, but not in attacks
+        h = torch.cat([features, scale, centre], 1)  # [B, d]
         keys = torch.cat([state.keys, self.key(h)[:, None]], 1)  # [B, t, d]
         values = torch.cat([state.values, self.value(h)[:, None]], 1)  # [B, t, d]
-        scores = keys @ self.query(h)[:, :, None] / math.sqrt(h.shape[1])  # [B, t, 1]
-        mixed = scores.softmax(1).mT @ values  # [B, 1, t] @ [B, t, d] -> [B, 1, d]
+        mixed = F.scaled_dot_product_attention(self.query(h)[:, None], keys, values)  # [B, 1, d]
         fused = F.relu(self.norm(self.out(mixed.squeeze(1))))  # [B, d]
         return replace(state, keys=keys, values=values, feature=features, fused=fused)
 
@@ -156,20 +154,17 @@ def sample_glimpses(images: Float[Tensor, "N C H W"], regions: Regions, size: tu
     Corners are aligned: the outermost points lie on the edge of the region, where the edge of the image is the centre of its outermost
     pixels.
     """
-    # F.affine_grid would multiply matrices; without a rotation, x depends on the column only, and y on the row.
-    x, y = (
-        centre[:, None] + regions.scale[:, None] * _points(points, images.device)  # [N, points]
-        for centre, points in zip(regions.centre.unbind(1), reversed(size), strict=True)
-    )
-    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), 3)  # [N, h, w, 2]
-    return F.grid_sample(images, grid.to(images), align_corners=True)
+    # F.affine_grid would multiply matrices; there is no rotation.
+    grid = regions.centre.view(-1, 2, 1, 1) + regions.scale.view(-1, 1, 1, 1) * _points(size, images.device)  # [N, 2, h, w]
+    return F.grid_sample(images, grid.permute(0, 2, 3, 1).to(images), align_corners=True)
 
 
 @lru_cache(maxsize=64)
-def _points(count: int, device: torch.device) -> Float[Tensor, "count"]:
-    """`count` points from -1 to 1 at equal distances; a single one lies at 0."""
+def _points(size: tuple[int, int], device: torch.device) -> Float[Tensor, "2 h w"]:
+    """x and y of `size` (height, width) points from -1 to 1 at equal distances; a single row or column lies at 0."""
     with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for a backward pass later
-        return torch.linspace(-1, 1, count, device=device) * (count > 1)
+        y, x = (torch.linspace(-1, 1, count, device=device) * (count > 1) for count in size)
+        return torch.stack(torch.meshgrid(x, y, indexing="xy"))
 
 
 class _RescaleGradient(torch.autograd.Function):

@@ -145,7 +145,7 @@ def test_a_batch_gives_what_its_images_give_alone_and_in_another_order(policy: s
 def test_images_that_exit_and_leave_change_nothing_for_the_others(policy: str) -> None:
     model, images = model_of(policy=policy, glimpses=4), images_of(12)
     confidence = rollout(model, images, record=EVERY).logits_by_step().softmax(2).amax(2)  # [B, T]
-    rule = Confidence(threshold=confidence[:, :2].median().item())
+    rule = Confidence(threshold=confidence[:, :2].quantile(0.5).item())  # between two images, not at one
     compact, whole = rollout(model, images, exit_rule=rule), rollout(model, images, exit_rule=rule, compact=False)
     assert len(compact.last_step.unique()) > 1  # some leave early, some do not
     assert torch.equal(compact.last_step, whole.last_step)

@@ -73,10 +73,10 @@ def print_exits(card: str, batch: str, info: dict[str, Any], steps: dict[str, An
     """A row: times per batch, and the gains in time as shares of the gain in MACs; the last one if leaving and joining took no time."""
     ms = {name: 1e3 * seconds / info["batches"] for name, seconds in info["seconds"].items()}
     macs = info["macs"]["without"] / info["macs"]["with"]
-    shares = [ms["without"] / ms[way] / macs if way in ms else None for way in ("with", "joined")]
+    shares: list[float | None] = [ms["without"] / ms[way] / macs if way in ms else None for way in ("with", "joined")]
     if steps:
         until = [0.0, *steps["seconds"].values()]
-        free = sum((now - before) * taken for before, now, taken in zip(until, until[1:], steps["taken"], strict=True))
+        free = sum((now - before) * taken for before, now, taken in zip(until[:-1], until[1:], steps["taken"], strict=True))
         shares.append(until[-1] / free / macs)
     cells = [ms.get(name) for name in ("without", "in the batch", "with", "joined")] + shares + [None] * (3 - len(shares))
     print(f"| {card} | {batch} | {' | '.join('' if each is None else f'{each:.2f}' for each in cells)} |")

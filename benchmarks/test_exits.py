@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from contenders import SHORT
 
 import glimpsezoo as gz
 from glimpsezoo.data import batches
@@ -20,7 +21,7 @@ CARDS = {
     "mgnet.tmnist": "tmnist",
     "ranzato.jittered-mnist.2": "jittered-mnist",
 }
-IMAGES = {1: 64, 32: 1024, 256: 1024}
+IMAGES = {1: 64, 32: 1024, 256: 2816}
 RULE = gz.Confidence(threshold=0.9)
 ROUNDS = 15
 FEW = (1, 2, 4, 8, 16, 32)
@@ -28,12 +29,12 @@ FEW = (1, 2, 4, 8, 16, 32)
 
 @pytest.fixture(scope="module", params=CARDS)
 def card(request):
-    """A model, and 1,024 test images."""
+    """A model, and test images."""
     folder = os.environ.get("GLIMPSEZOO_DATA")
     if not folder and CARDS[request.param] != "digits":
         pytest.skip("needs the files of MNIST in GLIMPSEZOO_DATA")
     data = gz.open_data(CARDS[request.param], data_dir=Path(folder) if folder else None)
-    found = [batch.images for batch in batches(data, 0, min(1024, len(data)), 256)]
+    found = [batch.images for batch in batches(data, 0, max(IMAGES.values()), 256)]
     return gz.load(request.param), [image for images in found for image in images]
 
 
@@ -45,8 +46,7 @@ def test_exits(benchmark, side_by_side, card, batch):
     Images that exit leave the batch, or stay in it, or those that are left join those of other batches.
     """
     model, images = card
-    some = images[: IMAGES[batch]]
-    chunks = [torch.stack(some[first : first + batch]) for first in range(0, len(some), batch)]
+    chunks = whole_batches(images[: IMAGES[batch]], batch)
     ways = {
         "without": {"exit_rule": None},
         "with": {"exit_rule": RULE},
@@ -72,9 +72,9 @@ def test_exits(benchmark, side_by_side, card, batch):
 def test_steps(benchmark, side_by_side, card, batch):
     """Whole batches that stop after each step: with the share of the regions that take it, what exits would gain if they cost nothing."""
     model, images = card
-    chunks = [torch.stack(images[first : first + batch]) for first in range(0, len(images) - batch + 1, batch)]
+    chunks = whole_batches(images, batch)
     with gz.inference(model):
-        free, early = (gz.rollout(model, torch.stack(images), exit_rule=rule).regions_by_step().sum(0) for rule in (None, RULE))
+        free, early = (sum(gz.rollout(model, x, exit_rule=rule).regions_by_step().sum(0) for x in chunks) for rule in (None, RULE))
         benchmark.extra_info["taken"] = (early / free).tolist()
         until = {str(steps): lambda chunk, steps=steps: gz.rollout(model, chunk, steps=steps) for steps in range(1, model.steps + 1)}
         side_by_side(until, chunks, 40, 4)
@@ -84,9 +84,14 @@ def test_steps(benchmark, side_by_side, card, batch):
 def test_few_images(side_by_side, card):
     """All looks of few images, which tells what images that leave a batch can save."""
     model, images = card
-    chunks = [torch.stack(images[first : first + max(FEW)]) for first in range(0, len(images), max(FEW))]
+    chunks = whole_batches(images, max(FEW))
     with gz.inference(model):
         side_by_side({str(n): lambda chunk, n=n: gz.rollout(model, chunk[:n]) for n in FEW}, chunks, 40, 4)
+
+
+def whole_batches(images, batch):
+    starts = range(0, batch if SHORT else len(images) - batch + 1, batch)
+    return [torch.stack(images[first : first + batch]) for first in starts]
 
 
 def macs_of(model, chunks, options):

@@ -236,9 +236,13 @@ def test_commands_are_found_and_wrong_ones_refused():
 
 
 def test_the_python_of_early_exits_runs(capsys: pytest.CaptureFixture[str]):
-    (snippet,) = re.findall(r"```python\n(.*?)```", (DOCS / "exits.md").read_text(encoding="utf-8"), re.DOTALL)
-    exec(compile(snippet, "exits.md", "exec"), {})
+    names: dict[str, object] = {}
+    rollout, stream = re.findall(r"```python\n(.*?)```", (DOCS / "exits.md").read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(rollout, "exits.md", "exec"), names)
     assert re.fullmatch(r"tensor\(\[([123](, )?){8}\]\)\n", capsys.readouterr().out)
+    exec(compile(stream, "exits.md", "exec"), names)
+    done = re.findall(r"^tensor\(\[([\d, \n]+)\]\) tensor", capsys.readouterr().out, re.MULTILINE)
+    assert sorted(int(place) for places in done for place in places.split(",")) == list(range(64))
 
 
 def _quick(*names: str) -> str:

@@ -21,6 +21,10 @@ class Batched:
         """The same value for the images `index` [n] of the batch, in that order; repeats are allowed."""
         return dataclasses.replace(self, **{f.name: gather(getattr(self, f.name), index) for f in dataclasses.fields(self)})
 
+    def detached(self) -> Self:
+        """The same value, through which no gradient passes."""
+        return dataclasses.replace(self, **{f.name: _detached(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
 
 def gather(value: Any, index: Int[Tensor, "n"]) -> Any:
     """Rows `index` [n] of any value that a field of a `Batched` may have, or of a model's features.
@@ -36,6 +40,17 @@ def gather(value: Any, index: Int[Tensor, "n"]) -> Any:
         return tuple(parts) if type(value) is tuple else type(value)(*parts)
     if isinstance(value, list | dict):
         raise TypeError(f"expected a tensor, a Batched, a tuple of these, or a value that all images share, got a {type(value).__name__}")
+    return value
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, Batched):
+        return value.detached()
+    if isinstance(value, Tensor):
+        return value.detach() if value.requires_grad else value  # `Regions.single` knows some tensors by their identity
+    if isinstance(value, tuple):
+        parts = [_detached(part) for part in value]
+        return tuple(parts) if type(value) is tuple else type(value)(*parts)
     return value
 
 

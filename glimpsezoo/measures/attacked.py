@@ -74,7 +74,7 @@ def parse_attack(text: str, sets: Sets, catalogue: Catalogue) -> AttackWanted:
 def _wanted(
     name: str, budget: Mapping[str, str], sets: Sets, catalogue: Catalogue, *, named: bool, preset: Mapping[str, str] = _EMPTY
 ) -> AttackWanted:
-    """Settings in rising precedence: the preset, `--set attacks.KEY` for attacks that know the key, `--set NAME.KEY`, the budget in its text."""
+    """Settings in rising precedence: preset, `--set attacks.KEY` for attacks that know it, `--set NAME.KEY`, the budget in the text."""
     spec = catalogue.find(AttackSpec, name)
     schema: type[AttackSettings] = load_string(spec.config)
     shared = {key: value for key, value in sets.of("attacks").items() if key in schema.model_fields}
@@ -186,8 +186,8 @@ class AttackedMeasure(Measure):
             if len(ids):  # or else other units of each failed: the errors say which
                 record = attack_record(attack, [rows.at(ids) for rows in rounds[-1]], clean.at(ids), bench.models[index])
                 if len(rounds) > 1:
-                    done = {**record.settings, "rounds": len(rounds)}
-                    record = record.model_copy(update={"settings": done, "attack_converged": convergence(rounds)})
+                    own = {**record.settings, "rounds": len(rounds)}
+                    record = record.model_copy(update={"settings": own, "attack_converged": convergence(rounds)})
                 records.append(record)
         return tuple(records)
 

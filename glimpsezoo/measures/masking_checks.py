@@ -79,7 +79,10 @@ def _paths(victim: Victim) -> tuple[Path, ...]:
 
 
 def randomness(victim: Victim, noise: Noise) -> Sign:
-    """The logits of two runs differ although both look at the same places: something but the choice of glimpses is random."""
+    """The logits of two runs differ although both look at the same places: something but the choice of glimpses is random.
+
+    The runs have noise of their own also if the model does not declare that it draws any.
+    """
     kept: list[Decision] = []
     first = _logits(victim, 0, kept)
     change = (_logits(victim, 1, kept) - first).abs().amax(1)
@@ -96,7 +99,7 @@ def _logits(victim: Victim, run: int, kept: list[Decision]) -> Float[Tensor, "B 
             kept.append(decision)
         return found
 
-    return victim.trace(victim.images, run, choose=choose).logits
+    return replace(victim, noise=victim.noise.fork(run)).trace(victim.images, choose=choose).logits
 
 
 def derivatives(victim: Victim, noise: Noise) -> Iterator[tuple[str, Sign]]:

@@ -137,8 +137,9 @@ def _budget(record: AttackRecord) -> str:
     if not record.members:
         return counted(record.steps, "step")
     rounds = record.settings.get("rounds", 1)
-    steps = [record.steps << number for number in range(rounds)]
-    return f"worst of {len(record.members)} attacks of {' + '.join(map(str, steps))} steps"
+    steps = [str(record.steps << number) for number in range(rounds - 1)]
+    steps.append(counted(record.steps << (rounds - 1), "step"))
+    return f"worst of {counted(len(record.members), 'attack')} of {' + '.join(steps)}"
 
 
 def convergence_of(result: Result, record: AttackRecord) -> Convergence | None:

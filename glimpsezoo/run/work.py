@@ -171,13 +171,13 @@ class RunWork:
         """Do all planned work."""
         passed = 0.0
         for name, planned in self.plan:
-            label, whole = f"{self.names[planned.index]}: {planned.label}", self._seconds(planned)
-            before, passed = passed, passed + whole
+            label, whole, before = f"{self.names[planned.index]}: {planned.label}", self._seconds(planned), passed
+            passed += whole
             if planned.unless(self.done.get(name, {}).get(planned.index, {})):
                 continue
 
-            def report(images: int, label: str = label, passed: float = before, share: float = whole / max(1, planned.images)) -> None:
-                on_progress(label, passed + share * images, self.expected_seconds)
+            def report(images: int, label: str = label, before: float = before, share: float = whole / max(1, planned.images)) -> None:
+                on_progress(label, before + share * images, self.expected_seconds)
 
             report(0)
             self._keep(name, planned, self._outcome(planned, report))

@@ -77,7 +77,7 @@ class Ascent:
         until_wrong: whether an image is finished once it succeeds in every run; otherwise its loss rises on to the last step.
         """
         last, turns = 0, checkpoints(self.settings.steps)
-        rows, found = torch.arange(len(self.images), device=self.images.device), tuple(each.clone() for each in self.chosen)
+        rows, found = torch.arange(len(self.images), device=self.images.device), _copies(self.chosen)
         for step in range(1, self.settings.steps + 1):
             if until_wrong and (self.chosen[1] == 1).any():
                 rows = self._leave(rows, found)
@@ -128,6 +128,11 @@ class Ascent:
         runs = self.settings.eot
         self.next_run += runs
         return probe(self.victim, self.images, self.objective, first_run=self.next_run - runs, runs=runs)
+
+
+def _copies(values: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    images, success, loss = values
+    return images.clone(), success.clone(), loss.clone()
 
 
 def _put(found: tuple[Tensor, ...], rows: Int[Tensor, "b"], values: tuple[Tensor, ...]) -> None:

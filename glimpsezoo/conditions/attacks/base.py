@@ -49,7 +49,7 @@ class Attack(Condition, Generic[A]):
         return self.settings.evaluations or 1
 
     def rounds(self) -> list[Remembered]:
-        """The attack in rounds of growing budget, each of which goes on with the images of the one before; one, unless it overrides this."""
+        """The attack in rounds of growing budget, each of which goes on with the images of the one before; by default one."""
         return [Remembered(self)]
 
     def passes(self, model: GlimpseModel[Any], number: int = 0) -> float:

@@ -41,6 +41,7 @@ from glimpsezoo.measures.threats import (
     record_named,
     short_names,
     threat_table,
+    unconverged,
     verdict_mark,
 )
 from glimpsezoo.specs import AttackSpec, load_string
@@ -213,6 +214,7 @@ class AttackedMeasure(Measure):
             found = [(record_named(result, name), result.at_least) for result in results]
             texts = [attack_text(record, at_least=at_least) if record else "" for record, at_least in found]
             lines += [f"{names[name]}{models}: {text}." for text, models in by_text(results, texts).items()]
+            lines += unconverged(name, results)
         return lines
 
     @classmethod

@@ -154,7 +154,14 @@ def converged_text(result: Result, record: AttackRecord) -> str:
     if found is None:
         return UNCHECKED
     gain = f"{100 * found.gain.value:.1f} points ({interval(found.gain)})"
-    return f"yes: twice the iterations took {gain}" if found.converged else f"no: twice the iterations took {gain}"
+    return f"yes: a longer attack took {gain}" if found.converged else f"no: a longer attack took {gain}"
+
+
+def unconverged(name: str, results: Sequence[Result]) -> list[str]:
+    """A line on the models for which the attack of that full name has not converged, if there are any."""
+    found = [(result.model.name, convergence_of(result, record)) for result in results if (record := record_named(result, name))]
+    weak = [f"{interval(known.gain, 0)} points of {model}" for model, known in found if known is not None and not known.converged]
+    return [f"<=: not converged; a longer attack took {', '.join(weak)}."] if weak else []
 
 
 def attack_names(results: Sequence[Result]) -> list[str]:

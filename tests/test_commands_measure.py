@@ -180,8 +180,8 @@ def test_an_eps_in_levels_is_refused_before_anything_is_measured(run: Ask):
 
 
 def test_one_run_measures_an_attack_with_several_budgets(run: Ask):
-    """The budgets are points of a curve and replace the preset's attack of that name."""
-    texts = "accuracy,attacks,pgd:0.5:2,pgd:16/255:1,pgd:16/255:3,pgd:16/255:1,fgsm"
+    """The budgets are points of a curve."""
+    texts = "accuracy,pgd:0.5:2,pgd:16/255:1,pgd:16/255:3,pgd:16/255:1,fgsm"
     answer = run("cnn4", *UNTRAINED, "--measure", texts, "--set", "pgd.steps=7")
     (found,) = [read_result(path.read_text()) for path in Path("runs").glob("*/cnn4/result.json")]
     assert [(attack.name, attack.eps, attack.steps) for attack in found.attacks] == [

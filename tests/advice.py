@@ -34,7 +34,7 @@ MOBILE = "timm:mobilenetv3_small_050"
 PHOTOS = "--data folder:photos --set data.size=48"
 UNTRAINED = "--checkpoint none"
 FLOPS = "--measure flops --limit 2"
-ATTACKED = "--limit 2 --set masking.steps=1 --set masking.queries=1 --set masking.strong_steps=1 --set pgd.steps=1"
+ATTACKED = "--limit 2 --set masking.images=1 --set pgd.steps=1"
 
 
 def _publish(stack: ExitStack, *, short: bool = False) -> None:

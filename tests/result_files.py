@@ -18,14 +18,22 @@ def estimate(value: float, n: int = 100) -> dict[str, Any]:
 
 
 def result(
-    name: str, *, top1: float = 0.9, eps: float | None = None, run: str = "abc", verdict: str | None = "ok", **changes: Any
+    name: str, *, top1: float = 0.9, eps: float | None = None, run: str = "abc", verdict: str | None = "not found", **changes: Any
 ) -> Result:
     """A result with two steps, one corruption, an anytime curve of two points and, with `eps`, an attack."""
     step = RESULT["accuracy"]["steps"][0]
     steps = [{**step, "step": t, "top1": estimate(top1 - 0.1 * (2 - t)), "macs": 5e6 * t} for t in (1, 2)]
     point = {**RESULT["anytime"]["curve"][0], "top1": estimate(top1 - 0.05), "macs_mean": 7e6}
     curve = [point, {**point, "rule": "fixed", "threshold": 2.0, "top1": estimate(top1), "macs_mean": 1e7}]
-    attack = {**RESULT["attacks"][0], "eps": eps, "top1": estimate(0.31), "by_step": [estimate(0.3), estimate(0.31)], "exit_rule": None}
+    attack = {
+        **RESULT["attacks"][0],
+        "members": [],
+        "attack_converged": None,
+        "eps": eps,
+        "top1": estimate(0.31),
+        "by_step": [estimate(0.3), estimate(0.31)],
+        "exit_rule": None,
+    }
     content = {
         **RESULT,
         "run": {**RESULT["run"], "id": run},
@@ -44,7 +52,7 @@ def result(
             "by_step": [estimate(0.6), estimate(0.65)],
         },
         "attacks": [attack] if eps is not None else [],
-        "masking": {"verdict": verdict, "checks": {}} if eps is not None and verdict else None,
+        "masking": {"found": verdict == "found", "sure": not verdict.endswith("?"), "checks": {}} if eps is not None and verdict else None,
     }
     return result_type().model_validate(content)
 

@@ -145,7 +145,7 @@ def rollout_logits(trace: Trace) -> Tensor:
 def test_a_frozen_path_hides_the_locator_from_the_gradient() -> None:
     model, images, labels = trained_peek()
     noise = attacker_noise(0, torch.arange(len(images)))[1]
-    free, frozen = (Victim(model, images, labels, noise, frozen=each).prepared() for each in (False, True))
+    free, frozen = (Victim(model, images, labels, noise, path=each).prepared() for each in ("free", "frozen"))
     a, b = (probe(victim, images, cross_entropy) for victim in (free, frozen))
     torch.testing.assert_close(a.loss, b.loss)
     assert not torch.allclose(a.gradient, b.gradient)

@@ -30,8 +30,9 @@ def test_a_readme_has_exits_corruptions_and_attacks(tmp_path: Path) -> None:
     assert "this is not ImageNet-C" in text
     assert "mCE 90.0 against cnn4" in text
     assert "mCE" not in card_text(make_card(tmp_path / "cnn4.digits"), result("cnn4"))  # against itself it is 100
-    assert "| pgd | 50.0 | 40.0 to 60.0 | unreliable | Linf 8/255 in pixels, 10 steps, 500 images |" in text
-    assert "`black_box` is unreliable: eps 0.0314 0.5, only black 12." in text
+    assert "| pgd | 50.0 | 40.0 to 60.0 | not checked | found | Linf 8/255 in pixels, 10 steps, 500 images |" in text
+    assert "Gradient masking: found." in text
+    assert "`black_box` found it: eps 0.0314 0.5, only black 12." in text
     assert "`locator`" not in text
 
 

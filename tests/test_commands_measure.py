@@ -159,7 +159,7 @@ def test_an_attack_is_described_whole_and_never_helps_on_average(run: Ask):
     assert attack.top1.value <= attack.clean.top1.value
     assert len(attack.by_step) == 2
     assert found.masking is not None
-    assert found.masking.verdict in {"ok", "suspect", "unreliable"}
+    assert set(found.masking.checks) >= {"gradient", "margin", "black_box"}
 
 
 def test_an_attack_that_cannot_be_judged_has_no_verdict(run: Ask):
@@ -180,8 +180,8 @@ def test_an_eps_in_levels_is_refused_before_anything_is_measured(run: Ask):
 
 
 def test_one_run_measures_an_attack_with_several_budgets(run: Ask):
-    """The budgets are points of a curve and replace the preset's attack of that name."""
-    texts = "accuracy,attacks,pgd:0.5:2,pgd:16/255:1,pgd:16/255:3,pgd:16/255:1,fgsm"
+    """The budgets are points of a curve."""
+    texts = "accuracy,pgd:0.5:2,pgd:16/255:1,pgd:16/255:3,pgd:16/255:1,fgsm"
     answer = run("cnn4", *UNTRAINED, "--measure", texts, "--set", "pgd.steps=7")
     (found,) = [read_result(path.read_text()) for path in Path("runs").glob("*/cnn4/result.json")]
     assert [(attack.name, attack.eps, attack.steps) for attack in found.attacks] == [
@@ -258,16 +258,43 @@ def test_a_stopped_run_goes_on_where_it_was(run: Ask, monkeypatch: pytest.Monkey
     assert "0 units measured, 7 reused" in run(*words).err
 
 
-def test_the_time_said_has_the_verdict_on_attacks_in_it_until_that_is_known(run: Ask, monkeypatch: pytest.MonkeyPatch):
+def test_the_time_said_has_the_verdict_on_masking_in_it_until_that_is_known(run: Ask, monkeypatch: pytest.MonkeyPatch):
+    from glimpsezoo.measures.gradient_masking import PASSES
     from glimpsezoo.run import work
 
     monkeypatch.setattr(work, "seconds_per_image", lambda *given: 1.0)
-    words = ("cnn4", *UNTRAINED, "--measure", "pgd", "--set", "pgd.steps=2", "--set", "masking.steps=3", "--set", "masking.queries=5")
-    words += ("--set", "masking.strong_steps=9")
+    words = ("cnn4", *UNTRAINED, "--measure", "pgd", "--set", "pgd.steps=2", "--set", "masking.images=3")
     attack = 2 * 3  # steps, each forward and backward
-    verdict = 6 * 3 * 3 + 5 + attack + 9 * 3  # APGD at six eps, Square, the attack itself, and the long APGD beside it
-    assert f"about {20 * (1 + (1 + attack) + verdict)} s" in run(*words).err  # clean, attacked, judged
+    assert f"about {round(20 * (1 + (1 + attack)) + 3 * PASSES)} s" in run(*words).err  # clean, attacked, judged
     assert "about 1 s (2 units measured already)" in run(*words).err
+
+
+def test_the_worst_case_goes_on_in_rounds_until_it_has_converged(run: Ask, monkeypatch: pytest.MonkeyPatch):
+    from glimpsezoo.measures import attacked
+
+    quick = ("--set", "masking.images=3", "--set", "worst-case.steps=2", "--set", "worst-case.rounds=4", "--json")
+    words = ("cnn4", *UNTRAINED, "--measure", "attacks", *quick)
+    (found,) = results(run(*words))
+    (attack,) = found.attacks
+    assert (attack.name, attack.members, attack.n) == ("worst-case", ("apgd-margin", "apgd-ce", "square"), 20)
+    assert attack.attack_converged.gain.n == 20
+    monkeypatch.setattr(attacked, "is_converged", lambda gain, high: True)
+    (settled,) = results(run(*words, "--fresh"))
+    assert settled.attacks[0].settings["rounds"] == 2
+    assert settled.attacks[0].attack_converged.converged
+    monkeypatch.setattr(attacked, "is_converged", lambda gain, high: False)
+    (on,) = results(run(*words, "--fresh"))
+    assert on.attacks[0].settings["rounds"] == 4
+    assert on.attacks[0].top1.value <= settled.attacks[0].top1.value
+    assert not on.attacks[0].attack_converged.converged
+
+
+def test_the_worst_case_attacks_a_few_of_the_images(run: Ask):
+    quick = ("--set", "masking.images=3", "--set", "worst-case.steps=1", "--set", "worst-case.rounds=1", "--set", "worst-case.images=4")
+    answer = run("cnn4", *UNTRAINED, "--measure", "worst-case:16/255", *quick)
+    assert "worst-case: Linf 16/255 in pixels, worst of 3 attacks of 1 step, 4 images." in " ".join(answer.out.split())
+    (found,) = [read_result(path.read_text()) for path in Path("runs").glob("*/cnn4/result.json")]
+    assert (found.attacks[0].n, found.attacks[0].attack_converged) == (4, None)
 
 
 def test_a_failed_condition_leaves_the_others(run: Ask, monkeypatch: pytest.MonkeyPatch):

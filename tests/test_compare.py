@@ -13,6 +13,7 @@ from result_files import put, result, rows
 
 from glimpsezoo.measures.result import Data
 from glimpsezoo.measures.shown import Entry
+from glimpsezoo.measures.threats import masking_text
 from glimpsezoo.reports.table import board, comma_separated, latex, markdown
 from glimpsezoo.workflows.comparing import read_runs
 from glimpsezoo.zoo.results import read_result, result_type
@@ -25,7 +26,7 @@ A, B = [1, 1, 1, 1, 0, 1, 1, 1], [1, 0, 0, 1, 1, 0, 0, 0]  # a alone is right fi
 def run(tmp_path: Path) -> Path:
     """The folder of a run with two models."""
     put(tmp_path / "run" / "mgnet", result("mgnet", eps=8 / 255), rows(A))
-    put(tmp_path / "run" / "cnn4", result("cnn4", top1=0.8, eps=8 / 255, verdict="suspect"), rows(B))
+    put(tmp_path / "run" / "cnn4", result("cnn4", top1=0.8, eps=8 / 255, verdict="not found?"), rows(B))
     return tmp_path / "run"
 
 
@@ -88,11 +89,11 @@ def test_attacked_accuracy_never_stands_without_its_verdict(capsys: pytest.Captu
     put(tmp_path / "old" / "old", result("old", eps=8 / 255, verdict=None))
     answer = ask(capsys, "compare", run, tmp_path / "old", "--format", form)
     assert answer.status == 0, answer.err
-    assert "suspect" in answer.out
     if form == "json":
-        assert [each["masking"] and each["masking"]["verdict"] for each in answer.json["results"]] == ["suspect", "ok", None]
+        assert [each["masking"] and each["masking"]["sure"] for each in answer.json["results"]] == [False, True, None]
     else:
         assert "masking" in answer.out
+        assert "not found?" in answer.out
         assert "not checked" in answer.out
 
 
@@ -107,13 +108,13 @@ def test_a_csv_has_the_results_numbers(run: Path):
             [100 * accuracy.top1.value, 100 * accuracy.top1.low, 100 * accuracy.top1.high]
         )
     assert [line["pgd Linf 8/255, 10 steps %"] for line in lines[:2]] == ["31.0", "31.0"]
-    assert [line["masking"] for line in lines[:2]] == ["suspect", "ok"]
+    assert [line["masking"] for line in lines[:2]] == ["not found?", "not found"]
     card = compared.entries[2].result
     assert card.corruptions is not None
     assert card.corruptions.mce is not None
     assert float(lines[2]["mCE %"]) == pytest.approx(card.corruptions.mce.value)
     assert card.masking is not None
-    assert lines[2]["masking"] == card.masking.verdict
+    assert lines[2]["masking"] == masking_text(card, card.attacks[0])
     assert float(lines[1]["MACs"]) == 1e7
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from glimpsezoo.measures.anytime import EqualAccuracy
 from glimpsezoo.measures.pairs import Comparison, Pair
 from glimpsezoo.measures.statistics import Estimate
-from glimpsezoo.measures.threats import verdict_on
+from glimpsezoo.measures.threats import convergence_of, masking_text
 from glimpsezoo.zoo.results import read_result, result_schema, result_type
 
 SCHEMA_FILE = Path(__file__).parents[1] / "docs" / "result.schema.json"
@@ -121,6 +121,8 @@ RESULT: dict[str, Any] = {
             "evaluations": 1,
             "target": "final",
             "path": "free",
+            "members": ["apgd-margin", "apgd-ce", "square"],
+            "attack_converged": {"converged": True, "gain": ESTIMATE},
             "surrogate": None,
             "settings": {"seed": 0},
             "exit_rule": {"rule": "confidence", "threshold": 0.9},
@@ -132,7 +134,12 @@ RESULT: dict[str, Any] = {
             "clean": {"top1": ESTIMATE, "macs_mean": 4.0, "steps_mean": 1.0},
         }
     ],
-    "masking": {"verdict": "ok", "checks": {"huge_eps": {"accuracy": 0.0, "verdict": "ok"}}},
+    "masking": {
+        "found": False,
+        "sure": True,
+        "checks": {"huge_eps": {"share": 0.0, "low": 0.0, "high": 0.1, "n": 40, "limit": 0.2, "found": False}},
+        "reported": None,
+    },
     "speed": {
         "device": "cpu",
         "threads": 2,
@@ -228,18 +235,40 @@ def test_the_section_of_a_measure_that_is_not_installed_is_kept() -> None:
     assert json.loads(result_type().model_validate(content).to_json()) == json.loads(json.dumps(content))
 
 
-def test_masking_is_about_the_first_attack_of_a_kind_that_can_be_judged() -> None:
+def test_masking_is_told_beside_attacks_of_a_kind_that_it_is_about() -> None:
     given = RESULT["attacks"][0]
-    attacks = [{**given, "name": "pgd-paper", "space": "normalised"}, given, {**given, "steps": 100}, {**given, "norm": "L2"}]
+    kinds = [{"name": "pgd-paper", "space": "normalised"}, {}, {"path": "detached"}, {"norm": "L2"}, {"path": "frozen"}]
+    attacks = [{**given, **kind} for kind in kinds]
     result = result_type().model_validate({**RESULT, "attacks": attacks})
-    assert [verdict_on(result, attack) for attack in result.attacks] == [
-        "not checked",
-        result.masking.verdict,
-        "not checked",
-        "not checked",
-    ]  # type: ignore[union-attr]
+    said = ["not checked", "not found", "not found", "not checked", "not checked"]
+    assert [masking_text(result, attack) for attack in result.attacks] == said
     unjudged = result_type().model_validate({**RESULT, "attacks": attacks, "masking": None})
-    assert {verdict_on(unjudged, attack) for attack in unjudged.attacks} == {"not checked"}
+    assert {masking_text(unjudged, attack) for attack in unjudged.attacks} == {"not checked"}
+
+
+def older(verdict: str, **checks: Any) -> Any:
+    """A result from when one verdict was about the model and the attack's strength."""
+    attack = {key: value for key, value in RESULT["attacks"][0].items() if key not in {"members", "attack_converged"}}
+    return result_type().model_validate({**RESULT, "attacks": [attack], "masking": {"verdict": verdict, "checks": checks}})
+
+
+@pytest.mark.parametrize(("gain", "high", "converged"), [(0.37, 0.51, False), (0.08, 0.18, False), (0.02, 0.08, True), (0.02, 0.11, False)])
+def test_a_weak_attack_of_before_was_no_masking(gain: float, high: float, converged: bool) -> None:
+    weak = {"attack": "pgd", "gain": gain, "low": 0.0, "high": high, "verdict": "unreliable"}
+    found = older("unreliable", images={"n": 50, "right": 49, "verdict": "ok"}, black_box={"verdict": "ok"}, reported=weak)
+    assert masking_text(found, found.attacks[0]) == "not found"
+    settled = convergence_of(found, found.attacks[0])
+    assert settled is not None
+    assert (settled.converged, settled.gain.value, settled.gain.n) == (converged, gain, 49)
+    assert read_result(found.to_json()).masking == found.masking
+
+
+@pytest.mark.parametrize(("verdict", "said"), [("ok", "not found"), ("suspect", "not found?"), ("unreliable", "found")])
+def test_a_verdict_of_before_is_read_as_found_or_not(verdict: str, said: str) -> None:
+    for found in (older(verdict), older(verdict, margin={"verdict": verdict}, looks={"verdict": "ok"})):
+        assert masking_text(found, found.attacks[0]) == said
+        assert convergence_of(found, found.attacks[0]) is None
+    assert older("unreliable", margin={"verdict": "unreliable"}).masking.by == ["margin"]
 
 
 def test_numbers_that_json_cannot_hold_are_refused() -> None:

@@ -53,7 +53,7 @@ def entries() -> list[Entry]:
     log = tuple({"epoch": k, "losses": {"loss": 2.0 / k}, "calibration_top1": None if k % 2 else k / 1000} for k in range(1, 501))
     return [
         Entry("mgnet", result("mgnet", eps=4 / 255), log),
-        Entry("mgnet, run def", result("mgnet", eps=8 / 255, run="def", verdict="suspect")),
+        Entry("mgnet, run def", result("mgnet", eps=8 / 255, run="def", verdict="not found?")),
         Entry("cnn4", result("cnn4", top1=0.8, eps=8 / 255, verdict=None)),
     ]
 
@@ -128,10 +128,10 @@ def test_the_leaderboard_has_the_numbers_and_every_verdict():
     lines = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in re.findall(r"<tr>(.*?)</tr>", board[0].split("<tbody>")[1])]
     cells = [{head: re.sub("<.*?>", "", cell) for head, cell in zip(heads, line, strict=True)} for line in lines]
     assert [line["top-1 %"] for line in cells] == ["90.0 (88.0-92.0)", "90.0 (88.0-92.0)", "80.0 (78.0-82.0)"]
-    assert [line["masking of pgd Linf 4/255, 10 steps"] for line in cells] == ["ok", "", ""]
-    assert [line["masking of pgd Linf 8/255, 10 steps"] for line in cells] == ["", "suspect", "not checked"]
+    assert [line["masking of pgd Linf 4/255, 10 steps"] for line in cells] == ["not found", "", ""]
+    assert [line["masking of pgd Linf 8/255, 10 steps"] for line in cells] == ["", "not found?", "not checked"]
     assert [line["pgd Linf 4/255, 10 steps %"] for line in cells] == ["31.0 (29.0-33.0)", "", ""]
-    assert "masking doubts the attacked accuracy of mgnet, run def (suspect)" in page
+    assert "masking: other images might turn the verdict on mgnet, run def (?)" in page
     assert "masking: not checked for cnn4." in page
 
 
@@ -157,7 +157,7 @@ def test_attack_curves_join_what_differs_in_eps_alone():
     (line,) = figure.lines
     assert [point.x for point in line.points] == [0, 4 / 255, 8 / 255]
     assert [point.y for point in line.points] == pytest.approx([50.0, 31.0, 31.0])
-    assert "masking: ok, suspect" in line.name
+    assert "masking: not found, not found?" in line.name
 
 
 def test_attack_curves_join_what_differs_in_steps_alone():
@@ -187,7 +187,7 @@ def test_the_curves_are_those_of_the_results():
     corrupted, weak, strong = (each for each in figures(entries()) if each.section == "Robustness against budget")
     assert [len(each.lines) for each in (corrupted, weak, strong)] == [3, 1, 2]
     assert [(point.x, point.y) for point in corrupted.lines[0].points] == [pytest.approx((5e6, 60)), pytest.approx((1e7, 65))]
-    assert [line.name for line in strong.lines] == ["mgnet, run def (masking: suspect)", "cnn4 (masking: not checked)"]
+    assert [line.name for line in strong.lines] == ["mgnet, run def (masking: not found?)", "cnn4 (masking: not checked)"]
 
 
 def test_training_curves_are_thinned_and_keep_their_end():

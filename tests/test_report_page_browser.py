@@ -95,7 +95,7 @@ def test_it_sorts_by_every_column_and_says_so(show: Any, report: str):
 
 def test_it_filters_by_words_and_counts(show: Any, report: str):
     page = show(report)
-    page.get_by_label("Show only rows with").fill("suspect MGNET")
+    page.get_by_label("Show only rows with").fill("found? MGNET")
     assert column(page, 1) == ["mgnet, run def"]
     assert page.locator("#count").inner_text() == "1 of 4 models"
     page.get_by_label("Show only rows with").fill("")

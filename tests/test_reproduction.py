@@ -14,6 +14,7 @@ from installed_plugins import installed
 from glimpsezoo import GlimpseZooError, PaperSpec
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.statistics import Estimate
+from glimpsezoo.measures.threats import masking_text
 from glimpsezoo.reports.paper import Answer, Reproduction, markdown
 from glimpsezoo.workflows.evidence import Zoo
 from glimpsezoo.workflows.reproducing import reproduce, write_reproduction
@@ -265,7 +266,9 @@ def test_attacked_accuracy_is_of_the_attack_and_steps_of_the_row_and_is_drawn_ov
     answers = reproduce(["made-2020"])[0].tables[0].answers
     attack = next(attack for attack in evidence("mgnet.digits").attacks if attack.name == "pgd")
     assert [answer.ours for answer in answers] == [attack.by_step[-1], None, None]
-    assert answers[0].masking == evidence("mgnet.digits").masking.verdict  # type: ignore[union-attr]
+    found = evidence("mgnet.digits")
+    assert found is not None
+    assert answers[0].masking == masking_text(found, found.attacks[0])
     _, drawing = write_reproduction(reproduce(["made-2020"]), tmp_path / "out.md")
     assert "MGNet, printed: 44.2 at 10" in drawing.read_text()
     assert "steps of the attack" in drawing.read_text()

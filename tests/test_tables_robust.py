@@ -20,12 +20,21 @@ def estimate(value: float) -> dict[str, Any]:
     return {"value": value, "low": value - 0.02, "high": value + 0.02, "n": 100, "groups": 100}
 
 
-def result(name: str, *, attacks: tuple[str, ...] = ("pgd",), verdict: str = "ok", eot: int = 1, **changes: Any) -> Result:
+def result(name: str, *, attacks: tuple[str, ...] = ("pgd",), verdict: str = "not found", eot: int = 1, **changes: Any) -> Result:
     step = RESULT["accuracy"]["steps"][0]
     steps = [{**step, "step": t, "top1": estimate(0.8 + t / 20)} for t in (1, 2)]
     corrupted = {**RESULT["corruptions"], "by_step": [estimate(0.41), estimate(0.42)], "n": 77, "preset": "64"}
     found = [
-        {**RESULT["attacks"][0], "name": each, "by_step": [estimate(0.31), estimate(0.32)], "eot": eot, "exit_rule": None, "eps": 8 / 255}
+        {
+            **RESULT["attacks"][0],
+            "members": [],
+            "attack_converged": None,
+            "name": each,
+            "by_step": [estimate(0.31), estimate(0.32)],
+            "eot": eot,
+            "exit_rule": None,
+            "eps": 8 / 255,
+        }
         for each in attacks
     ]
     content = {
@@ -35,7 +44,7 @@ def result(name: str, *, attacks: tuple[str, ...] = ("pgd",), verdict: str = "ok
         "flops": {**RESULT["flops"], "steps": [{"step": 1, "macs": 5e6}, {"step": 2, "macs": 9e6}]},
         "corruptions": corrupted,
         "attacks": found,
-        "masking": {"verdict": verdict, "checks": {}},
+        "masking": {"found": verdict == "found", "sure": not verdict.endswith("?"), "checks": {"margin": {"found": verdict == "found"}}},
         **changes,
     }
     return result_type().model_validate(content)
@@ -48,7 +57,7 @@ def printed(*results: Result) -> str:
 
 
 def test_every_step_has_its_accuracy_under_every_condition_and_the_verdict() -> None:
-    lines = printed(result("mgnet", verdict="suspect"), result("cnn4")).splitlines()
+    lines = printed(result("mgnet", verdict="not found?"), result("cnn4")).splitlines()
     assert lines[0].split("  ")[0] == "model"
     assert [word for word in lines[0].split() if word not in "%"] == [
         "model",
@@ -61,17 +70,33 @@ def test_every_step_has_its_accuracy_under_every_condition_and_the_verdict() -> 
         "masking",
         "MACs",
     ]
-    assert lines[1].split() == ["mgnet", "1", "85.0", "(83.0-87.0)", "41.0", "(39.0-43.0)", "31.0", "(29-33)", "suspect", "5.000", "M"]
+    assert lines[1].split() == [
+        "mgnet",
+        "1",
+        "85.0",
+        "(83.0-87.0)",
+        "41.0",
+        "(39.0-43.0)",
+        "31.0",
+        "(29-33)",
+        "not",
+        "found?",
+        "5.000",
+        "M",
+    ]
     assert lines[2].split() == ["2", "90.0", "(88.0-92.0)", "42.0", "(40.0-44.0)", "32.0", "(30-34)", "9.000", "M"]
     assert lines[3].split()[0] == "cnn4"
-    assert "ok" in lines[3].split()
+    assert "not found " in lines[3]
 
 
 def test_the_notes_say_what_the_columns_are() -> None:
-    text = " ".join(printed(result("mgnet", verdict="unreliable"), result("cnn4")).split())
+    text = " ".join(printed(result("mgnet", verdict="found"), result("cnn4")).split())
     assert "corrupted: 77 images under 1 corruption (x; constants for 64 px)." in text
     assert "pgd: Linf 8/255 in pixels, 10 steps, 500 images." in text
-    assert "masking doubts the attacked accuracy of mgnet (unreliable)" in text
+    assert "masking: mgnet hides its gradient (margin)." in text
+    assert "might turn" not in text
+    unsure = " ".join(printed(result("mgnet", verdict="not found?"), result("cnn4")).split())
+    assert "other images might turn the verdict on mgnet (?)" in unsure
     assert "The papers' conventions count 6 MACs for mgnet, 6 MACs for cnn4." in text
 
 
@@ -177,16 +202,18 @@ def test_a_verdict_stands_beside_no_attack_that_it_did_not_judge() -> None:
     frozen = [attack.model_copy(update={"path": "frozen"}) for attack in result("mgnet").attacks]
     row = printed(result("mgnet", attacks=("pgd",)).model_copy(update={"attacks": tuple(frozen)})).splitlines()[1]
     assert "not checked" in row
-    assert " ok" not in row
+    assert "not found" not in row
     assert "not what masking judges" in attack_text(frozen[0])
 
 
 @pytest.mark.parametrize("how", ["frozen", "L2", "any-step", "normalised"])
 def test_the_verdict_stands_behind_the_attack_that_was_judged(how: str) -> None:
     change = {"frozen": {"path": how}, "L2": {"norm": how}, "any-step": {"target": how}, "normalised": {"space": how}}[how]
-    one, other = result("mgnet", attacks=("pgd", "square"), verdict="suspect").attacks
-    lines = printed(result("mgnet", verdict="suspect").model_copy(update={"attacks": (one.model_copy(update=change), other)})).splitlines()
+    one, other = result("mgnet", attacks=("pgd", "square"), verdict="not found?").attacks
+    lines = printed(
+        result("mgnet", verdict="not found?").model_copy(update={"attacks": (one.model_copy(update=change), other)})
+    ).splitlines()
     assert [word for word in lines[0].split() if word in {"pgd", "square", "masking"}] == ["pgd", "square", "masking"]
-    assert "suspect" in lines[1]
-    swapped = printed(result("mgnet", verdict="suspect").model_copy(update={"attacks": (one, other.model_copy(update=change))}))
+    assert "not found?" in lines[1]
+    swapped = printed(result("mgnet", verdict="not found?").model_copy(update={"attacks": (one, other.model_copy(update=change))}))
     assert [word for word in swapped.splitlines()[0].split() if word in {"pgd", "square", "masking"}] == ["pgd", "masking", "square"]

@@ -13,6 +13,7 @@ from generating.checkout import cards, cards_of, distribution, ours, page_of, pl
 from generating.markdown import code, joined, prose, settings_table, shown, slug, table
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.text import macs_text, with_interval
+from glimpsezoo.measures.threats import masking_text
 from glimpsezoo.reports.readme import card_text, run_command
 from glimpsezoo.reports.table import print_results
 from glimpsezoo.specs import DatasetSpec, ModelSpec, Spec, load_string
@@ -76,7 +77,7 @@ def measured(card: Card) -> tuple[str, ...] | None:
         with_interval(result.corruptions.mean) if result.corruptions else "",
         attack.name if attack else "",
         with_interval(attack.top1, 0) if attack else "",
-        result.masking.verdict if result.masking else "",
+        masking_text(result, attack) if attack else "",
         macs_text(result.accuracy.steps[-1].macs),
     )
 

@@ -91,6 +91,10 @@ class Remembered(Condition):
     def choices(self, images: Float[Tensor, "B C H W"], noise: Noise, model: GlimpseModel[Any]) -> Choose | None:
         return self.condition.choices(images, noise, model)
 
+    def forget_these(self, ids: Int[Tensor, "B"]) -> None:
+        """Drop the images of one batch."""
+        self._changed.pop(tuple(ids.tolist()), None)
+
     def forget(self) -> None:
         """Drop all images."""
         self._changed.clear()

@@ -35,6 +35,10 @@ class Batched:
             raise GlimpseZooError(f"batches of {cls.__name__} cannot be joined: it has its own `select`, so give it its own `join` as well")
         return cls(**{name: join([getattr(part, name) for part in parts]) for name in _names(cls)})
 
+    def detached(self) -> Self:
+        """The same value, through which no gradient passes."""
+        return type(self)(**{name: _detached(getattr(self, name)) for name in _names(type(self))})
+
 
 @cache
 def _names(kind: type[Batched]) -> tuple[str, ...]:
@@ -75,6 +79,17 @@ def join(values: Sequence[Any]) -> Any:
         if not (value.equal(first) if isinstance(first, Tensor) else value == first):
             raise GlimpseZooError(f"expected batches that share {first!r}, got one with {value!r}: join those of one step and one model")
     return first
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, Batched):
+        return value.detached()
+    if isinstance(value, Tensor):
+        return value.detach() if value.requires_grad else value  # `Regions.single` knows some tensors by their identity
+    if isinstance(value, tuple):
+        parts = [_detached(part) for part in value]
+        return tuple(parts) if type(value) is tuple else type(value)(*parts)
+    return value
 
 
 @lru_cache(maxsize=4096)

@@ -1,6 +1,7 @@
 """The protocol that every model implements: start, then sense, fuse, classify and locate in every step."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self, TypeVar, get_args
@@ -124,6 +125,13 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
     def paper_macs(self, step: int) -> PaperMacs | None:
         """The cost that the paper prints for a run that stops at `step`; None if it prints none."""
         return None
+
+    def stand_ins(self) -> "Sequence[GlimpseModel[Any]]":
+        """Models with other gradients that an attack on this one also searches on, such as one with soft choices in place of hard ones.
+
+        Success counts on this model alone. Each stand-in says in `surrogate` what it replaces.
+        """
+        return ()
 
     @classmethod
     def pretrained(cls, config: Any, task: Task) -> Self:

@@ -26,6 +26,8 @@ class Planned:
     """Cost per image, in forward passes."""
     images: int
     """Number of images."""
+    unless: Callable[[Mapping[Hashable, Any]], bool] = lambda done: False
+    """Whether the work is superfluous, given what its measure has found of the model so far, by key."""
 
     @property
     def forward_images(self) -> float:

@@ -1,7 +1,8 @@
 """Accuracy under attacks, each with its threat model, beside the same images without the attack."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,11 @@ from numpy import ndarray
 
 from glimpsezoo.conditions.attacks.base import Attack
 from glimpsezoo.conditions.attacks.settings import AttackSettings
-from glimpsezoo.conditions.base import Remembered
 from glimpsezoo.core.exits import ExitRule
 from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.data.limited import limited
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
-from glimpsezoo.evaluation.plan import BACKWARD, Planned, evaluation_of
+from glimpsezoo.evaluation.plan import Planned, evaluation_of
 from glimpsezoo.evaluation.rows import Rows, common_ids
 from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Sets, Update
 from glimpsezoo.measures.calibration import exit_settings
@@ -25,6 +26,7 @@ from glimpsezoo.measures.statistics import proportion
 from glimpsezoo.measures.threats import (
     INLINE,
     AttackRecord,
+    Convergence,
     ExitRuleUsed,
     Unattacked,
     attack_names,
@@ -34,17 +36,21 @@ from glimpsezoo.measures.threats import (
     curves,
     every_attack,
     heading,
+    is_converged,
     judged_names,
     record_named,
     short_names,
     threat_table,
+    unconverged,
     verdict_mark,
 )
 from glimpsezoo.specs import AttackSpec, load_string
 
-STANDARD = ("pgd",)
+STANDARD = ("worst-case",)
 STRONGER = ("apgd-ce", "apgd-dlr", "square", "slowdown")
 STRONGER_NAME = "stronger-attacks"  # in --measure
+STRONGER_WORST_CASE = {"rounds": "4", "images": "500"}  # with them, unless settings say otherwise
+_EMPTY: Mapping[str, str] = {}
 EVALUATIONS = 5  # noises that a stochastic model is evaluated with under attack, unless a setting says otherwise
 
 
@@ -66,12 +72,14 @@ def parse_attack(text: str, sets: Sets, catalogue: Catalogue) -> AttackWanted:
     return _wanted(name, dict(zip(("eps", "steps"), budget, strict=False)), sets, catalogue, named=True)
 
 
-def _wanted(name: str, budget: Mapping[str, str], sets: Sets, catalogue: Catalogue, *, named: bool) -> AttackWanted:
-    """Settings in rising precedence: `--set attacks.KEY` for attacks that know the key, `--set NAME.KEY`, the budget in its text."""
+def _wanted(
+    name: str, budget: Mapping[str, str], sets: Sets, catalogue: Catalogue, *, named: bool, preset: Mapping[str, str] = _EMPTY
+) -> AttackWanted:
+    """Settings in rising precedence: preset, `--set attacks.KEY` for attacks that know it, `--set NAME.KEY`, the budget in the text."""
     spec = catalogue.find(AttackSpec, name)
     schema: type[AttackSettings] = load_string(spec.config)
     shared = {key: value for key, value in sets.of("attacks").items() if key in schema.model_fields}
-    return AttackWanted(spec, schema.parse({**shared, **sets.of(name), **budget}, owner=name), named)
+    return AttackWanted(spec, schema.parse({**preset, **shared, **sets.of(name), **budget}, owner=name), named)
 
 
 class AttackedMeasure(Measure):
@@ -99,7 +107,8 @@ class AttackedMeasure(Measure):
         for text in asked.texts:
             if text in {asked.name, STRONGER_NAME}:
                 names = STANDARD if text == asked.name else STRONGER
-                wanted += [_wanted(each, {}, asked.sets, asked.catalogue, named=False) for each in names]
+                preset = STRONGER_WORST_CASE if text == asked.name and STRONGER_NAME in asked.texts else {}
+                wanted += [_wanted(each, {}, asked.sets, asked.catalogue, named=False, preset=preset) for each in names]
             else:
                 wanted.append(parse_attack(text, asked.sets, asked.catalogue))
         wanted = _each_once(wanted)
@@ -141,22 +150,24 @@ class AttackedMeasure(Measure):
                 bench.note(index, f"{error.args[0].partition(': leave ')[0]}: not measured")
 
     def _plan_of(self, bench: Bench, index: int) -> Iterator[Planned]:
-        """Each attack is evaluated as often as its settings say."""
+        """Each round of an attack is evaluated as often as its settings say."""
         rules: dict[float, ExitRule] = {}
         for place, attack in enumerate(self.attacks[index]):
             rule = attack.exit_rule if attack.attacks_the_exit else None
-            condition = Remembered(attack) if attack.evaluations > 1 else attack
-            for run in range(attack.evaluations):
-                kept = condition if isinstance(condition, Remembered) and run == attack.evaluations - 1 else None
-                yield evaluation_of(
-                    bench.job(index, bench.few, condition, rule),
-                    index=index,
-                    key=(place, run),
-                    label=attack.name,
-                    passes=1 + (attack_passes(attack) if run == 0 else 0),
-                    seed=bench.seed + run,
-                    last_of=kept,
-                )
+            rounds = attack.rounds()
+            for number, condition in enumerate(rounds):
+                for run in range(attack.evaluations):
+                    last = run == attack.evaluations - 1 and number == len(rounds) - 1
+                    yield evaluation_of(
+                        bench.job(index, limited(bench.few, attack.settings.images), condition, rule),
+                        index=index,
+                        key=(place, number, run),
+                        label=attack.name,
+                        passes=1 + (attack.passes(bench.models[index], number) if run == 0 else 0),
+                        seed=bench.seed + run,
+                        last_of=condition if last else None,
+                        unless=partial(_has_converged, place, number, attack.evaluations),
+                    )
             if rule is not None:
                 rules[rule.parameters["threshold"]] = rule
         for threshold, rule in rules.items():
@@ -168,13 +179,17 @@ class AttackedMeasure(Measure):
         mine, records = done.get(index, {}), []
         for place, attack in enumerate(self.attacks.get(index, ())):
             rule = attack.exit_rule if attack.attacks_the_exit else None
-            runs = [mine[place, run].rows for run in range(attack.evaluations)]
+            rounds = [_runs(mine, place, number, attack.evaluations) for number in _rounds_of(mine, place)]
             clean = mine[_unattacked(rule.parameters["threshold"])].rows if rule else bench.clean_rows(index)
-            if not clean or not all(map(len, runs)):
+            if not clean or not all(map(len, rounds[-1])):
                 continue  # the errors say why
-            ids = common_ids([clean, *runs])
+            ids = common_ids([clean, *rounds[-1]])
             if len(ids):  # or else other units of each failed: the errors say which
-                records.append(attack_record(attack, [rows.at(ids) for rows in runs], clean.at(ids), bench.models[index]))
+                record = attack_record(attack, [rows.at(ids) for rows in rounds[-1]], clean.at(ids), bench.models[index])
+                if len(rounds) > 1:
+                    own = {**record.settings, "rounds": len(rounds)}
+                    record = record.model_copy(update={"settings": own, "attack_converged": convergence(rounds)})
+                records.append(record)
         return tuple(records)
 
     def lost(self, known: tuple[AttackRecord, ...], update: Update) -> Iterator[str]:
@@ -199,6 +214,7 @@ class AttackedMeasure(Measure):
             found = [(record_named(result, name), result.at_least) for result in results]
             texts = [attack_text(record, at_least=at_least) if record else "" for record, at_least in found]
             lines += [f"{names[name]}{models}: {text}." for text, models in by_text(results, texts).items()]
+            lines += unconverged(name, results)
         return lines
 
     @classmethod
@@ -238,7 +254,7 @@ def attack_record(attack: Attack, evaluations: Sequence[Rows], clean: Rows, mode
     by_step = tuple(share_estimate(shares[:, step], clean.group) for step in range(shares.shape[1]))
     said: dict[str, Any] = {**attack.described(model), "evaluations": len(evaluations)}
     rule = attack.exit_rule if attack.attacks_the_exit else None
-    own = {key: value for key, value in attack.settings.model_dump(mode="json").items() if key not in said}
+    own = {key: value for key, value in attack.settings.model_dump(mode="json").items() if key not in {*said, "images"}}
     return AttackRecord(
         **said,
         settings=own,
@@ -254,6 +270,38 @@ def attack_record(attack: Attack, evaluations: Sequence[Rows], clean: Rows, mode
             steps_mean=float(clean.exit_step.mean()),
         ),
     )
+
+
+def convergence(rounds: Sequence[Sequence[Rows]]) -> Convergence | None:
+    """What the last round of an attack took. rounds: rows of every evaluation after each round. None for less than two rounds."""
+    if len(rounds) < 2 or not all(len(rows) for runs in rounds[-2:] for rows in runs):
+        return None
+    ids = common_ids([*rounds[-2], *rounds[-1]])
+    if not len(ids):
+        return None
+    before, after = (np.mean([rows.at(ids).hits[:, -1] for rows in runs], axis=0) for runs in rounds[-2:])
+    gain = share_estimate(before - after, rounds[-1][0].at(ids).group)
+    return Convergence(converged=is_converged(gain.value, gain.high), gain=gain)
+
+
+def _has_converged(place: int, number: int, evaluations: int, done: Mapping[Hashable, Any]) -> bool:
+    """Whether an attack has converged before its round `number`, counted from 0."""
+    if number < 2:
+        return False
+    if (place, number - 1, 0) not in done:
+        return True  # it had converged before that
+    found = convergence([_runs(done, place, each, evaluations) for each in (number - 2, number - 1)])
+    return found is not None and found.converged
+
+
+def _rounds_of(done: Mapping[Hashable, Any], place: int) -> list[int]:
+    """The rounds of an attack that were measured."""
+    return sorted({key[1] for key in done if isinstance(key, tuple) and len(key) == 3 and key[0] == place})
+
+
+def _runs(done: Mapping[Hashable, Any], place: int, number: int, evaluations: int) -> list[Rows]:
+    """The rows of each evaluation after a round of an attack."""
+    return [done[place, number, run].rows for run in range(evaluations)]
 
 
 def _right(rows: Rows, *, any_step: bool) -> Bool[ndarray, "n T"]:
@@ -305,13 +353,6 @@ def built_attack(wanted: AttackWanted, name: str, model: GlimpseModel[Any], rule
 def evaluations_of(settings: AttackSettings, model: GlimpseModel[Any]) -> int:
     """How many runs of each attacked image are measured: a stochastic model has `EVALUATIONS`, unless the settings say otherwise."""
     return settings.evaluations or (EVALUATIONS if model.stochastic else 1)
-
-
-def attack_passes(attack: Attack) -> float:
-    """Cost of an attack per image, in forward passes."""
-
-    settings, gradient = attack.settings, 0.0 if attack.name == "square" else BACKWARD
-    return settings.steps * settings.restarts * settings.eot * (1 + gradient)
 
 
 def _threat(wanted: AttackWanted, model: GlimpseModel[Any]) -> tuple[Any, ...]:

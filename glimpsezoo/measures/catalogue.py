@@ -30,11 +30,14 @@ MEASURES = (
         default=True,
     ),
     MeasureSpec(
-        name="attacks", description="Accuracy under attacks: PGD by default.", measure=f"{_MODULES}.attacked:AttackedMeasure", default=True
+        name="attacks",
+        description="Accuracy under attacks: by default, the worst case over an ensemble.",
+        measure=f"{_MODULES}.attacked:AttackedMeasure",
+        default=True,
     ),
     MeasureSpec(
         name="masking",
-        description="Whether the attacked accuracy can be believed.",
+        description="Whether the model hides its gradient from attacks.",
         measure=f"{_MODULES}.gradient_masking:GradientMaskingMeasure",
         follows="attacks",
     ),

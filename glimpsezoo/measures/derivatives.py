@@ -1,4 +1,4 @@
-"""Checks of autograd's gradient: its derivatives against finite differences, and whether it passes through the locator.
+"""Checks of autograd's gradient, per image: its derivatives against finite differences, and whether it passes through the locator.
 
 Everything runs in float64 on a copy of the model, at points inside (0, 1) whose pixels all differ: on a constant background,
 max-pooling has no derivative.
@@ -6,13 +6,13 @@ max-pooling has no derivative.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from glimpsezoo.conditions.attacks.victim import Objective, Victim, margin, probe
+from glimpsezoo.conditions.attacks.victim import Victim, margin
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.rollout import Trace
 
@@ -22,31 +22,13 @@ RESOLVED = 1e-8  # smaller derivatives are indistinguishable from rounding error
 SPREAD = 4 / 255  # of the noise that makes pixels differ; smaller than an attack's changes
 LOOK = (1.0, 0.6, 0.3)  # weights of x, y and scale in the number that summarises an image's regions
 
-
-@dataclass(frozen=True)
-class Derivatives:
-    """Autograd's derivatives against finite differences, over the pairs (image, direction) where the function changes.
-
-    Without such pairs, all values but `pairs` are None.
-    """
-
-    pairs: int
-    """Number of pairs."""
-    zero: float | None
-    """Share of their images for which all of autograd's derivatives are 0."""
-    factor: float | None
-    """Median ratio of autograd's derivative to the finite difference."""
-    error: float | None
-    """Median distance of the two, over the median absolute finite difference."""
-
-
 Function = Callable[[Tensor], Tensor]  # images [B, C, H, W] -> one number per image [B]
 
 
 def exact(victim: Victim) -> Victim:
     """A copy of the victim in float64. Raises whatever a model raises that cannot run in float64."""
     model = copy.deepcopy(victim.model).double().eval()
-    twin = replace(victim, model=model, images=victim.images.double(), path=None).prepared()
+    twin = replace(victim, model=model, images=victim.images.double(), scan=None).prepared()
     twin.logits(twin.images[:1].expand_as(twin.images))
     return twin
 
@@ -87,13 +69,21 @@ def _regions(trace: Trace, places: list[int]) -> Float[Tensor, "B"]:
     return total
 
 
-def compare(function: Function, points: Float[Tensor, "B C H W"], noise: Noise) -> Derivatives:
-    """Derivatives of `function` at `points` along random directions of length 1, by autograd and by central differences."""
+def slope(function: Function, points: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """Autograd's gradient of `function`; zero if it finds no dependence on the points."""
     with torch.enable_grad():
         given = points.detach().requires_grad_()
         value = function(given)
-        slope = torch.autograd.grad(value.sum(), given, allow_unused=True)[0] if value.requires_grad else None
-    gradient = torch.zeros_like(points) if slope is None else slope
+        found = torch.autograd.grad(value.sum(), given, allow_unused=True)[0] if value.requires_grad else None
+    return torch.zeros_like(points) if found is None else found
+
+
+def errors(function: Function, points: Float[Tensor, "B C H W"], noise: Noise) -> Float[Tensor, "B"]:
+    """How far autograd's derivatives of `function` are from central differences along random directions, as a share of these.
+
+    Per image, the median distance over the median absolute difference. NaN for an image around which the function does not change.
+    """
+    gradient = slope(function, points)
     by_autograd, by_difference = [], []
     for number in range(DIRECTIONS):
         way = torch.special.ndtri(noise.uniform(1 + number, points[0].numel()).to(points))
@@ -101,42 +91,14 @@ def compare(function: Function, points: Float[Tensor, "B C H W"], noise: Noise) 
         by_autograd.append((gradient * way).flatten(1).sum(1))
         with torch.no_grad():
             by_difference.append((function(points + STEP * way) - function(points - STEP * way)) / (2 * STEP))
-    return _summary(torch.stack(by_autograd), torch.stack(by_difference))
+    autograd, difference = torch.stack(by_autograd), torch.stack(by_difference)  # [K, B]
+    size = difference.abs().median(0).values
+    return torch.where(size > RESOLVED, (autograd - difference).abs().median(0).values / size, torch.nan)
 
 
-def _summary(autograd: Float[Tensor, "K B"], difference: Float[Tensor, "K B"]) -> Derivatives:
-    changes = difference.abs() > RESOLVED
-    if not changes.any():
-        return Derivatives(0, None, None, None)
-    images = changes.any(0)
-    zero = (autograd == 0).all(0)[images].double().mean().item()
-    a, d = autograd[changes], difference[changes]
-    return Derivatives(len(a), zero, (a / d).median().item(), ((a - d).abs().median() / d.abs().median()).item())
-
-
-def reached(victim: Victim, points: Float[Tensor, "B C H W"]) -> float | None:
-    """Share of the images whose gradient passes through the locator: it changes if the regions are held fixed.
-
-    Only images with more than one step count; None if there are none.
-    """
-    frozen = replace(victim, images=points, frozen=True, path=None).prepared()
-    slopes = []
-    for one in (victim, frozen):
-        with torch.enable_grad():
-            given = points.detach().requires_grad_()
-            value = margins(one)(given)
-            slope = torch.autograd.grad(value.sum(), given, allow_unused=True)[0] if value.requires_grad else None
-        slopes.append((torch.zeros_like(points) if slope is None else slope).flatten(1))
-    again = victim.trace(points).last_step > 1
-    if not again.any():
-        return None
-    free, given = slopes
+def reached(victim: Victim, points: Float[Tensor, "B C H W"]) -> tuple[Bool[Tensor, "B"], Bool[Tensor, "B"]]:
+    """Which images' gradient passes through the locator, that is, changes if the regions are held fixed; and which take a second step."""
+    frozen = replace(victim, images=points, path="frozen", scan=None).prepared()
+    free, given = (slope(margins(one), points).flatten(1) for one in (victim, frozen))
     passes = (free - given).norm(dim=1) > RESOLVED * free.norm(dim=1)
-    return passes[again].double().mean().item()
-
-
-def vanishing(victim: Victim, noise: Noise, loss: Objective) -> float:
-    """Share of the images where the attack's `loss` has a zero gradient as computed, although the margin changes nearby."""
-    flat = probe(victim, victim.images, loss).gradient.flatten(1).abs().amax(1) == 0
-    changes = margins(victim)(victim.images) != margins(victim)(inner_points(victim.images, noise))
-    return (flat & changes).double().mean().item()
+    return passes, victim.trace(points).last_step > 1

@@ -12,8 +12,9 @@ from glimpsezoo.measures.text import eps_text, interval, macs_text, percent, wit
 from glimpsezoo.schema import Section
 
 INLINE = 2  # columns of attacks in a table with a row per step; more of them have a table of their own
-JUDGED = ("Linf", "pixels", "final", "free")  # norm, space, target and path of the attacks that a verdict can be about
+JUDGED = ("Linf", "pixels", "final")  # norm, space and target of the attacks that a verdict can be about; their glimpses are not frozen
 UNCHECKED = "not checked"
+CONVERGED, EXCLUDED = 0.03, 0.1  # what the last round of a converged attack takes at most, and what its interval excludes
 
 
 class ExitRuleUsed(Section):
@@ -36,6 +37,15 @@ class Unattacked(Section):
     """Steps per image."""
 
 
+class Convergence(Section):
+    """Whether a stronger attack would take more."""
+
+    converged: bool
+    """Whether `gain` is at most 3 points and its 95 % interval excludes 10."""
+    gain: Estimate
+    """The accuracy that the last round took, which had twice the iterations of the one before."""
+
+
 class AttackRecord(Section):
     """Accuracy under one attack."""
 
@@ -48,7 +58,7 @@ class AttackRecord(Section):
     space: str
     """'pixels' means those in [0, 1]."""
     steps: int
-    """Iterations, or queries."""
+    """Iterations, or queries; of the first round, if there are rounds."""
     step_size: float
     """In `space`."""
     restarts: int
@@ -59,8 +69,13 @@ class AttackRecord(Section):
     """Runs per image, each with its own noise, over which accuracy is averaged; one where nothing is random."""
     target: Literal["final", "any-step", "exit"]
     """Which prediction is attacked; with 'any-step', `top1` counts images that are right at every step."""
-    path: Literal["free", "frozen"]
-    """Whether the attacked run chooses where it looks, or keeps the clean choices."""
+    path: Literal["free", "frozen", "detached"]
+    """Whether the attacked run chooses where it looks, or keeps the clean choices (frozen). With 'detached' it chooses, but the attack's
+    gradient takes its choices as given."""
+    members: tuple[str, ...] = ()
+    """The attacks of which this is the worst per image; empty for a single attack."""
+    attack_converged: Convergence | None = None
+    """Null for an attack without rounds, and in results of older versions."""
     surrogate: str | None
     """What replaces hard choices in the gradient."""
     settings: dict[str, Any]
@@ -83,19 +98,25 @@ class AttackRecord(Section):
     @property
     def can_be_judged(self) -> bool:
         """Whether it is of the kind that gradient masking can judge."""
-        return (self.norm, self.space, self.target, self.path) == JUDGED
+        return (self.norm, self.space, self.target) == JUDGED and self.path != "frozen"
 
     @property
     def full_name(self) -> str:
         """The attack with its budget: accuracies under other budgets do not compare."""
         aimed = "" if self.target == "final" else f", {self.target}"
-        frozen = ", looks frozen" if self.path == "frozen" else ""
-        return f"{self.name} {self.norm} {eps_text(self.eps)}, {counted(self.steps, 'step')}{aimed}{frozen}"
+        looks = "" if self.path == "free" else f", looks {self.path}"
+        steps = "" if self.members else f", {counted(self.steps, 'step')}"
+        return f"{self.name} {self.norm} {eps_text(self.eps)}{steps}{aimed}{looks}"
+
+
+def is_converged(gain: float, high: float) -> bool:
+    """Whether an attack has converged whose last round took `gain` of the accuracy. high: the upper end of its 95 % interval."""
+    return gain <= CONVERGED and high <= EXCLUDED
 
 
 def attack_text(record: AttackRecord, *, at_least: bool = False) -> str:
     """An attack's threat model in a few words. at_least: whether its MACs are lower bounds."""
-    parts = [f"{record.norm} {eps_text(record.eps)} in {record.space}", counted(record.steps, "step"), f"{record.n} images"]
+    parts = [f"{record.norm} {eps_text(record.eps)} in {record.space}", _budget(record), f"{record.n} images"]
     if record.restarts > 1:
         parts.append(f"{record.restarts} restarts")
     if record.eot > 1:
@@ -103,13 +124,44 @@ def attack_text(record: AttackRecord, *, at_least: bool = False) -> str:
     if record.evaluations > 1:
         parts.append(f"mean of {record.evaluations} evaluations")
     parts += [f"aimed at {record.target}"] if record.target != "final" else []
-    parts += ["looks frozen"] if record.path == "frozen" else []
+    parts += [f"looks {record.path}"] if record.path != "free" else []
     parts += [] if record.can_be_judged else ["not what masking judges"]
     if record.exit_rule:
         steps = f"steps {record.clean.steps_mean:.2f} -> {record.steps_mean:.2f}"
         macs = " -> ".join(macs_text(each, at_least=at_least) for each in (record.clean.macs_mean, record.macs_mean))
         parts.append(f"{steps}, MACs {macs} ({record.exit_rule.rule} {record.exit_rule.threshold:.3g})")
     return ", ".join(parts)
+
+
+def _budget(record: AttackRecord) -> str:
+    if not record.members:
+        return counted(record.steps, "step")
+    rounds = record.settings.get("rounds", 1)
+    steps = [str(record.steps << number) for number in range(rounds - 1)]
+    steps.append(counted(record.steps << (rounds - 1), "step"))
+    return f"worst of {counted(len(record.members), 'attack')} of {' + '.join(steps)}"
+
+
+def convergence_of(result: Result, record: AttackRecord) -> Convergence | None:
+    """Whether an attack has converged; None if nobody knows."""
+    older = result.masking.reported if result.masking and record == judged(result) else None
+    return record.attack_converged or older
+
+
+def converged_text(result: Result, record: AttackRecord) -> str:
+    """Whether an attack has converged, with the points that its last round took and their interval."""
+    found = convergence_of(result, record)
+    if found is None:
+        return UNCHECKED
+    gain = f"{100 * found.gain.value:.1f} points ({interval(found.gain)})"
+    return f"yes: a longer attack took {gain}" if found.converged else f"no: a longer attack took {gain}"
+
+
+def unconverged(name: str, results: Sequence[Result]) -> list[str]:
+    """A line on the models for which the attack of that full name has not converged, if there are any."""
+    found = [(result.model.name, convergence_of(result, record)) for result in results if (record := record_named(result, name))]
+    weak = [f"{interval(known.gain, 0)} points of {model}" for model, known in found if known is not None and not known.converged]
+    return [f"<=: not converged; a longer attack took {', '.join(weak)}."] if weak else []
 
 
 def attack_names(results: Sequence[Result]) -> list[str]:
@@ -138,9 +190,14 @@ def judged(result: Result) -> AttackRecord | None:
     return next((record for record in result.attacks if record.can_be_judged), None) if result.masking else None
 
 
-def verdict_on(result: Result, record: AttackRecord) -> str:
-    """Whether accuracy under this attack can be believed; 'not checked' if the verdict is not about it."""
-    return result.masking.verdict if result.masking and record == judged(result) else UNCHECKED
+def masking_text(result: Result, record: AttackRecord) -> str:
+    """Whether the model hides its gradient from attacks like this one; 'not checked' if nobody knows.
+
+    A '?' says that another draw of images might turn it.
+    """
+    if result.masking is None or not record.can_be_judged:
+        return UNCHECKED
+    return f"{'found' if result.masking.found else 'not found'}{'' if result.masking.sure else '?'}"
 
 
 def judged_names(results: Sequence[Result]) -> list[str]:
@@ -156,7 +213,7 @@ def attack_table(results: Sequence[Result]) -> Table | None:
         return None
     rows = [(Cell(label), *(cell_of(name, "steps")(result, -1) for result in results)) for name, label in names.items()]
     for name in judged_names(results)[:1]:
-        verdicts = [verdict_on(result, record) if (record := record_named(result, name)) else "" for result in results]
+        verdicts = [masking_text(result, record) if (record := record_named(result, name)) else "" for result in results]
         rows.append((Cell(f"masking of {names[name]}"), *map(Cell, verdicts)))
     return Table("", ("attack %", *(result.model.name for result in results)), tuple(rows), frozenset({"attack %"}))
 
@@ -166,17 +223,20 @@ def cell_of(name: str, layout: Layout) -> Callable[[Result, int], Cell]:
         record = record_named(result, name)
         if record is None:
             return Cell("")
-        found = percent_cell(record.by_step[step])
-        return found if layout == "board" else Cell(with_interval(record.by_step[step], 0), found.value, found.low, found.high)
+        found, known = percent_cell(record.by_step[step]), convergence_of(result, record)
+        mark = "<=" if known is not None and not known.converged else ""
+        text = found.text if layout == "board" else with_interval(record.by_step[step], 0)
+        return Cell(f"{mark}{text}", found.value, found.low, found.high)
 
     return cell
 
 
 def _row(entry: Entry, record: AttackRecord) -> tuple[Cell, ...]:
-    budget, verdict = f"{record.norm} {eps_text(record.eps)}", verdict_on(entry.result, record)
+    budget, verdict = f"{record.norm} {eps_text(record.eps)}", masking_text(entry.result, record)
+    settled = converged_text(entry.result, record)
     told = attack_text(record, at_least=entry.result.at_least)
     ours, clean = percent_cell(record.top1), percent_cell(record.clean.top1)
-    return Cell(entry.name), Cell(record.name), Cell(budget), ours, clean, Cell(verdict), Cell(told)
+    return Cell(entry.name), Cell(record.name), Cell(budget), ours, clean, Cell(settled), Cell(verdict), Cell(told)
 
 
 class _Kind(NamedTuple):
@@ -230,24 +290,25 @@ def _curve(series: int, model: tuple[str, ...], attacks: dict[float, tuple[Attac
     points = [Point(0, 100 * clean.value, 100 * clean.low, 100 * clean.high, f"{model[0]}, clean: {with_interval(clean)} %")]
     for place, (record, entry) in ordered:
         top1, budget = record.top1, f"eps {eps_text(record.eps)}, {counted(record.steps, 'step')}"
-        tip = f"{model[0]}, {budget}: {with_interval(top1)} %, masking {verdict_on(entry.result, record)}"
+        tip = f"{model[0]}, {budget}: {with_interval(top1)} %, masking {masking_text(entry.result, record)}"
         points.append(Point(place, 100 * top1.value, 100 * top1.low, 100 * top1.high, tip))
-    verdicts = ", ".join(dict.fromkeys(verdict_on(entry.result, record) for _, (record, entry) in ordered))
+    verdicts = ", ".join(dict.fromkeys(masking_text(entry.result, record) for _, (record, entry) in ordered))
     return Line(f"{model[0]}, {model[1]} (masking: {verdicts})", series, tuple(points))
 
 
 def verdict_mark(result: Result, record: AttackRecord) -> str:
     """What stands behind a model's name in a plot of attacked accuracy."""
-    return f" (masking: {verdict_on(result, record)})"
+    return f" (masking: {masking_text(result, record)})"
 
 
 def threat_table(result: Result) -> Table:
     """A row per attack of one result, with its threat model."""
-    headings = ("attack", "top-1 %", "95 % interval", "masking", "threat model")
+    headings = ("attack", "top-1 %", "95 % interval", "converged", "masking", "threat model")
     rows = []
     for record in result.attacks:
         text = attack_text(record, at_least=result.at_least)
-        cells = (record.name, percent(record.top1), interval(record.top1), verdict_on(result, record), text)
+        verdicts = (converged_text(result, record), masking_text(result, record))
+        cells = (record.name, percent(record.top1), interval(record.top1), *verdicts, text)
         rows.append(tuple(map(Cell, cells)))
     return Table("", headings, tuple(rows), frozenset(headings))
 
@@ -255,6 +316,7 @@ def threat_table(result: Result) -> Table:
 def every_attack(entries: Sequence[Entry]) -> Table:
     """A row per model and attack."""
     rows = tuple(_row(entry, record) for entry in entries for record in entry.result.attacks)
-    headings = ("model", "attack", "budget", "top-1 %", "unattacked %", "masking", "how")
-    caption, words = "Every attack, with the verdict on whether it can be believed.", {"attack", "budget", "masking", "how"}
+    headings = ("model", "attack", "budget", "top-1 %", "unattacked %", "converged", "masking", "how")
+    words = {"attack", "budget", "converged", "masking", "how"}
+    caption = "Every attack: whether a stronger one would take more, and whether the model hides its gradient."
     return Table(caption, headings, rows, frozenset(words))

@@ -153,7 +153,7 @@ def _board_cell(column: Column, cell: Cell, *, first: bool) -> Html:
     number, bracket, rest = cell.text.partition(" (")
     said: str = cell.text
     if column.verdict:
-        said = element("span", cell.text, class_=f"verdict {cell.text.replace(' ', '-')}")
+        said = element("span", cell.text, class_=f"verdict {cell.text.rstrip('?').replace(' ', '-')}")
     elif bracket and not column.words:  # an interval stands below its number
         said = join(number, " ", element("span", f"({rest}", class_="beside"))
     tag, scope = ("th", "row") if first else ("td", None)

@@ -171,14 +171,16 @@ class RunWork:
         """Do all planned work."""
         passed = 0.0
         for name, planned in self.plan:
-            label, whole = f"{self.names[planned.index]}: {planned.label}", self._seconds(planned)
+            label, whole, before = f"{self.names[planned.index]}: {planned.label}", self._seconds(planned), passed
+            passed += whole
+            if planned.unless(self.done.get(name, {}).get(planned.index, {})):
+                continue
 
-            def report(images: int, label: str = label, passed: float = passed, share: float = whole / max(1, planned.images)) -> None:
-                on_progress(label, passed + share * images, self.expected_seconds)
+            def report(images: int, label: str = label, before: float = before, share: float = whole / max(1, planned.images)) -> None:
+                on_progress(label, before + share * images, self.expected_seconds)
 
             report(0)
             self._keep(name, planned, self._outcome(planned, report))
-            passed += whole
 
     def _keep(self, name: str, planned: Planned, outcome: Any) -> None:
         """Store an outcome for its measure; clean evaluations are shared by all measures."""

@@ -18,7 +18,7 @@ from glimpsezoo.measures.anytime import exit_point
 from glimpsezoo.measures.costs import evaluated_on_noise, missing_operations
 from glimpsezoo.measures.result import Result, at_least_text
 from glimpsezoo.measures.statistics import Estimate, proportion
-from glimpsezoo.measures.threats import AttackRecord, verdict_on
+from glimpsezoo.measures.threats import AttackRecord, masking_text
 from glimpsezoo.reports.paper import Answer, AnsweredTable, Reproduction, markdown, plots
 from glimpsezoo.reports.pictures.svg import svg_file
 from glimpsezoo.specs import PaperSpec, load_string
@@ -108,7 +108,7 @@ class _Answers:
             cost=self._cost(table, row),
             measured=None if row.share else _measured(result, row.step, row.confidence),
             locations=_locations(result) if any(each.locations for each in table.row) else None,
-            masking=verdict_on(result, attack) if attack else "",
+            masking=masking_text(result, attack) if attack else "",
             data=f"{result.data.name}, {result.data.split}",
             unknown_cost=at_least_text(result) if result.at_least else "",
         )

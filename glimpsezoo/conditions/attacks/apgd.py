@@ -7,13 +7,14 @@ and algorithm 1. The symbols are the paper's: the step size eta, the momentum al
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glimpsezoo.conditions.attacks.ball import direction, project, random_start
 from glimpsezoo.conditions.attacks.base import Attack, keep_better, where_right
 from glimpsezoo.conditions.attacks.settings import APGDSettings
-from glimpsezoo.conditions.attacks.victim import Objective, Probe, Victim, cross_entropy, logits_ratio, probe
+from glimpsezoo.conditions.attacks.victim import Objective, Probe, Victim, cross_entropy, logits_ratio, margin_loss, probe
+from glimpsezoo.core.batched import gather
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.errors import GlimpseZooError
@@ -70,19 +71,33 @@ class Ascent:
         self.best_then = self.best.loss
         self.halved = torch.ones_like(self.rises, dtype=torch.bool)  # no image can stall before the first checkpoint
 
-    def run(self) -> tuple[Tensor, Tensor, Tensor]:
+    def run(self, *, until_wrong: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """The images [B, C, H, W], their success [B] and their loss [B].
 
-        It continues even if every image is wrong: otherwise the outcome of an image would depend on its batch.
+        until_wrong: whether an image is finished once it succeeds in every run; otherwise its loss rises on to the last step.
         """
-        last = 0
-        turns = checkpoints(self.settings.steps)
+        last, turns = 0, checkpoints(self.settings.steps)
+        rows, found = torch.arange(len(self.images), device=self.images.device), _copies(self.chosen)
         for step in range(1, self.settings.steps + 1):
+            if until_wrong and (self.chosen[1] == 1).any():
+                rows = self._leave(rows, found)
+                if not len(rows):
+                    break
             self._move(1.0 if step == 1 else ALPHA)
             if step in turns:
                 self._reconsider(step - last)
                 last = step
-        return self.chosen
+        _put(found, rows, self.chosen)
+        return found
+
+    def _leave(self, rows: Int[Tensor, "b"], found: tuple[Tensor, ...]) -> Int[Tensor, "n"]:
+        """Put the images that succeeded, the places `rows` of the start, into `found`, and keep the others: their places."""
+        done = self.chosen[1] == 1
+        _put(found, rows[done], gather(self.chosen, done.nonzero().squeeze(1)))
+        staying = (~done).nonzero().squeeze(1)
+        for name in ("victim", *Ascent.__annotations__):
+            setattr(self, name, gather(getattr(self, name), staying))
+        return rows[staying]
 
     def _move(self, alpha: float) -> None:
         clean, norm, eps = self.victim.images, self.settings.norm, self.settings.eps
@@ -113,6 +128,16 @@ class Ascent:
         runs = self.settings.eot
         self.next_run += runs
         return probe(self.victim, self.images, self.objective, first_run=self.next_run - runs, runs=runs)
+
+
+def _copies(values: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    images, success, loss = values
+    return images.clone(), success.clone(), loss.clone()
+
+
+def _put(found: tuple[Tensor, ...], rows: Int[Tensor, "b"], values: tuple[Tensor, ...]) -> None:
+    for whole, part in zip(found, values, strict=True):
+        whole[rows] = part
 
 
 def _where(mask: Bool[Tensor, "B"], first: Probe, second: Probe) -> Probe:
@@ -149,6 +174,13 @@ class APGDCrossEntropy(APGD):
 
     name = "apgd-ce"
     objective = staticmethod(cross_entropy)
+
+
+class APGDMargin(APGD):
+    """Auto-PGD on minus the margin, which does not saturate for large logits and is defined for two classes."""
+
+    name = "apgd-margin"
+    objective = staticmethod(margin_loss)
 
 
 class APGDLogitsRatio(APGD):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from glimpsezoo.conditions.attacks.settings import AttackSettings, in_255ths
 from glimpsezoo.conditions.attacks.victim import ScanPath, Victim
-from glimpsezoo.conditions.base import Condition
+from glimpsezoo.conditions.base import Condition, Remembered
 from glimpsezoo.core.exits import ExitRule
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
@@ -48,6 +48,15 @@ class Attack(Condition, Generic[A]):
         """The number of measured runs per attacked image: one, unless the settings give another."""
         return self.settings.evaluations or 1
 
+    def rounds(self) -> list[Remembered]:
+        """The attack in rounds of growing budget, each of which goes on with the images of the one before; by default one."""
+        return [Remembered(self)]
+
+    def passes(self, model: GlimpseModel[Any], number: int = 0) -> float:
+        """What the round `number`, from 0, costs per image, in forward passes; a gradient costs as much as two."""
+        settings = self.settings
+        return settings.steps * settings.restarts * settings.eot * (3.0 if self.sees_gradients else 1.0)
+
     @property
     def parameters(self) -> dict[str, Any]:
         rule = self.exit_rule if self.attacks_the_exit else None
@@ -80,6 +89,16 @@ class Attack(Condition, Generic[A]):
     def apply(
         self, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], ids: Int[Tensor, "B"], model: GlimpseModel[Any]
     ) -> Float[Tensor, "B C H W"]:
+        return self._applied(images, labels, ids, model, self.perturb)
+
+    def _applied(
+        self,
+        images: Float[Tensor, "B C H W"],
+        labels: Int[Tensor, "B"],
+        ids: Int[Tensor, "B"],
+        model: GlimpseModel[Any],
+        perturb: Callable[[Victim, Noise], Tensor],
+    ) -> Float[Tensor, "B C H W"]:
         self.check(model)
         start, run = attacker_noise(self.settings.seed, ids)
         victim = Victim(
@@ -89,10 +108,10 @@ class Attack(Condition, Generic[A]):
             run,
             target=self.settings.target,
             exit_rule=self.exit_rule if self.attacks_the_exit else None,
-            frozen=self.settings.path == "frozen",
+            path=self.settings.path,
         )
         with torch.no_grad(), weights_fixed(model):
-            return self.perturb(victim.prepared(), start).detach()
+            return perturb(victim.prepared(), start).detach()
 
     def choices(self, images: Float[Tensor, "B C H W"], noise: Noise, model: GlimpseModel[Any]) -> Choose | None:
         return ScanPath(model, images, noise) if self.settings.path == "frozen" else None

@@ -10,9 +10,16 @@ def _attack(name: str, attack: str, config: str, description: str) -> AttackSpec
 
 
 ATTACKS: tuple[AttackSpec, ...] = (
+    _attack(
+        "worst-case",
+        "worst_case:WorstCase",
+        "WorstCaseSettings",
+        "The worst per image of APGD on the margin and on the cross entropy, with free, frozen and detached glimpses, and Square.",
+    ),
     _attack("fgsm", "gradient:FGSM", "FGSMSettings", "Fast gradient sign method: one step along the gradient (Goodfellow et al., 2015)."),
     _attack("pgd", "gradient:PGD", "PGDSettings", "Projected gradient descent from a random start (Madry et al., 2018)."),
     _attack("apgd-ce", "apgd:APGDCrossEntropy", "APGDSettings", "Auto-PGD on the cross entropy (Croce & Hein, 2020)."),
+    _attack("apgd-margin", "apgd:APGDMargin", "APGDSettings", "Auto-PGD on the margin (Carlini & Wagner, 2017)."),
     _attack("apgd-dlr", "apgd:APGDLogitsRatio", "APGDSettings", "Auto-PGD on the difference of logits ratio (Croce & Hein, 2020)."),
     _attack("square", "square:Square", "SquareSettings", "Square Attack: random search, no gradients (Andriushchenko et al., 2020)."),
     _attack(

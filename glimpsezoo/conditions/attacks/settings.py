@@ -12,7 +12,7 @@ LEAST_EPS = 1e-6  # near 1, float32 resolves 6e-8
 
 Norm = Literal["Linf", "L2"]
 Target = Literal["final", "any-step", "exit"]
-Path = Literal["free", "frozen"]
+Path = Literal["free", "frozen", "detached"]
 
 
 def _number(value: Any) -> Any:
@@ -61,7 +61,10 @@ class AttackSettings(Settings):
     target: Target = "final"
     """The prediction to make wrong: that of the last step, of any step, or at the exit (which needs an exit rule)."""
     path: Path = "free"
-    """Whether the attacked run chooses its own glimpses (free) or repeats those of the clean run (frozen)."""
+    """How the glimpses are treated: the attacked run chooses its own (free); it repeats those of the clean run (frozen); or it chooses its
+    own, but the attack's gradient takes them as given (detached)."""
+    images: int | None = Field(None, ge=1)
+    """How many of the images that the run has for attacks are attacked; none means all."""
     seed: int = Field(0, ge=0, lt=2**32)
     """The seed of everything random."""
 
@@ -143,6 +146,17 @@ class SquareSettings(AttackSettings):
     def step(self) -> float:
         """A square lies at the edge of the budget, so it changes a pixel by at most 2 eps."""
         return 2 * self.eps
+
+
+class WorstCaseSettings(APGDSettings):
+    """The worst case over an ensemble, in rounds: each has twice the iterations of the one before, and other random starts."""
+
+    steps: int = Field(32, ge=1)
+    """The iterations of each attack in the first round, and the queries of Square."""
+    rounds: int = Field(3, ge=1, le=10)
+    """The most rounds. From the second on, the attack ends with the round that shows that it has converged."""
+    restarts: Literal[1] = 1
+    images: int | None = Field(64, ge=1)
 
 
 class AutoAttackSettings(AttackSettings):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from glimpsezoo.conditions.attacks.settings import Target
+from glimpsezoo.conditions.attacks.settings import Path, Target
 from glimpsezoo.core.batched import Batched
 from glimpsezoo.core.exits import ExitRule
 from glimpsezoo.core.noise import Noise
@@ -54,10 +54,10 @@ class Victim(Batched):
     """See `AttackSettings`."""
     exit_rule: ExitRule | None = None
     """The exit rule of the attacked run; only the target 'exit' has one."""
-    frozen: bool = False
-    """Whether to keep the decisions of the clean images."""
-    path: ScanPath | None = None
-    """These decisions, if they do not depend on the noise."""
+    path: Path = "free"
+    """See `AttackSettings`."""
+    scan: ScanPath | None = None
+    """The decisions on the clean images, if they are frozen and do not depend on the noise."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -68,16 +68,19 @@ class Victim(Batched):
 
     def prepared(self) -> Self:
         """A copy that has the clean path computed, if it is frozen and the same in every run."""
-        if self.frozen and not self.model.stochastic:
-            return replace(self, path=ScanPath(self.model, self.images, self._noise(0)))
+        if self.path == "frozen" and not self.model.stochastic:
+            return replace(self, scan=ScanPath(self.model, self.images, self._noise(0)))
         return self
 
-    def trace(self, images: Float[Tensor, "B C H W"], run: int = 0, *, every_step: bool = False) -> Trace:
-        """Run the model on `images` instead of the clean ones. run: selects the noise of a stochastic model."""
+    def trace(self, images: Float[Tensor, "B C H W"], run: int = 0, *, every_step: bool = False, choose: Choose | None = None) -> Trace:
+        """Run the model on `images` instead of the clean ones. run: selects the noise of a stochastic model. choose: as in `rollout`, for
+        victims whose path is free.
+        """
         noise = self._noise(run)
-        choose: Choose | None = None
-        if self.frozen:
-            choose = self.path or ScanPath(self.model, self.images, noise)
+        if self.path == "frozen":
+            choose = self.scan or ScanPath(self.model, self.images, noise)
+        elif self.path == "detached":
+            choose = _as_given
         return rollout(self.model, images, exit_rule=self.exit_rule, choose=choose, noise=noise, record=Record(every_step=every_step))
 
     def logits(self, images: Float[Tensor, "B C H W"], run: int = 0) -> Float[Tensor, "B classes"]:
@@ -99,6 +102,10 @@ class Victim(Batched):
 
     def _noise(self, run: int) -> Noise:
         return self.noise.fork(run if self.model.stochastic else 0)
+
+
+def _as_given(images: Tensor, state: State, decision: Decision) -> Decision:
+    return decision.detached()
 
 
 Objective = Callable[[Victim, Tensor, int], tuple[Tensor, Tensor]]
@@ -137,6 +144,12 @@ def cross_entropy(victim: Victim, images: Float[Tensor, "B C H W"], run: int) ->
     """Cross entropy of the attacked prediction, in nats."""
     logits = victim.logits(images, run)
     return F.cross_entropy(logits, victim.labels, reduction="none"), (logits.argmax(1) != victim.labels).float()
+
+
+def margin_loss(victim: Victim, images: Float[Tensor, "B C H W"], run: int) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+    """Minus the margin of the attacked prediction (Carlini & Wagner, 2017). Unlike the cross entropy, it does not saturate."""
+    loss = -margin(victim.logits(images, run), victim.labels)
+    return loss, (loss >= 0).float()
 
 
 def logits_ratio(victim: Victim, images: Float[Tensor, "B C H W"], run: int) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:

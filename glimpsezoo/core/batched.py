@@ -39,6 +39,18 @@ def gather(value: Any, index: Int[Tensor, "n"]) -> Any:
     return value
 
 
+def detached(value: Any) -> Any:
+    """The same value, of any kind that `gather` takes, from which no gradient passes back."""
+    if isinstance(value, Batched):
+        return dataclasses.replace(value, **{f.name: detached(getattr(value, f.name)) for f in dataclasses.fields(value)})
+    if isinstance(value, Tensor):
+        return value.detach() if value.requires_grad else value
+    if isinstance(value, tuple):
+        parts = [detached(part) for part in value]
+        return tuple(parts) if type(value) is tuple else type(value)(*parts)
+    return value
+
+
 @lru_cache(maxsize=4096)
 def repeated(value: float, batch: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """`value` for each of `batch` images [batch], in memory once, so that `gather` need not copy it. It must not be written to."""

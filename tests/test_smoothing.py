@@ -171,7 +171,19 @@ def test_a_card_does_not_lose_what_it_knows() -> None:
 def test_a_run_shows_stores_and_reuses_it(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     few = ("--set", "smoothing.n=20", "--set", "smoothing.n0=5")
-    words = ("run", "mgnet", "--checkpoint", "none", "--limit", "12", "--measure", "accuracy,smoothing:0.25,smoothing:0.1", *few, "-o", "out")
+    words = (
+        "run",
+        "mgnet",
+        "--checkpoint",
+        "none",
+        "-o",
+        "out",
+        "--limit",
+        "12",
+        "--measure",
+        "accuracy,smoothing:0.25,smoothing:0.1",
+        *few,
+    )
     answer = ask(capsys, *words)
     assert answer.status == 0, answer.err
     for fact in ("sigma 0.25", "sigma 0.1", "certified at R = 0", "abstains", "99.9 %", "12 images"):

@@ -180,7 +180,6 @@ class SmoothingMeasure(Measure):
     record = tuple[Smoothed, ...]
     empty = ()
     config = SmoothingSettings
-    few = True
 
     wanted: tuple[SmoothingSettings, ...]
     """One per sigma."""
@@ -205,7 +204,8 @@ class SmoothingMeasure(Measure):
 
     @property
     def texts(self) -> list[str]:
-        return [self.name if len(self.wanted) == 1 else f"{self.name} ({len(self.wanted)} sigmas)"]
+        sigmas = f"{len(self.wanted)} sigmas, " if len(self.wanted) > 1 else ""
+        return [f"{self.name} ({sigmas}at most {self.wanted[0].images} images)"]
 
     def plan(self, bench: Bench) -> Iterator[Planned]:
         for index, model in enumerate(bench.models):

@@ -190,10 +190,11 @@ def test_it_makes_a_model_more_robust(tmp_path: Path) -> None:
         ({"method": "free", "path": "free"}, "no path with method 'free'"),
         ({"replays": "3"}, "no replays with method 'pgd', got 3"),
         ({"method": "free", "norm": "L2"}, "norm 'Linf' with method 'free', got 'L2'"),
+        ({"": "pgd"}, "expected train.adversarial=none, or a key .* as in train.adversarial.KEY, got 'pgd'"),
     ],
 )
 def test_what_cannot_be_is_one_line(values: dict[str, str], message: str) -> None:
-    given = {f"adversarial.{key}": value for key, value in values.items()}
+    given = {f"adversarial.{key}".removesuffix("."): value for key, value in values.items()}
     with pytest.raises(GlimpseZooError, match=message) as caught:
         Recipe.from_toml(RECIPE, name="x").override(given)
     assert "\n" not in str(caught.value)

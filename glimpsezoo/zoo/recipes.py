@@ -188,6 +188,8 @@ class Recipe(Settings):
             name, dot, inner = key.partition(".")
             if dot and name in TABLES:
                 tables.setdefault(name, {})[inner] = value
+            elif name in TABLES and str(value).lower() != "none":
+                raise GlimpseZooError(f"expected train.{name}=none, or a key of this table as in train.{name}.KEY, got {value!r}")
             elif key in PhaseRecipe.model_fields:
                 every[key] = value
             elif key not in own:

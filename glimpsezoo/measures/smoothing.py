@@ -35,7 +35,7 @@ from glimpsezoo.data.loading import batches
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.jobs import Job, auto_batch_size, identity_of
 from glimpsezoo.evaluation.plan import Planned, PlannedFinding
-from glimpsezoo.hashing import source_hash
+from glimpsezoo.hashing import module_hash
 from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Update
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.shown import Axis, Cell, Column, Entry, Figure, Layout, Line, Table, accuracy_point, percent_cell
@@ -212,7 +212,8 @@ class SmoothingMeasure(Measure):
             for settings in self.wanted:
                 data = limited(bench.few, settings.images)
                 identity = identity_of(Job(model, bench.names[index], data), bench.seed)
-                used = [settings.model_dump(include={"sigma", "n0", "n", "alpha"}), source_hash(type(self))]
+                code = [module_hash(name) for name in (__name__, lower_bound.__module__)]
+                used = [settings.model_dump(include={"sigma", "n0", "n", "alpha"}), code]
                 for start in range(0, len(data), PART):
                     stop = min(start + PART, len(data))
                     yield PlannedFinding(

@@ -230,7 +230,7 @@ class SmoothingMeasure(Measure):
     def section(self, bench: Bench, index: int, done: Done) -> tuple[Smoothed, ...]:
         mine, found = done.get(index, {}), []
         for settings in self.wanted:
-            parts = [part for key, part in mine.items() if isinstance(key, tuple) and key[0] == settings]
+            parts = [part for key, part in mine.items() if isinstance(key, tuple) and key[:1] == (settings,)]
             if any(part.label for part in parts):
                 found.append(smoothed(parts, settings))
             else:

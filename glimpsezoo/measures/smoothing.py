@@ -204,8 +204,9 @@ class SmoothingMeasure(Measure):
 
     @property
     def texts(self) -> list[str]:
-        sigmas = f"{len(self.wanted)} sigmas, " if len(self.wanted) > 1 else ""
-        return [f"{self.name} ({sigmas}at most {self.wanted[0].images} images)"]
+        first, *others = self.wanted
+        sigmas = f"{1 + len(others)} sigmas, " if others else ""
+        return [f"{self.name} ({sigmas}at most {first.images} images)"]
 
     def plan(self, bench: Bench) -> Iterator[Planned]:
         for index, model in enumerate(bench.models):

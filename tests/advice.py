@@ -268,6 +268,9 @@ OF_COMMANDS = {
         ("{quoted} --set train.steps=1", f"{ON_DIGITS} --set train.start=cnn4.digits"),
         _no_cards,
     ),
+    "leave them to AugMix by --set data.colours=keep": Case(
+        f"{TRAIN} --set train.augmix.weight=6 -o mine", (f"{TRAIN} --set train.augmix.weight=6 --set data.colours=keep -o mine",)
+    ),
     "or --force to train it again": Case(
         f"{TRAIN} -o zoo_cards/mgnet.digits", (f"{TRAIN} -o new", f"{TRAIN} -o zoo_cards/mgnet.digits --force")
     ),

@@ -22,13 +22,14 @@ from glimpsezoo.measures.calibration import ExitSettings
 from glimpsezoo.measures.corrupted import CorruptionSettings
 from glimpsezoo.measures.gradient_masking import MaskingSettings
 from glimpsezoo.measures.pairs import Comparison
+from glimpsezoo.measures.smoothing import SmoothingSettings
 from glimpsezoo.measures.speed import SpeedSettings
 from glimpsezoo.schema import Section
 from glimpsezoo.settings import settings_of
 from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, Provenance, Spec, Task, load_string
 from glimpsezoo.zoo import hooks
 from glimpsezoo.zoo.plugins import HOOKS
-from glimpsezoo.zoo.recipes import PhaseRecipe, Recipe
+from glimpsezoo.zoo.recipes import AdversarialRecipe, AugMixRecipe, PhaseRecipe, Recipe
 from glimpsezoo.zoo.results import result_type
 
 
@@ -151,6 +152,8 @@ def settings_page() -> str:
         settings_table(ExitSettings, prefix="anytime."),
         "## Corruptions",
         settings_table(CorruptionSettings, prefix="corruptions."),
+        "## Smoothing",
+        settings_table(SmoothingSettings, prefix="smoothing."),
         "## Speed",
         settings_table(SpeedSettings, prefix="speed."),
         "## Training",
@@ -159,6 +162,13 @@ def settings_page() -> str:
         settings_table(Recipe),
         "### Phase",
         settings_table(PhaseRecipe),
+        "### Adversarial training",
+        "A table `[phase.adversarial]`. `train.adversarial.KEY` makes or changes it, `train.adversarial=none` removes it. "
+        "[Train for robustness](../robustness.md#train-for-it) says how it works.",
+        settings_table(AdversarialRecipe, prefix="adversarial."),
+        "### AugMix",
+        "A table `[phase.augmix]`, likewise.",
+        settings_table(AugMixRecipe, prefix="augmix."),
     )
 
 

@@ -41,5 +41,10 @@ MEASURES = (
         measure=f"{_MODULES}.gradient_masking:GradientMaskingMeasure",
         follows="attacks",
     ),
+    MeasureSpec(
+        name="smoothing",
+        description="Certified accuracy in L2 of the model smoothed by Gaussian noise.",
+        measure=f"{_MODULES}.smoothing:SmoothingMeasure",
+    ),
     MeasureSpec(name="speed", description="Latency on this device, at several batch sizes.", measure=f"{_MODULES}.speed:SpeedMeasure"),
 )

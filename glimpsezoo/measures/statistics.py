@@ -6,6 +6,7 @@ and a fixed seed: the same rows give the same interval. Arrays are numpy; n imag
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +57,25 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     half = Z / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     # For 0 and n hits, a bound is exactly 0 or 1; rounding must not put the value outside its interval.
     return (0.0 if hits == 0 else float(middle - half)), (1.0 if hits == n else float(middle + half))
+
+
+@lru_cache(maxsize=4096)
+def lower_bound(hits: int, n: int, alpha: float) -> float:
+    """The one-sided lower bound of a proportion, at confidence 1 - alpha (Clopper & Pearson 1934): the share of which `hits` or more of n
+    have the probability alpha.
+
+    >>> round(lower_bound(1000, 1000, 0.001), 6) == round(0.001 ** (1 / 1000), 6)
+    True
+    """
+    if hits == 0:
+        return 0.0
+    ways = np.concatenate([[0.0], np.log(np.arange(n, 0, -1) / np.arange(1, n + 1)).cumsum()])[hits:]  # log of n over k, k = hits..n
+    k = np.arange(hits, n + 1)
+    low, high = 0.0, 1.0
+    while (middle := (low + high) / 2) not in {low, high}:  # to the last bit
+        tail = np.exp(ways + k * np.log(middle) + (n - k) * np.log1p(-middle)).sum()
+        low, high = (middle, high) if tail < alpha else (low, middle)
+    return low
 
 
 @dataclass(frozen=True)
@@ -142,15 +162,15 @@ def _proportion(hits: Bool[ndarray, "n"], groups: Groups, resampled: Float[ndarr
     return Estimate(value=right / n, low=low, high=high, n=n, groups=groups.count)
 
 
-def mean_share(shares: Float[ndarray, "n"], groups: Int[ndarray, "n"]) -> Estimate:
-    """The mean of one share in [0, 1] per image (such as of conditions survived), with a percentile bootstrap over groups.
+def mean_share(values: Float[ndarray, "n"], groups: Int[ndarray, "n"]) -> Estimate:
+    """The mean of one number per image (such as the share of conditions survived), with a percentile bootstrap over groups.
 
     >>> mean_share(np.array([0.25, 0.5, 0.75]), np.arange(3)).value
     0.5
     """
     found = Groups.of(groups)
-    resampled = found.resampled_sums(shares[:, None].astype(float))
-    return _mean(shares, found, resampled[:, 0] / resampled[:, -1])
+    resampled = found.resampled_sums(values[:, None].astype(float))
+    return _mean(values, found, resampled[:, 0] / resampled[:, -1])
 
 
 @dataclass(frozen=True)

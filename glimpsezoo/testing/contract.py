@@ -1,6 +1,5 @@
 """Rules for a model's outputs, declarations and inputs: shapes, regions, costs, gradients, files and unusual inputs."""
 
-import dataclasses
 import tempfile
 from copy import deepcopy
 from dataclasses import replace
@@ -12,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from glimpsezoo.core.batched import Batched
 from glimpsezoo.core.macs import Meter, count_macs
 from glimpsezoo.core.protocol import PHASES, State
 from glimpsezoo.core.regions import Decision
@@ -145,7 +143,7 @@ def _gradient(case: Case, *, free: bool) -> tuple[Float[Tensor, "B C H W"], Trac
     """The gradient of a fixed mixture of the logits with respect to the pixels, including the path through decisions if `free`."""
 
     def cut(images: Tensor, state: State, decision: Decision) -> Decision:
-        return decision if free else _detached(decision)
+        return decision if free else decision.detached()
 
     with torch.enable_grad():
         images = case.images.clone().requires_grad_()
@@ -153,16 +151,6 @@ def _gradient(case: Case, *, free: bool) -> tuple[Float[Tensor, "B C H W"], Trac
         weights = case.noise().uniform(0, trace.logits[0].numel()).view_as(trace.logits) - 0.5
         (found,) = torch.autograd.grad((trace.logits * weights).sum(), images, allow_unused=True)
     return (torch.zeros_like(images) if found is None else found).detach(), trace
-
-
-def _detached(value: Any) -> Any:
-    """The same value without its graph."""
-    if isinstance(value, Batched):
-        return replace(value, **{f.name: _detached(getattr(value, f.name)) for f in dataclasses.fields(value)})
-    if isinstance(value, tuple):
-        parts = [_detached(part) for part in value]
-        return tuple(parts) if type(value) is tuple else type(value)(*parts)
-    return value.detach() if isinstance(value, Tensor) else value
 
 
 def round_trip(case: Case) -> RuleResult:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ from glimpsezoo.data.loading import batches, batches_per_epoch, training_batches
 from glimpsezoo.data.memory import fits
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.environment import channels_last
+from glimpsezoo.training.adversarial import freely_changed, learn_change, worst_images
+from glimpsezoo.training.consistency import consistency
 from glimpsezoo.training.folder import append_to_log, load_checkpoint, locked, remove_log, truncate_log, write_checkpoint
 from glimpsezoo.training.job import TrainingJob, TrainingPhase
 from glimpsezoo.training.optimisers import make_optimiser, make_schedule
@@ -93,19 +96,18 @@ class _TrainingRun:
         self.seconds = 0.0  # of the training before it was interrupted
         self.restored: dict[str, Any] = {}
 
-    @property
-    def per_epoch(self) -> int:
-        """Batches per epoch."""
-        return batches_per_epoch(self.job.train, self.recipe.batch_size)
+    def per_epoch(self, index: int) -> int:
+        """Optimiser steps per epoch of a training phase."""
+        return batches_per_epoch(self.job.train, self.recipe.batch_size) * self.recipe.phase[index].replays
 
     def steps_of(self, index: int) -> int:
         """Optimiser steps of a training phase."""
         phase = self.recipe.phase[index]
-        return phase.steps if phase.steps is not None else self.per_epoch * int(phase.epochs or 0)
+        return phase.steps if phase.steps is not None else self.per_epoch(index) * int(phase.epochs or 0)
 
     def epochs_of(self, index: int) -> int:
         """Epochs of a training phase; an incomplete last epoch counts."""
-        return -(-self.steps_of(index) // self.per_epoch)
+        return -(-self.steps_of(index) // self.per_epoch(index))
 
     def train_phase(self, index: int) -> Iterator[Progress]:
         phase = self.recipe.phase[index]
@@ -117,7 +119,7 @@ class _TrainingRun:
         # first phase are the same in both.
         before = sum(self.epochs_of(earlier) for earlier in range(index))
         while self.step < total:
-            epoch, first = divmod(self.step, self.per_epoch)
+            epoch, first = divmod(self.step, self.per_epoch(index))
             if first == 0:
                 self.sums = {}
             source = training_batches(
@@ -126,13 +128,14 @@ class _TrainingRun:
                 self.recipe.seed,
                 self.recipe.batch_size,
                 self.job.workers,
-                first_batch=first,
+                first_batch=first // phase.replays,
                 augment=phase.augment,
             )
-            for batch in source:
+            replayed = (batch for batch in source for _ in range(phase.replays))
+            for batch in islice(replayed, first % phase.replays, None):
                 self.between_steps = False
                 self._step(phase, batch, epoch, total)
-                last = self.step % self.per_epoch == 0 or self.step == total
+                last = self.step % self.per_epoch(index) == 0 or self.step == total
                 calibration = self._end_epoch(phase, epoch, last=self.step == total) if last else None
                 self.between_steps = True
                 yield self._progress(phase, epoch, calibration)
@@ -179,10 +182,15 @@ class _TrainingRun:
         self._set_training_mode(phase)
         precision = self.recipe.precision
         with autocast(device, bf16=precision == "bfloat16" or (precision == "auto" and device.type == "cuda")):
-            losses = self.job.training_step(self.model, images, labels, context)
+            changed = self._changed(phase, images, labels, context.noise)
+            losses = self.job.training_step(self.model, changed, labels, context)
+            if phase.augmix:
+                losses["consistency"] = consistency(self.model, images, context.noise, phase.augmix)
         terms = torch.stack(list(losses.values()))
         self.optimiser.zero_grad(set_to_none=True)
         terms.sum().backward()
+        if phase.adversarial and changed.grad is not None:
+            learn_change(changed.grad, self.memory, phase.adversarial)
         if phase.clip:
             nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], phase.clip)
         self.optimiser.step()
@@ -194,6 +202,14 @@ class _TrainingRun:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.step += 1
+
+    def _changed(self, phase: PhaseRecipe, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
+        """The images that the training step is given: changed within the budget of adversarial training, if the phase has it."""
+        if phase.adversarial is None:
+            return images
+        if phase.adversarial.method == "free":
+            return freely_changed(images, self.memory, phase.adversarial)
+        return worst_images(self.model, images, labels, noise, phase.adversarial)
 
     def _set_training_mode(self, phase: PhaseRecipe) -> None:
         """Training mode, except for modules with frozen parameters only: those keep their BatchNorm statistics too."""
@@ -240,7 +256,7 @@ class _TrainingRun:
 
     def _mean_losses(self) -> dict[str, float]:
         """Each term of the loss, over the steps of the current epoch."""
-        steps = (self.step - 1) % self.per_epoch + 1
+        steps = (self.step - 1) % self.per_epoch(self.phase) + 1
         return {name: value / steps for name, value in self.sums.items()}
 
     def _seconds(self) -> float:

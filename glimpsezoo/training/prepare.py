@@ -7,6 +7,7 @@ import torch
 
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import ImageData
+from glimpsezoo.data.config import AugmentedSettings
 from glimpsezoo.data.loading import batches_per_epoch, open_data
 from glimpsezoo.data.memory import in_memory
 from glimpsezoo.errors import GlimpseZooError
@@ -35,6 +36,7 @@ def prepare_training(request: TrainingRequest) -> TrainingWork:
             f"expected a model that can be trained, got {target.model!r}, for which its plugin has no training step: import a card instead"
         )
     recipe, settings, data = _settings(request, target, start)
+    _check_augmix(recipe, target, data)
     training_data, calibration = _open(request, target, data, recipe)
     torch.manual_seed(recipe.seed)
     kind: type[GlimpseModel[Any]] = load_string(target.spec.model)
@@ -80,6 +82,16 @@ def _card_data(name: str, spec: DatasetSpec, given: dict[str, Any]) -> CardData:
     """The data set and its settings as the card keeps them: values instead of text."""
     schema: type[Settings] = load_string(spec.config)
     return CardData(name=public_name(name), settings=schema.parse(given, owner="data").model_dump(mode="json", include=set(given)))
+
+
+def _check_augmix(recipe: Recipe, target: Target, data: CardData) -> None:
+    """Refuse AugMix on images whose colours the data set's own augmentation changes, some of them as the corruptions do."""
+    config = load_string(data_spec(target.data).config).parse(data.settings, owner="data")
+    if isinstance(config, AugmentedSettings) and config.colours != "keep" and any(phase.augmix and phase.augment for phase in recipe.phase):
+        raise GlimpseZooError(
+            f"AugMix expects images whose colours training does not change otherwise, got colours={config.colours}: "
+            "leave them to AugMix by --set data.colours=keep"
+        )
 
 
 def _open(request: TrainingRequest, target: Target, data: CardData, recipe: Recipe) -> tuple[ImageData, ImageData]:

@@ -8,10 +8,79 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from glimpsezoo.conditions.attacks.settings import L2_EPS, LINF_EPS, Length, Norm, PGDSettings
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import ModelSpec
+
+
+class AdversarialRecipe(Settings):
+    """Adversarial training: the loss is that of images that were changed to raise it, within a budget."""
+
+    method: Literal["pgd", "free"] = "pgd"
+    """pgd: the loss of the worst images that PGD finds (Madry et al., 2018, eq. 2.1). free: every batch is replayed, and the gradient of a
+    replay's loss updates both the weights and the change of the images (Shafahi et al., 2019, algorithm 1)."""
+    norm: Norm = "Linf"
+    """The norm that measures the change of an image; 'free' has Linf alone."""
+    eps: Length = LINF_EPS
+    """The largest change, in pixel values in [0, 1]; by default 8/255 in Linf and 0.5 in L2."""
+    step_size: Length | None = None
+    """The length of a step of the images; by default 2.5 eps / steps with 'pgd', and eps with 'free'."""
+    steps: int = Field(7, ge=1)
+    """pgd: steps per batch from a random start, each a run of the model with its gradient."""
+    path: Literal["free", "frozen", "detached"] = "detached"
+    """pgd: the changed image moves the looks, and the gradient passes through that (free), or does not (detached); or the looks stay those
+    of the image itself (frozen)."""
+    budget: int | None = Field(None, ge=1)
+    """pgd: after how many of the model's steps the attacked prediction is made; by default after the last. For training phases that train
+    the first ones only."""
+    replays: int = Field(4, ge=2)
+    """free: optimiser steps per batch, m in the paper. An epoch has m times as many steps."""
+
+    @property
+    def step(self) -> float:
+        """The step size in effect."""
+        usual = self.eps if self.method == "free" else 2.5 * self.eps / self.steps
+        return usual if self.step_size is None else self.step_size
+
+    @model_validator(mode="before")
+    @classmethod
+    def _eps_of_the_norm(cls, values: Any) -> Any:
+        return {"eps": L2_EPS, **values} if isinstance(values, dict) and values.get("norm") == "L2" else values
+
+    @model_validator(mode="after")
+    def _of_the_method(self) -> Self:
+        """Refuses what would have no effect, and lengths that PGD refuses."""
+        others = ("replays",) if self.method == "pgd" else ("steps", "path", "budget")
+        if given := [key for key in others if key in self.model_fields_set]:
+            raise ValueError(f"expected no {given[0]} with method {self.method!r}, got {getattr(self, given[0])}: leave it out")
+        if self.method == "free" and self.norm != "Linf":
+            raise ValueError("expected norm 'Linf' with method 'free', got 'L2': choose method 'pgd'")
+        lengths = {key: getattr(self, key) for key in ("norm", "eps", "step_size")}
+        PGDSettings.parse(lengths, owner="adversarial training")
+        return self
+
+
+class AugMixRecipe(Settings):
+    """AugMix (Hendrycks et al., 2020): predictions should agree on an image and on two mixtures of its augmentations.
+
+    The operations are those that none of the 15 corruptions of ImageNet-C contains.
+    """
+
+    severity: int = Field(3, ge=1, le=10)
+    """The strongest level of an operation; at 10, it is as strong as in AutoAugment."""
+    width: int = Field(3, ge=1)
+    """Chains of operations that are mixed, k in the paper."""
+    depth: int = Field(3, ge=1)
+    """The most operations of a chain; each has 1 to `depth`."""
+    weight: float = Field(12.0, gt=0)
+    """The weight of the Jensen-Shannon divergence, lambda in the paper."""
+    budget: int | None = Field(None, ge=1)
+    """After how many of the model's steps the predictions are compared; by default after the last."""
+
+
+TABLES: dict[str, type[Settings]] = {"adversarial": AdversarialRecipe, "augmix": AugMixRecipe}  # of a training phase
 
 
 class PhaseRecipe(Settings):
@@ -43,9 +112,25 @@ class PhaseRecipe(Settings):
     trainable: tuple[str, ...] = ("*",)
     """Patterns (`fnmatch`) of the names of the trainable parameters; all others are frozen."""
     augment: bool = True
-    """Whether training images are augmented."""
+    """Whether the data set's own augmentation changes training images."""
+    adversarial: AdversarialRecipe | None = None
+    """Adversarial training, a table `[phase.adversarial]`; none trains on the images as they are."""
+    augmix: AugMixRecipe | None = None
+    """AugMix, a table `[phase.augmix]`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options for the model's training step."""
+
+    @property
+    def replays(self) -> int:
+        """Optimiser steps per batch: one, except in adversarial training for free."""
+        return self.adversarial.replays if self.adversarial and self.adversarial.method == "free" else 1
+
+    def changed(self, values: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> Self:
+        """The phase with other `values`, and with other values in its `tables`; text is parsed."""
+        known = {**self.model_dump(exclude_unset=True), **values}
+        for name, given in tables.items():
+            known[name] = TABLES[name].parse({**(known.get(name) or {}), **given}, owner=f"train.{name}")
+        return type(self).parse(known, owner="train")
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -92,17 +177,28 @@ class Recipe(Settings):
         return cls.parse(values, owner=f"recipe {name}")
 
     def override(self, values: Mapping[str, Any]) -> Self:
-        """Apply `--set train.KEY=value`: a key of the whole training, or a key that is set in every training phase."""
+        """Apply `--set train.KEY=value`: a key of the whole training, or a key that is set in every training phase.
+
+        A key of a table in a phase has the table's name before it (`adversarial.eps`); the first one makes the table.
+        """
         own = ("seed", "batch_size", "precision", "start")
-        for key in values:
-            if key not in own and key not in PhaseRecipe.model_fields:
+        every: dict[str, Any] = {}
+        tables: dict[str, dict[str, Any]] = {}
+        for key, value in values.items():
+            name, dot, inner = key.partition(".")
+            if dot and name in TABLES:
+                tables.setdefault(name, {})[inner] = value
+            elif name in TABLES and str(value).lower() != "none":
+                raise GlimpseZooError(f"expected train.{name}=none, or a key of this table as in train.{name}.KEY, got {value!r}")
+            elif key in PhaseRecipe.model_fields:
+                every[key] = value
+            elif key not in own:
                 hint = did_you_mean(key, [*PhaseRecipe.model_fields, *own])
                 raise GlimpseZooError(f"expected a key of a recipe or of its phases, got 'train.{key}': {hint}")
-        every = {key: value for key, value in values.items() if key not in own}
         # `epochs` replaces `steps` and vice versa. Only keys that were set are parsed again, because a default is not a choice.
         every = {other: None for key, other in (("epochs", "steps"), ("steps", "epochs")) if key in every} | every
         # Every phase is parsed separately: text becomes values, and errors name the key that the user typed.
-        phases = tuple(PhaseRecipe.parse({**phase.model_dump(exclude_unset=True), **every}, owner="train") for phase in self.phase)
+        phases = tuple(phase.changed(every, tables) for phase in self.phase)
         whole = {**self.model_dump(exclude_unset=True), **{key: value for key, value in values.items() if key in own}}
         return type(self).parse({**whole, "phase": phases}, owner="train")
 

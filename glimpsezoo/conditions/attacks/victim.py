@@ -80,7 +80,7 @@ class Victim(Batched):
         if self.path == "frozen":
             choose = self.scan or ScanPath(self.model, self.images, noise)
         elif self.path == "detached":
-            choose = _as_given
+            choose = as_given
         return rollout(self.model, images, exit_rule=self.exit_rule, choose=choose, noise=noise, record=Record(every_step=every_step))
 
     def logits(self, images: Float[Tensor, "B C H W"], run: int = 0) -> Float[Tensor, "B classes"]:
@@ -104,7 +104,8 @@ class Victim(Batched):
         return self.noise.fork(run if self.model.stochastic else 0)
 
 
-def _as_given(images: Tensor, state: State, decision: Decision) -> Decision:
+def as_given(images: Tensor, state: State, decision: Decision) -> Decision:
+    """`choose` of a rollout whose gradient does not pass through where the model looks."""
     return decision.detached()
 
 

@@ -121,8 +121,8 @@ def test_bad_images_are_skipped_in_calibration_and_where_speed_is_measured_too(r
 def test_times_of_early_exits_need_no_other_measure(run: Ask):
     few = ("--set", "speed.batches=1,64", "--set", "speed.repeats=2")
     mgnet, cnn4 = results(run("mgnet", "cnn4", *TINY, *UNTRAINED, "--measure", "speed", *few, "--json"))
-    ways = ("none", "leave", "stay")
-    assert [(each.batch, each.exits) for each in mgnet.speed.batches] == [(size, way) for size in (1, 64) for way in ways]
+    alone, together = ("none", "leave", "stay"), ("none", "leave", "stay", "join")
+    assert [(each.batch, each.exits) for each in mgnet.speed.batches] == [*((1, way) for way in alone), *((64, way) for way in together)]
     assert mgnet.speed.exit_rule.rule == "confidence"
     assert [(each.batch, each.exits) for each in cnn4.speed.batches] == [(1, "none"), (64, "none")]
     assert cnn4.speed.exit_rule is None

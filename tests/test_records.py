@@ -140,6 +140,20 @@ RESULT: dict[str, Any] = {
         "checks": {"huge_eps": {"share": 0.0, "low": 0.0, "high": 0.1, "n": 40, "limit": 0.2, "found": False}},
         "reported": None,
     },
+    "smoothing": [
+        {
+            "sigma": 0.25,
+            "n0": 100,
+            "n": 1000,
+            "alpha": 0.001,
+            "images": 100,
+            "largest_radius": 0.6,
+            "abstained": ESTIMATE,
+            "certified": [{"radius": 0.0, "top1": ESTIMATE}, {"radius": 0.25, "top1": ESTIMATE}],
+            "acr": ESTIMATE,
+            "clean": ESTIMATE,
+        }
+    ],
     "speed": {
         "device": "cpu",
         "threads": 2,
@@ -179,6 +193,7 @@ def test_sections_not_asked_for_are_null_or_empty() -> None:
         "corruptions": None,
         "attacks": [],
         "masking": None,
+        "smoothing": [],
         "speed": None,
         "errors": [],
         "missing": [],

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from glimpsezoo.api import EvaluationResult, evaluate, open_data
     from glimpsezoo.core.exits import Confidence, Entropy, Fixed, Margin, Patience
     from glimpsezoo.core.inference import inference
-    from glimpsezoo.core.rollout import Record, Trace, rollout
-    from glimpsezoo.core.stream import Classified, RolloutStream
+    from glimpsezoo.core.rollout import Classified, Record, Trace, rollout
+    from glimpsezoo.core.stream import RolloutStream
     from glimpsezoo.errors import GlimpseZooError
     from glimpsezoo.zoo.models import create_model, list_models, load
 
@@ -80,8 +80,8 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
     "users": {
         "glimpsezoo.zoo.models": ("list_models", "load", "create_model"),
         "glimpsezoo.api": ("open_data", "evaluate", "EvaluationResult"),
-        "glimpsezoo.core.rollout": ("rollout", "Trace", "Record"),
-        "glimpsezoo.core.stream": ("RolloutStream", "Classified"),
+        "glimpsezoo.core.rollout": ("rollout", "Trace", "Record", "Classified"),
+        "glimpsezoo.core.stream": ("RolloutStream",),
         "glimpsezoo.core.inference": ("inference",),
         "glimpsezoo.core.exits": ("Fixed", "Confidence", "Margin", "Entropy", "Patience"),
         "glimpsezoo.errors": ("GlimpseZooError",),

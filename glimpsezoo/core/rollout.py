@@ -177,12 +177,15 @@ def _indices(mask: Bool[Tensor, "b"]) -> Int[Tensor, "n"]:
     return mask.nonzero().squeeze(1)
 
 
-class Last(NamedTuple):
-    """Images at their last step."""
+class Classified(NamedTuple):
+    """Images that took their last step together."""
 
-    rows: Int[Tensor, "b"]
-    logits: Float[Tensor, "b classes"]
-    step: int
+    index: Int[Tensor, "n"]
+    """Their places in the batch, or in the stream, from 0."""
+    logits: Float[Tensor, "n classes"]
+    """After their last step."""
+    last_step: int
+    """The last step that they took, from 1."""
 
 
 @dataclass
@@ -196,7 +199,7 @@ class Rollout:
     record: Record = Record()
     compact: bool = True
     looks: list[Look] = field(default_factory=list)
-    stopped: list[Last] = field(default_factory=list)
+    stopped: list[Classified] = field(default_factory=list)
     charges: list[Charge] = field(default_factory=list)
 
     def __call__(self, images: Tensor, noise: Noise) -> Trace:
@@ -303,7 +306,7 @@ class Rollout:
             here, index = self._classify(here if index is None else here.select(index)), None
         assert here.logits is not None
         rows, logits = (here.rows, here.logits) if index is None else gather((here.rows, here.logits), index)
-        self.stopped.append(Last(rows, logits, here.state.step))
+        self.stopped.append(Classified(rows, logits, here.state.step))
 
     def _record(self, here: Present) -> None:
         here = here.only_active()
@@ -316,9 +319,9 @@ class Rollout:
         self.charges.append(Charge(phase, step, rows, macs))
 
     def _trace(self) -> Trace:
-        rows = torch.cat([stop.rows for stop in self.stopped])
+        rows = torch.cat([stop.index for stop in self.stopped])
         logits = torch.cat([stop.logits for stop in self.stopped])
-        last = torch.cat([torch.full_like(stop.rows, stop.step) for stop in self.stopped])
+        last = torch.cat([torch.full_like(stop.index, stop.last_step) for stop in self.stopped])
         if len(self.stopped) > 1:  # otherwise the rows are in order
             order = rows.argsort()
             logits, last = logits[order], last[order]

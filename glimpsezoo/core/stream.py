@@ -5,11 +5,10 @@ their kind, so that saved MACs are saved time at small batches, too. (Serving sy
 iteration: Yu et al., Orca, OSDI 2022.)
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from glimpsezoo.core.batched import join
@@ -17,19 +16,8 @@ from glimpsezoo.core.computing import computed
 from glimpsezoo.core.exits import ExitRule, Fixed
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
-from glimpsezoo.core.rollout import Present, Rollout, budget_of
+from glimpsezoo.core.rollout import Classified, Present, Rollout, budget_of
 from glimpsezoo.errors import GlimpseZooError
-
-
-class Classified(NamedTuple):
-    """Images of a stream that took their last step together."""
-
-    index: Int[Tensor, "n"]
-    """Their places in the stream, from 0."""
-    logits: Float[Tensor, "n classes"]
-    """After their last step."""
-    last_step: int
-    """The last step that they took, from 1."""
 
 
 class RolloutStream:
@@ -74,13 +62,13 @@ class RolloutStream:
             if len(images):
                 self._waiting[0].append(self._run.start(images, noise, index))
             self._step(self.batch_size)
-        return list(self._done())
+        return self._done()
 
     def finish(self) -> list[Classified]:
         """All images that still wait. The stream may go on afterwards."""
         with computed(self.model, self.model.device) as self._run.model:
             self._step(1)
-        return list(self._done())
+        return self._done()
 
     def _step(self, least: int) -> None:
         """Every step for which this many images wait, from the first to the last."""
@@ -92,7 +80,7 @@ class RolloutStream:
             if staying is not None:
                 self._waiting[taken + 1].append(staying)
 
-    def _done(self) -> Iterator[Classified]:
+    def _done(self) -> list[Classified]:
         self._run.looks.clear()  # a stream does not say where it looked
-        while self._run.stopped:
-            yield Classified(*self._run.stopped.pop(0))
+        done, self._run.stopped = self._run.stopped, []
+        return done

@@ -197,6 +197,17 @@ def test_one_run_measures_an_attack_with_several_budgets(run: Ask):
     assert "pgd Linf 16/255, 3 steps: Linf 16/255 in pixels, 3 steps, 20 images." in " ".join(answer.out.split())
 
 
+def test_an_attack_on_the_glimpses_tells_where_they_went(run: Ask):
+    words = ("mgnet", *TINY, *UNTRAINED, "--measure", "distract:16/255:2,sparse:3:4,random", "--json")
+    (found,) = results(run(*words))
+    distract, sparse, random = found.attacks
+    assert (distract.target, distract.looks.moved.n) == ("looks", distract.n)
+    assert distract.looks.moved.value > 0
+    assert 0 < distract.looks.kept.value <= 1
+    assert (sparse.norm, sparse.eps, sparse.looks) == ("L0", 3, None)
+    assert (random.full_name, random.looks) == ("random Linf 8/255, 10 steps", None)
+
+
 def test_the_slowdown_attack_reports_steps_and_macs_before_and_after(run: Ask):
     words = ("mgnet", *TINY, *UNTRAINED, "--measure", "slowdown:16/255", "--set", "slowdown.steps=3", "--set", "anytime.threshold=0.11")
     (found,) = results(run(*words, "--json"))
@@ -339,6 +350,7 @@ def test_images_that_are_too_small_to_corrupt_are_refused(run: Ask, tmp_path: Pa
         (("--measure", "fogg"), ("--measure expects any of", "did you mean 'fog'?")),
         (("--measure", "pdg"), ("--measure expects any of", "did you mean 'pgd'?")),
         (("--measure", "slowdown"), ("cnn4: slowdown: expected a model of several steps",)),
+        (("--measure", "distract"), ("cnn4: distract: expected a model that chooses where it looks", "got one of a single step")),
         (("--measure", "pgd", "--set", "attacks.epsilon=1"), ("--set attacks.epsilon expects a setting of pgd", "did you mean 'eps'?")),
         (("--measure", "accuracy", "--set", "pgd.steps=5"), ("--set pgd.steps expects pgd to be measured",)),
         (("--measure", "anytime", "--set", "anytime.rule=fixed"), ("anytime.rule expects a rule with a threshold, got 'fixed'",)),

@@ -123,6 +123,7 @@ RESULT: dict[str, Any] = {
             "path": "free",
             "members": ["apgd-margin", "apgd-ce", "square"],
             "attack_converged": {"converged": True, "gain": ESTIMATE},
+            "looks": {"moved": ESTIMATE, "kept": ESTIMATE, "kept_clean": ESTIMATE},
             "surrogate": None,
             "settings": {"seed": 0},
             "exit_rule": {"rule": "confidence", "threshold": 0.9},

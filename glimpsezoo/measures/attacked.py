@@ -11,14 +11,17 @@ from numpy import ndarray
 
 from glimpsezoo.conditions.attacks.base import Attack
 from glimpsezoo.conditions.attacks.settings import AttackSettings
+from glimpsezoo.conditions.base import Remembered
 from glimpsezoo.core.exits import ExitRule
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.limited import limited
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
-from glimpsezoo.evaluation.plan import Planned, evaluation_of
+from glimpsezoo.evaluation.jobs import identity_of
+from glimpsezoo.evaluation.plan import Planned, PlannedFinding, evaluation_of
 from glimpsezoo.evaluation.rows import Rows, common_ids
 from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Sets, Update
 from glimpsezoo.measures.calibration import exit_settings
+from glimpsezoo.measures.looks import Looks, looks_code, looks_under
 from glimpsezoo.measures.result import Result, by_text
 from glimpsezoo.measures.robustness import budget_figures, share_estimate
 from glimpsezoo.measures.shown import Column, Entry, Figure, Layout, Table
@@ -155,6 +158,8 @@ class AttackedMeasure(Measure):
         for place, attack in enumerate(self.attacks[index]):
             rule = attack.exit_rule if attack.attacks_the_exit else None
             rounds = attack.rounds()
+            if attack.aims_at_looks:
+                yield self._looks_of(bench, index, place, attack, rounds[-1])
             for number, condition in enumerate(rounds):
                 for run in range(attack.evaluations):
                     last = run == attack.evaluations - 1 and number == len(rounds) - 1
@@ -163,7 +168,7 @@ class AttackedMeasure(Measure):
                         index=index,
                         key=(place, number, run),
                         label=attack.name,
-                        passes=1 + (attack.passes(bench.models[index], number) if run == 0 else 0),
+                        passes=1 + (attack.passes(bench.models[index], number) if run == 0 and not attack.aims_at_looks else 0),
                         seed=bench.seed + run,
                         last_of=condition if last else None,
                         unless=partial(_has_converged, place, number, attack.evaluations),
@@ -174,6 +179,20 @@ class AttackedMeasure(Measure):
             yield evaluation_of(
                 bench.job(index, bench.few, rule=rule), index=index, key=_unattacked(threshold), label="exits", seed=bench.seed
             )
+
+    def _looks_of(self, bench: Bench, index: int, place: int, attack: Attack, images: Remembered) -> Planned:
+        """Where the model looks under an attack. It comes before the evaluation, which has the last use of the attack's images."""
+        model, data = bench.models[index], limited(bench.few, attack.settings.images)
+        return PlannedFinding(
+            index=index,
+            key=("looks", place),
+            label=attack.name,
+            passes=2 + attack.passes(model),
+            images=len(data),
+            identity={**identity_of(bench.job(index, data, attack), bench.seed), "looks": looks_code()},
+            kind=Looks,
+            find=partial(looks_under, bench, model, data, images),
+        )
 
     def section(self, bench: Bench, index: int, done: Done) -> tuple[AttackRecord, ...]:
         mine, records = done.get(index, {}), []
@@ -189,7 +208,7 @@ class AttackedMeasure(Measure):
                 if len(rounds) > 1:
                     own = {**record.settings, "rounds": len(rounds)}
                     record = record.model_copy(update={"settings": own, "attack_converged": convergence(rounds)})
-                records.append(record)
+                records.append(record.model_copy(update={"looks": mine.get(("looks", place))}))
         return tuple(records)
 
     def lost(self, known: tuple[AttackRecord, ...], update: Update) -> Iterator[str]:

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from glimpsezoo.conditions.attacks.apgd import Ascent
 from glimpsezoo.conditions.attacks.ball import random_start
+from glimpsezoo.conditions.attacks.looks import locates
 from glimpsezoo.conditions.attacks.settings import APGDSettings, Path, SquareSettings
 from glimpsezoo.conditions.attacks.square import Square
 from glimpsezoo.conditions.attacks.victim import Victim, cross_entropy, margin_loss, probe
-from glimpsezoo.conditions.attacks.worst_case import locates, wrong_in
+from glimpsezoo.conditions.attacks.worst_case import wrong_in
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.regions import Decision
 from glimpsezoo.measures.derivatives import errors, exact, inner_points, looks, margins, reached

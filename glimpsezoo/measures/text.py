@@ -40,6 +40,17 @@ def eps_text(eps: float) -> str:
     return f"{round(levels)}/255" if eps < 1 and levels >= 0.5 and abs(levels - round(levels)) < 1e-6 else f"{eps:g}"
 
 
+def budget_text(norm: str, eps: float) -> str:
+    """The budget of an attack.
+
+    >>> budget_text("Linf", 8 / 255), budget_text("L0", 24), budget_text("patch", 0.05)
+    ('Linf 8/255', 'L0 24 pixels', '5 % of the area')
+    """
+    if norm == "patch":
+        return f"{100 * eps:g} % of the area"
+    return f"{norm} {eps:g} pixels" if norm == "L0" else f"{norm} {eps_text(eps)}"
+
+
 def short(value: object) -> str:
     """A number to three digits, or several of them."""
     if isinstance(value, list | tuple):

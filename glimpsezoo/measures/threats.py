@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from glimpsezoo.errors import counted
+from glimpsezoo.measures.looks import Looks, looks_text
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.shown import ACCURACY_AXIS, Axis, Cell, Entry, Figure, Layout, Line, Point, Table, percent_cell
 from glimpsezoo.measures.statistics import Estimate
-from glimpsezoo.measures.text import eps_text, interval, macs_text, percent, with_interval
+from glimpsezoo.measures.text import budget_text, eps_text, interval, macs_text, percent, with_interval
 from glimpsezoo.schema import Section
 
 INLINE = 2  # columns of attacks in a table with a row per step; more of them have a table of their own
@@ -52,9 +53,9 @@ class AttackRecord(Section):
     name: str
     """Name of the attack."""
     norm: str
-    """In which eps is measured."""
+    """In which eps is measured: Linf, L2, L0 (the number of pixels), or patch (a square's share of the area)."""
     eps: float
-    """The most that it changes an image, in `space`."""
+    """The most that it changes an image, in `norm` and `space`."""
     space: str
     """'pixels' means those in [0, 1]."""
     steps: int
@@ -67,8 +68,9 @@ class AttackRecord(Section):
     """Samples that a gradient is the mean of."""
     evaluations: int
     """Runs per image, each with its own noise, over which accuracy is averaged; one where nothing is random."""
-    target: Literal["final", "any-step", "exit"]
-    """Which prediction is attacked; with 'any-step', `top1` counts images that are right at every step."""
+    target: Literal["final", "any-step", "exit", "looks"]
+    """Which prediction is attacked; with 'any-step', `top1` counts images that are right at every step. 'looks': none, but where the
+    model looks."""
     path: Literal["free", "frozen", "detached"]
     """Whether the attacked run chooses where it looks, or keeps the clean choices (frozen). With 'detached' it chooses, but the attack's
     gradient takes its choices as given."""
@@ -76,6 +78,8 @@ class AttackRecord(Section):
     """The attacks of which this is the worst per image; empty for a single attack."""
     attack_converged: Convergence | None = None
     """Null for an attack without rounds, and in results of older versions."""
+    looks: Looks | None = None
+    """Where the model looks; null for an attack that does not aim at that."""
     surrogate: str | None
     """What replaces hard choices in the gradient."""
     settings: dict[str, Any]
@@ -106,7 +110,7 @@ class AttackRecord(Section):
         aimed = "" if self.target == "final" else f", {self.target}"
         looks = "" if self.path == "free" else f", looks {self.path}"
         steps = "" if self.members else f", {counted(self.steps, 'step')}"
-        return f"{self.name} {self.norm} {eps_text(self.eps)}{steps}{aimed}{looks}"
+        return f"{self.name} {budget_text(self.norm, self.eps)}{steps}{aimed}{looks}"
 
 
 def is_converged(gain: float, high: float) -> bool:
@@ -116,7 +120,8 @@ def is_converged(gain: float, high: float) -> bool:
 
 def attack_text(record: AttackRecord, *, at_least: bool = False) -> str:
     """An attack's threat model in a few words. at_least: whether its MACs are lower bounds."""
-    parts = [f"{record.norm} {eps_text(record.eps)} in {record.space}", _budget(record), f"{record.n} images"]
+    space = f" in {record.space}" if record.norm in ("Linf", "L2") else ""
+    parts = [f"{budget_text(record.norm, record.eps)}{space}", _budget(record), f"{record.n} images"]
     if record.restarts > 1:
         parts.append(f"{record.restarts} restarts")
     if record.eot > 1:
@@ -125,6 +130,7 @@ def attack_text(record: AttackRecord, *, at_least: bool = False) -> str:
         parts.append(f"mean of {record.evaluations} evaluations")
     parts += [f"aimed at {record.target}"] if record.target != "final" else []
     parts += [f"looks {record.path}"] if record.path != "free" else []
+    parts += [looks_text(record.looks)] if record.looks else []
     parts += [] if record.can_be_judged else ["not what masking judges"]
     if record.exit_rule:
         steps = f"steps {record.clean.steps_mean:.2f} -> {record.steps_mean:.2f}"
@@ -232,7 +238,7 @@ def cell_of(name: str, layout: Layout) -> Callable[[Result, int], Cell]:
 
 
 def _row(entry: Entry, record: AttackRecord) -> tuple[Cell, ...]:
-    budget, verdict = f"{record.norm} {eps_text(record.eps)}", masking_text(entry.result, record)
+    budget, verdict = budget_text(record.norm, record.eps), masking_text(entry.result, record)
     settled = converged_text(entry.result, record)
     told = attack_text(record, at_least=entry.result.at_least)
     ours, clean = percent_cell(record.top1), percent_cell(record.clean.top1)

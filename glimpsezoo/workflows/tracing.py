@@ -21,7 +21,7 @@ from glimpsezoo.measures.calibration import EXITS, exit_settings
 from glimpsezoo.measures.corrupted import CorruptionWanted
 from glimpsezoo.measures.result import departure
 from glimpsezoo.measures.sections import declared_data_section
-from glimpsezoo.measures.text import eps_text
+from glimpsezoo.measures.text import budget_text
 from glimpsezoo.reports.flip import flip_page
 from glimpsezoo.reports.pictures.layout import panel, sheet
 from glimpsezoo.reports.pictures.raster import gif_file, png_file
@@ -154,7 +154,7 @@ def _changed(clean: Viewing, wanted: CorruptionWanted | AttackWanted, task: Task
     if isinstance(wanted, AttackWanted):
         attack = built_attack(wanted, clean.model_name, clean.model, rule)
         settings = attack.settings
-        name = f"{attack.name}, {settings.norm} {eps_text(settings.eps)}"
+        name = f"{attack.name}, {budget_text(settings.norm, settings.eps)}"
         return replace(clean, condition=attack, condition_name=name)
     (severity,) = wanted.severities
     condition = Corruption(wanted.spec, severity, task.image_size, clean.seed)

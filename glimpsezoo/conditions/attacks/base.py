@@ -35,6 +35,9 @@ class Attack(Condition, Generic[A]):
     sees_gradients: ClassVar[bool] = True
     """False for a black-box attack, for which a model's surrogate makes no difference."""
 
+    aims_at_looks: ClassVar[bool] = False
+    """Whether its target is where the model looks, which a result then says."""
+
     def __init__(self, settings: A, exit_rule: ExitRule | None = None) -> None:
         self.settings, self.exit_rule = settings, exit_rule
 

@@ -34,7 +34,16 @@ ATTACKS: tuple[AttackSpec, ...] = (
         "RandomisedAutoAttackSettings",
         "AutoAttack for stochastic models: APGD-CE and APGD-DLR, 20 runs per gradient (needs the extra 'autoattack').",
     ),
-    _attack("slowdown", "slowdown:Slowdown", "SlowdownSettings", "Delays early exits: lowers the model's confidence at every step."),
+    _attack("slowdown", "slowdown:Slowdown", "ExitAimedSettings", "Delays early exits: lowers the model's confidence at every step."),
+    _attack(
+        "early-wrong", "early_wrong:EarlyWrong", "ExitAimedSettings", "Makes early exits earlier and wrong: sure of a wrong class at once."
+    ),
+    _attack("distract", "looks:Distract", "LooksSettings", "Moves the glimpses away from those of the clean image."),
+    _attack("tunnel", "looks:Tunnel", "TunnelSettings", "Keeps the glimpses in one quarter of the image."),
+    _attack("sparse", "sparse:Sparse", "SparseSettings", "Sparse-RS: random search for few pixels, an L0 budget (Croce et al., 2022)."),
+    _attack("patch", "patch:Patch", "PatchSettings", "A visible square with any content, at the worst of several random places."),
+    _attack("patch-aware", "patch:AwarePatch", "PatchSettings", "The same, at places chosen by where the model looks."),
+    _attack("random", "random_noise:RandomNoise", "RandomSettings", "The worst of some random changes within eps: a floor for attacks."),
     _attack(
         "pgd-paper",
         "gradient:PaperPGD",

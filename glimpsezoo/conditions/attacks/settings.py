@@ -12,7 +12,10 @@ LEAST_EPS = 1e-6  # near 1, float32 resolves 6e-8
 
 Norm = Literal["Linf", "L2"]
 Target = Literal["final", "any-step", "exit"]
+Aim = Target | Literal["looks"]
 Path = Literal["free", "frozen", "detached"]
+Quarter = Literal["any", "top-left", "top-right", "bottom-left", "bottom-right"]
+Draws = Literal["corners", "uniform", "gaussian"]
 
 
 def _number(value: Any) -> Any:
@@ -179,11 +182,80 @@ class RandomisedAutoAttackSettings(AutoAttackSettings):
     eot: Literal[20] = 20  # type: ignore[assignment]
 
 
-class SlowdownSettings(PGDSettings):
-    """PGD that delays the exit, so its target is always the exit."""
+class RandomSettings(AttackSettings):
+    """The worst of some random changes: the floor below which an attack is no attack."""
+
+    steps: int = Field(10, ge=1)
+    """The number of draws, of which the worst per image counts."""
+    step_size: None = None
+    restarts: Literal[1] = 1
+    path: Literal["free", "frozen"] = "free"
+    """Whether the attacked run chooses its own glimpses (free) or repeats those of the clean run (frozen)."""
+    draws: Draws | Literal["mixed"] = "mixed"
+    """At the edge of the budget (corners), anywhere within it (uniform), Gaussian, or the three in turn (mixed)."""
+
+    @property
+    def step(self) -> float:
+        """A draw changes an image by at most eps."""
+        return self.eps
+
+
+class ExitAimedSettings(PGDSettings):
+    """PGD aimed at the early exit, so its target is always the exit."""
 
     steps: int = Field(20, ge=1)
     target: Literal["exit"] = "exit"
+
+
+class LooksSettings(PGDSettings):
+    """PGD aimed at where the model looks, so the gradient passes through its choices."""
+
+    steps: int = Field(20, ge=1)
+    target: Literal["looks"] = "looks"  # type: ignore[assignment]
+    path: Literal["free"] = "free"
+
+
+class TunnelSettings(LooksSettings):
+    """PGD that pulls the glimpses into one quarter of the image."""
+
+    quarter: Quarter = "any"
+    """Where to; `any` tries all four, which takes four times as long, and keeps the best of an image."""
+
+
+class SparseSettings(AttackSettings):
+    """Sparse-RS, a black-box attack by random search. Its budget is a number of pixels."""
+
+    norm: Literal["L0"] = "L0"  # type: ignore[assignment]
+    eps: int = Field(24, ge=1)
+    """The most pixels that change, each in all channels and by any amount."""
+    steps: int = Field(300, ge=1)
+    """The number of queries of the model."""
+    step_size: None = None
+    path: Literal["free", "frozen"] = "free"
+    """Whether the attacked run chooses its own glimpses (free) or repeats those of the clean run (frozen)."""
+
+    @property
+    def step(self) -> float:
+        """A pixel may change by the whole range."""
+        return 1.0
+
+
+class PatchSettings(AttackSettings):
+    """PGD within a square. Its budget is a share of the area."""
+
+    norm: Literal["patch"] = "patch"  # type: ignore[assignment]
+    eps: float = Field(0.05, gt=0, le=0.5)
+    """The share of the area that the square covers."""
+    steps: int = Field(20, ge=1)
+    """The number of iterations at each place."""
+    step_size: None = None
+    restarts: int = Field(4, ge=1)
+    """The number of places that are tried."""
+
+    @property
+    def step(self) -> float:
+        """As PGD's, within the whole range of a pixel; at most all of it."""
+        return min(1.0, 2.5 / self.steps)
 
 
 class PaperPGDSettings(AttackSettings):

@@ -3,24 +3,21 @@
 The idea is that of slowdown attacks on multi-exit networks (Hong et al., "A panda? No, it's a sloth", ICLR 2021).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from glimpsezoo.conditions.attacks.ball import random_start
-from glimpsezoo.conditions.attacks.base import Attack, keep_better
-from glimpsezoo.conditions.attacks.gradient import stepped
-from glimpsezoo.conditions.attacks.settings import SlowdownSettings
-from glimpsezoo.conditions.attacks.victim import Objective, Victim, probe
+from glimpsezoo.conditions.attacks.aimed import Aimed
+from glimpsezoo.conditions.attacks.settings import ExitAimedSettings
+from glimpsezoo.conditions.attacks.victim import Objective, Victim
 from glimpsezoo.core.exits import ExitRule
-from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
-from glimpsezoo.errors import GlimpseZooError
 
 
-class Slowdown(Attack[SlowdownSettings]):
+class Slowdown(Aimed[ExitAimedSettings]):
     """PGD that lowers the confidence at every step that could be the exit. It keeps the iterate that exits last.
 
     It lowers the log-odds of the most likely class, log p / (1 - p), which fall as the confidence falls and the entropy rises. Unlike the
@@ -30,27 +27,9 @@ class Slowdown(Attack[SlowdownSettings]):
 
     name = "slowdown"
 
-    def check(self, model: GlimpseModel[Any]) -> None:
-        if model.steps == 1:
-            raise GlimpseZooError("slowdown: expected a model of several steps, got one of a single step: leave this attack out")
-        super().check(model)
-
-    def perturb(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
+    def objectives(self, model: GlimpseModel[Any]) -> Sequence[Objective]:
         assert self.exit_rule is not None
-        settings, objective, run = self.settings, doubt(self.exit_rule), 0
-        start = probe(victim, victim.images, objective, runs=settings.eot)
-        best = keep_better(None, victim.images, start.success, start.loss)
-        for restart in range(settings.restarts):
-            images = victim.images
-            if settings.random_start:
-                images = random_start(images, settings.norm, settings.eps, noise.fork(restart))
-            for step in range(settings.steps + 1):
-                run += settings.eot
-                found = probe(victim, images, objective, first_run=run, runs=settings.eot)
-                best = keep_better(best, images, found.success, found.loss)
-                if step < settings.steps:
-                    images = stepped(victim, images, found.gradient, settings)
-        return best[0]
+        return (doubt(self.exit_rule),)
 
 
 def doubt(rule: ExitRule) -> Objective:

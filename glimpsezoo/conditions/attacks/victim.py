@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from glimpsezoo.conditions.attacks.settings import Path, Target
+from glimpsezoo.conditions.attacks.settings import Aim, Path
 from glimpsezoo.core.batched import Batched
 from glimpsezoo.core.exits import ExitRule
 from glimpsezoo.core.noise import Noise
@@ -50,7 +50,7 @@ class Victim(Batched):
     labels: Int[Tensor, "B"]
     noise: Noise
     """The attacker's noise, which no measured run uses."""
-    target: Target = "final"
+    target: Aim = "final"
     """See `AttackSettings`."""
     exit_rule: ExitRule | None = None
     """The exit rule of the attacked run; only the target 'exit' has one."""
@@ -139,6 +139,15 @@ def probe(victim: Victim, images: Float[Tensor, "B C H W"], objective: Objective
                 gradient = gradient if found is None else gradient + found / runs
         loss, success = loss + its_loss.detach() / runs, success + its_success / runs
     return Probe(loss, success, gradient)
+
+
+def queried(
+    victim: Victim, images: Float[Tensor, "B C H W"], objective: Objective, *, first_run: int = 0, runs: int = 1
+) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+    """Loss and success at `images`, as `probe` averages them, without the gradient."""
+    with torch.no_grad():
+        loss, success = zip(*(objective(victim, images, run) for run in range(first_run, first_run + runs)), strict=True)
+    return torch.stack(loss).mean(0), torch.stack(success).mean(0)
 
 
 def cross_entropy(victim: Victim, images: Float[Tensor, "B C H W"], run: int) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:

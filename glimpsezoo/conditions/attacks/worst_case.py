@@ -24,6 +24,7 @@ from torch import Tensor
 from glimpsezoo.conditions.attacks.apgd import Ascent
 from glimpsezoo.conditions.attacks.ball import random_start
 from glimpsezoo.conditions.attacks.base import Attack
+from glimpsezoo.conditions.attacks.looks import locates
 from glimpsezoo.conditions.attacks.settings import APGDSettings, Path, SquareSettings, WorstCaseSettings
 from glimpsezoo.conditions.attacks.square import Square
 from glimpsezoo.conditions.attacks.victim import Objective, Victim, cross_entropy, margin_loss
@@ -47,11 +48,6 @@ class Member(NamedTuple):
     """How its gradient treats the glimpses."""
     objective: Objective | None
     """What APGD raises; None for Square."""
-
-
-def locates(model: GlimpseModel[Any]) -> bool:
-    """Whether a model chooses where it looks by what it sees."""
-    return model.steps > 1 and model.policy == "learned"
 
 
 def members(model: GlimpseModel[Any], path: Path = "free", *, first: bool = True) -> Iterator[Member]:

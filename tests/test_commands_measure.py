@@ -208,6 +208,14 @@ def test_an_attack_on_the_glimpses_tells_where_they_went(run: Ask):
     assert (random.full_name, random.looks) == ("random Linf 8/255, 10 steps", None)
 
 
+def test_an_attack_is_measured_for_the_models_of_a_run_that_it_suits_and_noted_for_the_others(run: Ask):
+    answer = run("mgnet", "cnn4", *TINY, *UNTRAINED, "--measure", "distract:16/255:1,fgsm", "--json")
+    mgnet, cnn4 = results(answer)
+    assert [[attack.name for attack in found.attacks] for found in (mgnet, cnn4)] == [["distract", "fgsm"], ["fgsm"]]
+    assert "cnn4: distract: expected a model that chooses where it looks" in answer.err
+    assert "not measured" in answer.err
+
+
 def test_the_slowdown_attack_reports_steps_and_macs_before_and_after(run: Ask):
     words = ("mgnet", *TINY, *UNTRAINED, "--measure", "slowdown:16/255", "--set", "slowdown.steps=3", "--set", "anytime.threshold=0.11")
     (found,) = results(run(*words, "--json"))

@@ -33,6 +33,7 @@ def result(name: str, *, attacks: tuple[str, ...] = ("pgd",), verdict: str = "no
             "by_step": [estimate(0.31), estimate(0.32)],
             "eot": eot,
             "exit_rule": None,
+            "looks": None,
             "eps": 8 / 255,
         }
         for each in attacks

@@ -52,7 +52,7 @@ from glimpsezoo.specs import AttackSpec, load_string
 STANDARD = ("worst-case",)
 STRONGER = ("apgd-ce", "apgd-dlr", "square", "slowdown")
 STRONGER_NAME = "stronger-attacks"  # in --measure
-STRONGER_WORST_CASE = {"rounds": "4", "images": "500"}  # with them, unless settings say otherwise
+STRONGER_WORST_CASE = {"images": "500"}  # with them, unless settings say otherwise
 _EMPTY: Mapping[str, str] = {}
 EVALUATIONS = 5  # noises that a stochastic model is evaluated with under attack, unless a setting says otherwise
 
@@ -64,7 +64,7 @@ class AttackWanted:
     spec: AttackSpec
     settings: AttackSettings
     named: bool
-    """Whether the user asked for it by name. If so, an incompatible model is an error; otherwise the attack is skipped."""
+    """Whether the user asked for it by name. If so, it must suit a model of the run; otherwise it need not suit any."""
 
 
 def parse_attack(text: str, sets: Sets, catalogue: Catalogue) -> AttackWanted:
@@ -137,20 +137,24 @@ class AttackedMeasure(Measure):
         return named[0] if named and settings.threshold is None else ""
 
     def plan(self, bench: Bench) -> Iterator[Planned]:
-        for index in range(len(bench.models)):
-            self.attacks[index] = list(self._suitable(bench, index))
+        self.attacks = {index: [] for index in range(len(bench.models))}
+        for wanted in self.wanted:
+            self._build(bench, wanted)
+        for index in self.attacks:
             yield from self._plan_of(bench, index)
 
-    def _suitable(self, bench: Bench, index: int) -> Iterator[Attack]:
-        """The attacks that suit a model. One that does not is noted. Raises `GlimpseZooError` if the user named it."""
-        rule = bench.exit_rule(index, self.asked.sets)
-        for wanted in self.wanted:
+    def _build(self, bench: Bench, wanted: AttackWanted) -> None:
+        """Build an attack for the models that it suits, and note the others. Raises `GlimpseZooError` if one that is named suits none."""
+        misfits: dict[int, GlimpseZooError] = {}
+        for index, model in enumerate(bench.models):
             try:
-                yield built_attack(wanted, bench.names[index], bench.models[index], rule)
+                self.attacks[index].append(built_attack(wanted, bench.names[index], model, bench.exit_rule(index, self.asked.sets)))
             except GlimpseZooError as error:
-                if wanted.named:
-                    raise
-                bench.note(index, f"{error.args[0].partition(': leave ')[0]}: not measured")
+                misfits[index] = error
+        if wanted.named and len(misfits) == len(bench.models):
+            raise misfits[0]
+        for index, error in misfits.items():
+            bench.note(index, f"{error.args[0].partition(': leave ')[0]}: not measured")
 
     def _plan_of(self, bench: Bench, index: int) -> Iterator[Planned]:
         """Each round of an attack is evaluated as often as its settings say."""

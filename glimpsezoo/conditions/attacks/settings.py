@@ -156,7 +156,7 @@ class WorstCaseSettings(APGDSettings):
 
     steps: int = Field(32, ge=1)
     """The iterations of each attack in the first round, and the queries of Square."""
-    rounds: int = Field(3, ge=1, le=10)
+    rounds: int = Field(4, ge=1, le=10)
     """The most rounds. From the second on, the attack ends with the round that shows that it has converged."""
     restarts: Literal[1] = 1
     images: int | None = Field(64, ge=1)

@@ -112,7 +112,8 @@ PLACES: dict[str, tuple[str, Callable[[type], type]]] = {
 BASES = ("net", "cnn4.digits", "mgnet.digits")
 CARDS = ("cnn4.digits", "mgnet.digits", "ranzato.digits", "pyramid-m3.digits")
 MASKED = [*[f"{mask}, {base}" for base in BASES for mask in MASKS], *PLACES]
-HONEST = ["net", *CARDS, "trained on attacks, dense", "trained on attacks, convolutions"]
+TRAINED_ON_ATTACKS = ("cnn4.digits.adversarial", "mgnet.digits.adversarial")
+HONEST = ["net", *CARDS, *TRAINED_ON_ATTACKS, "trained on attacks, dense", "trained on attacks, convolutions"]
 SMALL = [f"{mask}, net" for mask in MASKS]
 
 

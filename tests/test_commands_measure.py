@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -306,6 +307,19 @@ def test_the_worst_case_goes_on_in_rounds_until_it_has_converged(run: Ask, monke
     assert on.attacks[0].settings["rounds"] == 4
     assert on.attacks[0].top1.value <= settled.attacks[0].top1.value
     assert not on.attacks[0].attack_converged.converged
+
+
+def test_no_round_of_the_worst_case_leaves_its_images_in_memory(run: Ask, monkeypatch: pytest.MonkeyPatch):
+    from glimpsezoo.conditions.attacks.worst_case import WorstCase
+    from glimpsezoo.measures import attacked
+
+    rounds: list[Any] = []
+    whole = WorstCase.rounds
+    monkeypatch.setattr(WorstCase, "rounds", lambda self: rounds.extend(found := whole(self)) or found)
+    monkeypatch.setattr(attacked, "is_converged", lambda gain, high: True)
+    run("cnn4", *UNTRAINED, "--measure", "worst-case", "--set", "masking.images=3", "--set", "worst-case.steps=1")
+    assert len(rounds) == 4  # of which two are superfluous
+    assert not any(each._changed for each in rounds)
 
 
 def test_the_worst_case_attacks_a_few_of_the_images(run: Ask):

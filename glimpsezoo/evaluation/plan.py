@@ -42,8 +42,8 @@ class PlannedEvaluation(Planned):
     """The model, data and condition."""
     seed: int
     """Seed of the model's noise."""
-    last_of: Remembered | Held | None = None
-    """Images in memory that are no longer needed after this evaluation."""
+    last_of: tuple[Remembered | Held, ...] = ()
+    """What has images in memory that are no longer needed after this evaluation, done or superfluous."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -174,7 +174,7 @@ class AttackedMeasure(Measure):
                         label=attack.name,
                         passes=1 + (attack.passes(bench.models[index], number) if run == 0 and not attack.aims_at_looks else 0),
                         seed=bench.seed + run,
-                        last_of=condition if last else None,
+                        last_of=tuple(rounds) if last else (),
                         unless=partial(_has_converged, place, number, attack.evaluations),
                     )
             if rule is not None:

@@ -178,7 +178,7 @@ class CorruptedMeasure(Measure):
                         key=(wanted.spec.name, severity),
                         label=f"{wanted.spec.name} {severity}",
                         seed=bench.seed,
-                        last_of=kept if index == models[-1] else None,
+                        last_of=(kept,) if kept is not None and index == models[-1] else (),
                     )
 
     def section(self, bench: Bench, index: int, done: Done) -> Corruptions | None:

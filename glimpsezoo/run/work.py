@@ -173,14 +173,15 @@ class RunWork:
         for name, planned in self.plan:
             label, whole, before = f"{self.names[planned.index]}: {planned.label}", self._seconds(planned), passed
             passed += whole
-            if planned.unless(self.done.get(name, {}).get(planned.index, {})):
-                continue
 
             def report(images: int, label: str = label, before: float = before, share: float = whole / max(1, planned.images)) -> None:
                 on_progress(label, before + share * images, self.expected_seconds)
 
-            report(0)
-            self._keep(name, planned, self._outcome(planned, report))
+            if not planned.unless(self.done.get(name, {}).get(planned.index, {})):
+                report(0)
+                self._keep(name, planned, self._outcome(planned, report))
+            for images in planned.last_of if isinstance(planned, PlannedEvaluation) else ():
+                images.forget()
 
     def _keep(self, name: str, planned: Planned, outcome: Any) -> None:
         """Store an outcome for its measure; clean evaluations are shared by all measures."""
@@ -197,10 +198,7 @@ class RunWork:
         config = replace(self.request.config, seed=planned.seed)
         if isinstance(planned.job.data, Held):
             config = replace(config, workers=0)  # a worker process would not share what it reads
-        found = run_job(planned.job, config, self.store, on_images=report)
-        if planned.last_of is not None:
-            planned.last_of.forget()
-        return found
+        return run_job(planned.job, config, self.store, on_images=report)
 
     def _find(self, planned: PlannedFinding) -> Any:
         """The finding, read from the store or computed."""

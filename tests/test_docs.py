@@ -51,6 +51,13 @@ def test_what_is_generated_is_up_to_date(generate: ModuleType):
         assert (DOCS / path).read_text(encoding="utf-8") == text, f"docs/{path} {STALE}"
 
 
+def test_every_card_has_a_page_of_its_own():
+    """The seeds of a recipe have one name, and lie in folders of their own."""
+    folders = [folder.name for home in ("zoo_cards", "benchmarks/cards") for folder in (ROOT / home).iterdir() if folder.is_dir()]
+    for name in folders:
+        assert f"# {name}\n" in (DOCS / "cards" / f"{name}.md").read_text(encoding="utf-8"), f"docs/cards {STALE}"
+
+
 def test_the_pictures_are_what_trace_draws(generate: ModuleType):
     """Up to a pixel and a per cent, and the colours of small pixels: another processor rounds otherwise."""
     pictures = generate.models.pictures()

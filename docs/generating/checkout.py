@@ -47,5 +47,10 @@ def cards_of(spec: ModelSpec) -> list[Card]:
     return [card for card in cards() if spec_of(card) is spec]
 
 
+def called(card: Card) -> str:
+    """The name of a card's folder. It tells the seeds of one recipe apart, whose cards have one name."""
+    return card.folder.name
+
+
 def page_of(spec: Spec) -> str:
     return f"{file_name(spec.name).rstrip('_')}.md"

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from generating.checkout import cards, cards_of, distribution, ours, page_of, plugins, spec_of, title_of
+from generating.checkout import called, cards, cards_of, distribution, ours, page_of, plugins, spec_of, title_of
 from generating.markdown import code, joined, prose, settings_table, shown, slug, table
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.text import macs_text, with_interval
-from glimpsezoo.measures.threats import masking_text
+from glimpsezoo.measures.threats import cell_of, masking_text
 from glimpsezoo.reports.readme import card_text, run_command
 from glimpsezoo.reports.table import print_results
 from glimpsezoo.specs import DatasetSpec, ModelSpec, Spec, load_string
@@ -33,19 +33,19 @@ def pages() -> dict[str, str]:
     found = {"models/index.md": models_page()}
     found |= {f"plugins/{folder.name}.md": (folder / "README.md").read_text(encoding="utf-8") for folder in plugins()}
     found |= {f"models/{page_of(spec)}": model_page(spec) for spec in ours(ModelSpec)}
-    return found | {f"cards/{card.name}.md": card_page(card) for card in cards()}
+    return found | {f"cards/{called(card)}.md": card_page(card) for card in cards()}
 
 
 def pictures() -> dict[str, str]:
     """Every card's training curve, and the looks of those that can be drawn here: SVG by its path below docs/."""
     curves = {f"cards/{curve_of(card)}": card.folder / CURVE for card in cards()}
     found = {path: file.read_text(encoding="utf-8") for path, file in curves.items() if file.is_file()}
-    return found | {f"cards/{card.name}.svg": picture(card) for card in cards() if drawable(card)}
+    return found | {f"cards/{called(card)}.svg": picture(card) for card in cards() if drawable(card)}
 
 
 def curve_of(card: Card) -> str:
     """The file with a card's training curve, beside its page."""
-    return f"{card.name}.{CURVE}"
+    return f"{called(card)}.{CURVE}"
 
 
 def models_page() -> str:
@@ -76,14 +76,14 @@ def measured(card: Card) -> tuple[str, ...] | None:
         with_interval(result.accuracy.top1),
         with_interval(result.corruptions.mean) if result.corruptions else "",
         attack.name if attack else "",
-        with_interval(attack.top1, 0) if attack else "",
+        cell_of(attack.full_name, "steps")(result, -1).text if attack else "",
         masking_text(result, attack) if attack else "",
         macs_text(result.accuracy.steps[-1].macs),
     )
 
 
 def card_link(card: Card) -> str:
-    return f"[{card.name}](../cards/{card.name}.md)"
+    return f"[{called(card)}](../cards/{called(card)}.md)"
 
 
 def plugin_link(spec: Spec) -> str:
@@ -100,7 +100,7 @@ def model_page(spec: ModelSpec) -> str:
         f"# {title_of(spec)}",
         spec.description,
         table(("", ""), facts),
-        *(looks(card, "../cards/") for card in cards_of(spec)),
+        *(looks(card, "../cards/") for card in cards_of(spec) if called(card) == f"{spec.name}.{EMBEDDED}"),
         "## Numbers",
         *(numbers(spec) or ["No card of it is in this checkout: train one by a recipe, or measure it untrained with `--checkpoint none`."]),
         "## What it computes",
@@ -113,8 +113,8 @@ def model_page(spec: ModelSpec) -> str:
 
 
 def numbers(spec: ModelSpec) -> list[str]:
-    """What `run` prints of each measured card of a model, from its evidence."""
-    found = [(card, result) for card in cards_of(spec) if (result := evidence(card))]
+    """What `run` prints of each measured card of a model, from its evidence. Other seeds of a card have only pages of their own."""
+    found = [(card, result) for card in cards_of(spec) if called(card) == card.name and (result := evidence(card))]
     return [
         joined(f"### {card.name}", code(run_command(card, card.name)), code(printed(result), "text"), f"All of it: {card_link(card)}.")
         for card, result in found
@@ -130,6 +130,7 @@ def printed(result: Result) -> str:
 def card_page(card: Card) -> str:
     """The card's README without the Hub's metadata, with a picture."""
     text = card_text(card, evidence(card)).split("---\n", 2)[2].replace(f"]({CURVE})", f"]({curve_of(card)})")
+    text = text.replace(f"# {card.name}\n", f"# {called(card)}\n", 1)
     model = f"`{card.config.model}`"
     before, heading, after = text.replace(model, f"[{model}](../models/{page_of(spec_of(card))})", 1).partition("## How it was made")
     return joined(before, looks(card, ""), heading + after)
@@ -142,7 +143,7 @@ def looks(card: Card, folder: str) -> str:
     words = f"Where {card.name} looks on image {DRAWN} of the test split, and what it says after each look"
     sets = [word for setting in data_settings(card) for word in ("--set", setting)]
     command = ["glimpsezoo", "trace", card.name, "--data", EMBEDDED, "--index", str(DRAWN), *sets, "-o", "looks.svg"]
-    return joined("## Where it looks", f"![{words}]({folder}{card.name}.svg)", code(shlex.join(command)))
+    return joined("## Where it looks", f"![{words}]({folder}{called(card)}.svg)", code(shlex.join(command)))
 
 
 def drawable(card: Card) -> bool:

@@ -35,19 +35,24 @@ if TYPE_CHECKING:
     from glimpsezoo.core.feedforward import FeedForwardState, Normalise, cross_entropy_step
     from glimpsezoo.core.macs import Meter, count_macs
     from glimpsezoo.core.noise import Noise
-    from glimpsezoo.core.policies import Policy, trivial_centres
     from glimpsezoo.core.protocol import PaperMacs, Phase, State
-    from glimpsezoo.core.regions import Decision, Regions
+    from glimpsezoo.core.regions import Decision, Made, Regions
     from glimpsezoo.errors import did_you_mean
     from glimpsezoo.settings import Settings
     from glimpsezoo.specs import ImporterSpec, ModelSpec, PaperSpec, Task
     from glimpsezoo.training.job import TrainingPhase
     from glimpsezoo.zoo.checkpoints import Released, read_checkpoint
+    from glimpsezoo.zoo.policies import PolicyName, find_policy
 
     # isort: split
     # For authors of exit rules
     from glimpsezoo.core.exits import ExitRule, ThresholdRule
     from glimpsezoo.specs import ExitRuleSpec
+
+    # isort: split
+    # For authors of policies
+    from glimpsezoo.core.protocol import Policy
+    from glimpsezoo.specs import PolicySpec
 
     # isort: split
     # For authors of data
@@ -93,20 +98,24 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.api": ("GlimpseModel", "FeedForward"),  # from here, so that models have `push_to_hub` and the like
         "glimpsezoo.core.protocol": ("State", "Phase", "PaperMacs"),
         "glimpsezoo.core.feedforward": ("FeedForwardState", "Normalise", "cross_entropy_step"),
-        "glimpsezoo.core.regions": ("Regions", "Decision"),
+        "glimpsezoo.core.regions": ("Regions", "Decision", "Made"),
         "glimpsezoo.core.noise": ("Noise",),
         "glimpsezoo.core.batched": ("Batched", "select_rows", "join_rows"),
-        "glimpsezoo.core.policies": ("Policy", "trivial_centres"),
         "glimpsezoo.core.macs": ("Meter", "count_macs"),
         "glimpsezoo.training.job": ("TrainingPhase",),
         "glimpsezoo.settings": ("Settings",),
         "glimpsezoo.specs": ("Task", "ModelSpec", "ImporterSpec", "PaperSpec"),
+        "glimpsezoo.zoo.policies": ("PolicyName", "find_policy"),
         "glimpsezoo.zoo.checkpoints": ("read_checkpoint", "Released"),
         "glimpsezoo.errors": ("did_you_mean",),
     },
     "authors of exit rules": {
         "glimpsezoo.core.exits": ("ExitRule", "ThresholdRule"),
         "glimpsezoo.specs": ("ExitRuleSpec",),
+    },
+    "authors of policies": {
+        "glimpsezoo.core.protocol": ("Policy",),
+        "glimpsezoo.specs": ("PolicySpec",),
     },
     "authors of data": {
         "glimpsezoo.data.base": ("ImageData", "Example", "DataInfo", "BadImageError"),

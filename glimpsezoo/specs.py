@@ -146,6 +146,14 @@ class ExitRuleSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PolicySpec(Spec):
+    """A policy: what chooses where a model looks, in place of the model."""
+
+    policy: str
+    """Import string of a `Policy`, built without arguments, whose `name` is that of the spec."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CorruptionSpec(Spec):
     """A corruption of images at severities 1 to 5."""
 

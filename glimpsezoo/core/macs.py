@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from glimpsezoo.core.batched import all_equal, gather
 from glimpsezoo.core.formulas import FORMULAS, holds_no_products, moves, operation
 from glimpsezoo.core.noise import Noise
-from glimpsezoo.core.protocol import PHASES, GlimpseModel, Phase, State
+from glimpsezoo.core.protocol import PHASES, GlimpseModel, Phase, Policy, State
 from glimpsezoo.core.regions import Decision, Regions
 
 
@@ -110,7 +110,8 @@ def count_macs(run: Callable[[], Any]) -> Count:
 class Meter:
     """Charges every image of a rollout with the MACs of the phases that it went through. One meter serves any number of batches.
 
-    A phase's method returns the MACs of each image [B], or one number if they all cost the same.
+    A phase's method returns the MACs of each image [B], or one number if they all cost the same. What a policy computes counts as locate,
+    or as start for the first decision. policy: by default the one that the model follows.
     """
 
     model: GlimpseModel[Any]
@@ -120,8 +121,13 @@ class Meter:
     """As in `Count`, for everything charged so far."""
     _known: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
-    def start(self, images: Tensor, noise: Noise) -> Int[Tensor, "B"] | int:
-        return self._charge("start", 0, images, 0, lambda row: self.model.start(images[row], noise.select(row)))
+    def start(self, images: Tensor, noise: Noise, policy: Policy | None = None) -> Int[Tensor, "B"] | int:
+        chosen_by = policy or self.model.follows
+
+        def run(row: Tensor) -> None:
+            chosen_by.decide(self.model, images[row], *self.model.start(images[row], noise.select(row)))
+
+        return self._charge("start", 0, images, 0, run, chosen_by.name)
 
     def sense(self, step: int, images: Tensor, state: State, regions: Regions) -> Int[Tensor, "B"] | int:
         """Regions of the same level and step cost the same, so one of each level is counted; an image's regions are summed."""
@@ -147,21 +153,30 @@ class Meter:
         work = self.model.work("classify", state, decision)
         return self._charge("classify", step, images, work, lambda row: self.model.classify(state.select(row)))
 
-    def locate(self, step: int, images: Tensor, state: State, decision: Decision) -> Int[Tensor, "B"] | int:
-        work = self.model.work("locate", state, decision)
-        return self._charge("locate", step, images, work, lambda row: self.model.locate(state.select(row)))
+    def locate(
+        self, step: int, images: Tensor, state: State, decision: Decision, policy: Policy | None = None
+    ) -> Int[Tensor, "B"] | int:
+        work, chosen_by = self.model.work("locate", state, decision), policy or self.model.follows
 
-    def _charge(self, phase: Phase, step: int, images: Tensor, work: Tensor | int, run: Callable[[Tensor], Any]) -> Tensor | int:
+        def run(row: Tensor) -> None:
+            chosen_by.next_decision(self.model, images[row], state.select(row))
+
+        return self._charge("locate", step, images, work, run, chosen_by.name)
+
+    def _charge(
+        self, phase: Phase, step: int, images: Tensor, work: Tensor | int, run: Callable[[Tensor], Any], policy: str = ""
+    ) -> Tensor | int:
         """The MACs of each row of `work`, which is an image or a region. A kind of work that is not known yet is run once and counted."""
+        shape = tuple(images.shape[1:])
         if isinstance(work, Tensor) and len(work) and all_equal(work):  # the usual case, without sorting
             work = int(work[0])
         if isinstance(work, int):
             return self._macs(
-                (phase, step, work, tuple(images.shape[1:])), run, lambda: torch.zeros(1, dtype=torch.long, device=images.device)
+                (phase, step, work, shape, policy), run, lambda: torch.zeros(1, dtype=torch.long, device=images.device)
             )
         kinds, place = work.unique(return_inverse=True)
         macs = [
-            self._macs((phase, step, kind, tuple(images.shape[1:])), run, lambda i=i: (place == i).nonzero()[0])
+            self._macs((phase, step, kind, shape, policy), run, lambda i=i: (place == i).nonzero()[0])
             for i, kind in enumerate(kinds.tolist())
         ]
         return torch.tensor(macs, dtype=torch.long, device=work.device)[place]

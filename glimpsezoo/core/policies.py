@@ -1,31 +1,288 @@
-"""Trivial policies: where a model looks if it has learned nothing about where to look. A learned policy is compared with them."""
+"""Policies that need no training: where a model looks if its own locator is not asked. A learned policy is compared with them.
+
+They follow one of three rules, which their docstrings say exactly:
+- a rule that sees nothing: `Random`, `Centre`, `Scan`, `WholeThenRandom`, `CoarseToFine`, `FineToCoarse`;
+- the image: `Saliency`;
+- the model: `LowestEntropy` tries every candidate, and so does `Oracle`, which reads the label and is an upper bound.
+
+Places are those of `GlimpseModel.look_at`. If a model sees something of the image in its first step, this step is the model's own (the two
+that go through the sizes of a quadtree choose it as well). What a policy computes is charged like a locator.
+"""
 
 import math
-from typing import Literal
+from abc import abstractmethod
+from dataclasses import replace
+from typing import Any
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.protocol import GlimpseModel, Policy, State
+from glimpsezoo.core.regions import Decision, Regions
+from glimpsezoo.errors import GlimpseZooError
 
-Policy = Literal["learned", "random", "centre", "scan"]
+SEARCHED = 3  # side of the grid of candidates that are tried
+LOOKED_OVER = 7  # side of the grid of candidates that are only compared in a map
+SAMPLED = 5  # side of the grid of points at which a map is read within a region
 
 
-def trivial_centres(policy: Policy, noise: Noise, step: int, looks: int) -> Float[Tensor, "B 2"]:
-    """Places (x, y) in [0, 1] x [0, 1] of the range that a model can look at, for the decision made after `step`.
+def first_choice(model: GlimpseModel[Any]) -> int:
+    """The number of steps taken when a model first chooses a region: 1 if its first step sees something of the image, else 0."""
+    return 0 if model.sees == "none" else 1
 
-    random: uniform, from the images' noise. centre: the middle. scan: the cell centres of the smallest square grid with at least
-    `looks` cells, from left to right and top to bottom; `step` 1 takes the first cell.
-    Raises `ValueError` for 'learned', which is up to the model.
+
+def cells(side: int, like: Tensor) -> Float[Tensor, "side*side 2"]:
+    """The centres (x, y) of the cells of a square grid over [0, 1] x [0, 1], from left to right and top to bottom."""
+    axis = (torch.arange(side, device=like.device) + 0.5) / side
+    return torch.cartesian_prod(axis, axis).flip(1)
+
+
+class _Placing(Policy):
+    """A policy that leaves the first step to a model that sees something in it."""
+
+    def decide(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, own: Decision | None) -> Decision:
+        if state.step >= first_choice(model):
+            return self.look(model, images, state)
+        assert own is not None  # because this is the first step
+        return own
+
+    @abstractmethod
+    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State) -> Decision:
+        """The decision, at any step at which the model has a choice."""
+
+
+class Random(_Placing):
+    """One place per image and step, uniform over the range, from the images' noise; what a model says otherwise in `random_look`."""
+
+    name, stochastic = "random", True
+
+    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State) -> Decision:
+        return model.random_look(state)
+
+
+class Centre(_Placing):
+    """The middle of the range, at every step."""
+
+    name = "centre"
+
+    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State) -> Decision:
+        return model.look_at(state, torch.full((len(images), 2), 0.5, device=images.device))
+
+
+class Scan(_Placing):
+    """The cell centres of the smallest square grid with a cell per look, from left to right and top to bottom, then again from the first.
+
+    A model whose regions divide into a `grid` has as many cells as this has.
     """
-    batch, device = len(noise.keys), noise.keys.device
-    if policy == "random":
-        return noise.uniform(step, 2)
-    if policy == "centre":
-        return torch.full((batch, 2), 0.5, device=device)
-    if policy != "scan":
-        raise ValueError(f"expected a trivial policy (random, centre or scan), got {policy!r}")
-    side = math.ceil(math.sqrt(looks))
-    row, column = divmod((step - 1) % (side * side), side)
-    return torch.tensor([(column + 0.5) / side, (row + 0.5) / side], device=device).expand(batch, 2)
+
+    name = "scan"
+
+    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State) -> Decision:
+        first = first_choice(model)
+        side = model.grid or math.ceil(math.sqrt(model.steps - first))
+        row, column = divmod((state.step - first) % (side * side), side)
+        place = torch.tensor([(column + 0.5) / side, (row + 0.5) / side], device=images.device)
+        return model.look_at(state, place.expand(len(images), 2))
+
+
+class WholeThenRandom(_Placing):
+    """The whole image, then random places in random sizes (F-IID of Berreby et al., "CanViT", 2026, sections 5.2 and 6).
+
+    A scale s is drawn with the density p(s) proportional to 1 - s over the model's `sizes`, the place uniformly. A model whose regions have
+    one size looks as under `random`.
+    """
+
+    name, stochastic = "whole-then-random", True
+
+    def obstacle(self, model: GlimpseModel[Any]) -> str:
+        cannot = first_choice(model) == 0 and model.sizes is None
+        return super().obstacle(model) or ("it cannot look at the whole image" if cannot else "")
+
+    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State) -> Decision:
+        if state.step == 0:
+            place = torch.full((len(images), 2), 0.5, device=images.device)
+            return model.look_at(state, place, torch.ones_like(place[:, 0]))
+        if model.sizes is None:
+            return model.random_look(state)
+        drawn = state.noise.uniform(state.step, 3)
+        low, high = model.sizes
+        area = (1 - high) ** 2 + drawn[:, 0] * ((1 - low) ** 2 - (1 - high) ** 2)  # of the centres that a region of scale s may have
+        return model.look_at(state, drawn[:, 1:], 1 - area.sqrt(), "sampled")
+
+
+class CoarseToFine(Policy):
+    """The tiles of a quadtree, level after level: the whole image, its quarters, its sixteenths (C2F of "CanViT", appendix D.1).
+
+    Level l tiles the image with 2^l x 2^l regions of the scale 2^-l. There are as many levels as the steps of the model need. Each image
+    has its own random order of the tiles of a level, from its noise. All steps follow it, the first one included.
+    """
+
+    name, stochastic = "coarse-to-fine", True
+    backwards = False
+    """Whether the last level comes first."""
+
+    def obstacle(self, model: GlimpseModel[Any]) -> str:
+        return super().obstacle(model) or ("it does not choose the size of its regions" if model.sizes is None else "")
+
+    def decide(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, own: Decision | None) -> Decision:
+        levels = quadtree_levels(model.steps)
+        before = 0
+        for level in reversed(levels) if self.backwards else levels:
+            if state.step < before + 4**level:
+                break
+            before += 4**level
+        side = 2**level
+        order = state.noise.fork(level).uniform(0, side * side).argsort(1)  # [B, tiles]
+        tile = order[:, state.step - before]
+        place = torch.stack([tile % side, tile.div(side, rounding_mode="floor")], 1) / max(1, side - 1)  # [B, 2]
+        if level == 0:
+            place = place + 0.5
+        return model.look_at(state, place, place.new_full((len(place),), 1 / side), "sampled" if level else "given")
+
+
+class FineToCoarse(CoarseToFine):
+    """The tiles of `CoarseToFine` from the last level to the first, so that only the order differs (F2C of "CanViT", appendix D.1)."""
+
+    name = "fine-to-coarse"
+    backwards = True
+
+
+def quadtree_levels(looks: int) -> range:
+    """The levels of 1, 4, 16, ... tiles that have this many tiles in all.
+
+    >>> list(quadtree_levels(1)), list(quadtree_levels(5)), list(quadtree_levels(6))
+    ([0], [0, 1], [0, 1, 2])
+    """
+    levels = 1
+    while (4**levels - 1) // 3 < looks:
+        levels += 1
+    return range(levels)
+
+
+class Saliency(_Placing):
+    """The most salient of 49 places, then the next one, outside of the regions looked at (after Itti, Koch & Niebur, PAMI 1998).
+
+    The saliency of a region is the mean of `contrast_map` over it. Places are the cell centres of a 7 x 7 grid, or of the model's `grid`,
+    where every look takes the most salient cell of the region before it. Chosen regions inhibit the places within them.
+    """
+
+    name = "saliency"
+
+    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State) -> Decision:
+        with torch.no_grad():
+            contrast = contrast_map(images)
+            decisions = _candidates(model, state, LOOKED_OVER)
+            found = [_at_regions(contrast, each.regions) for each in decisions]
+        value, centre, scale = (torch.stack(column, 1) for column in zip(*found, strict=True))  # [B, K], [B, K, 2], [B, K]
+        rows = torch.arange(len(images), device=images.device)
+        for _ in range(0 if model.grid else state.step - first_choice(model)):
+            best = value.argmax(1)
+            apart = (centre - centre[rows, best, None]).abs().amax(2)  # [B, K]
+            value = value - (apart < scale[rows, best, None]).to(value)  # contrast is at most one half: the rest comes first
+        return _pick(decisions, value)
+
+
+def contrast_map(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 H W"]:
+    """Blurred contrast: the standard deviation of the grey values in a square of about an eighth of the image's side.
+
+    It is the root of blur((g - blur(g))^2), where blur is the mean over the part of the square that lies inside the image.
+    """
+    side = 2 * max(1, round(min(images.shape[2:]) / 16)) + 1
+
+    def blur(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, side, stride=1, padding=side // 2, count_include_pad=False)
+
+    grey = images.mean(1, keepdim=True)
+    return blur((grey - blur(grey)).square()).sqrt()
+
+
+def _at_regions(values: Float[Tensor, "B 1 H W"], regions: Regions) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the regions of each image, as means: the value within [B], the centre [B, 2], the scale [B]."""
+    points = 2 * cells(SAMPLED, regions.centre) - 1  # [P, 2] in [-1, 1]
+    at = regions.centre[:, None] + regions.scale[:, None, None] * points  # [N, P, 2]
+    within = F.grid_sample(regions.images_of(values), at[:, None].to(values), padding_mode="border", align_corners=False).mean((1, 2, 3))
+    count = regions.counts().clamp(min=1).to(values)
+    return tuple(  # type: ignore[return-value]
+        each.new_zeros(regions.batch, *each.shape[1:]).index_add(0, regions.image, each) / count.view(-1, *[1] * (each.ndim - 1))
+        for each in (within, regions.centre.to(values), regions.scale.to(values))
+    )
+
+
+class _Searching(_Placing):
+    """Takes each of 9 looks in turn, and keeps the one whose outcome has the largest value. All looks are charged, and none is free.
+
+    The candidates are the cell centres of a 3 x 3 grid, or of the model's `grid`.
+    """
+
+    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State) -> Decision:
+        with torch.no_grad():
+            decisions = _candidates(model, state, SEARCHED)
+            values = [self.value(state, _logits_after(model, images, state, each)) for each in decisions]
+        return _pick(decisions, torch.stack(values, 1))
+
+    @abstractmethod
+    def value(self, state: State, logits: Float[Tensor, "B classes"]) -> Float[Tensor, "B"]:
+        """How good it is to have these logits after a look."""
+
+
+class LowestEntropy(_Searching):
+    """Of 9 looks, the one after which the prediction has the lowest entropy.
+
+    It takes the look that a choice by the expected gain of information (Denzler & Brown, PAMI 2002) would have to foresee. "CanViT" has a
+    policy of this name for dense predictions, which a classifier does not have.
+    """
+
+    name = "entropy"
+
+    def value(self, state: State, logits: Float[Tensor, "B classes"]) -> Float[Tensor, "B"]:
+        log_p = logits.float().log_softmax(1)
+        return (log_p.exp() * log_p).sum(1)
+
+
+class Oracle(_Searching):
+    """Of 9 looks, the one after which the right class has the largest probability. It reads the labels: an upper bound, step by step."""
+
+    name, needs_labels = "oracle", True
+
+    def __init__(self, noise: Noise | None = None, labels: Int[Tensor, "B"] | None = None) -> None:
+        """noise, labels: of the images of a run, which are known by their noise; see `told`."""
+        self._known: tuple[Tensor, Tensor] | None = None
+        if noise is not None and labels is not None:
+            keys, order = noise.keys.sort()
+            self._known = keys, labels.to(order.device)[order]
+
+    def told(self, noise: Noise, labels: Int[Tensor, "B"]) -> "Oracle":
+        return Oracle(noise, labels)
+
+    def value(self, state: State, logits: Float[Tensor, "B classes"]) -> Float[Tensor, "B"]:
+        if self._known is None:
+            raise GlimpseZooError(
+                "the policy 'oracle' expects the labels of the images, which only evaluations and traces have: follow another policy here"
+            )
+        keys, labels = self._known
+        right = labels[torch.searchsorted(keys, state.noise.keys)]
+        return logits.float().log_softmax(1).gather(1, right[:, None]).squeeze(1)
+
+
+def _candidates(model: GlimpseModel[Any], state: State, side: int) -> list[Decision]:
+    """The looks at the cells of a grid of `side` x `side`, or of the model's own grid."""
+    places = cells(model.grid or side, state.noise.keys)
+    return [model.look_at(state, place.expand(len(state.noise.keys), 2), made="searched") for place in places]
+
+
+def _logits_after(
+    model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, decision: Decision
+) -> Float[Tensor, "B classes"]:
+    """The logits of a model that takes one more look."""
+    after = model.fuse(state, decision, model.sense(images, state, decision.regions))
+    return model.classify(replace(after, step=state.step + 1))
+
+
+def _pick(decisions: list[Decision], value: Float[Tensor, "B K"]) -> Decision:
+    """For each image, that of K decisions with the largest value; of equal ones, the first."""
+    joined = type(decisions[0]).join(decisions)  # of K batches, one after the other
+    batch = len(value)
+    return joined.select(value.argmax(1) * batch + torch.arange(batch, device=value.device))

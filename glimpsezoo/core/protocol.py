@@ -1,7 +1,8 @@
-"""The protocol that every model implements: start, then sense, fuse, classify and locate in every step."""
+"""The protocol that every model implements: start, then sense, fuse, classify and locate in every step; and what chooses its looks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self, TypeVar, get_args
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from glimpsezoo.core.batched import Batched
 from glimpsezoo.core.noise import Noise
-from glimpsezoo.core.regions import Decision, Regions
+from glimpsezoo.core.regions import Decision, Made, Regions
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import Task
 
@@ -64,6 +65,57 @@ class PaperMacs(NamedTuple):
 S = TypeVar("S", bound=State)
 
 
+class Policy(ABC):
+    """What chooses where a model looks: `rollout` asks it for every decision. It keeps nothing between calls."""
+
+    name: str
+    """What results call it; for one that is registered, the name that users type."""
+    stochastic: bool = False
+    """Whether it draws from the images' noise."""
+    reads_own: bool = False
+    """Whether it needs the decision of the model's own locator, which runs, and is paid for, only then."""
+    needs_labels: bool = False
+    """Whether it reads the labels, so that what it reaches is an upper bound."""
+
+    @abstractmethod
+    def decide(self, model: "GlimpseModel[Any]", images: Images, state: Any, own: Decision | None) -> Decision:
+        """The next decision for the images of `state`.
+
+        own: the model's decision: in the first step that of `start`; later that of `locate`, or None unless the policy `reads_own`.
+        """
+
+    def next_decision(self, model: "GlimpseModel[Any]", images: Images, state: Any) -> Decision | None:
+        """The decision after a step, for which the model's locator runs if the policy reads it; None if no image takes another step."""
+        own = model.locate(state) if self.reads_own else None
+        return None if own is None and self.reads_own else self.decide(model, images, state, own)
+
+    def obstacle(self, model: "GlimpseModel[Any]") -> str:
+        """Why a model of several steps cannot follow the policy, in words; '' if it can."""
+        looks_where_told = type(model).look_at is not GlimpseModel.look_at
+        return "" if looks_where_told else "it looks only where its own locator says"
+
+    def told(self, noise: Noise, labels: Int[Tensor, "B"]) -> "Policy":
+        """The policy for a run of images with these labels [B]; for one that needs no labels, itself."""
+        return self
+
+
+class Learned(Policy):
+    """The model's own choice."""
+
+    name = "learned"
+    reads_own = True
+
+    def decide(self, model: "GlimpseModel[Any]", images: Images, state: Any, own: Decision | None) -> Decision:
+        assert own is not None  # because the policy reads it
+        return own
+
+    def obstacle(self, model: "GlimpseModel[Any]") -> str:
+        return ""
+
+
+LEARNED = Learned()
+
+
 class GlimpseModel(nn.Module, ABC, Generic[S]):
     """A classifier that looks at an image in steps. Only `rollout` runs it.
 
@@ -80,7 +132,13 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
     sees: Sees = "full image"
     """What the model sees of the image in its first step."""
     policy: str = "learned"
-    """How the model chooses its regions."""
+    """How the regions are chosen, as results call it: by the model, or by the policy that it follows."""
+    follows: Policy = LEARNED
+    """What chooses the regions. `follow` sets it."""
+    sizes: tuple[float, float] | None = None
+    """The smallest and the largest scale that the model chooses for a region, if `look_at` takes a scale."""
+    grid: int | None = None
+    """Side of the grid of cells that divides each region into the next ones. None: the next region may be anywhere in the image."""
     stochastic: bool = False
     """Whether decisions are drawn from the images' noise."""
     surrogate: str | None = None
@@ -93,6 +151,9 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
     """The precision, and whether it is compiled; `rollout` sees to it."""
     training_gradients: bool = False
     """Set it to get the gradients that training changes on purpose (scaled, stopped) in eval mode as well."""
+
+    _own: tuple[bool, str | None] | None = None
+    """`stochastic` and `surrogate` of the model's own choice, once it follows a policy."""
 
     @abstractmethod
     def start(self, images: Images, noise: Noise) -> tuple[S, Decision]:
@@ -113,6 +174,38 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
     def locate(self, state: S) -> Decision | None:
         """Where to look next; None if no image takes another step. An image without a region in the decision is finished."""
         return None
+
+    def look_at(
+        self, state: S, place: Float[Tensor, "B 2"], scale: Float[Tensor, "B"] | None = None, made: Made = "given"
+    ) -> Decision:
+        """The decision to look at `place` next, for policies other than the model's own.
+
+        place: (x, y) in [0, 1] of the range of places where a region can lie, so that 0 and 1 are its ends; with a `grid`, of each
+        region of the step before. scale: as in `Regions`, for a model that has `sizes`; None leaves it to the model.
+        """
+        raise GlimpseZooError(f"{type(self).__name__} looks only where its own locator says: let it choose by itself")
+
+    def random_look(self, state: S) -> Decision:
+        """What the policy `random` does: by default, it looks at one place per image, uniformly."""
+        return self.look_at(state, state.noise.uniform(state.step, 2), made="sampled")
+
+    def follow(self, policy: Policy) -> None:
+        """Choose by `policy` from now on, not by what the model followed before. Raises `GlimpseZooError` if the model cannot follow it."""
+        if self.steps > 1 and (why := policy.obstacle(self)):
+            raise GlimpseZooError(
+                f"{type(self).__name__} cannot follow the policy {policy.name!r}, because {why}: choose another (glimpsezoo list policies)"
+            )
+        self._own = self._own or (self.stochastic, self.surrogate)
+        others = (policy.stochastic and self.steps > 1, None)
+        self.stochastic, self.surrogate = self._own if policy.reads_own else others
+        self.follows, self.policy = policy, policy.name
+
+    def following(self, policy: Policy) -> Self:
+        """The same model with the same weights, in memory once, that follows `policy`. Raises `GlimpseZooError` like `follow`."""
+        twin = copy(self)
+        twin.config = self.config.model_copy(update={"policy": policy.name})
+        twin.follow(policy)
+        return twin
 
     def work(self, phase: Phase, state: S, decision: Decision) -> Int[Tensor, "B"] | int:
         """A key per image, or one for all. Images with the same key cost the same in this phase and step, so each key is counted once.

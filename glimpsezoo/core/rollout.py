@@ -14,7 +14,7 @@ from glimpsezoo.core.computing import Phases, computed
 from glimpsezoo.core.exits import ExitRule, Fixed
 from glimpsezoo.core.macs import Charge, MacTable, Meter
 from glimpsezoo.core.noise import Noise
-from glimpsezoo.core.protocol import GlimpseModel, Phase, State
+from glimpsezoo.core.protocol import GlimpseModel, Phase, Policy, State
 from glimpsezoo.core.regions import Decision
 from glimpsezoo.errors import GlimpseZooError
 
@@ -95,6 +95,7 @@ def rollout(
     *,
     steps: int | None = None,
     exit_rule: ExitRule | None = None,
+    policy: Policy | None = None,
     choose: Choose | None = None,
     noise: Noise | None = None,
     record: Record | None = None,
@@ -102,8 +103,9 @@ def rollout(
 ) -> Trace:
     """Run `model` on `images` [B, C, H, W] in [0, 1], step after step.
 
-    steps: the most steps; by default the model's own number. exit_rule: lets images exit before the last step. choose: overrides any
-    decision, including the first, as `choose(images, state, decision) -> decision`, where images are those still in the batch.
+    steps: the most steps; by default the model's own number. exit_rule: lets images exit before the last step. policy: chooses where to
+    look; by default the one that the model follows. choose: overrides any decision, including the first, as
+    `choose(images, state, decision) -> decision`, where images are those still in the batch.
     noise: the images' source of randomness; by default with seed 0 and ids 0 to B - 1.
     compact: images that exit leave the batch, so that saved MACs save time. Otherwise they are computed to the end and their later
     steps are not recorded: the trace is the same and costs more.
@@ -122,7 +124,8 @@ def rollout(
     if not len(images) or len(noise.keys) != len(images):
         raise GlimpseZooError(f"expected one or more images and noise for each of them, got {len(images)} and {len(noise.keys)}")
     with computed(model, images.device) as phases:
-        run = Rollout(phases, budget, exit_rule or Fixed(), choose or _as_decided, record or Record(), compact)
+        chosen_by = ChosenBy(model, policy or model.follows, choose or _as_decided)
+        run = Rollout(phases, chosen_by, budget, exit_rule or Fixed(), record or Record(), compact)
         return run(images, noise)
 
 
@@ -188,14 +191,31 @@ class Classified(NamedTuple):
     """The last step that they took, from 1."""
 
 
+@dataclass(frozen=True)
+class ChosenBy:
+    """What makes the decisions of a rollout."""
+
+    model: GlimpseModel[Any]
+    policy: Policy
+    choose: Choose = _as_decided
+    """Overrides the policy."""
+
+    def __call__(self, images: Tensor, state: State, own: Decision | None) -> Decision:
+        """The decision for these images, where their model by itself would take `own`."""
+        decision = self.choose(images, state, self.policy.decide(self.model, images, state, own))
+        if decision.regions.batch != len(images):
+            raise GlimpseZooError(f"expected a decision for {len(images)} images, got one for {decision.regions.batch}")
+        return decision
+
+
 @dataclass
 class Rollout:
     """One rollout. `__call__` is the loop; the other methods are its parts, and each phase is charged where it runs."""
 
     model: GlimpseModel[Any] | Phases
+    chosen_by: ChosenBy
     budget: int
     exit_rule: ExitRule
-    choose: Choose = _as_decided
     record: Record = Record()
     compact: bool = True
     looks: list[Look] = field(default_factory=list)
@@ -212,8 +232,8 @@ class Rollout:
         """The images before their first step."""
         state, decision = self.model.start(images, noise)
         if meter := self.record.meter:
-            self.charges.append(Charge("start", 1, rows, meter.start(images, noise)))
-        return Present(rows, images, state, self._chosen(images, state, decision))
+            self.charges.append(Charge("start", 1, rows, meter.start(images, noise, self.chosen_by.policy)))
+        return Present(rows, images, state, self.chosen_by(images, state, decision))
 
     def step(self, here: Present) -> Present | None:
         """One step of all images. Returns those that may take another one, without its decision; None if no image may."""
@@ -258,23 +278,18 @@ class Rollout:
 
     def _locate(self, here: Present) -> Present | None:
         """Ask where to look next. Images for which no region is chosen are finished, and leave the batch in any case."""
-        decision = self.model.locate(here.state)
+        policy = self.chosen_by.policy
+        own = self.model.locate(here.state) if policy.reads_own else None
         if meter := self.record.meter:
             step = here.state.step
-            self._charge("locate", step, here, meter.locate(step, here.images, here.state, here.chosen))
-        if decision is None:
+            self._charge("locate", step, here, meter.locate(step, here.images, here.state, here.chosen, policy))
+        if own is None and policy.reads_own:
             self._stop(here)
             return None
-        decision = self._chosen(here.images, here.state, decision)
+        decision = self.chosen_by(here.images, here.state, own)
         if decision.regions.single:  # no image is finished
             return replace(here, decision=decision)
         return self._leave(here, decision.regions.counts() == 0, compact=True, following=decision)
-
-    def _chosen(self, images: Tensor, state: State, decision: Decision) -> Decision:
-        decision = self.choose(images, state, decision)
-        if decision.regions.batch != len(images):
-            raise GlimpseZooError(f"expected a decision for {len(images)} images, got one for {decision.regions.batch}")
-        return decision
 
     def _leave(self, here: Present, mask: Bool[Tensor, "b"], *, compact: bool, following: Decision | None = None) -> Present | None:
         """Stop the images of `mask`.

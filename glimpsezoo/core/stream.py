@@ -16,7 +16,7 @@ from glimpsezoo.core.computing import computed
 from glimpsezoo.core.exits import ExitRule, Fixed
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
-from glimpsezoo.core.rollout import Classified, Present, Rollout, budget_of
+from glimpsezoo.core.rollout import ChosenBy, Classified, Present, Rollout, budget_of
 from glimpsezoo.errors import GlimpseZooError
 
 
@@ -49,7 +49,7 @@ class RolloutStream:
         if batch_size < 1:
             raise GlimpseZooError(f"expected a batch size of 1 or more, got {batch_size}")
         self.model, self.batch_size, self.seed = model, batch_size, seed
-        self._run = Rollout(model, budget_of(model, steps), exit_rule or Fixed())
+        self._run = Rollout(model, ChosenBy(model, model.follows), budget_of(model, steps), exit_rule or Fixed())
         self._waiting: list[list[Present]] = [[] for _ in range(self._run.budget)]  # by the steps that they have taken
         self._count = 0
 

@@ -171,6 +171,7 @@ def identity_of(job: Job, seed: int) -> dict[str, Any]:
             "weights": weights_hash(model.state_dict()),
             "source": source_hash(kind),
             "libraries": _libraries(model),
+            "policy": source_hash(type(model.follows)),
             "computing": dataclasses.asdict(model.computing),
         },
         "data": {key: value for key, value in dataclasses.asdict(job.data.info).items() if key != "inferred"},  # the fingerprint covers it
@@ -359,13 +360,15 @@ class _RunningJob:
         model, ids = self.job.model, batch.ids.to(self.device)
         before = batch.images.to(self.device)
         noise = Noise.of(self.config.seed, ids) if model.stochastic else Noise(ids)  # which nothing reads
-        images = self.job.condition.apply(before, batch.labels.to(self.device), ids, model)
+        labels = batch.labels.to(self.device)
+        images = self.job.condition.apply(before, labels, ids, model)
         with inference(model):
             trace = rollout(
                 model,
                 images,
                 steps=self.job.steps,
                 exit_rule=self.job.exit_rule,
+                policy=model.follows.told(noise, labels),
                 choose=self.job.condition.choices(before, noise, model),
                 noise=noise,
                 record=Record(every_step=True, meter=self.meter),

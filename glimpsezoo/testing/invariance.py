@@ -194,7 +194,10 @@ def _first_state(case: Case) -> State:
 
 def _outputs(case: Case, state: State, numbers: Int[Tensor, "n"], index: Int[Tensor, "m"] | None = None) -> ComparedRollout:
     """What a model makes of a state of the images `numbers`: logits, and where it looks next. index: the rows to compare, if not all."""
-    logits, decision = case.model.classify(state), case.model.locate(state) if case.model.steps > 1 else None
+    model = case.model
+    logits, decision = model.classify(state), None
+    if model.steps > 1:
+        decision = model.follows.next_decision(model, case.images[numbers], state)
     if index is not None:
         numbers, logits, decision = numbers[index], logits[index], decision and decision.select(index)
     ones = torch.ones_like(numbers)

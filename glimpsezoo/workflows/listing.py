@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
-from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, PaperSpec, Spec
+from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, PaperSpec, PolicySpec, Spec
 from glimpsezoo.zoo.plugins import registry
 
 _SPECS: dict[str, type[Spec]] = {
@@ -14,10 +14,11 @@ _SPECS: dict[str, type[Spec]] = {
     "corruptions": CorruptionSpec,
     "attacks": AttackSpec,
     "exit-rules": ExitRuleSpec,
+    "policies": PolicySpec,
     "importers": ImporterSpec,
     "papers": PaperSpec,
 }
-KINDS = ("models", "cards", "data", "recipes", "corruptions", "attacks", "exit-rules", "importers", "papers")
+KINDS = ("models", "cards", "data", "recipes", "corruptions", "attacks", "exit-rules", "policies", "importers", "papers")
 
 
 def rows_of(kind: str | None, pattern: str) -> dict[str, list[dict[str, str]]]:

@@ -1,10 +1,10 @@
-"""The built-in data sets, corruptions, attacks and exit rules, registered through the plugin hooks."""
+"""The built-in data sets, corruptions, attacks, exit rules, policies and measures, registered through the plugin hooks."""
 
 from glimpsezoo.conditions.attacks.catalogue import ATTACKS
 from glimpsezoo.conditions.corruptions.catalogue import CORRUPTIONS
 from glimpsezoo.data.catalogue import DATASETS
 from glimpsezoo.measures.catalogue import MEASURES
-from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, MeasureSpec
+from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, MeasureSpec, PolicySpec
 from glimpsezoo.zoo.hooks import hookimpl
 
 
@@ -47,6 +47,25 @@ def register_exit_rules() -> list[ExitRuleSpec]:
             description="Exit once the prediction has stayed the same for a number of further steps.",
             rule="glimpsezoo.core.exits:Patience",
         ),
+    ]
+
+
+@hookimpl
+def register_policies() -> list[PolicySpec]:
+    def policy(name: str, kind: str, description: str, module: str = "policies") -> PolicySpec:
+        return PolicySpec(name=name, description=description, policy=f"glimpsezoo.core.{module}:{kind}")
+
+    return [
+        policy("learned", "Learned", "The model's own choice.", "protocol"),
+        policy("random", "Random", "A random place at every step."),
+        policy("centre", "Centre", "The middle, at every step."),
+        policy("scan", "Scan", "The cells of a grid, row by row."),
+        policy("whole-then-random", "WholeThenRandom", "The whole image, then random places in random sizes."),
+        policy("coarse-to-fine", "CoarseToFine", "The whole image, its quarters, its sixteenths, each level in random order."),
+        policy("fine-to-coarse", "FineToCoarse", "The same regions, from the last level to the first."),
+        policy("entropy", "LowestEntropy", "Of 9 looks, the one after which the prediction is most certain; all are paid for."),
+        policy("saliency", "Saliency", "The place of the highest blurred contrast, then the next one."),
+        policy("oracle", "Oracle", "Of 9 looks, the one that most raises the right class: an upper bound, which reads the labels."),
     ]
 
 

@@ -2,7 +2,7 @@
 
 import pluggy
 
-from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, MeasureSpec, ModelSpec, PaperSpec
+from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, MeasureSpec, ModelSpec, PaperSpec, PolicySpec
 
 GROUP = "glimpsezoo"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -32,6 +32,11 @@ def register_attacks() -> list[AttackSpec]:  # type: ignore[empty-body]
 @hookspec
 def register_exit_rules() -> list[ExitRuleSpec]:  # type: ignore[empty-body]
     """Rules that decide when an image exits early."""
+
+
+@hookspec
+def register_policies() -> list[PolicySpec]:  # type: ignore[empty-body]
+    """Policies that choose where a model looks."""
 
 
 @hookspec

@@ -23,6 +23,7 @@ from glimpsezoo.specs import (
     MeasureSpec,
     ModelSpec,
     PaperSpec,
+    PolicySpec,
     Provenance,
     Spec,
 )
@@ -35,6 +36,7 @@ HOOKS = {
     "register_corruptions": CorruptionSpec,
     "register_attacks": AttackSpec,
     "register_exit_rules": ExitRuleSpec,
+    "register_policies": PolicySpec,
     "register_importers": ImporterSpec,
     "register_papers": PaperSpec,
     "register_measures": MeasureSpec,
@@ -45,6 +47,7 @@ _NOUNS: dict[type[Spec], str] = {
     CorruptionSpec: "corruption",
     AttackSpec: "attack",
     ExitRuleSpec: "exit rule",
+    PolicySpec: "policy",
     ImporterSpec: "importer",
     PaperSpec: "paper",
     MeasureSpec: "measure",

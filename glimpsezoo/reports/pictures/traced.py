@@ -139,6 +139,7 @@ def trace_image(viewing: Viewing, subject: Subject) -> Traced:
                 model,
                 images,
                 exit_rule=viewing.exit_rule,
+                policy=None if subject.label is None else model.follows.told(noise, ids.new_tensor([subject.label])),
                 choose=viewing.condition.choices(before, noise, model),
                 noise=noise,
                 record=Record(every_step=True, states=True, meter=meter),

@@ -1,11 +1,11 @@
 """The settings of this plugin's models, which `--set KEY=VALUE` reaches."""
 
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from glimpsezoo import Settings
+from glimpsezoo import PolicyName, Settings
 
 
 def _fraction(value: Any) -> Any:
@@ -39,8 +39,8 @@ class MGNetConfig(Settings):
     """The weight of ||a^s - a_min|| (appendix B)."""
     biases: bool = False
     """Whether linear layers have biases. The paper's equations have none; the authors' code has them in every linear layer."""
-    policy: Literal["learned", "random", "centre", "scan"] = "learned"
-    """Where to look: learned, or a trivial policy."""
+    policy: PolicyName = "learned"
+    """What chooses where to look: learned, or any other policy (`glimpsezoo list policies`)."""
 
     @model_validator(mode="before")
     @classmethod

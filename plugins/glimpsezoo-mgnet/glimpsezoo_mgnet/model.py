@@ -17,7 +17,7 @@ Where it departs from the paper, and why:
 - The paper's H/M is rounded: 224 / (7/3) is 96, where floor division in floating point gives 95.
 - The glimpse is normalised after sampling, instead of the image before: the result is the same, because bilinear weights sum to one, and
   it takes fewer operations.
-- Trivial policies replace the locator's place, with regions of the middle size (a_min + a_max) / 2.
+- Other policies replace the locator. Unless they choose sizes themselves, regions have the middle size (a_min + a_max) / 2.
 - Linear layers have torch's default initialisation. The paper does not specify it; the authors' code uses Kaiming's rule, also in the
   attention.
 """
@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, Normalise, PaperMacs, Regions, State, Task, trivial_centres
+from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Made, Noise, Normalise, PaperMacs, Regions, State, Task, find_policy
 from glimpsezoo_mgnet.backbones import create_backbone
 from glimpsezoo_mgnet.config import MGNetConfig
 from glimpsezoo_mgnet.costs import backbone_macs, paper_macs
@@ -62,7 +62,7 @@ class MGNet(GlimpseModel[MGNetState]):
     def __init__(self, config: MGNetConfig, task: Task) -> None:
         super().__init__()
         self.config, self.task = config, task
-        self.steps, self.policy, self.stochastic = config.glimpses, config.policy, config.policy == "random"
+        self.steps, self.sizes = config.glimpses, config.scale
         self.sees = "lowres" if config.downsample > 1 else "full image"
         self.glimpse_size = glimpse_size(task.image_size, config.downsample)
 
@@ -76,6 +76,7 @@ class MGNet(GlimpseModel[MGNetState]):
         # Used only in training, but part of the checkpoint. Without its loss (alpha = 0) there is no such classifier.
         self.glimpse_classifier = nn.Linear(width, classes, bias=config.biases) if config.alpha > 0 else None
         self._backbone_macs: int | None = None
+        self.follow(find_policy(config.policy))
 
     def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[MGNetState, Decision]:
         batch, d = len(images), self.norm.normalized_shape[0]
@@ -118,15 +119,18 @@ class MGNet(GlimpseModel[MGNetState]):
         It is computed in full precision also under mixed precision, which would round places by up to a pixel of 224.
         """
         low, high = self.config.scale
-        if self.config.policy == "learned":
-            with torch.autocast(state.fused.device.type, enabled=False):
-                raw = self.locator(state.fused.to(self.locator.weight)).sigmoid()  # [B, 3]: s, x, y
-            if self.training or self.training_gradients:
-                raw = rescale_gradient(raw, self.config.gradient_scale)
-            scale, place, made = raw[:, 0] * (high - low) + low, raw[:, 1:], "regressed"
-        else:
-            place = trivial_centres(self.config.policy, state.noise, state.step, max(1, self.steps - 1)).to(state.fused)
-            scale, made = place.new_full((len(place),), (low + high) / 2), "sampled" if self.stochastic else "given"
+        with torch.autocast(state.fused.device.type, enabled=False):
+            raw = self.locator(state.fused.to(self.locator.weight)).sigmoid()  # [B, 3]: s, x, y
+        if self.training or self.training_gradients:
+            raw = rescale_gradient(raw, self.config.gradient_scale)
+        return self.look_at(state, raw[:, 1:], raw[:, 0] * (high - low) + low, "regressed")
+
+    def look_at(
+        self, state: MGNetState, place: Float[Tensor, "B 2"], scale: Float[Tensor, "B"] | None = None, made: Made = "given"
+    ) -> Decision:
+        """The last part of equation 4. Without a scale, the region has the middle size."""
+        place = place.to(state.fused)
+        scale = place.new_full((len(place),), sum(self.config.scale) / 2) if scale is None else scale.to(place)
         centre = (2 * place - 1) * (1 - scale[:, None])  # [B, 2]
         return Decision.certain(Regions.one_each(centre, scale), made)
 

@@ -44,7 +44,7 @@ def mgnet_step(
     if model.glimpse_classifier is not None:
         features = torch.cat([cast(MGNetState, step.state).feature for step in steps])  # [T B, c]
         losses["glimpse"] = config.alpha * _mean_cross_entropy(model.glimpse_classifier(features), labels)
-    if size_penalty > 0 and config.policy == "learned" and len(steps) > 1:
+    if size_penalty > 0 and model.policy == "learned" and len(steps) > 1:
         size = torch.cat([step.decision.regions.scale for step in steps[1:]])  # [B (T - 1)]
         losses["size"] = size_penalty * (size - config.scale[0]).abs().mean()  # the norm of a single number is its absolute value
     return losses

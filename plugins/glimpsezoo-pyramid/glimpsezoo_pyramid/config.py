@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from glimpsezoo import GlimpseZooError, Settings
+from glimpsezoo import GlimpseZooError, PolicyName, Settings
 from glimpsezoo_pyramid.architectures import CELLS, even_rate
 
 
@@ -17,9 +17,9 @@ class PyramidConfig(Settings):
     decide: Literal["sample", "mode"] = "sample"
     """How a cell is chosen: sample draws it with its probability, as the paper does; mode takes it if its probability is at least one
     half."""
-    policy: Literal["learned", "random", "centre", "scan"] = "learned"
-    """Learned, or a trivial policy: `random` draws every cell at one rate, `centre` takes the centre cell of every node, and `scan` takes
-    one cell per node, the next one in reading order at each level."""
+    policy: PolicyName = "learned"
+    """What chooses where to look: learned, or any other policy (`glimpsezoo list policies`) for cells. `random` draws every cell at one
+    rate; the others take one cell per node: `centre` the middle one, `scan` the next one in reading order at each level."""
     cells: float = Field(default=2.0, gt=0, lt=CELLS)
     """The expected number of cells that `random` draws per node, of 9."""
 

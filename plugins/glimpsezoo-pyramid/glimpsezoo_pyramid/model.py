@@ -22,14 +22,15 @@ Attacks (eval mode, gradients on) reach the location module through a straight-t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glimpsezoo import Batched, Decision, GlimpseModel, Noise, Normalise, PaperMacs, Phase, Regions, State, Task, join_rows, select_rows
+from glimpsezoo import Batched, Decision, GlimpseModel, Made, Noise, Normalise, PaperMacs, Phase, Regions, State, Task
+from glimpsezoo import find_policy, join_rows, select_rows
 from glimpsezoo_pyramid.architectures import CELLS, GRID, IMAGENET_M1, IMAGENET_M2, M1, M2, M3, Architecture, levels_for
 from glimpsezoo_pyramid.config import PyramidConfig
 from glimpsezoo_pyramid.modules import SLOPE, feature_layers, initialise, resize_area
@@ -155,14 +156,14 @@ class Pyramid(GlimpseModel[PyramidState]):
     architecture: ClassVar[Architecture]
     """Set by subclasses."""
     sees = "lowres"
+    grid = GRID
 
     def __init__(self, config: PyramidConfig, task: Task) -> None:
         super().__init__()
-        self.config, self.task, self.policy = config, task, config.policy
+        self.config, self.task = config, task
         self.steps = config.levels or levels_for(task.image_size, self.architecture.base)
-        drawn = config.policy == "random" or (config.policy == "learned" and config.decide == "sample")
-        self.stochastic = drawn and self.steps > 1
-        self.surrogate = "straight-through gate on attended cells" if config.policy == "learned" and self.steps > 1 else None
+        self.stochastic = config.decide == "sample" and self.steps > 1
+        self.surrogate = "straight-through gate on attended cells" if self.steps > 1 else None
         f, side = self.architecture.width, self.architecture.map_side(self.architecture.base)
         self.normalise = Normalise(task)
         self.features = feature_layers(self.architecture, task.channels)
@@ -171,6 +172,7 @@ class Pyramid(GlimpseModel[PyramidState]):
         self.merging = nn.Sequential(nn.Linear(2 * f, f), nn.LeakyReLU(SLOPE))
         self.classification = nn.Linear(f, len(task.classes))
         initialise(self)
+        self.follow(find_policy(config.policy))
 
     def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[PyramidState, Decision]:
         whole = Regions.whole_image(images)
@@ -243,8 +245,6 @@ class Pyramid(GlimpseModel[PyramidState]):
     def locate(self, state: PyramidState) -> CellDecision | None:
         if state.step >= self.steps:
             return None
-        if self.config.policy != "learned":
-            return self._trivial(state)
         logits = self.cell_logits(state)
         if self.config.decide == "sample":
             return self.draw(state, logits)
@@ -273,16 +273,20 @@ class Pyramid(GlimpseModel[PyramidState]):
             entropy=zero.index_add(0, frontier.image, entropy.sum(1).to(zero)),
         )
 
-    def _trivial(self, state: PyramidState) -> CellDecision:
-        """The cells of a trivial policy: see `PyramidConfig`."""
-        nodes = state.frontier.scale.new_zeros(len(state.frontier.image), CELLS)
-        if self.config.policy == "random":
-            return self.draw(state, nodes + math.log(self.config.cells / (CELLS - self.config.cells)))
-        cell = CELLS // 2 if self.config.policy == "centre" else (state.step - 1) % CELLS
-        nodes[:, cell] = 1
-        return self._take(state, nodes, nodes > 0, "given")
+    def look_at(
+        self, state: PyramidState, place: Float[Tensor, "B 2"], scale: Float[Tensor, "B"] | None = None, made: Made = "given"
+    ) -> CellDecision:
+        """The decision to attend the cell at `place` in the grid of every node of the frontier."""
+        column, row = (place * GRID).long().clamp(0, GRID - 1).unbind(1)
+        nodes = F.one_hot((row * GRID + column)[state.frontier.image], CELLS).to(state.frontier.scale)  # [P, 9]
+        return self._take(state, nodes, nodes > 0, made)
 
-    def _take(self, state: PyramidState, probability: Tensor, taken: Tensor, made: Literal["sampled", "mode", "given"]) -> CellDecision:
+    def random_look(self, state: PyramidState) -> CellDecision:
+        """Draws every cell of the frontier's nodes at one rate."""
+        nodes = state.frontier.scale.new_zeros(len(state.frontier.image), CELLS)
+        return self.draw(state, nodes + math.log(self.config.cells / (CELLS - self.config.cells)))
+
+    def _take(self, state: PyramidState, probability: Tensor, taken: Tensor, made: Made) -> CellDecision:
         """The decision to attend the cells `taken` [P, 9] of the frontier's nodes, one level deeper."""
         frontier = state.frontier
         node, cell = taken.nonzero().unbind(1)  # in order of nodes, so in order of images

@@ -52,7 +52,7 @@ def training_step(model: Pyramid, images: Float[Tensor, "B C H W"], labels: Int[
     record = Record(every_step=rule.level_weights is not None, states=levels > 1)
     trace = rollout(model, images[repeats], steps=levels, choose=_drawing(model), noise=noise, record=record)
     by_step = trace.logits_by_step() if record.every_step else None  # [N M, levels, classes]
-    choices = choices_of(model, trace) if model.config.policy == "learned" else []
+    choices = choices_of(model, trace) if model.policy == "learned" else []
     total: Terms = {}
     for allowed, weight in enumerate(weights, start=1):
         if weight > 0:

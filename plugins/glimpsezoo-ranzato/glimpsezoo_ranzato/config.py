@@ -1,10 +1,10 @@
 """The settings of this plugin's models, which `--set KEY=VALUE` reaches. The defaults are the paper's for jittered MNIST."""
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
-from glimpsezoo import Settings
+from glimpsezoo import PolicyName, Settings
 
 
 class RanzatoConfig(Settings):
@@ -25,8 +25,8 @@ class RanzatoConfig(Settings):
     """Whether every location is predicted from N0 alone (table 2)."""
     shared: bool = False
     """Whether all glimpses share one glimpse network (table 2); each has its own location predictor in any case."""
-    policy: Literal["learned", "random", "centre", "scan"] = "learned"
-    """Where to look: learned, or a trivial policy."""
+    policy: PolicyName = "learned"
+    """What chooses where to look: learned, or any other policy (`glimpsezoo list policies`) for regions of one size."""
     location_weight: float = Field(100.0, ge=0, allow_inf_nan=False)
     """In training: lambda of equation 9."""
     contrast_weight: float = Field(1.0, ge=0, allow_inf_nan=False)

@@ -18,22 +18,20 @@ Where this departs from the paper, or decides what the paper leaves open:
 - If the sides do not divide (28 px to 10 px), averages are over overlapping bins of whole pixels (torch's adaptive pooling).
 - With `parallel`, every location depends only on (h^L, o^L), so all glimpses could run at once. They still run one by one: the cost is
   the same, and any of them can be the last.
-- Trivial policies choose places where the finest patch lies inside the image.
+- Policies other than the learned one choose places where the finest patch lies inside the image.
 - Attacks differentiate a crop as if it were bilinear instead of at whole pixels (in eval mode with gradients on; the crop is the same).
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, Normalise, PaperMacs, Regions, State, Task, trivial_centres
+from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Made, Noise, Normalise, PaperMacs, Regions, State, Task, find_policy
 from glimpsezoo_ranzato.config import RanzatoConfig
-
-Made = Literal["given", "regressed", "sampled", "searched"]
 
 
 class Features(NamedTuple):
@@ -144,9 +142,8 @@ class Ranzato(GlimpseModel[GlimpseState]):
     def __init__(self, config: RanzatoConfig, task: Task) -> None:
         super().__init__()
         self.config, self.task = config, task
-        self.steps, self.policy = config.glimpses + 1, config.policy
-        self.stochastic = config.policy == "random"
-        self.surrogate = "straight-through bilinear crop at the predicted location" if config.policy == "learned" else None
+        self.steps = config.glimpses + 1
+        self.surrogate = "straight-through bilinear crop at the predicted location"
         height, width = task.image_size
         for key, side in (("low_size", config.low_size), ("patch", config.patch)):
             if side > min(height, width):
@@ -160,7 +157,7 @@ class Ranzato(GlimpseModel[GlimpseState]):
         # [W_1^p W_2^p] side by side, for [h^L; logits so far]
         self.locators = nn.ModuleList(nn.Linear(config.hidden + classes, 2) for _ in range(config.glimpses))
         self._scale = (config.patch << (config.scales - 1)) / width
-        self._macs_of_glimpse = networks[0].macs + (2 * (config.hidden + classes) if config.policy == "learned" else 0)
+        self.follow(find_policy(config.policy))
 
     def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[GlimpseState, Decision]:
         batch, classes = len(images), len(self.task.classes)
@@ -193,8 +190,6 @@ class Ranzato(GlimpseModel[GlimpseState]):
         return state.low + state.glimpsed / max(taken, 1)
 
     def locate(self, state: GlimpseState) -> Decision:
-        if self.policy != "learned":
-            return self.decision_at(self._trivial(state), "sampled" if self.stochastic else "given", state)
         logits = state.low if self.config.parallel else state.low + state.glimpsed
         evidence = torch.cat([state.hidden, logits], 1)  # [B, hidden + classes]
         location = self.locators[state.step - 1](evidence).to(state.glimpsed.dtype).sigmoid()  # half precision is too coarse for places
@@ -216,12 +211,15 @@ class Ranzato(GlimpseModel[GlimpseState]):
             batch=len(state.low),
         )
 
-    def _trivial(self, state: GlimpseState) -> Float[Tensor, "B 2"]:
-        inside = trivial_centres(self.config.policy, state.noise, state.step, self.config.glimpses)
-        height, width = self.task.image_size
-        margin = self.config.patch / 2 / inside.new_tensor([width, height])
-        return margin + (1 - 2 * margin) * inside
+    def look_at(
+        self, state: GlimpseState, place: Float[Tensor, "B 2"], scale: Float[Tensor, "B"] | None = None, made: Made = "given"
+    ) -> Decision:
+        """The decision to take the next glimpse where the finest patch lies inside the image. All glimpses have one scale."""
+        place, (height, width) = place.to(state.glimpsed), self.task.image_size
+        margin = self.config.patch / 2 / place.new_tensor([width, height])
+        return self.decision_at(margin + (1 - 2 * margin) * place, made, state)
 
     def paper_macs(self, step: int) -> PaperMacs:
         """Section 4.1: linear layers without biases. Crops and resizing cost nothing, and the last step predicts no location."""
-        return PaperMacs("paper", self.low.macs + (step - 1) * self._macs_of_glimpse)
+        locator = self.locators[0].weight.numel() if self.follows.reads_own else 0
+        return PaperMacs("paper", self.low.macs + (step - 1) * (self.glimpses[0].macs + locator))

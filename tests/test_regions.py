@@ -9,7 +9,6 @@ from torch import Tensor
 
 from glimpsezoo.core.batched import Batched, gather, select_rows
 from glimpsezoo.core.noise import Noise
-from glimpsezoo.core.policies import trivial_centres
 from glimpsezoo.core.regions import Decision, Regions
 
 COUNTS = [2, 0, 3, 1, 0]
@@ -180,27 +179,3 @@ def test_gradients_flow_through_a_gather() -> None:
     Regions.one_each(centre, 0.5).select(torch.tensor([0, 2, 2])).centre.sum().backward()
     assert centre.grad is not None
     assert centre.grad[:, 0].tolist() == [1, 0, 2]
-
-
-# Trivial policies
-
-
-def test_random_places_are_the_images_own() -> None:
-    noise = Noise.of(0, torch.arange(6))
-    assert torch.equal(trivial_centres("random", noise, 2, 4), noise.uniform(2, 2))
-
-
-def test_the_centre_is_the_middle() -> None:
-    assert trivial_centres("centre", Noise.of(0, torch.arange(2)), 3, 4).tolist() == [[0.5, 0.5]] * 2
-
-
-def test_a_scan_goes_through_the_smallest_grid_row_by_row_and_starts_again() -> None:
-    noise = Noise.of(0, torch.arange(2))
-    places = [trivial_centres("scan", noise, step, 3).tolist() for step in range(1, 6)]
-    assert [place[0] for place in places] == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75], [0.25, 0.25]]
-    assert all(place[0] == place[1] for place in places)
-
-
-def test_a_learned_policy_is_no_trivial_one() -> None:
-    with pytest.raises(ValueError, match=r"expected a trivial policy .* got 'learned'"):
-        trivial_centres("learned", Noise.of(0, torch.arange(2)), 1, 1)

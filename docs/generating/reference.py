@@ -22,11 +22,12 @@ from glimpsezoo.measures.calibration import ExitSettings
 from glimpsezoo.measures.corrupted import CorruptionSettings
 from glimpsezoo.measures.gradient_masking import MaskingSettings
 from glimpsezoo.measures.pairs import Comparison
+from glimpsezoo.measures.policies import PoliciesSettings
 from glimpsezoo.measures.smoothing import SmoothingSettings
 from glimpsezoo.measures.speed import SpeedSettings
 from glimpsezoo.schema import Section
 from glimpsezoo.settings import settings_of
-from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, Provenance, Spec, Task, load_string
+from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, PolicySpec, Provenance, Spec, Task, load_string
 from glimpsezoo.zoo import hooks
 from glimpsezoo.zoo.plugins import HOOKS
 from glimpsezoo.zoo.recipes import AdversarialRecipe, AugMixRecipe, PhaseRecipe, Recipe
@@ -43,6 +44,7 @@ def pages() -> dict[str, str]:
         "reference/corruptions.md": corruptions_page(),
         "reference/attacks.md": attacks_page(),
         "reference/exit-rules.md": exit_rules_page(),
+        "reference/policies.md": policies_page(),
         "reference/hooks.md": hooks_page(),
     }
 
@@ -141,6 +143,16 @@ def exit_rules_page() -> str:
     )
 
 
+def policies_page() -> str:
+    rows = [(f"`{s.name}`", s.description, " ".join((inspect.getdoc(load_string(s.policy)) or "").split())) for s in ours(PolicySpec)]
+    return joined(
+        "# Policies",
+        "What `--set policy=NAME` takes: what chooses where a model looks. `--measure policies` compares all that a model can follow: see "
+        "[Measuring](../measuring.md#policies).",
+        table(("policy", "what it does", "exactly"), rows),
+    )
+
+
 def settings_page() -> str:
     return joined(
         "# Settings",
@@ -154,6 +166,8 @@ def settings_page() -> str:
         settings_table(CorruptionSettings, prefix="corruptions."),
         "## Smoothing",
         settings_table(SmoothingSettings, prefix="smoothing."),
+        "## Policies",
+        settings_table(PoliciesSettings, prefix="policies."),
         "## Speed",
         settings_table(SpeedSettings, prefix="speed."),
         "## Training",

@@ -22,7 +22,8 @@ MOST_NAMED = 20  # classes that `show` names
 def list_(kind: str | None, pattern: str, as_json: bool, debug: bool) -> None:
     """List models, cards, data, recipes, papers and more.
 
-    KIND is one of models, cards, data, recipes, corruptions, attacks, exit-rules, policies, importers and papers; without it, all are listed.
+    KIND is one of models, cards, data, recipes, corruptions, attacks, exit-rules, policies, importers and papers; without it, all are
+    listed.
     PATTERN may have wildcards: *, ?, [abc].
 
     \b

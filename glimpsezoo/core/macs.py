@@ -153,9 +153,7 @@ class Meter:
         work = self.model.work("classify", state, decision)
         return self._charge("classify", step, images, work, lambda row: self.model.classify(state.select(row)))
 
-    def locate(
-        self, step: int, images: Tensor, state: State, decision: Decision, policy: Policy | None = None
-    ) -> Int[Tensor, "B"] | int:
+    def locate(self, step: int, images: Tensor, state: State, decision: Decision, policy: Policy | None = None) -> Int[Tensor, "B"] | int:
         work, chosen_by = self.model.work("locate", state, decision), policy or self.model.follows
 
         def run(row: Tensor) -> None:
@@ -171,9 +169,7 @@ class Meter:
         if isinstance(work, Tensor) and len(work) and all_equal(work):  # the usual case, without sorting
             work = int(work[0])
         if isinstance(work, int):
-            return self._macs(
-                (phase, step, work, shape, policy), run, lambda: torch.zeros(1, dtype=torch.long, device=images.device)
-            )
+            return self._macs((phase, step, work, shape, policy), run, lambda: torch.zeros(1, dtype=torch.long, device=images.device))
         kinds, place = work.unique(return_inverse=True)
         macs = [
             self._macs((phase, step, kind, shape, policy), run, lambda i=i: (place == i).nonzero()[0])

@@ -45,12 +45,12 @@ class _Placing(Policy):
 
     def decide(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, own: Decision | None) -> Decision:
         if state.step >= first_choice(model):
-            return self.look(model, images, state)
+            return self.look(model, images, state, own)
         assert own is not None  # because this is the first step
         return own
 
     @abstractmethod
-    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State) -> Decision:
+    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, own: Decision | None) -> Decision:
         """The decision, at any step at which the model has a choice."""
 
 
@@ -59,7 +59,7 @@ class Random(_Placing):
 
     name, stochastic = "random", True
 
-    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State) -> Decision:
+    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, own: Decision | None) -> Decision:
         return model.random_look(state)
 
 
@@ -68,7 +68,7 @@ class Centre(_Placing):
 
     name = "centre"
 
-    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State) -> Decision:
+    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, own: Decision | None) -> Decision:
         return model.look_at(state, torch.full((len(images), 2), 0.5, device=images.device))
 
 
@@ -80,7 +80,7 @@ class Scan(_Placing):
 
     name = "scan"
 
-    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State) -> Decision:
+    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, own: Decision | None) -> Decision:
         first = first_choice(model)
         side = model.grid or math.ceil(math.sqrt(model.steps - first))
         row, column = divmod((state.step - first) % (side * side), side)
@@ -101,7 +101,7 @@ class WholeThenRandom(_Placing):
         cannot = first_choice(model) == 0 and model.sizes is None
         return super().obstacle(model) or ("it cannot look at the whole image" if cannot else "")
 
-    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State) -> Decision:
+    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, own: Decision | None) -> Decision:
         if state.step == 0:
             place = torch.full((len(images), 2), 0.5, device=images.device)
             return model.look_at(state, place, torch.ones_like(place[:, 0]))
@@ -171,7 +171,7 @@ class Saliency(_Placing):
 
     name = "saliency"
 
-    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State) -> Decision:
+    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, own: Decision | None) -> Decision:
         with torch.no_grad():
             contrast = contrast_map(images)
             decisions = _candidates(model, state, LOOKED_OVER)
@@ -214,12 +214,16 @@ def _at_regions(values: Float[Tensor, "B 1 H W"], regions: Regions) -> tuple[Ten
 class _Searching(_Placing):
     """Takes each of 9 looks in turn, and keeps the one whose outcome has the largest value. All looks are charged, and none is free.
 
-    The candidates are the cell centres of a 3 x 3 grid, or of the model's `grid`.
+    The candidates are the cell centres of a 3 x 3 grid, or of the model's `grid`; and the model's own look, if the policy reads it.
     """
 
-    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State) -> Decision:
+    tries = SEARCHED**2
+
+    def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, own: Decision | None) -> Decision:
         with torch.no_grad():
             decisions = _candidates(model, state, SEARCHED)
+            if self.reads_own and own is not None:
+                decisions = _alike([*decisions, replace(own, made="searched")])
             values = [self.value(state, _logits_after(model, images, state, each)) for each in decisions]
         return _pick(decisions, torch.stack(values, 1))
 
@@ -243,9 +247,12 @@ class LowestEntropy(_Searching):
 
 
 class Oracle(_Searching):
-    """Of 9 looks, the one after which the right class has the largest probability. It reads the labels: an upper bound, step by step."""
+    """Of 9 looks and the model's own, the one after which the right class has the largest probability.
 
-    name, needs_labels = "oracle", True
+    It reads the labels: an upper bound. It plans one step: a plan for several could reach more.
+    """
+
+    name, reads_own, needs_labels = "oracle", True, True
 
     def __init__(self, noise: Noise | None = None, labels: Int[Tensor, "B"] | None = None) -> None:
         """noise, labels: of the images of a run, which are known by their noise; see `told`."""
@@ -279,6 +286,13 @@ def _logits_after(
     """The logits of a model that takes one more look."""
     after = model.fuse(state, decision, model.sense(images, state, decision.regions))
     return model.classify(replace(after, step=state.step + 1))
+
+
+def _alike(decisions: list[Decision]) -> list[Decision]:
+    """Decisions of one class, which can be joined: without what a plugin keeps in its own decisions, if only some have it."""
+    if len({type(each) for each in decisions}) == 1:
+        return decisions
+    return [Decision(regions=each.regions, made=each.made, log_prob=each.log_prob, entropy=each.entropy) for each in decisions]
 
 
 def _pick(decisions: list[Decision], value: Float[Tensor, "B K"]) -> Decision:

@@ -74,6 +74,8 @@ class Policy(ABC):
     """Whether it draws from the images' noise."""
     reads_own: bool = False
     """Whether it needs the decision of the model's own locator, which runs, and is paid for, only then."""
+    tries: int = 0
+    """How many looks it takes at every step only to choose one."""
     needs_labels: bool = False
     """Whether it reads the labels, so that what it reaches is an upper bound."""
 
@@ -175,9 +177,7 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
         """Where to look next; None if no image takes another step. An image without a region in the decision is finished."""
         return None
 
-    def look_at(
-        self, state: S, place: Float[Tensor, "B 2"], scale: Float[Tensor, "B"] | None = None, made: Made = "given"
-    ) -> Decision:
+    def look_at(self, state: S, place: Float[Tensor, "B 2"], scale: Float[Tensor, "B"] | None = None, made: Made = "given") -> Decision:
         """The decision to look at `place` next, for policies other than the model's own.
 
         place: (x, y) in [0, 1] of the range of places where a region can lie, so that 0 and 1 are its ends; with a `grid`, of each

@@ -230,10 +230,11 @@ class Rollout:
 
     def start(self, images: Tensor, noise: Noise, rows: Tensor) -> Present:
         """The images before their first step."""
-        state, decision = self.model.start(images, noise)
+        state, own = self.model.start(images, noise)
+        decision = self.chosen_by(images, state, own)
         if meter := self.record.meter:
             self.charges.append(Charge("start", 1, rows, meter.start(images, noise, self.chosen_by.policy)))
-        return Present(rows, images, state, self.chosen_by(images, state, decision))
+        return Present(rows, images, state, decision)
 
     def step(self, here: Present) -> Present | None:
         """One step of all images. Returns those that may take another one, without its decision; None if no image may."""
@@ -280,13 +281,13 @@ class Rollout:
         """Ask where to look next. Images for which no region is chosen are finished, and leave the batch in any case."""
         policy = self.chosen_by.policy
         own = self.model.locate(here.state) if policy.reads_own else None
+        decision = None if own is None and policy.reads_own else self.chosen_by(here.images, here.state, own)
         if meter := self.record.meter:
             step = here.state.step
             self._charge("locate", step, here, meter.locate(step, here.images, here.state, here.chosen, policy))
-        if own is None and policy.reads_own:
+        if decision is None:
             self._stop(here)
             return None
-        decision = self.chosen_by(here.images, here.state, own)
         if decision.regions.single:  # no image is finished
             return replace(here, decision=decision)
         return self._leave(here, decision.regions.counts() == 0, compact=True, following=decision)

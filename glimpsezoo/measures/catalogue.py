@@ -46,5 +46,10 @@ MEASURES = (
         description="Certified accuracy in L2 of the model smoothed by Gaussian noise.",
         measure=f"{_MODULES}.smoothing:SmoothingMeasure",
     ),
+    MeasureSpec(
+        name="policies",
+        description="Accuracy of the same weights under other policies, compared with the learned one.",
+        measure=f"{_MODULES}.policies:PoliciesMeasure",
+    ),
     MeasureSpec(name="speed", description="Latency on this device, at several batch sizes.", measure=f"{_MODULES}.speed:SpeedMeasure"),
 )

@@ -77,10 +77,14 @@ def every_pair(rows: Mapping[str, Rows]) -> tuple[Pair, ...]:
 
     Raises `GlimpseZooError` if two have no image in common or do not agree on its label.
     """
-    return tuple(_pair(a, rows[a], b, rows[b]) for a in rows for b in rows if a != b)
+    return tuple(paired_rows(a, rows[a], b, rows[b]) for a in rows for b in rows if a != b)
 
 
-def _pair(a: str, rows_a: Rows, b: str, rows_b: Rows) -> Pair:
+def paired_rows(a: str, rows_a: Rows, b: str, rows_b: Rows) -> Pair:
+    """`paired` on the images that both were measured on, at their last steps.
+
+    Raises `GlimpseZooError` if they have no image in common or do not agree on its label.
+    """
     ids, place_a, place_b = np.intersect1d(rows_a.id, rows_b.id, assume_unique=True, return_indices=True)
     same = np.array_equal(rows_a.label[place_a], rows_b.label[place_b]) and np.array_equal(rows_a.group[place_a], rows_b.group[place_b])
     if not len(ids) or not same:

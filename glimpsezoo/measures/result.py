@@ -13,7 +13,7 @@ from glimpsezoo.evaluation.environment import Environment
 from glimpsezoo.schema import SCHEMA, Section
 
 NEVER_TRAINED = "a size that it was never trained at"
-TRIVIAL_POLICIES = ("random", "centre", "scan")
+OWN_POLICIES = ("learned", "whole image")  # of models that look as they were built to
 
 
 class Units(Section):
@@ -84,7 +84,9 @@ class Model(Section):
     steps: int
     """The most steps that it takes."""
     policy: str
-    """Where it looks: learned, or a trivial policy."""
+    """What chooses where it looks: learned, or another policy."""
+    upper_bound: bool = False
+    """Whether its policy reads the labels, so that its accuracy is an upper bound."""
     sees: Literal["none", "lowres", "full image"]
     """What the first step sees of the image."""
     checkpoint: Checkpoint | None
@@ -202,7 +204,8 @@ class Result(Section):
     @property
     def display_name(self) -> str:
         """The model's name, marked if its numbers are not those of a trained model that looks where it learned to, on its own data."""
-        policy = [self.model.policy] if self.model.policy in TRIVIAL_POLICIES else []
+        own = self.model.policy in OWN_POLICIES
+        policy = [] if own else [policy_text(self.model.policy, upper_bound=self.model.upper_bound)]
         marks = policy + ([] if self.model.checkpoint else ["untrained"]) + self._other_data()
         return self.model.name + (f" ({', '.join(marks)})" if marks else "")
 
@@ -220,6 +223,11 @@ class Result(Section):
     def renamed(self, name: str) -> "Result":
         """The same result under another name of its model."""
         return self.model_copy(update={"model": self.model.model_copy(update={"name": name})})
+
+
+def policy_text(name: str, *, upper_bound: bool) -> str:
+    """A policy in tables, marked if it reads the labels."""
+    return f"{name}, an upper bound" if upper_bound else name
 
 
 def result_type(sections: Mapping[str, tuple[Any, Any, str]], **options: Any) -> type[Result]:

@@ -26,6 +26,7 @@ def model_section(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         steps=model.steps,
         policy=model.policy,
+        upper_bound=model.follows.needs_labels,
         sees=model.sees,
         checkpoint=checkpoint,
         trained_on=trained_on,

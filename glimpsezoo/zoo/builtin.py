@@ -65,7 +65,7 @@ def register_policies() -> list[PolicySpec]:
         policy("fine-to-coarse", "FineToCoarse", "The same regions, from the last level to the first."),
         policy("entropy", "LowestEntropy", "Of 9 looks, the one after which the prediction is most certain; all are paid for."),
         policy("saliency", "Saliency", "The place of the highest blurred contrast, then the next one."),
-        policy("oracle", "Oracle", "Of 9 looks, the one that most raises the right class: an upper bound, which reads the labels."),
+        policy("oracle", "Oracle", "Of 9 looks and the model's own, the one that most raises the right class: an upper bound."),
     ]
 
 

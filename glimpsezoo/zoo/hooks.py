@@ -2,7 +2,17 @@
 
 import pluggy
 
-from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, MeasureSpec, ModelSpec, PaperSpec, PolicySpec
+from glimpsezoo.specs import (
+    AttackSpec,
+    CorruptionSpec,
+    DatasetSpec,
+    ExitRuleSpec,
+    ImporterSpec,
+    MeasureSpec,
+    ModelSpec,
+    PaperSpec,
+    PolicySpec,
+)
 
 GROUP = "glimpsezoo"
 hookspec = pluggy.HookspecMarker(GROUP)

@@ -76,6 +76,11 @@ class Attack(Condition, Generic[A]):
 
     def check(self, model: GlimpseModel[Any]) -> None:
         """Raise `GlimpseZooError` for a model that this attack cannot handle, and for a budget larger than its images allow."""
+        if model.follows.needs_labels:
+            raise GlimpseZooError(
+                f"{self.name}: expected a model that chooses where it looks without labels, got the policy {model.policy!r}: "
+                "leave this attack out"
+            )
         size, settings = (model.task.channels, *model.task.image_size), self.settings
         grey = math.sqrt(math.prod(size)) / 2
         if settings.norm == "L2" and settings.space == "pixels" and settings.eps > grey:

@@ -29,8 +29,22 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glimpsezoo import Batched, Decision, GlimpseModel, Made, Noise, Normalise, PaperMacs, Phase, Regions, State, Task
-from glimpsezoo import find_policy, join_rows, select_rows
+from glimpsezoo import (
+    Batched,
+    Decision,
+    GlimpseModel,
+    Made,
+    Noise,
+    Normalise,
+    PaperMacs,
+    Phase,
+    Regions,
+    State,
+    Task,
+    find_policy,
+    join_rows,
+    select_rows,
+)
 from glimpsezoo_pyramid.architectures import CELLS, GRID, IMAGENET_M1, IMAGENET_M2, M1, M2, M3, Architecture, levels_for
 from glimpsezoo_pyramid.config import PyramidConfig
 from glimpsezoo_pyramid.modules import SLOPE, feature_layers, initialise, resize_area

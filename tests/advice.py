@@ -120,6 +120,10 @@ OF_COMMANDS = {
     "-o expects --paper": Case("compare small -o x.md", ("compare small --format csv",)),
     "--paper writes tables": Case("compare --paper ranzato-2014 --format latex", ("compare --paper ranzato-2014 --format csv",)),
     "train one ('glimpsezoo train mgnet --data digits')": Case("list cards", ("{quoted} --set train.steps=1",), _no_cards, status=0),
+    "choose another ('glimpsezoo list policies')": Case(
+        f"run ranzato {FLOPS} {UNTRAINED} --set policy=coarse-to-fine",
+        ("{quoted}", f"run ranzato {FLOPS} {UNTRAINED} --set policy=saliency"),
+    ),
     "see 'glimpsezoo list recipes'": Case("list", ("{quoted}",), status=0),
     "--device expects a device": Case(f"run cnn4 {FLOPS} --device tpu9", (f"run cnn4 {FLOPS} --device cpu",)),
     "name images by --index or --image": Case("trace cnn4 3", ("trace cnn4 --index 3", "trace cnn4 --image photos/cat/0.png -o b.png")),

@@ -39,9 +39,9 @@ def test_list_shows_every_kind_in_100_columns(say: Ask, here: Path):
     headings = [
         line.strip()
         for line in answer.out.splitlines()
-        if line.strip() in {"models", "cards", "data", "recipes", "exit-rules", "importers"}
+        if line.strip() in {"models", "cards", "data", "recipes", "exit-rules", "policies", "importers"}
     ]
-    assert headings == ["models", "cards", "data", "recipes", "exit-rules", "importers"]
+    assert headings == ["models", "cards", "data", "recipes", "exit-rules", "policies", "importers"]
     assert "cnn4 trained on digits, 0.43 MB" in answer.out
     assert ": see 'glimpsezoo list recipes'" in answer.out
     assert "mgnet.digits " in say("list", "recipes").out

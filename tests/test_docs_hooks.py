@@ -24,6 +24,7 @@ from glimpsezoo.specs import (
     ImporterSpec,
     ModelSpec,
     PaperSpec,
+    PolicySpec,
     Provenance,
     Spec,
     Task,
@@ -31,6 +32,7 @@ from glimpsezoo.specs import (
 )
 from glimpsezoo.training.job import TrainingPhase
 from glimpsezoo.zoo import hooks
+from glimpsezoo.zoo.models import create_model
 from glimpsezoo.zoo.papers import PrintedTables
 from glimpsezoo.zoo.plugins import HOOKS, Registry, load_plugins
 from glimpsezoo.zoo.recipes import find_recipe
@@ -174,6 +176,14 @@ def test_the_pages_exit_rule_exits_when_two_steps_agree(glance: Registry) -> Non
     rule = load_string(glance.find(ExitRuleSpec, "settled").rule)(steps=2)
     logits = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 2.0]], [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]])
     assert [rule.exits(logits[:, :steps]).tolist() for steps in (1, 2, 3)] == [[False, False], [False, True], [True, False]]
+
+
+def test_the_pages_policy_looks_at_the_corner(glance: Registry) -> None:
+    corner = load_string(glance.find(PolicySpec, "corner").policy)()
+    model = create_model("mgnet", task=Task((24, 20), 1, ("a", "b")), backbone="cnn4", downsample=1).following(corner)
+    looks = rollout(model, torch.zeros(2, 1, 24, 20)).looks
+    assert looks[0].decision.regions.scale.tolist() == [1, 1]
+    assert all((look.decision.regions.centre == look.decision.regions.scale[:, None] - 1).all() for look in looks[1:])
 
 
 def test_the_pages_corruption_darkens_each_image_by_its_own_noise(glance: Registry) -> None:

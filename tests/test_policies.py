@@ -1,6 +1,7 @@
 """Policies: where each looks, found again by a slow loop over images; what they cost; which models can follow them."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +31,12 @@ MODELS = {
     "pyramid-m1": {"levels": 3},
 }
 SIZED = ("coarse-to-fine", "fine-to-coarse")  # only for a model that chooses sizes
+
+
+@pytest.fixture(autouse=True)
+def _without_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
 
 
 def model_of(name: str, policy: str, **settings) -> gz.GlimpseModel:
@@ -154,7 +161,7 @@ def test_saliency_goes_from_peak_to_peak(name: str) -> None:
                     x, y = centre_of(name, ((column + 0.5) / side, (row + 0.5) / side), size, before)
                     grid = torch.tensor([[x + size * (2 * k - 4) / 5, y + size * (2 * j - 4) / 5] for j in range(5) for k in range(5)])
                     value = F.grid_sample(contrast, grid[None, None], padding_mode="border", align_corners=False).mean().item()
-                    value -= sum(max(abs(x - a), abs(y - b)) < size - 1e-6 for a, b in taken)
+                    value -= sum(max(abs(x - a), abs(y - b)) < 0.999 * size for a, b in taken)
                     if value > best + 1e-6:
                         best, chosen = value, (x, y)
             assert centre[image, step].tolist() == pytest.approx(chosen, abs=1e-5)
@@ -209,7 +216,7 @@ def test_a_policy_costs_what_it_computes(name: str, policy: str) -> None:
     if policy == "learned":
         assert (macs.locate[:, 0] > 0).all()
     elif policy in ("entropy", "oracle"):
-        assert (macs.locate[:, 0] > 9 * looked).all()  # nine looks, each with a classification
+        assert (macs.locate[:, 0] >= 9 * looked).all()  # nine looks, each with a classification
     else:
         assert not macs.locate.any()
 

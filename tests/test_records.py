@@ -42,6 +42,7 @@ RESULT: dict[str, Any] = {
         "parameters": 10,
         "steps": 3,
         "policy": "learned",
+        "upper_bound": False,
         "sees": "full image",
         "checkpoint": {"uri": "mgnet.digits", "revision": None, "sha256": "00"},
         "trained_on": {"data": "digits", "settings": {}, "image_size": [64, 64]},

@@ -26,6 +26,7 @@ from glimpsezoo.errors import GlimpseZooError
 
 SEARCHED = 3  # side of the grid of candidates that are tried
 LOOKED_OVER = 7  # side of the grid of candidates that are only compared in a map
+NEARLY = 0.999  # a place on the edge of a region is outside of it, however it is rounded
 SAMPLED = 5  # side of the grid of points at which a map is read within a region
 
 
@@ -34,7 +35,7 @@ def first_choice(model: GlimpseModel[Any]) -> int:
     return 0 if model.sees == "none" else 1
 
 
-def cells(side: int, like: Tensor) -> Float[Tensor, "side*side 2"]:
+def cells(side: int, like: Tensor) -> Float[Tensor, "cells 2"]:
     """The centres (x, y) of the cells of a square grid over [0, 1] x [0, 1], from left to right and top to bottom."""
     axis = (torch.arange(side, device=like.device) + 0.5) / side
     return torch.cartesian_prod(axis, axis).flip(1)
@@ -181,7 +182,7 @@ class Saliency(_Placing):
         for _ in range(0 if model.grid else state.step - first_choice(model)):
             best = value.argmax(1)
             apart = (centre - centre[rows, best, None]).abs().amax(2)  # [B, K]
-            value = value - (apart < scale[rows, best, None]).to(value)  # contrast is at most one half: the rest comes first
+            value = value - (apart < NEARLY * scale[rows, best, None]).to(value)  # contrast is at most one half: the rest comes first
         return _pick(decisions, value)
 
 

@@ -193,7 +193,8 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
         """Choose by `policy` from now on, not by what the model followed before. Raises `GlimpseZooError` if the model cannot follow it."""
         if self.steps > 1 and (why := policy.obstacle(self)):
             raise GlimpseZooError(
-                f"{type(self).__name__} cannot follow the policy {policy.name!r}, because {why}: choose another (glimpsezoo list policies)"
+                f"{type(self).__name__} cannot follow the policy {policy.name!r}, because {why}: "
+                "choose another ('glimpsezoo list policies')"
             )
         self._own = self._own or (self.stochastic, self.surrogate)
         others = (policy.stochastic and self.steps > 1, None)

@@ -38,7 +38,7 @@ def parse(**values: Any) -> MGNetConfig:
         ("alpha", "1.1", "less than or equal to 1"),
         ("gradient_scale", "0", "greater than 0"),
         ("size_penalty", "-1", "greater than or equal to 0"),
-        ("policy", "clever", "'learned', 'random', 'centre' or 'scan'"),
+        ("policy", "centr", "did you mean 'centre'"),
         ("biases", "perhaps", "valid boolean"),
         ("glimpse", "3", "'glimpses'"),
     ],

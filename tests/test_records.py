@@ -156,6 +156,24 @@ RESULT: dict[str, Any] = {
             "clean": ESTIMATE,
         }
     ],
+    "policies": [
+        {
+            "policy": "oracle",
+            "upper_bound": True,
+            "steps": [{"step": 1, "top1": ESTIMATE, "macs": 10.0}],
+            "against_own": {
+                "a": "oracle",
+                "b": "learned",
+                "n": 100,
+                "only_a": 2,
+                "only_b": 1,
+                "difference": 0.01,
+                "low": -0.01,
+                "high": 0.03,
+                "p": 0.875,
+            },
+        }
+    ],
     "speed": {
         "device": "cpu",
         "threads": 2,
@@ -196,6 +214,7 @@ def test_sections_not_asked_for_are_null_or_empty() -> None:
         "attacks": [],
         "masking": None,
         "smoothing": [],
+        "policies": [],
         "speed": None,
         "errors": [],
         "missing": [],

@@ -418,3 +418,35 @@ def test_published_images_take_the_place_of_our_corruptions(run: Ask, tmp_path: 
     assert (absent.status, "expects a folder snow" in absent.err) == (2, True)
     nothing = run(*published, "--measure", "accuracy")
     assert (nothing.status, "expects corruptions to be measured" in nothing.err) == (2, True)
+
+
+def test_policies_are_compared_with_the_learned_one_and_stored_like_any_unit(run: Ask):
+    asked = ("--measure", "policies", "--set", "policies.names=random,coarse-to-fine,oracle")
+    answer = run("mgnet", "ranzato", "cnn4", *UNTRAINED, "--set", "glimpses=2", "--set", "mgnet.backbone=cnn4", *asked, "--json")
+    mgnet, ranzato, cnn4 = results(answer)
+    assert [each.policy for each in mgnet.policies] == ["learned", "random", "coarse-to-fine", "oracle"]
+    assert [each.policy for each in ranzato.policies] == ["learned", "random", "oracle"]  # its regions have one size
+    assert any("cannot follow the policy 'coarse-to-fine'" in note for note in ranzato.notes)
+    assert cnn4.policies == ()
+    learned, random, _, oracle = mgnet.policies
+    assert (learned.against_own, oracle.upper_bound, random.upper_bound) == (None, True, False)
+    assert (random.against_own.a, random.against_own.b, random.against_own.n) == ("random", "learned", 20)
+    assert random.steps[0] == learned.steps[0]  # the first look is the model's own
+    assert oracle.steps[1].macs > 5 * learned.steps[1].macs  # nine looks, and the one that is taken
+    words = (
+        "mgnet",
+        *UNTRAINED,
+        "--set",
+        "glimpses=2",
+        "--set",
+        "backbone=cnn4",
+        "--set",
+        "policy=random",
+        "--measure",
+        "accuracy",
+        "--json",
+    )
+    (alone,) = results(run(*words))
+    assert (alone.run.units.done, alone.run.units.reused) == (0, 1)
+    assert [step.top1 for step in alone.accuracy.steps] == [step.top1 for step in random.steps]
+    assert alone.model.policy == "random"

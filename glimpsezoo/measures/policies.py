@@ -16,7 +16,7 @@ from glimpsezoo.measures.base import Bench, Done, Measure, Update
 from glimpsezoo.measures.pairs import Pair, paired_rows
 from glimpsezoo.measures.result import Result, policy_text
 from glimpsezoo.measures.shown import Cell, Entry, Table, percent_cell
-from glimpsezoo.measures.statistics import Estimate, proportion
+from glimpsezoo.measures.statistics import Estimate, Scores, classification
 from glimpsezoo.measures.text import macs_text, percent
 from glimpsezoo.schema import Section
 from glimpsezoo.settings import Settings
@@ -128,9 +128,8 @@ def _may_follow(model: GlimpseModel[Any]) -> bool:
 
 def _followed(policy: Policy, rows: Rows, own: Rows | None) -> Followed:
     macs = rows.macs_by_step.mean(0)
-    steps = tuple(
-        PolicyStep(step=t + 1, top1=proportion(rows.hits[:, t], rows.group), macs=float(macs[t])) for t in range(rows.hits.shape[1])
-    )
+    estimates = classification(Scores(rows.hits, rows.top5, rows.nll, rows.confidence), rows.group)  # the intervals of `accuracy`
+    steps = tuple(PolicyStep(step=t + 1, top1=found.top1, macs=float(macs[t])) for t, found in enumerate(estimates))
     pair = None if own is None or policy.name == OWN else paired_rows(policy.name, rows, OWN, own)
     return Followed(policy=policy.name, upper_bound=policy.needs_labels, steps=steps, against_own=pair)
 

@@ -1,0 +1,56 @@
+"""The settings of this plugin's models, which `--set KEY=VALUE` reaches. The defaults are the paper's for MNIST."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from glimpsezoo import Settings
+
+Decide = Literal["sample", "mode"]
+PolicyName = Literal["learned", "random", "centre", "scan"]
+
+
+class RamConfig(Settings):
+    """Settings of RAM."""
+
+    glimpses: int = Field(7, ge=1, le=100)
+    """The number of glimpses, one per step."""
+    patch: int = Field(8, ge=1)
+    """The side in px of a patch, at each scale (g)."""
+    scales: int = Field(1, ge=1, le=4)
+    """The number of patches of a glimpse (k); each covers twice the side of the one before, averaged to the same px."""
+    deviation: float = Field(0.17, gt=0, le=1)
+    """The standard deviation of the places that the policy draws, in [-1, 1] of the image."""
+    locator_hidden: int = Field(128, ge=0)
+    """The units of the locator's hidden layer; 0 is a linear locator, as in the paper."""
+    decide: Decide = "sample"
+    """How places are chosen in testing: sample draws them, as the paper does; mode takes the mean of every distribution."""
+    evaluations: int = Field(1, ge=1, le=100)
+    """Runs per image in testing (M); their log-probabilities are averaged, and each run is paid for."""
+    policy: PolicyName = "learned"
+    """Where to look: learned, or a trivial policy."""
+
+
+class RamTraining(Settings):
+    """Options of a training phase of RAM."""
+
+    samples: int = Field(1, ge=1)
+    """Monte Carlo samples per image (M of equation 2)."""
+    reinforce_weight: float = Field(0.01, ge=0)
+    """The weight of the REINFORCE term. It trains the locator alone, so it only matters to how that is optimised."""
+
+
+class FullyConnectedConfig(Settings):
+    """Settings of the fully connected baseline."""
+
+    hidden: int = Field(256, ge=1)
+    """The units of each of its two hidden layers."""
+
+
+class ConvolutionalConfig(Settings):
+    """Settings of the convolutional baseline."""
+
+    filters: int = Field(16, ge=1)
+    """The filters of the convolution."""
+    hidden: int = Field(256, ge=1)
+    """The units of the fully connected layer."""

@@ -1,8 +1,8 @@
 """The settings of this plugin's models, which `--set KEY=VALUE` reaches. The defaults are the paper's for MNIST."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from glimpsezoo import Settings
 
@@ -29,6 +29,12 @@ class RamConfig(Settings):
     """Runs per image in testing (M); their log-probabilities are averaged, and each run is paid for."""
     policy: PolicyName = "learned"
     """Where to look: learned, or a trivial policy."""
+
+    @model_validator(mode="after")
+    def _scales_are_concentric(self) -> Self:
+        if self.scales > 1 and self.patch % 2:
+            raise ValueError(f"expected an even patch for more than one scale (they share a centre), got {self.patch}")
+        return self
 
 
 class RamTraining(Settings):

@@ -90,9 +90,9 @@ class RAM(GlimpseModel[RamState]):
 
     def sense(self, images: Float[Tensor, "B C H W"], state: RamState, regions: Regions) -> Float[Tensor, "N {WIDTH}"]:
         soft = torch.is_grad_enabled() and not self.training and self.surrogate is not None
-        patch, scales, mean = self.config.patch, self.config.scales, self.task.mean
-        patches = retina(images, regions.image, regions.centre, patch, scales, outside=mean, soft=soft)  # [N, k, C, g, g]
-        return self.glimpse(self.normalise(patches).flatten(1), self.placing.places(regions))
+        pixels = self.normalise(images)
+        patches = retina(pixels, regions.image, regions.centre, self.config.patch, self.config.scales, soft=soft)  # [N, k, C, g, g]
+        return self.glimpse(patches.flatten(1), self.placing.places(regions))
 
     def fuse(self, state: RamState, decision: Decision, features: Float[Tensor, "N {WIDTH}"]) -> RamState:
         glimpses = features.view_as(state.hidden)  # [B K, 256] -> [B, K, 256]

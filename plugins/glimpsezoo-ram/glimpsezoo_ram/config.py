@@ -37,13 +37,46 @@ class RamConfig(Settings):
         return self
 
 
-class RamTraining(Settings):
-    """Options of a training phase of RAM."""
+class DramConfig(Settings):
+    """Settings of DRAM."""
+
+    glimpses: int = Field(6, ge=1, le=100)
+    """The number of glimpses, one per step."""
+    patch: int = Field(12, ge=9)
+    """The side in px of a patch, at each scale."""
+    scales: int = Field(2, ge=1, le=4)
+    """The number of patches of a glimpse; each covers twice the side of the one before, averaged to the same px."""
+    coarse: int = Field(20, ge=12)
+    """The side in px of the down-sampled image that the context network sees."""
+    filters: int = Field(16, ge=1)
+    """The filters of the first two convolutions of the glimpse and the context network; the third has twice as many."""
+    width: int = Field(256, ge=1)
+    """The units of a glimpse vector, of each LSTM, and of the classifier's hidden layer."""
+    deviation: float = Field(0.12, gt=0, le=1)
+    """The standard deviation of the places that the policy draws, in [-1, 1] of the image; it may choose half to twice of it."""
+    decide: Decide = "sample"
+    """How places are chosen in testing: sample draws them, as the paper does; mode takes the mean of every distribution."""
+    evaluations: int = Field(1, ge=1, le=100)
+    """Runs per image in testing; their log-probabilities are averaged, and each run is paid for."""
+    policy: PolicyName = "learned"
+    """Where to look: learned, or a trivial policy."""
+
+    @model_validator(mode="after")
+    def _scales_are_concentric(self) -> Self:
+        if self.scales > 1 and self.patch % 2:
+            raise ValueError(f"expected an even patch for more than one scale (they share a centre), got {self.patch}")
+        return self
+
+
+class PolicyTraining(Settings):
+    """Options of a training phase of RAM or DRAM."""
 
     samples: int = Field(1, ge=1)
-    """Monte Carlo samples per image (M of equation 2)."""
+    """Monte Carlo samples per image (M)."""
     reinforce_weight: float = Field(0.01, ge=0)
-    """The weight of the REINFORCE term. It trains the locator alone, so it only matters to how that is optimised."""
+    """The weight of the REINFORCE term. In RAM it trains the locator alone, so it only matters to how that is optimised."""
+    entropy_weight: float = Field(0.0, ge=0)
+    """The weight of the entropy of the policy, which is rewarded. RAM's is constant, so it has no effect there."""
 
 
 class FullyConnectedConfig(Settings):

@@ -26,9 +26,10 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Normal
 
 from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, Normalise, PaperMacs, Regions, State, Task, retina
-from glimpsezoo_ram.config import RamConfig
+from glimpsezoo_ram.config import Decide, RamConfig
 from glimpsezoo_ram.policy import Placing, first_decision, gaussian_decision, trivial_decision
 
 BRANCH, WIDTH = 128, 256  # units of the two branches of the glimpse network; of g and of h
@@ -38,7 +39,7 @@ BRANCH, WIDTH = 128, 256  # units of the two branches of the glimpse network; of
 class RamState(State):
     """The state of K runs per image."""
 
-    hidden: Float[Tensor, "B K {WIDTH}"]
+    hidden: Float[Tensor, "B K width"]
     """h."""
 
 
@@ -50,7 +51,7 @@ class GlimpseNetwork(nn.Module):
         self.pixels, self.place = nn.Linear(pixels, BRANCH), nn.Linear(2, BRANCH)
         self.what, self.where = nn.Linear(BRANCH, WIDTH), nn.Linear(BRANCH, WIDTH)
 
-    def forward(self, patches: Float[Tensor, "N pixels"], places: Float[Tensor, "N 2"]) -> Float[Tensor, "N {WIDTH}"]:
+    def forward(self, patches: Float[Tensor, "N pixels"], places: Float[Tensor, "N 2"]) -> Float[Tensor, "N width"]:
         return (self.what(self.pixels(patches).relu()) + self.where(self.place(places).relu())).relu()
 
 
@@ -88,13 +89,13 @@ class RAM(GlimpseModel[RamState]):
             return state, self._trivial(state)
         return state, first_decision(self.placing, noise, self.runs, self._decide, images)
 
-    def sense(self, images: Float[Tensor, "B C H W"], state: RamState, regions: Regions) -> Float[Tensor, "N {WIDTH}"]:
+    def sense(self, images: Float[Tensor, "B C H W"], state: RamState, regions: Regions) -> Float[Tensor, "N width"]:
         soft = torch.is_grad_enabled() and not self.training and self.surrogate is not None
         pixels = self.normalise(images)
         patches = retina(pixels, regions.image, regions.centre, self.config.patch, self.config.scales, soft=soft)  # [N, k, C, g, g]
-        return self.glimpse(patches.flatten(1), self.placing.places(regions))
+        return self.glimpse(patches.flatten(1), self.placing.places(regions).to(patches))
 
-    def fuse(self, state: RamState, decision: Decision, features: Float[Tensor, "N {WIDTH}"]) -> RamState:
+    def fuse(self, state: RamState, decision: Decision, features: Float[Tensor, "N width"]) -> RamState:
         glimpses = features.view_as(state.hidden)  # [B K, 256] -> [B, K, 256]
         return replace(state, hidden=(self.input(glimpses) + self.recurrent(state.hidden)).relu())
 
@@ -106,12 +107,13 @@ class RAM(GlimpseModel[RamState]):
         if self.policy != "learned":
             return self._trivial(state)
         stopped = self.training or self.training_gradients
-        mean = self.locator(state.hidden.detach() if stopped else state.hidden).to(state.hidden.dtype).tanh()  # [B, K, 2]
-        decision = gaussian_decision(self.placing, state.noise, state.step, mean, self.config.deviation, self._decide)
-        return replace(decision, regions=decision.regions.detached()) if stopped else decision
+        hidden = state.hidden.detach() if stopped else state.hidden
+        mean = self.locator(hidden).to(self.classifier.weight.dtype).tanh()  # [B, K, 2]; half precision is too coarse for places
+        chosen = Normal(mean, self.config.deviation, validate_args=False)
+        return gaussian_decision(self.placing, state, hidden, chosen, self._decide, stopped=stopped)
 
     @property
-    def _decide(self) -> str:
+    def _decide(self) -> Decide:
         """The mode has no gradient, so training draws."""
         return "sample" if self.training else self.config.decide
 

@@ -1,8 +1,9 @@
-"""Registers RAM, and the baselines with which its paper compares it."""
+"""Registers RAM and DRAM, and the baselines with which RAM's paper compares it."""
 
 from glimpsezoo import ModelSpec, hookimpl
 
 RAM_PAPER = "Recurrent Models of Visual Attention (Mnih et al., 2014), https://arxiv.org/abs/1406.6247"
+DRAM_PAPER = "Multiple Object Recognition with Visual Attention (Ba, Mnih & Kavukcuoglu, 2015), https://arxiv.org/abs/1412.7755"
 RECIPES = "glimpsezoo_ram.recipes"
 
 # The paper's settings: section 4.1, tables 1 and 2.
@@ -26,6 +27,15 @@ def register_models() -> list[ModelSpec]:
             training_step="glimpsezoo_ram.training:training_step",
             recipes=RECIPES,
             defaults=RAM_DEFAULTS,
+        ),
+        ModelSpec(
+            name="dram",
+            description="Deep recurrent attention model: a context network places glimpses that only the classifier's LSTM reads.",
+            paper=DRAM_PAPER,
+            model="glimpsezoo_ram.dram:DRAM",
+            config="glimpsezoo_ram.config:DramConfig",
+            training_step="glimpsezoo_ram.training:training_step",
+            recipes=RECIPES,
         ),
         ModelSpec(
             name="ram-fc",

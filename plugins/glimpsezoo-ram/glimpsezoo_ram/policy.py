@@ -12,10 +12,18 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Normal, Uniform
 
-from glimpsezoo import Decision, Noise, Regions, trivial_centres
+from glimpsezoo import Decision, Noise, Regions, State, trivial_centres
 from glimpsezoo_ram.config import Decide, PolicyName
 
 Made = Literal["given", "sampled", "mode"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn(Decision):
+    """A decision of the learned policy, with what training needs."""
+
+    evidence: Float[Tensor, "B K width"]
+    """What the places were chosen from: the baseline predicts the return from it."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +74,19 @@ def first_decision(placing: Placing, noise: Noise, runs: int, decide: Decide, li
     return _decision(placing, places, places, Uniform(zero - 1, zero + 1, validate_args=False), "sampled")
 
 
-def gaussian_decision(
-    placing: Placing, noise: Noise, step: int, mean: Float[Tensor, "B K 2"], deviation: float, decide: Decide
-) -> Decision:
-    """Places drawn from N(mean, deviation^2) after `step` and clamped to [-1, 1], or the means. The draw that is scored is not clamped."""
+def gaussian_decision(placing: Placing, state: State, evidence: Tensor, chosen: Normal, decide: Decide, *, stopped: bool) -> Drawn:
+    """Places [B, K, 2] drawn from `chosen` and clamped to [-1, 1], or its means. The draw that is scored is not clamped.
+
+    evidence: what `chosen` was made from. stopped: no gradient passes through the places.
+    """
     if decide == "mode":
-        return Decision.certain(placing.regions(mean), "mode")
-    draw = noise.normal(step, mean[0].numel()).to(mean).view_as(mean)
-    places = mean + deviation * draw
-    return _decision(placing, places.clamp(-1, 1), places.detach(), Normal(mean, deviation, validate_args=False), "sampled")
+        decision = Decision.certain(placing.regions(chosen.mean), "mode")
+    else:
+        draw = state.noise.normal(state.step, chosen.mean[0].numel()).to(chosen.mean).view_as(chosen.mean)
+        places = chosen.mean + chosen.stddev * draw
+        decision = _decision(placing, places.clamp(-1, 1), places.detach(), chosen, "sampled")
+    regions = decision.regions.detached() if stopped else decision.regions
+    return Drawn(regions=regions, made=decision.made, log_prob=decision.log_prob, entropy=decision.entropy, evidence=evidence)
 
 
 def _decision(placing: Placing, places: Tensor, scored: Tensor, distribution: Normal | Uniform, made: Made) -> Decision:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from glimpsezoo import Settings
 
 Decide = Literal["sample", "mode"]
+Bound = Literal["clamp", "tanh"]
 PolicyName = Literal["learned", "random", "centre", "scan"]
 
 
@@ -23,6 +24,8 @@ class RamConfig(Settings):
     """The standard deviation of the places that the policy draws, in [-1, 1] of the image."""
     locator_hidden: int = Field(128, ge=0)
     """The units of the locator's hidden layer; 0 is a linear locator, as in the paper."""
+    bound: Bound = "clamp"
+    """How a draw is brought to [-1, 1]; tanh is for weights of others that were trained so."""
     decide: Decide = "sample"
     """How places are chosen in testing: sample draws them, as the paper does; mode takes the mean of every distribution."""
     evaluations: int = Field(1, ge=1, le=100)

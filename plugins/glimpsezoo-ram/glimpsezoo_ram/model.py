@@ -110,7 +110,7 @@ class RAM(GlimpseModel[RamState]):
         hidden = state.hidden.detach() if stopped else state.hidden
         mean = self.locator(hidden).to(self.classifier.weight.dtype).tanh()  # [B, K, 2]; half precision is too coarse for places
         chosen = Normal(mean, self.config.deviation, validate_args=False)
-        return gaussian_decision(self.placing, state, hidden, chosen, self._decide, stopped=stopped)
+        return gaussian_decision(self.placing, state, hidden, chosen, self._decide, stopped=stopped, bound=self.config.bound)
 
     @property
     def _decide(self) -> Decide:

@@ -1,6 +1,6 @@
 """Registers RAM and DRAM, and the baselines with which RAM's paper compares it."""
 
-from glimpsezoo import ModelSpec, hookimpl
+from glimpsezoo import ImporterSpec, ModelSpec, hookimpl
 
 RAM_PAPER = "Recurrent Models of Visual Attention (Mnih et al., 2014), https://arxiv.org/abs/1406.6247"
 DRAM_PAPER = "Multiple Object Recognition with Visual Attention (Ba, Mnih & Kavukcuoglu, 2015), https://arxiv.org/abs/1412.7755"
@@ -55,4 +55,15 @@ def register_models() -> list[ModelSpec]:
             training_step="glimpsezoo:cross_entropy_step",
             recipes=RECIPES,
         ),
+    ]
+
+
+@hookimpl
+def register_importers() -> list[ImporterSpec]:
+    return [
+        ImporterSpec(
+            name="ram",
+            description="The two checkpoints of a public re-implementation (github.com/kevinzakka/recurrent-visual-attention, 2018).",
+            importer="glimpsezoo_ram.importer:importer",
+        )
     ]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Normal, Uniform
 
 from glimpsezoo import Decision, Noise, Regions, State, trivial_centres
-from glimpsezoo_ram.config import Decide, PolicyName
+from glimpsezoo_ram.config import Bound, Decide, PolicyName
 
 Made = Literal["given", "sampled", "mode"]
 
@@ -74,17 +74,23 @@ def first_decision(placing: Placing, noise: Noise, runs: int, decide: Decide, li
     return _decision(placing, places, places, Uniform(zero - 1, zero + 1, validate_args=False), "sampled")
 
 
-def gaussian_decision(placing: Placing, state: State, evidence: Tensor, chosen: Normal, decide: Decide, *, stopped: bool) -> Drawn:
-    """Places [B, K, 2] drawn from `chosen` and clamped to [-1, 1], or its means. The draw that is scored is not clamped.
+def gaussian_decision(
+    placing: Placing, state: State, evidence: Tensor, chosen: Normal, decide: Decide, *, stopped: bool, bound: Bound = "clamp"
+) -> Drawn:
+    """Places [B, K, 2] drawn from `chosen`, or its means, brought to [-1, 1] by `bound`. The draw that is scored is not bounded.
 
     evidence: what `chosen` was made from. stopped: no gradient passes through the places.
     """
+
+    def bounded(places: Tensor) -> Tensor:
+        return places.tanh() if bound == "tanh" else places.clamp(-1, 1)
+
     if decide == "mode":
-        decision = Decision.certain(placing.regions(chosen.mean), "mode")
+        decision = Decision.certain(placing.regions(bounded(chosen.mean)), "mode")
     else:
         draw = state.noise.normal(state.step, chosen.mean[0].numel()).to(chosen.mean).view_as(chosen.mean)
         places = chosen.mean + chosen.stddev * draw
-        decision = _decision(placing, places.clamp(-1, 1), places.detach(), chosen, "sampled")
+        decision = _decision(placing, bounded(places), places.detach(), chosen, "sampled")
     regions = decision.regions.detached() if stopped else decision.regions
     return Drawn(regions=regions, made=decision.made, log_prob=decision.log_prob, entropy=decision.entropy, evidence=evidence)
 

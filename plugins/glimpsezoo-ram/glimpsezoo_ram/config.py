@@ -55,7 +55,7 @@ class DramConfig(Settings):
     """The filters of the first two convolutions of the glimpse and the context network; the third has twice as many."""
     width: int = Field(256, ge=1)
     """The units of a glimpse vector, of each LSTM, and of the classifier's hidden layer."""
-    deviation: float = Field(0.12, gt=0, le=1)
+    deviation: float = Field(0.15, gt=0, le=1)
     """The standard deviation of the places that the policy draws, in [-1, 1] of the image; it may choose half to twice of it."""
     decide: Decide = "sample"
     """How places are chosen in testing: sample draws them, as the paper does; mode takes the mean of every distribution."""

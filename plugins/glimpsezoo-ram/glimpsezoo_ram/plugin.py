@@ -1,6 +1,6 @@
 """Registers RAM and DRAM, and the baselines with which RAM's paper compares it."""
 
-from glimpsezoo import ImporterSpec, ModelSpec, hookimpl
+from glimpsezoo import ImporterSpec, ModelSpec, PaperSpec, hookimpl
 
 RAM_PAPER = "Recurrent Models of Visual Attention (Mnih et al., 2014), https://arxiv.org/abs/1406.6247"
 DRAM_PAPER = "Multiple Object Recognition with Visual Attention (Ba, Mnih & Kavukcuoglu, 2015), https://arxiv.org/abs/1412.7755"
@@ -66,4 +66,24 @@ def register_importers() -> list[ImporterSpec]:
             description="The two checkpoints of a public re-implementation (github.com/kevinzakka/recurrent-visual-attention, 2018).",
             importer="glimpsezoo_ram.importer:importer",
         )
+    ]
+
+
+@hookimpl
+def register_papers() -> list[PaperSpec]:
+    return [
+        PaperSpec(
+            name="ram-2014",
+            description="Recurrent Models of Visual Attention",
+            authors="Mnih, Heess, Graves & Kavukcuoglu, NIPS 2014",
+            url="https://arxiv.org/abs/1406.6247",
+            tables="glimpsezoo_ram",
+        ),
+        PaperSpec(
+            name="dram-2015",
+            description="Multiple Object Recognition with Visual Attention",
+            authors="Ba, Mnih & Kavukcuoglu, ICLR 2015",
+            url="https://arxiv.org/abs/1412.7755",
+            tables="glimpsezoo_ram",
+        ),
     ]

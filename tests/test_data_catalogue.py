@@ -12,7 +12,17 @@ from glimpsezoo.data.config import task_of
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import DatasetSpec, load_string
 
-MNISTS = ["mnist", "tmnist", "gtmnist", "jittered-mnist", "plain-mnist", "textured-mnist", "noisy-mnist", "translated-mnist", "cluttered-mnist"]
+MNISTS = [
+    "mnist",
+    "tmnist",
+    "gtmnist",
+    "jittered-mnist",
+    "plain-mnist",
+    "textured-mnist",
+    "noisy-mnist",
+    "translated-mnist",
+    "cluttered-mnist",
+]
 NAMES = ["digits", *MNISTS, "tiny-imagenet", "imagenet100", "imagenet100-cmc", "imagenet", "hf:", "folder:"]
 
 
@@ -56,7 +66,8 @@ def test_classes_of_a_subset_are_named_as_in_the_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "side"), [
+    ("name", "settings", "side"),
+    [
         ("noisy-mnist", {"size": "28"}, 28),
         ("cluttered-mnist", {"size": "100"}, 100),
         ("imagenet", {"size": "256"}, 256),

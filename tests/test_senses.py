@@ -61,7 +61,9 @@ def test_what_is_seen_lies_where_the_region_says_to_half_a_pixel(regions: tuple[
     """The crop of an image whose pixels hold their own places has these places' mean at its centre."""
     image, centre = regions
     y, x = torch.meshgrid(torch.arange(HEIGHT) + 0.5, torch.arange(WIDTH) + 0.5, indexing="ij")
-    inside = (((centre + 1) / 2 * torch.tensor([WIDTH, HEIGHT]) - torch.tensor([WIDTH, HEIGHT]) / 2).abs() < torch.tensor([3.5, 1.5])).all(1)
+    inside = (((centre + 1) / 2 * torch.tensor([WIDTH, HEIGHT]) - torch.tensor([WIDTH, HEIGHT]) / 2).abs() < torch.tensor([3.5, 1.5])).all(
+        1
+    )
     found = crop(torch.stack([x, y])[None].expand(3, -1, -1, -1), image, centre, side).mean((2, 3))  # [N, 2] in px
     off = (found - (centre + 1) / 2 * torch.tensor([WIDTH, HEIGHT])).abs()[inside]
     assert len(off) > 5

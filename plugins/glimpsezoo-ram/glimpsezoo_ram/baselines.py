@@ -4,8 +4,7 @@
 rectified. Pixels are normalised by the task's mean and standard deviation, which the paper does not mention.
 """
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from glimpsezoo import FeedForward, GlimpseZooError, Normalise, PaperMacs, Task
 from glimpsezoo_ram.config import ConvolutionalConfig, FullyConnectedConfig

@@ -61,7 +61,8 @@ def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[RamConfig, 
         if name not in own or own[name].shape != tensors[theirs].shape:
             wanted = tuple(own[name].shape) if name in own else "no such tensor"
             raise GlimpseZooError(
-                f"expected the tensor {theirs!r} of shape {wanted}, got {tuple(tensors[theirs].shape)}: correct the settings patch and scales"
+                f"expected the tensor {theirs!r} of shape {wanted}, got {tuple(tensors[theirs].shape)}: "
+                "correct the settings patch and scales"
             )
     notes = [*found.notes, "6 glimpses, the deviation .17, 10 runs per image and tanh are those of the files' settings and code"]
     return config, task, {name: tensors[theirs] for name, theirs in names.items()}, notes

@@ -40,7 +40,7 @@ def plain(w: dict[str, Tensor], image: Tensor, noise: Noise, run: int) -> Tensor
     padded = torch.nn.functional.pad((image - 0.1307) / 0.3081, (8, 8, 8, 8))
     place, hidden = 2 * noise.uniform(0, 2 * run + 2)[0, -2:] - 1, torch.zeros(256)
     for step in range(1, 7):
-        x, y = (int(0.5 * (l + 1) * 28) - 4 + 8 for l in place.tolist())
+        x, y = (int(0.5 * (along + 1) * 28) - 4 + 8 for along in place.tolist())
         patch = padded[0, y : y + 8, x : x + 8].flatten()
         what = linear("sensor.fc3", linear("sensor.fc1", patch).relu())
         where = linear("sensor.fc4", linear("sensor.fc2", place).relu())

@@ -35,7 +35,7 @@ def images() -> Tensor:
 def patch_at(image: Tensor, place: list[float], side: int) -> Tensor:
     """The paper's convention: from the pixel that holds the place, less half of the side; 0 outside."""
     view = torch.zeros(2, side, side)
-    left, top = (int((l + 1) / 2 * size) - side // 2 for l, size in zip(place, SIZE, strict=True))
+    left, top = (int((along + 1) / 2 * size) - side // 2 for along, size in zip(place, SIZE, strict=True))
     for y in range(side):
         for x in range(side):
             if 0 <= top + y < SIZE[1] and 0 <= left + x < SIZE[0]:

@@ -65,13 +65,14 @@ class DRAM(GlimpseModel[DramState]):
         self.placing = Placing(task.image_size, config.patch << (config.scales - 1))
         self.normalise = Normalise(task)
         self.image = convolutions(config.scales * task.channels, config.filters, config.patch, width, stride=1)  # G_image
-        self.place = nn.Sequential(nn.Linear(2, PLACE), nn.ReLU(), nn.Linear(PLACE, width))  # G_loc
+        embedding = nn.Linear(PLACE, width)
+        nn.init.ones_(embedding.bias)
+        self.place = nn.Sequential(nn.Linear(2, PLACE), nn.ReLU(), embedding)  # G_loc
         self.context = convolutions(task.channels, config.filters, config.coarse, width, stride=2)
         self.lower, self.upper = nn.LSTMCell(width, width), nn.LSTMCell(width, width)  # LSTM 1 and 2
         self.emission = nn.Sequential(nn.Linear(width, PLACE), nn.ReLU(), nn.Linear(PLACE, 3))
         self.classifier = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, len(task.classes)))
         self.baseline = nn.Linear(width, 1)  # in training alone
-        nn.init.ones_(self.place[2].bias)
 
     @property
     def runs(self) -> int:
@@ -106,7 +107,7 @@ class DRAM(GlimpseModel[DramState]):
 
     def locate(self, state: DramState) -> Decision:
         if self.policy != "learned":
-            return trivial_decision(self.placing, state.noise, state.step, self.runs, self.policy, self.steps)
+            return trivial_decision(self.placing, state.noise, state.step, self.runs, self.config.policy, self.steps)
         evidence = state.hidden[:, :, 1]  # [B, K, width]
         emitted = self.emission(evidence).to(state.hidden).tanh()  # [B, K, 3]; half precision is too coarse for places
         chosen = Normal(emitted[..., :2], self.config.deviation * 2 ** emitted[..., 2:], validate_args=False)

@@ -118,7 +118,7 @@ class RAM(GlimpseModel[RamState]):
         return "sample" if self.training else self.config.decide
 
     def _trivial(self, state: RamState) -> Decision:
-        return trivial_decision(self.placing, state.noise, state.step, self.runs, self.policy, self.steps)
+        return trivial_decision(self.placing, state.noise, state.step, self.runs, self.config.policy, self.steps)
 
     def paper_macs(self, step: int) -> PaperMacs:
         """The linear layers that section 4 names, without biases; no place is chosen after the last step."""

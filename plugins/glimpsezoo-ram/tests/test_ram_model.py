@@ -201,7 +201,7 @@ def test_confident_images_leave_the_batch(images: Tensor) -> None:
     for model in (ram(evaluations=2), dram(evaluations=2)):
         whole = rollout(model, images, record=Record(every_step=True)).logits_by_step()
         confidence = whole.softmax(2).amax(2)[:, 0].sort().values
-        trace = rollout(model, images, exit_rule=Confidence(threshold=float(confidence[2])))
+        trace = rollout(model, images, exit_rule=Confidence(threshold=confidence[2].item()))
         assert len(trace.last_step.unique()) > 1
         torch.testing.assert_close(trace.logits, whole[torch.arange(5), trace.last_step - 1], rtol=1e-4, atol=1e-5)
 

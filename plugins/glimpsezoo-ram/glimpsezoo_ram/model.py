@@ -13,7 +13,7 @@ In testing, `evaluations` runs per image are averaged (their log-probabilities),
 Training (equation 2, REINFORCE with a learned baseline) is in training.py.
 
 Where this departs from the paper, or decides what the paper leaves open:
-- f has a hidden layer (`locator_hidden`; 0 is the paper's linear f). Without it, hardly more than the first place is learned.
+- f has a hidden layer (`locator_hidden`; 0 is the paper's linear f).
 - Pixels outside the image are 0 after normalisation by the task's mean and standard deviation.
 - `decide=mode` takes the mean of every distribution: the centre of the image first, then tanh(f(h)).
 - Trivial policies choose the first place as well.

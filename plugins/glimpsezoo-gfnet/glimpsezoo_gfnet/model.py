@@ -73,7 +73,7 @@ class Policy(nn.Module):
     map_shape: C, h, w of a feature map. A map goes through layers to `hidden` units, and a GRU cell takes it.
     """
 
-    def __init__(self, map_shape: tuple[int, int, int], config: GFNetConfig) -> None:
+    def __init__(self, map_shape: tuple[int, ...], config: GFNetConfig) -> None:
         super().__init__()
         channels, height, width = map_shape
         hidden = config.locator_hidden

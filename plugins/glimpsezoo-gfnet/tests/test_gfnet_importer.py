@@ -282,7 +282,7 @@ def test_only_tensors_and_plain_values_are_unpickled(mobile: dict[str, Any], tmp
 
 def test_a_backbone_that_the_authors_do_not_have_is_refused(mobile: dict[str, Any], tmp_path: Path) -> None:
     torch.save({**mobile, "model_name": "resnet51"}, tmp_path / "a.pth.tar")
-    with pytest.raises(GlimpseZooError, match="resnet50, densenet121.*got 'resnet51'"):
+    with pytest.raises(GlimpseZooError, match=r"resnet50, densenet121.*got 'resnet51'"):
         importer(tmp_path / "a.pth.tar", {})
 
 

@@ -27,7 +27,7 @@ def small() -> Callable[..., GFNet]:
             model.locator.actor.weight.mul_(10)
             for tensor_name, tensor in model.state_dict().items():
                 if "running_var" in tensor_name:
-                    tensor.mul_(0.1)  # otherwise, the signal of an untrained network vanishes
+                    tensor.mul_(0.7)  # otherwise, the signal of an untrained network vanishes
         return model
 
     return make

@@ -11,7 +11,7 @@ from glimpsezoo import GlimpseZooError, Record, rollout
 
 
 def test_every_step_has_its_own_threshold_in_a_run(small: Callable, images: Tensor) -> None:
-    model = small()
+    model = small().requires_grad_(False)
     confidence = rollout(model, images, record=Record(every_step=True)).logits_by_step().softmax(2).amax(2)  # [B, 3]
     thresholds = (float(confidence[:, 0].median()), float(confidence[:, 1].min()), 0.0)
     last = rollout(model, images, exit_rule=StepConfidence(thresholds)).last_step

@@ -412,6 +412,7 @@ def test_an_imported_card_has_the_authors_numbers_beside_its_own_and_the_size_of
     import glimpsezoo_mgnet.importer as importer
     from test_tables_robust import result
 
+    from glimpsezoo.measures.text import macs_text
     from glimpsezoo.reports.readme import card_text
     from glimpsezoo.zoo.cards import Card
 
@@ -431,4 +432,4 @@ def test_an_imported_card_has_the_authors_numbers_beside_its_own_and_the_size_of
     ours = result("mgnet")
     assert ours.accuracy is not None
     first = ours.accuracy.steps[0]
-    assert f"| 1 | 75.12 | {100 * first.top1.value:.2f} | 2.000 M | {first.macs / 1e6:.3f} M |" in card_text(card, ours)
+    assert f"| 1 | 75.12 | {100 * first.top1.value:.2f} | 2.000 M | {macs_text(first.macs)} |" in card_text(card, ours)

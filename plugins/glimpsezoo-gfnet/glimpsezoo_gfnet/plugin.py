@@ -5,9 +5,9 @@ from glimpsezoo import ImporterSpec, ModelSpec, PaperSpec, hookimpl
 PAPER = "https://arxiv.org/abs/2010.05300"
 _IMAGENET = {"backbone": "resnet50", "patch": 96, "glimpses": 5}
 
-# Patches of the digits' canvas (64 px) have the size of MGNet's glimpses: a digit has 20 px.
+# A crop of the digits' canvas (64 px) has room for a digit (20 px).
 DEFAULTS = {
-    "digits": {"backbone": "test_efficientnet", "patch": 16, "glimpses": 3, "hidden": 128, "locator": "conv", "locator_hidden": 128},
+    "digits": {"backbone": "test_resnet", "patch": 24, "glimpses": 3, "hidden": 128, "locator_hidden": 128},
     "tiny-imagenet": {"backbone": "resnet18", "patch": 32, "glimpses": 3, "hidden": 256, "locator_hidden": 256},
     "imagenet100": _IMAGENET,
     "imagenet100-cmc": _IMAGENET,

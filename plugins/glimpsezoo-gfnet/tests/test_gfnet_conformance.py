@@ -1,4 +1,4 @@
-"""GFNet keeps every rule of the conformance suite, with either classifier and under a drawn and a trivial policy."""
+"""GFNet keeps every rule of the conformance suite, with either classifier, and with predicted and drawn places."""
 
 from typing import Any
 
@@ -11,9 +11,7 @@ WIDE = Task((40, 48), 1, ("a", "b", "c"), mean=(0.4,), std=(0.3,))
 TINY = {"backbone": "test_efficientnet", "patch": 16, "glimpses": 3, "hidden": 16, "locator_hidden": 16}
 CASES: dict[str, dict[str, Any]] = {
     "gru": TINY,
-    "concatenate": {**TINY, "classifier": "concatenate", "locator": "conv"},
-    "sample": {**TINY, "decide": "sample", "glance_head": True},
-    "random": {**TINY, "policy": "random"},
+    "concatenate, drawn": {**TINY, "classifier": "concatenate", "locator": "conv", "decide": "sample"},
 }
 
 

@@ -72,9 +72,7 @@ def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[GFNetConfig
     name = content["model_name"]
     if name not in BACKBONES and "backbone" not in settings:
         known = ", ".join(BACKBONES)
-        raise GlimpseZooError(
-            f"expected a checkpoint with a backbone of the authors ({known}), got {name!r}: name timm's by --set backbone"
-        )
+        raise GlimpseZooError(f"expected a checkpoint with one of the authors' backbones ({known}), got {name!r}: give another file")
     backbone, side = BACKBONES.get(name, (None, 224))
     values = {"backbone": backbone, "patch": content["patch_size"], "glimpses": len(content["flops"]), **_units(sets)}
     config = GFNetConfig.parse({**values, **settings}, owner="gfnet")

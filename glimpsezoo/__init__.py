@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from glimpsezoo.specs import ImporterSpec, ModelSpec, PaperSpec, Task
     from glimpsezoo.training.job import TrainingPhase
     from glimpsezoo.training.reinforce import monte_carlo, reinforce, returns
+    from glimpsezoo.zoo.cards import Published, PublishedExits
     from glimpsezoo.zoo.checkpoints import Released, read_checkpoint
 
     # isort: split
@@ -106,6 +107,7 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.settings": ("Settings",),
         "glimpsezoo.specs": ("Task", "ModelSpec", "ImporterSpec", "PaperSpec"),
         "glimpsezoo.zoo.checkpoints": ("read_checkpoint", "Released"),
+        "glimpsezoo.zoo.cards": ("Published", "PublishedExits"),
         "glimpsezoo.errors": ("did_you_mean",),
     },
     "authors of exit rules": {

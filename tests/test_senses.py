@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from glimpsezoo import crop, retina
-from glimpsezoo.core.senses import straight_through_crop
+from glimpsezoo.core.senses import bilinear_crop, straight_through_crop
 
 HEIGHT, WIDTH = 9, 13
 
@@ -80,6 +80,29 @@ def test_a_soft_crop_has_the_same_values_and_a_gradient_in_its_centre(images: Te
     assert centre.grad.abs().sum() > 0
     assert not retina(images, image, centre, 4, 2).requires_grad
     assert torch.equal(retina(images, image, centre, 4, 2, soft=True).detach(), retina(images, image, centre, 4, 2))
+
+
+@pytest.mark.parametrize("side", [1, 4, 5])
+def test_a_soft_crop_has_the_gradient_of_a_bilinear_crop_and_the_pixels_of_the_hard_one(side: int) -> None:
+    images = torch.rand(2, 2, 7, 9, dtype=torch.float64, requires_grad=True)
+    centre = (2 * torch.rand(5, 2, dtype=torch.float64) - 1).requires_grad_()
+    image = torch.tensor([0, 1, 1, 0, 1])
+    weight = torch.rand(5, 2, side, side, dtype=torch.float64)
+    hard, soft = (f(images, image, centre, side) for f in (straight_through_crop, bilinear_crop))
+    assert torch.equal(hard, crop(images, image, centre, side))
+    got, expected = (torch.autograd.grad((weight * f).sum(), (images, centre)) for f in (hard, soft))
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    for row, (x, y) in enumerate(centre.tolist()):  # the bilinear crop, computed a second time
+        left, top = (x + 1) / 2 * 9 - side / 2, (y + 1) / 2 * 7 - side / 2
+        for i in range(side):
+            for j in range(side):
+                value = torch.zeros(2, dtype=torch.float64)
+                for r in (math.floor(top + i), math.floor(top + i) + 1):
+                    for c in (math.floor(left + j), math.floor(left + j) + 1):
+                        if 0 <= r < 7 and 0 <= c < 9:
+                            value += (1 - abs(top + i - r)) * (1 - abs(left + j - c)) * images[image[row], :, r, c].detach()
+                torch.testing.assert_close(soft[row, :, i, j].detach(), value)
 
 
 def test_odd_patches_have_no_common_centre_at_several_scales(images: Tensor, regions: tuple[Tensor, Tensor]) -> None:

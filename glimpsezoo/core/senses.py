@@ -32,7 +32,7 @@ def bilinear_crop(
 ) -> Float[Tensor, "N C {side} {side}"]:
     """`crop` at exactly `centre`, between pixels, so that it has a gradient in `centre`. Equal to `crop` if the corner is a whole pixel."""
     height, width = images.shape[2:]
-    offset = torch.arange(side, device=images.device) + 0.5 - side / 2  # [side] of each pixel from the centre, in px
+    offset = torch.arange(side, device=images.device).to(centre) + 0.5 - side / 2  # [side] of each pixel from the centre, in px
     x = centre[:, 0, None] + 2 / width * offset  # [N, side] in [-1, 1]
     y = centre[:, 1, None] + 2 / height * offset
     grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), 3)  # [N, side, side, 2]

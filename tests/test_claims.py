@@ -253,8 +253,9 @@ def test_the_claims_that_were_tested_from_outside_have_those_verdicts() -> None:
 
 
 def test_every_claim_of_the_shipped_papers_quotes_and_says_where() -> None:
-    assert {found.paper.name for found in shipped()} >= {"mgnet-2021", "ranzato-2014", "pyramid-traversal-2020"}
     for found in shipped():
-        assert len(PrintedTables.of(found.paper).claim) == len(found.claims) > 20
+        assert len(PrintedTables.of(found.paper).claim) == len(found.claims) > 0
         for judged in found.claims:
             assert judged.effect is not None or judged.missing.strip(), judged.claim.quote
+    counts = {found.paper.name: len(found.claims) for found in shipped()}
+    assert all(counts[name] > 20 for name in ("mgnet-2021", "ranzato-2014", "pyramid-traversal-2020"))

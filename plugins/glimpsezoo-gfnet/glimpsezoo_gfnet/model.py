@@ -175,11 +175,11 @@ class GFNet(GlimpseModel[GFNetState]):
     def locate(self, state: GFNetState) -> Decision:
         if self.policy != "learned":
             place = trivial_centres(self.config.policy, state.noise, state.step, max(1, self.steps - 1)).flip(1)  # rows first
-            return Decision.certain(self.regions_at(place.to(state.features), state), "sampled" if self.stochastic else "given")
+            return Decision.certain(self.regions_at(place.to(state.features)), "sampled" if self.stochastic else "given")
         memory = self.locator.remember(state.map, state.policy_memory).to(state.policy_memory)
         mean = self.locator.mean(memory)
         located = Located(
-            regions=self.regions_at(mean, state),
+            regions=self.regions_at(mean),
             made="regressed",
             log_prob=mean.new_zeros(len(mean)),
             entropy=mean.new_zeros(len(mean)),
@@ -195,13 +195,13 @@ class GFNet(GlimpseModel[GFNetState]):
         place = gaussian.icdf(uniform).clamp(0, 1).detach()
         return replace(
             located,
-            regions=self.regions_at(place, state),
+            regions=self.regions_at(place),
             made="sampled",
             log_prob=gaussian.log_prob(place).sum(1),
             entropy=gaussian.entropy().sum(1),
         )
 
-    def regions_at(self, place: Float[Tensor, "B 2"], state: GFNetState) -> Regions:
+    def regions_at(self, place: Float[Tensor, "B 2"]) -> Regions:
         """The crops at places (row, column) in [0, 1]: their whole pixels, with the gradient of the exact place."""
         sides = place.new_tensor(self.task.image_size)  # height, width
         exact = place * (sides - self.config.patch)

@@ -22,9 +22,8 @@ Make = Callable[..., GFNet]
 
 def test_a_crop_holds_the_pixels_from_the_floor_of_the_place_and_never_reaches_outside(small: Make, images: Tensor) -> None:
     model = small()
-    state, _ = model.start(images, Noise.of(0, torch.arange(6)))
     places = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.5, 0.25], [0.999, 0.001], [0.33, 0.77], [1.0, 0.0]])
-    regions = model.regions_at(places, state)
+    regions = model.regions_at(places)
     found = crop(images, regions, 16)
     for k, (row, column) in enumerate(places.tolist()):
         top, left = math.floor(row * (40 - 16)), math.floor(column * (48 - 16))
@@ -40,8 +39,7 @@ def test_the_place_of_every_whole_pixel_survives_the_round_trip() -> None:
     with torch.device("meta"):
         model = GFNet(GFNetConfig.parse({"backbone": "test_efficientnet", "patch": 96, "hidden": 4}, owner="gfnet"), task)
     corner = torch.arange(129)
-    state: Any = None  # a place needs none
-    regions = model.regions_at(((corner + 0.5) / 128).clamp(max=1)[:, None].expand(129, 2), state)
+    regions = model.regions_at(((corner + 0.5) / 128).clamp(max=1)[:, None].expand(129, 2))
     image = torch.arange(224.0).expand(1, 1, 224, 224)  # each pixel says its column
     found = crop(image.expand(129, 1, 224, 224), regions, 96)
     assert found[:, 0, 0, 0].tolist() == corner.tolist()

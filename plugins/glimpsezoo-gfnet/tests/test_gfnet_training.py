@@ -29,7 +29,7 @@ def test_stage_1_is_the_loss_of_every_look_and_of_the_encoders_own_classifiers(
 
     def uniform(batch: Tensor, state: State, decision: Decision) -> Decision:
         assert isinstance(state, GFNetState)
-        return Decision.certain(model.regions_at(state.noise.uniform(state.step, 2), state)) if state.step else decision
+        return Decision.certain(model.regions_at(state.noise.uniform(state.step, 2))) if state.step else decision
 
     trace = rollout(model, images, choose=uniform, noise=phase(6).noise, record=Record(every_step=True, states=True))
     whole, own = 0.0, 0.0
@@ -113,9 +113,9 @@ def test_stage_3_looks_around_the_predicted_place_and_stage_1_anywhere(
     for stage in (1, 3):
         places = []
 
-        def noted(place: Tensor, state: GFNetState, places: list[Tensor] = places) -> Regions:
+        def noted(place: Tensor, places: list[Tensor] = places) -> Regions:
             places.append(place)
-            return GFNet.regions_at(model, place, state)
+            return GFNet.regions_at(model, place)
 
         model.regions_at = noted
         training_step(model, images, labels, phase(6, stage=stage))

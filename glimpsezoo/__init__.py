@@ -37,10 +37,13 @@ if TYPE_CHECKING:
     from glimpsezoo.core.noise import Noise
     from glimpsezoo.core.protocol import PaperMacs, Phase, State
     from glimpsezoo.core.regions import Decision, Made, Regions
+    from glimpsezoo.core.senses import crop, retina
     from glimpsezoo.errors import did_you_mean
     from glimpsezoo.settings import Settings
     from glimpsezoo.specs import ImporterSpec, ModelSpec, PaperSpec, Task
     from glimpsezoo.training.job import TrainingPhase
+    from glimpsezoo.training.reinforce import monte_carlo, reinforce, returns
+    from glimpsezoo.zoo.cards import Published, PublishedExits
     from glimpsezoo.zoo.checkpoints import Released, read_checkpoint
     from glimpsezoo.zoo.policies import PolicyName, find_policy
 
@@ -99,14 +102,17 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.core.protocol": ("State", "Phase", "PaperMacs"),
         "glimpsezoo.core.feedforward": ("FeedForwardState", "Normalise", "cross_entropy_step"),
         "glimpsezoo.core.regions": ("Regions", "Decision", "Made"),
+        "glimpsezoo.core.senses": ("retina", "crop"),
         "glimpsezoo.core.noise": ("Noise",),
         "glimpsezoo.core.batched": ("Batched", "select_rows", "join_rows"),
         "glimpsezoo.core.macs": ("Meter", "count_macs"),
         "glimpsezoo.training.job": ("TrainingPhase",),
+        "glimpsezoo.training.reinforce": ("monte_carlo", "returns", "reinforce"),
         "glimpsezoo.settings": ("Settings",),
         "glimpsezoo.specs": ("Task", "ModelSpec", "ImporterSpec", "PaperSpec"),
         "glimpsezoo.zoo.policies": ("PolicyName", "find_policy"),
         "glimpsezoo.zoo.checkpoints": ("read_checkpoint", "Released"),
+        "glimpsezoo.zoo.cards": ("Published", "PublishedExits"),
         "glimpsezoo.errors": ("did_you_mean",),
     },
     "authors of exit rules": {

@@ -181,7 +181,8 @@ class ImporterSpec(Spec):
     """Turns a foreign checkpoint into a card. The spec's name is the model's name."""
 
     importer: str
-    """Import string of `importer(checkpoint: Path, settings: dict) -> (config, task, state_dict, notes)`."""
+    """Import string of `importer(checkpoint: Path, settings: dict) -> (config, task, state_dict, notes)`, or with a fifth item, the
+    `Published` numbers of the authors."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Attacks with other aims (where a model looks, an early and wrong exit) and budgets (few pixels, a visible square), and chance."""
 
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from glimpsezoo.conditions.attacks.base import attacker_noise
 from glimpsezoo.conditions.attacks.early_wrong import early_error
 from glimpsezoo.conditions.attacks.looks import kept, most_kept, moved, places
 from glimpsezoo.conditions.attacks.patch import aware_corners, covered
-from glimpsezoo.conditions.attacks.victim import Victim
+from glimpsezoo.conditions.attacks.sparse import _exchanged
+from glimpsezoo.conditions.attacks.victim import Victim, margin
 from glimpsezoo.core.exits import Confidence
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.regions import Decision
@@ -177,6 +179,25 @@ def test_sparse_changes_few_pixels_and_breaks_more_with_more() -> None:
     chance = accuracy(model, attacked(attack_of("sparse", eps=3, steps=1), model, images, labels), labels)
     assert chance > right[1]
     assert alike_in_any_batch("sparse", model, images, labels, eps=3, steps=10)
+
+
+def test_sparse_never_goes_back() -> None:
+    """With every query, the margin falls or stays; one pixel breaks hardly any of these images, so the search goes on."""
+    model, images, labels = trained_net()
+    margins = []
+    for steps in (1, 4, 16, 64):
+        changed = attacked(attack_of("sparse", eps=1, steps=steps), model, images, labels)
+        margins.append(margin(run(model, changed).logits, labels))
+    assert all((after <= before).all() for before, after in pairwise(margins))
+    assert (margins[-1] < margins[0]).any()
+
+
+def test_sparse_exchanges_pixels_for_others() -> None:
+    pixels, colours = torch.tensor([[0, 3, 5], [1, 2, 7]]), torch.zeros(2, 3, 1)
+    for query in range(1, 30):
+        found, _ = _exchanged(pixels, colours, Noise.of(0, torch.arange(2)), query, 2, 8)
+        assert all(len(row.unique()) == 3 for row in found)
+        assert ((found == pixels).sum(1) == 1).all()
 
 
 @pytest.mark.parametrize("name", ["patch", "patch-aware"])

@@ -15,11 +15,12 @@ from glimpsezoo import GlimpseZooError
 from glimpsezoo.evaluation.rows import StoredUnit, read_rows, write_rows
 from glimpsezoo.measures.pairs import paired
 from glimpsezoo.measures.statistics import Effect, over_seeds
-from glimpsezoo.reports.claims import JudgedClaim
+from glimpsezoo.reports.claims import JudgedClaim, claim_cells
 from glimpsezoo.reports.paper import as_rows, markdown
 from glimpsezoo.workflows.claims import exits_at
 from glimpsezoo.workflows.reproducing import reproduce
 from glimpsezoo.zoo.papers import Claim, PrintedTables
+from glimpsezoo.zoo.results import read_result
 
 ROOT = Path(__file__).parent.parent
 ZOO = ROOT / "zoo_cards"
@@ -72,6 +73,16 @@ def test_a_claim_has_the_paired_test_of_the_cards_rows(paper: Callable[..., list
     pair, turned = paired("a", "b", a, b, rows[0].rows.group), paired("b", "a", b, a, rows[0].rows.group)
     assert judged.effect == Effect(pair.difference, pair.low, pair.high, min(pair.p, turned.p))
     assert (judged.images, judged.data, judged.seeds_text(), judged.verdict()) == (2980, "digits, test", "1 seed", "reproduced")
+
+
+def test_an_attack_that_is_measured_once_needs_no_number_of_steps(paper: Callable[..., list[JudgedClaim]]) -> None:
+    sides = 'a = { card = "mgnet.digits", attack = "worst-case" }\nb = { card = "cnn4.digits", attack = "worst-case" }'
+    (judged,) = paper(claim("better", sides=sides))
+    ours, theirs = (read_result((ZOO / f"{name}.digits" / "result.json").read_text()).attacks[0].top1 for name in ("mgnet", "cnn4"))
+    assert judged.effect is not None
+    assert judged.effect.value == pytest.approx(ours.value - theirs.value)
+    assert (judged.images, judged.verdict()) == (64, "reversed")
+    assert "mgnet.digits under worst-case better than" in " ".join(claim_cells(judged))
 
 
 @pytest.mark.parametrize(
@@ -242,8 +253,9 @@ def test_the_claims_that_were_tested_from_outside_have_those_verdicts() -> None:
 
 
 def test_every_claim_of_the_shipped_papers_quotes_and_says_where() -> None:
-    assert {found.paper.name for found in shipped()} >= {"mgnet-2021", "ranzato-2014", "pyramid-traversal-2020"}
     for found in shipped():
-        assert len(PrintedTables.of(found.paper).claim) == len(found.claims) > 20
+        assert len(PrintedTables.of(found.paper).claim) == len(found.claims) > 0
         for judged in found.claims:
             assert judged.effect is not None or judged.missing.strip(), judged.claim.quote
+    counts = {found.paper.name: len(found.claims) for found in shipped()}
+    assert all(counts[name] > 20 for name in ("mgnet-2021", "ranzato-2014", "pyramid-traversal-2020"))

@@ -52,7 +52,7 @@ UNTRAINED = ("--checkpoint", "none")
     ("words", "parts"),
     [
         (("run", "hf-hub:a/b", "--update-card"), ("--update-card expects cards in local folders", "on the Hub", "pull")),
-        (("run", "mgnt"), ("expected a model or a card, got 'mgnt'", "did you mean 'mgnet'?")),
+        (("run", "mgnt"), ("expected a model or a card, got 'mgnt'", "did you mean 'mgnet'")),
         (("run", "cnn4", "nothing/here.digits"), ("got 'nothing/here.digits'",)),
         (("run",), ("expected a model to measure, got none", "try 'glimpsezoo run mgnet'")),
         (("run", "cnn4", "cnn4"), ("expected each model once, got cnn4 cnn4",)),
@@ -100,7 +100,7 @@ UNTRAINED = ("--checkpoint", "none")
         (("import", "mgnet", "no.ckpt", "-o", "card"), ("expected a checkpoint file, got 'no.ckpt'",)),
         (("import", "cnn4", "no.ckpt", "-o", "card"), ("expected the name of an importer, got 'cnn4'",)),
         (("list", "modles"), ("got 'modles'", "did you mean 'models'?")),
-        (("list", "models", "mgnt*"), ("got 'mgnt*'", "did you mean 'mgnet'?")),
+        (("list", "models", "mgnt*"), ("got 'mgnt*'", "did you mean 'mgnet'")),
         (("list", "models", "mgnt*", "--json"), ("got 'mgnt*'",)),
         (("show", "mgnt"), ("expected a model, a data set or a card, got 'mgnt'", "did you mean 'mgnet'")),
     ],

@@ -66,7 +66,7 @@ def test_a_failure_is_exit_status_1_and_is_named(say: Ask, here: Path):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("mgnt",), "expected a model or a card, got 'mgnt': did you mean 'mgnet'?"),
+        (("mgnt",), "expected a model or a card, got 'mgnt': did you mean 'mgnet'"),
         (("mgnet", "--set", "glimpse=3"), "--set glimpse expects a setting of mgnet"),
         (("mgnet", "--data", "digit"), "expected the name of a data set, got 'digit': did you mean 'digits'?"),
         (("mgnet", "--set", "data.seed=3"), "--set data.KEY expects a data set, got none: name one by --data"),

@@ -108,13 +108,13 @@ def test_a_csv_has_the_results_numbers(run: Path):
             [100 * accuracy.top1.value, 100 * accuracy.top1.low, 100 * accuracy.top1.high]
         )
     assert [line["pgd Linf 8/255, 10 steps %"] for line in lines[:2]] == ["31.0", "31.0"]
-    assert [line["masking"] for line in lines[:2]] == ["not found?", "not found"]
+    assert [line["masking of pgd Linf 8/255, 10 steps"] for line in lines[:2]] == ["not found?", "not found"]
     card = compared.entries[2].result
     assert card.corruptions is not None
     assert card.corruptions.mce is not None
     assert float(lines[2]["mCE %"]) == pytest.approx(card.corruptions.mce.value)
     assert card.masking is not None
-    assert lines[2]["masking"] == masking_text(card, card.attacks[0])
+    assert lines[2][f"masking of {card.attacks[0].full_name}"] == masking_text(card, card.attacks[0])
     assert float(lines[1]["MACs"]) == 1e7
 
 

@@ -12,7 +12,17 @@ from glimpsezoo.data.config import task_of
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import DatasetSpec, load_string
 
-MNISTS = ["mnist", "tmnist", "gtmnist", "jittered-mnist", "plain-mnist", "textured-mnist", "noisy-mnist"]
+MNISTS = [
+    "mnist",
+    "tmnist",
+    "gtmnist",
+    "jittered-mnist",
+    "plain-mnist",
+    "textured-mnist",
+    "noisy-mnist",
+    "translated-mnist",
+    "cluttered-mnist",
+]
 NAMES = ["digits", *MNISTS, "tiny-imagenet", "imagenet100", "imagenet100-cmc", "imagenet", "hf:", "folder:"]
 
 
@@ -56,7 +66,13 @@ def test_classes_of_a_subset_are_named_as_in_the_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "side"), [("noisy-mnist", {"size": "28"}, 28), ("imagenet", {"size": "256"}, 256), ("imagenet", {}, 224)]
+    ("name", "settings", "side"),
+    [
+        ("noisy-mnist", {"size": "28"}, 28),
+        ("cluttered-mnist", {"size": "100"}, 100),
+        ("imagenet", {"size": "256"}, 256),
+        ("imagenet", {}, 224),
+    ],
 )
 def test_the_task_follows_the_size_without_data(name: str, settings: dict[str, str], side: int) -> None:
     task = task_of(spec_of(name), settings)
@@ -73,6 +89,7 @@ def test_only_opening_tells_the_task_of_open_sets(name: str) -> None:
     ("name", "settings", "words"),
     [
         ("plain-mnist", {"size": "30"}, "expected 14, 28 or 56, got 30"),
+        ("translated-mnist", {"size": "56"}, "expected 60 or 100, got 56"),
         ("mnist", {"size": "28"}, "no setting 'size'"),
         ("tiny-imagenet", {"colours": "sepia"}, "autoaugment"),
         ("digits", {"sead": "1"}, "did you mean 'seed'?"),

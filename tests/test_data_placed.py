@@ -9,10 +9,10 @@ from data_files import encoded, glyph, mnist, opened, write_parquet
 
 from glimpsezoo.data import BadImageError, ImageData, batches, training_batches
 from glimpsezoo.data import mnist as mnist_module
-from glimpsezoo.data.placed import Distortion, PlacedDigits
+from glimpsezoo.data.placed import Distortion, PlacedDigits, _with_clutter
 from glimpsezoo.data.texture import grass
 
-SETS = ["tmnist", "gtmnist", "jittered-mnist", "plain-mnist", "textured-mnist", "noisy-mnist"]
+SETS = ["tmnist", "gtmnist", "jittered-mnist", "plain-mnist", "textured-mnist", "noisy-mnist", "translated-mnist", "cluttered-mnist"]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_calibration_digits_are_the_first_of_train_and_train_has_the_rest(folder
     assert len(opened("mnist", "train", folder)) == 30
 
 
-@pytest.mark.parametrize(("name", "side"), [("tmnist", 112), ("jittered-mnist", 48), ("plain-mnist", 56)])
+@pytest.mark.parametrize(("name", "side"), [("tmnist", 112), ("jittered-mnist", 48), ("plain-mnist", 56), ("translated-mnist", 60)])
 def test_a_whole_digit_stands_on_black(folder: Path, name: str, side: int) -> None:
     data = opened(name, "test", folder)
     example = data[4]
@@ -154,7 +154,7 @@ def test_splits_do_not_share_their_draws(folder: Path, name: str) -> None:
     assert not torch.equal(of_calibration, test.draw(first, first))
 
 
-@pytest.mark.parametrize("name", ["tmnist", "gtmnist", "textured-mnist", "noisy-mnist"])
+@pytest.mark.parametrize("name", ["tmnist", "gtmnist", "textured-mnist", "noisy-mnist", "cluttered-mnist"])
 def test_training_draws_anew_each_epoch_and_the_same_in_a_repeat(folder: Path, name: str) -> None:
     data = opened(name, "train", folder)
     first, again, later = (torch.cat([b.images for b in training_batches(data, epoch, 0, 8)]) for epoch in (0, 0, 1))
@@ -202,6 +202,27 @@ def test_texture_lies_behind_the_digit_and_comes_from_one_field(folder: Path) ->
     for y, x in (behind >= 0).nonzero()[::40].tolist():
         match &= (windows[:, :, y, x] - behind[y, x]).abs() < 1e-6
     assert int(match.sum()) >= 1
+
+
+@pytest.mark.parametrize(("side", "pieces"), [(60, 4), (100, 8)])
+def test_clutter_is_cut_from_other_digits_of_the_split_summed_and_clipped(folder: Path, side: int, pieces: int) -> None:
+    clean, cluttered = (opened(name, "calibration", folder, size=side) for name in ("translated-mnist", "cluttered-mnist"))
+    assert cluttered.task.image_size == (side, side)
+    assert isinstance(cluttered, PlacedDigits)
+    assert float(images(cluttered).max()) == 1
+    added = images(cluttered) - images(clean)
+    assert float(added.min()) == 0
+    assert int((added[:, 0] > 0).sum((1, 2)).max()) <= pieces * 64
+    flat = torch.full((2, 28, 28), 100, dtype=torch.uint8)  # the split has two digits, so each is cluttered with the other
+    flat[1] = 51
+    draws = torch.rand(400, 5 * pieces, generator=torch.Generator().manual_seed(0))
+    filled = _with_clutter(torch.zeros(400, side, side), flat, torch.zeros(400, dtype=torch.long), draws)
+    covered = (filled * 5).round()  # how many pieces lie on each pixel
+    assert torch.allclose(filled, covered / 5, atol=1e-6)
+    whole = covered.sum((1, 2))[covered.amax((1, 2)) < 5]  # without those that were clipped
+    assert whole.unique().tolist() == [pieces * 64]
+    assert bool(covered.amax((0, 1)).all())  # every column is reached
+    assert bool(covered.amax((0, 2)).all())  # and every row
 
 
 def test_the_field_is_a_function_of_its_seed_and_darker_than_a_digit() -> None:

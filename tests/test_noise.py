@@ -148,3 +148,12 @@ def test_pairs_of_streams_fill_the_square(streams: Tensor) -> None:
 def test_no_two_images_share_a_key() -> None:
     keys = torch.cat([Noise.of(seed, IDS).keys for seed in range(5)] + [Noise.of(0, IDS).fork(k).keys for k in range(5)])
     assert len(keys.unique()) == len(keys)
+
+
+def test_normal_draws_are_normal_and_rise_with_the_uniform_ones() -> None:
+    noise = Noise.of(0, IDS)
+    draws = noise.normal(1, 2)
+    assert stats.kstest(draws.double().flatten().numpy(), "norm").pvalue > 1e-4
+    assert torch.equal(draws[:, 0].argsort(), noise.uniform(1, 2)[:, 0].argsort())
+    assert torch.equal(noise.normal(1, 3, lane=4)[:, :2], noise.normal(1, 2, lane=4))
+    assert not torch.isclose(noise.normal(1, 2, lane=4), draws).all(1).any()

@@ -257,20 +257,20 @@ def test_plots_have_the_printed_points_and_ours(tables: Path, tmp_path: Path) ->
 def test_attacked_accuracy_is_of_the_attack_and_steps_of_the_row_and_is_drawn_over_steps(tables: Path, tmp_path: Path) -> None:
     tables.write_text(
         table(
-            '{ method = "a", card = "mgnet.digits", printed = 44.2, attack = "pgd", attack_steps = 10, series = "MGNet" },\n'
-            '{ method = "b", card = "mgnet.digits", attack = "pgd", attack_steps = 11 },\n'
-            '{ method = "c", card = "mgnet.digits", attack = "fgsm", attack_steps = 10 },',
+            '{ method = "a", card = "mgnet.digits", printed = 44.2, attack = "worst-case", attack_steps = 32, series = "MGNet" },\n'
+            '{ method = "b", card = "mgnet.digits", attack = "worst-case", attack_steps = 33 },\n'
+            '{ method = "c", card = "mgnet.digits", attack = "fgsm", attack_steps = 32 },',
             'number = "attacked"',
         )
     )
     answers = reproduce(["made-2020"])[0].tables[0].answers
-    attack = next(attack for attack in evidence("mgnet.digits").attacks if attack.name == "pgd")
+    attack = next(attack for attack in evidence("mgnet.digits").attacks if attack.name == "worst-case")
     assert [answer.ours for answer in answers] == [attack.by_step[-1], None, None]
     found = evidence("mgnet.digits")
     assert found is not None
     assert answers[0].masking == masking_text(found, found.attacks[0])
     _, drawing = write_reproduction(reproduce(["made-2020"]), tmp_path / "out.md")
-    assert "MGNet, printed: 44.2 at 10" in drawing.read_text()
+    assert "MGNet, printed: 44.2 at 32" in drawing.read_text()
     assert "steps of the attack" in drawing.read_text()
 
 

@@ -218,3 +218,13 @@ def test_the_verdict_stands_behind_the_attack_that_was_judged(how: str) -> None:
     assert "not found?" in lines[1]
     swapped = printed(result("mgnet", verdict="not found?").model_copy(update={"attacks": (one, other.model_copy(update=change))}))
     assert [word for word in swapped.splitlines()[0].split() if word in {"pgd", "square", "masking"}] == ["pgd", "masking", "square"]
+
+
+def test_a_narrow_terminal_folds_cells_and_cuts_off_no_number() -> None:
+    names = ("pgd", "apgd-ce", "apgd-dlr", "square", "slowdown")
+    results = [result(name, attacks=names) for name in ("mgnet.digits", "cnn4.digits", "ranzato.digits", "pyramid-m3.digits")]
+    console = Console(file=io.StringIO(), width=70, highlight=False)
+    print_results(results, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert text.count("(30-34)") >= 4 * len(names)

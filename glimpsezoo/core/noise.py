@@ -69,3 +69,7 @@ class Noise(Batched):
         keys = _combine(_combine(keys, step), lane)[:, None]
         bits = _combine(keys, torch.arange(size, device=keys.device))
         return _shift(bits, 41).to(torch.float32).add_(0.5).div_(1 << 23)  # 23 bits: with the half added, float32 holds the value exactly
+
+    def normal(self, step: int, size: int, *, lane: Int[Tensor, "N"] | int = 0) -> Float[Tensor, "N {size}"]:
+        """Independent float32 draws from N(0, 1): `size` per image, made from the uniform draws of the same step and lane."""
+        return torch.special.ndtri(self.uniform(step, size, lane=lane).double()).float()

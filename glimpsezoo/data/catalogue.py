@@ -79,6 +79,23 @@ MNIST_FAMILY = (
         config="RescaledMnistSettings",
         transform=f"28 px digit placed uniformly on 56 x 56 zeros, 10 % salt and pepper, half each; {_PYRAMID}",
     ),
+    _mnist(
+        "translated-mnist",
+        "Translated MNIST of RAM: each digit anywhere on 60 x 60 (data.size=100: on 100 x 100).",
+        side=60,
+        config="CanvasMnistSettings",
+        transform=f"28 px digit placed uniformly on zeros, 60 x 60 or (data.size=100) 100 x 100; {_ANEW}",
+    ),
+    _mnist(
+        "cluttered-mnist",
+        "Cluttered translated MNIST of RAM: digits on 60 x 60 among 4 pieces of other digits (data.size=100: on 100 x 100 among 8).",
+        side=60,
+        config="CanvasMnistSettings",
+        transform=(
+            "28 px digit placed uniformly on zeros, plus pieces of 8 x 8 px of other digits of the split at random places, clipped to 1: "
+            f"4 on 60 x 60, 8 on 100 x 100 (data.size=100); {_ANEW}, with new clutter"
+        ),
+    ),
 )
 
 JITTERED_MNIST = DatasetSpec(

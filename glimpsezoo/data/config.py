@@ -82,6 +82,17 @@ class RescaledMnistSettings(PlacedMnistSettings, SizedSettings):
         return size
 
 
+class CanvasMnistSettings(PlacedMnistSettings, SizedSettings):
+    """MNIST digits on a canvas of 60 px or, by `size`, of 100 px."""
+
+    @field_validator("size")
+    @classmethod
+    def _known(cls, size: int | None) -> int | None:
+        if size not in (None, 60, 100):
+            raise ValueError(f"expected 60 or 100, got {size}")
+        return size
+
+
 class AugmentedSettings(SizedSettings):
     """Natural images: their size, and how training augments them."""
 

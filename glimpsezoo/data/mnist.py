@@ -10,7 +10,14 @@ import torch
 from glimpsezoo.data import hub
 from glimpsezoo.data.base import BadImageError, DataInfo, ImageData
 from glimpsezoo.data.columns import class_names, find_columns
-from glimpsezoo.data.config import CentredMnistSettings, MnistSettings, NoisyMnistSettings, PlacedMnistSettings, SizedSettings
+from glimpsezoo.data.config import (
+    CanvasMnistSettings,
+    CentredMnistSettings,
+    MnistSettings,
+    NoisyMnistSettings,
+    PlacedMnistSettings,
+    SizedSettings,
+)
 from glimpsezoo.data.encoded import EncodedImages
 from glimpsezoo.data.fingerprint import fingerprint
 from glimpsezoo.data.images import decode
@@ -44,6 +51,8 @@ MNIST_SETS: Mapping[str, MnistSet] = {
     "plain-mnist": MnistSet(canvas=56, places=_ONE),
     "textured-mnist": MnistSet(canvas=56, places=_ONE, treatment="texture"),
     "noisy-mnist": MnistSet(canvas=56, places=_ONE, treatment="salt-and-pepper"),
+    "translated-mnist": MnistSet(canvas=60, places=_ONE),
+    "cluttered-mnist": MnistSet(canvas=60, places=_ONE, treatment="clutter"),
 }
 
 
@@ -65,7 +74,8 @@ def open_mnist(spec: DatasetSpec, name: str, split: str, config: MnistSettings, 
         measured = config.places if config.places and split != "train" else placing.places
         placing = replace(placing, seed=config.seed, places=measured)
     if isinstance(config, SizedSettings) and config.size is not None:
-        placing, task = replace(placing, size=config.size), replace(task, image_size=(config.size, config.size))
+        side = "canvas" if isinstance(config, CanvasMnistSettings) else "size"
+        placing, task = replace(placing, **{side: config.size}), replace(task, image_size=(config.size, config.size))
     distortion = Distortion(rotation=config.rotation, zoom=config.zoom)
     if isinstance(config, NoisyMnistSettings):
         distortion = replace(distortion, noise_epochs=config.noise_epochs)

@@ -1,4 +1,4 @@
-"""Small grey digits on a larger canvas. Placements, noise and textures are a function of (seed, split, digit, placement)."""
+"""Small grey digits on a larger canvas. Placements, noise, textures and clutter are a function of (seed, split, digit, placement)."""
 
 import hashlib
 import math
@@ -17,12 +17,14 @@ from glimpsezoo.data.texture import SIDE, grass
 from glimpsezoo.specs import Task
 
 SPLIT_NUMBERS = {"train": 0, "calibration": 1, "test": 2}
-PLACE, NOISE, TEXTURE, DISTORTION = 0, 1, 2, 3  # lanes of an image's noise
+PLACE, NOISE, TEXTURE, DISTORTION, CLUTTER = range(5)  # lanes of an image's noise
 DEVIATION = 0.3  # standard deviation of the Gaussian noise, with black at 0 and white at 1 (MGNet, appendix B)
 CORRUPTED = 0.1  # share of pixels that salt and pepper hits, half of them white (pyramid, section 5.1)
+PIECE = 8  # side in px of a piece of clutter (RAM, section 4.1)
+PIECES = {60: 4, 100: 8}  # pieces of clutter by the side of the canvas
 CHUNK = 128  # images drawn at once, which bounds memory for any batch size
 
-Treatment = Literal["none", "gaussian", "salt-and-pepper", "texture"]
+Treatment = Literal["none", "gaussian", "salt-and-pepper", "texture", "clutter"]
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,8 @@ class PlacedDigits(ImageData):
             images = _with_salt_and_pepper(images, noise.uniform(split, side * side, lane=NOISE))
         elif self.placing.treatment == "texture":
             images = _over_grass(images, self.placing.seed, noise.uniform(split, 2, lane=TEXTURE))
+        elif self.placing.treatment == "clutter":
+            images = _with_clutter(images, self.glyphs.pixels, digit, noise.uniform(split, 5 * PIECES[side], lane=CLUTTER))
         images = images[:, None]  # [n, 1, S, S]
         return images if size in (None, side) else F.avg_pool2d(images, side // size)
 
@@ -212,3 +216,20 @@ def _over_grass(images: Float[Tensor, "n S S"], seed: int, draws: Float[Tensor, 
     columns = ((corner[:, 1, None] + torch.arange(side)) % SIDE)[:, None, :]  # [n, 1, S]
     background = grass(seed)[rows, columns] / 255
     return images + (1 - images) * background
+
+
+def _with_clutter(
+    images: Float[Tensor, "n S S"], glyphs: UInt8[Tensor, "N h w"], digit: Int[Tensor, "n"], draws: Float[Tensor, "n draws"]
+) -> Float[Tensor, "n S S"]:
+    """Add pieces of other digits of the split at random places, and clip to 1. digit: the place of each image's own digit in `glyphs`.
+
+    Each piece takes five draws: one for its digit, two for where it is cut out, and two for where it lies, anywhere inside the canvas.
+    """
+    (count, h, w), side, pixel = glyphs.shape, images.shape[-1], torch.arange(PIECE)
+    for draw in draws.unflatten(1, (-1, 5)).unbind(1):  # [n, 5]
+        other = (digit + 1 + (draw[:, 0] * (count - 1)).long()) % count  # [n], never the image's own digit
+        corner = (draw[:, 1:] * torch.tensor([h - PIECE + 1, w - PIECE + 1, side - PIECE + 1, side - PIECE + 1])).long()  # [n, 4]
+        top, left, row, column = (corner[:, :, None] + pixel).unbind(1)  # [n, 8] each
+        cut = glyphs[other[:, None, None], top[:, :, None], left[:, None, :]] / 255  # [n, 8, 8]
+        images[torch.arange(len(images))[:, None, None], row[:, :, None], column[:, None, :]] += cut
+    return images.clamp(max=1)

@@ -220,7 +220,8 @@ def attack_table(results: Sequence[Result]) -> Table | None:
     rows = [(Cell(label), *(cell_of(name, "steps")(result, -1) for result in results)) for name, label in names.items()]
     for name in judged_names(results)[:1]:
         verdicts = [masking_text(result, record) if (record := record_named(result, name)) else "" for result in results]
-        rows.append((Cell(f"masking of {names[name]}"), *map(Cell, verdicts)))
+        if set(verdicts) - {"", UNCHECKED}:
+            rows.append((Cell(f"masking of {names[name]}"), *map(Cell, verdicts)))
     return Table("", ("attack %", *(result.model.name for result in results)), tuple(rows), frozenset({"attack %"}))
 
 

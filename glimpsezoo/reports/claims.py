@@ -124,7 +124,8 @@ def side_text(side: Side) -> str:
     """
     at = f" at look {side.step}" if side.step else ""
     early = f" exiting at confidence {side.confidence:g}" if side.confidence else ""
-    under = " under corruptions" if side.corrupted else f" under {side.attack}, {side.attack_steps} steps" if side.attack else ""
+    steps = f", {side.attack_steps} steps" if side.attack_steps else ""
+    under = " under corruptions" if side.corrupted else f" under {side.attack}{steps}" if side.attack else ""
     return f"{side.card}{at}{early}{under}"
 
 

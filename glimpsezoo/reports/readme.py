@@ -1,15 +1,17 @@
 """The README.md of a card, rendered from its config and evidence with `templates/card.md.jinja`."""
 
 import shlex
+from itertools import zip_longest
 
 from glimpsezoo.files import write_whole
 from glimpsezoo.measures.result import Result, at_least_text
 from glimpsezoo.measures.shown import Cell, Table
+from glimpsezoo.measures.text import macs_text
 from glimpsezoo.reports.table import columns_of, markdown
 from glimpsezoo.reports.templates import template
 from glimpsezoo.reports.text import measured_lines
 from glimpsezoo.specs import DatasetSpec
-from glimpsezoo.zoo.cards import CURVE, README, ROWS, UNKNOWN, Card
+from glimpsezoo.zoo.cards import CURVE, README, ROWS, UNKNOWN, Card, Published
 from glimpsezoo.zoo.hub import PREFIX
 from glimpsezoo.zoo.plugins import registry
 from glimpsezoo.zoo.results import evidence, measure_classes
@@ -33,6 +35,7 @@ def card_text(card: Card, result: Result | None) -> str:
         run=run_command(card, address),
         run_by_name=run_command(card, card.name),
         steps=_steps(result) if result and result.accuracy else None,
+        published=_published(config.published(), result),
         blocks=_blocks(result) if result else None,
         footnote=" ".join(measured_lines([result])) if result else "",
         rows_file=ROWS,
@@ -62,6 +65,23 @@ def _steps(result: Result) -> Table:
     rows = tuple((Cell(str(k + 1)), *(column.cell(result, k) for column in shown)) for k in range(len(result.accuracy.steps)))
     headings = ("step", *(column.heading for column in shown))
     return Table("", headings, rows, frozenset(headings))
+
+
+def _published(published: Published | None, result: Result | None) -> Table | None:
+    """The authors' accuracy and cost per step, and the card's own beside them if it is measured; None without any."""
+    if published is None or not (published.top1 or published.macs):
+        return None
+    ours = result.accuracy.steps if result and result.accuracy else []
+    columns = {
+        "authors' top-1 %": [f"{100 * top1:.2f}" for top1 in published.top1],
+        "top-1 % here": [f"{100 * step.top1.value:.2f}" for step in ours],
+        "authors' MACs": [macs_text(macs) for macs in published.macs],
+        "MACs here": [macs_text(step.macs) for step in ours],
+    }
+    shown = {heading: texts for heading, texts in columns.items() if texts}
+    rows = [(Cell(str(k)), *map(Cell, texts)) for k, texts in enumerate(zip_longest(*shown.values(), fillvalue=""), 1)]
+    headings = ("step", *shown)
+    return Table("", headings, tuple(rows), frozenset(headings))
 
 
 def _blocks(result: Result) -> tuple[list[str], list[str]]:

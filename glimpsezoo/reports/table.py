@@ -94,18 +94,19 @@ def print_results(results: Sequence[Result], console: Console) -> None:
 def terminal(table: Table, *, first_width: int | None = 30) -> RichTable:
     """The table for a terminal. The heading of the first column with intervals names their level.
 
-    first_width: the first column is folded to this width; None leaves it unfolded.
+    Cells are folded where the terminal is too narrow, so that no number is cut off.
+    first_width: the first column is folded to this width in any case; None leaves that to the terminal.
     """
     drawn = RichTable(title=table.caption or None, box=None, pad_edge=False, show_edge=False, header_style="bold")
     first, *headings = table.headings
-    drawn.add_column(first, style="cyan", overflow="fold", max_width=first_width, no_wrap=first_width is None)
+    drawn.add_column(first, style="cyan", overflow="fold", max_width=first_width)
     explained = False
     for place, heading in enumerate(headings, start=1):
         bounded = not explained and any(row[place].low is not None and "(" in row[place].text for row in table.rows)
         explained = explained or bounded
         justify = "left" if heading in table.words and place > 1 else "right"
         text = f"{heading} (95 %)" if bounded else heading.replace(", ", ",\n")
-        drawn.add_column(Text(text), justify=justify, no_wrap=True)
+        drawn.add_column(Text(text), justify=justify, overflow="fold")
     for row in table.rows:
         drawn.add_row(*(Text(cell.text) for cell in row))
     return drawn

@@ -128,7 +128,8 @@ def _estimate(side: Side, result: Result) -> Estimate | None:
     if side.corrupted:
         found = result.corruptions.by_step if result.corruptions else ()
     elif side.attack:
-        found = next((each.by_step for each in result.attacks if (each.name, each.steps) == (side.attack, side.attack_steps)), ())
+        alike = [each for each in result.attacks if each.name == side.attack and side.attack_steps in (None, each.steps)]
+        found = alike[0].by_step if alike else ()
     else:
         found = tuple(step.top1 for step in result.accuracy.steps) if result.accuracy else ()
     place = (side.step or len(found)) - 1

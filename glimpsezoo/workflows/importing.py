@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from glimpsezoo.data.config import SizedSettings
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import output_to
 from glimpsezoo.reports.readme import write_card_readme
@@ -32,9 +34,10 @@ def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | No
     given.check_all_declared({model: schema.model_fields})
     own = {spec.prefix_key: model.removeprefix(spec.name)} if spec.prefix else {}
     with _import_errors(checkpoint, model):
-        settings, task, tensors, notes = convert(checkpoint, {**given.of_model([model], schema.model_fields), **own})
+        settings, task, tensors, notes, *reported = convert(checkpoint, {**given.of_model([model], schema.model_fields), **own})
+    data_settings: dict[str, Any] = {}
     if data:
-        task = _named_classes(task, data)
+        task, data_settings = _named_classes(task, data), _data_settings(task, data)
     built = load_string(spec.model)(settings, task)
     problems = misfits(tensors, built.state_dict())
     if problems:
@@ -49,10 +52,11 @@ def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | No
         plugin=spec.provenance.distribution,
         config=settings.model_dump(mode="json"),
         task=CardTask.model_validate(vars(task)),
-        data=CardData(name=public_name(data) if data else UNKNOWN),
+        data=CardData(name=public_name(data) if data else UNKNOWN, settings=data_settings),
         weights=None,
         license="unknown",
-        trained={"imported_from": checkpoint.name, "command": command_line(), "notes": notes},
+        trained={"imported_from": checkpoint.name, "command": command_line(), "notes": notes}
+        | ({"published": reported[0].model_dump(mode="json")} if reported else {}),
     )
     with output_to(folder):
         card = write_card(folder, config, built)
@@ -89,3 +93,11 @@ def _named_classes(task: Task, data: str) -> Task:
             f"--data expects data with the checkpoint's {task.channels} channel(s), got {data} with {declared.channels}: name its own data"
         )
     return replace(task, classes=declared.classes)
+
+
+def _data_settings(task: Task, data: str) -> dict[str, Any]:
+    """The image size of the task as a setting of `data`, if it is not the usual one and they support it."""
+    spec = data_spec(data)
+    height, width = task.image_size
+    known = issubclass(load_string(spec.config), SizedSettings) and height == width
+    return {"size": height} if known and spec.task and spec.task.image_size != task.image_size else {}

@@ -83,6 +83,28 @@ class CardData(_CardPart):
     """What was given as `--set data.KEY`."""
 
 
+class PublishedExits(_CardPart):
+    """Early exits at one budget, as the authors report them."""
+
+    thresholds: tuple[FiniteFloat, ...]
+    """Of each step, in the unit of their exit rule."""
+    top1: float = Field(ge=0, le=1)
+    """Top-1 accuracy."""
+    macs: float = Field(gt=0)
+    """MACs per image, as the authors count."""
+
+
+class Published(_CardPart):
+    """What the authors report of released weights, next to which the card's own numbers stand."""
+
+    top1: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
+    """Top-1 accuracy at each step."""
+    macs: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """MACs per image of a run stopped at each step, as the authors count."""
+    exits: tuple[PublishedExits, ...] = ()
+    """Early exits by thresholds of each step, one entry per budget."""
+
+
 class CardConfig(_CardPart):
     """The content of config.json."""
 
@@ -105,7 +127,12 @@ class CardConfig(_CardPart):
     license: str = Field(default="apache-2.0", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
     """License of the weights as an SPDX identifier, or 'unknown'."""
     trained: dict[str, Any] = {}
-    """How the model was trained or imported."""
+    """How the model was trained or imported; for released weights, `published` is a `Published`."""
+
+    def published(self) -> Published | None:
+        """What the authors of released weights report. Raises `ValidationError` for anything else under that name."""
+        found = self.trained.get("published")
+        return None if found is None else Published.model_validate(found)
 
     def to_json(self) -> bytes:
         """The bytes of the file."""

@@ -81,7 +81,7 @@ class Side(Settings):
     attack: str | None = None
     """Use the accuracy under this attack."""
     attack_steps: int | None = Field(None, ge=1)
-    """Number of steps of the attack."""
+    """Number of steps of the attack; None for an attack that is measured once."""
 
 
 class Claim(Settings):

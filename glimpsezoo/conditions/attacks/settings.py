@@ -244,8 +244,8 @@ class PatchSettings(AttackSettings):
     """PGD within a square. Its budget is a share of the area."""
 
     norm: Literal["patch"] = "patch"  # type: ignore[assignment]
-    eps: float = Field(0.05, gt=0, le=0.5)
-    """The share of the area that the square covers."""
+    eps: float = Field(0.02, gt=0, le=0.5)
+    """The share of the area that the square covers; by default that of LaVAN."""
     steps: int = Field(20, ge=1)
     """The number of iterations at each place."""
     step_size: None = None

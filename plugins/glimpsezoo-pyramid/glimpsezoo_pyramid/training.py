@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from glimpsezoo import Decision, GlimpseZooError, Record, State, Trace, TrainingPhase, rollout
+from glimpsezoo import Decision, GlimpseZooError, Record, State, Trace, TrainingPhase, monte_carlo, reinforce, rollout
 from glimpsezoo_pyramid.config import LearningRule
 from glimpsezoo_pyramid.model import CellDecision, Pyramid, PyramidState
 
@@ -47,17 +47,16 @@ def training_step(model: Pyramid, images: Float[Tensor, "B C H W"], labels: Int[
             f"got {model.steps} and {len(weights)}"
         )
     samples = rule.samples if levels > 1 else 1
-    repeats = torch.arange(len(images), device=images.device).repeat_interleave(samples)  # [N M]
-    noise = phase.noise.select(repeats).fork(torch.arange(samples, device=images.device).repeat(len(images)))
+    images, labels, noise = monte_carlo(images, labels, phase.noise, samples)  # N M of each
     record = Record(every_step=rule.level_weights is not None, states=levels > 1)
-    trace = rollout(model, images[repeats], steps=levels, choose=_drawing(model), noise=noise, record=record)
+    trace = rollout(model, images, steps=levels, choose=_drawing(model), noise=noise, record=record)
     by_step = trace.logits_by_step() if record.every_step else None  # [N M, levels, classes]
     choices = choices_of(model, trace) if model.policy == "learned" else []
     total: Terms = {}
     for allowed, weight in enumerate(weights, start=1):
         if weight > 0:
             logits = trace.logits if by_step is None else by_step[:, allowed - 1]
-            log_likelihood = -F.cross_entropy(logits.float(), labels[repeats], reduction="none")  # [N M]
+            log_likelihood = -F.cross_entropy(logits.float(), labels, reduction="none")  # [N M]
             terms = {"cross_entropy": -log_likelihood.mean()}
             if choices and allowed > 1:
                 guess = -math.log(logits.shape[1])
@@ -93,7 +92,7 @@ def location_terms(rule: LearningRule, choices: Choices, advantage: Float[Tensor
         expected = expected.index_add(0, rows[decision.cells.image], decision.cells.probability.sum(1))
     by_cell = torch.cat([decision.cells.probability for _, decision in choices]).mean(0)  # p_k, eq. 15: [9]
     return {
-        "reinforce": -rule.lambda_f * (advantage * log_prob).mean(),
+        "reinforce": rule.lambda_f * reinforce(log_prob, advantage),
         "cost": rule.lambda_t / 2 * (expected.mean() - c_t).square(),
         "diversity": rule.lambda_r / 2 * (by_cell - c_r).square().mean(),
     }

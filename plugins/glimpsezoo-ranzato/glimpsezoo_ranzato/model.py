@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Made, Noise, Normalise, PaperMacs, Regions, State, Task, find_policy
+from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Made, Noise, Normalise, PaperMacs, Regions, State, Task, find_policy, retina
 from glimpsezoo_ranzato.config import RanzatoConfig
 
 
@@ -79,57 +79,6 @@ def down_sampled(images: Float[Tensor, "B C H W"], side: int) -> Float[Tensor, "
     return F.adaptive_avg_pool2d(images, side)
 
 
-def crop(
-    images: Float[Tensor, "B C H W"], image: Int[Tensor, "N"], centre: Float[Tensor, "N 2"], side: int
-) -> Float[Tensor, "N C {side} {side}"]:
-    """Patches of `side` px around `centre` [N, 2] (x, y in [-1, 1]) of the images `image` [N], at the nearest whole pixels; 0 outside."""
-    channels, height, width = images.shape[1:]
-    size = torch.tensor([width, height], device=images.device)
-    corner = ((centre.detach() + 1) / 2 * size - side / 2 + 0.5).floor().long()  # [N, 2] as (x, y)
-    place = corner[:, :, None] + torch.arange(side, device=images.device)  # [N, 2, side]: columns, rows
-    inside = (place >= 0) & (place < size[:, None])
-    column, row = torch.minimum(place.clamp(min=0), size[:, None] - 1).unbind(1)
-    plane = image[:, None] * channels + torch.arange(channels, device=images.device)  # [N, C]
-    pixel = (plane[:, :, None, None] * height + row[:, None, :, None]) * width + column[:, None, None, :]  # [N, C, side, side]
-    return images.take(pixel) * (inside[:, 1, :, None] & inside[:, 0, None, :])[:, None]
-
-
-def bilinear_crop(
-    images: Float[Tensor, "B C H W"], image: Int[Tensor, "N"], centre: Float[Tensor, "N 2"], side: int
-) -> Float[Tensor, "N C {side} {side}"]:
-    """`crop` at exactly `centre`, between pixels, so that it has a gradient in `centre`. Equal to `crop` if the corner is a whole pixel."""
-    height, width = images.shape[2:]
-    offset = torch.arange(side, device=images.device) + 0.5 - side / 2  # [side] of each pixel from the centre, in px
-    x = centre[:, 0, None] + 2 / width * offset  # [N, side] in [-1, 1]
-    y = centre[:, 1, None] + 2 / height * offset
-    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), 3)  # [N, side, side, 2]
-    return F.grid_sample(images[image], grid.to(images), align_corners=False)
-
-
-def straight_through_crop(
-    images: Float[Tensor, "B C H W"], image: Int[Tensor, "N"], centre: Float[Tensor, "N 2"], side: int
-) -> Float[Tensor, "N C {side} {side}"]:
-    """`crop`, bit for bit, with the gradient of `bilinear_crop` in images and centre (a straight-through estimator)."""
-    soft = bilinear_crop(images, image, centre, side)
-    return crop(images, image, centre, side).detach() + (soft - soft.detach())
-
-
-def glimpse(
-    images: Float[Tensor, "B C H W"], image: Int[Tensor, "N"], centre: Float[Tensor, "N 2"], patch: int, scales: int, *, soft: bool = False
-) -> Float[Tensor, "N {scales} C {patch} {patch}"]:
-    """One patch per scale around `centre`: the first at full resolution, each further one with twice the side, down-sampled to `patch` px.
-
-    soft: give the patches a gradient in `centre`. Their values are the same.
-    """
-    widest = (straight_through_crop if soft else crop)(images, image, centre, patch << (scales - 1))
-    views = []
-    for scale in range(scales):
-        side = patch << scale
-        edge = (widest.shape[-1] - side) // 2
-        views.append(F.avg_pool2d(widest[:, :, edge : edge + side, edge : edge + side], 1 << scale))
-    return torch.stack(views, 1)
-
-
 class Ranzato(GlimpseModel[GlimpseState]):
     """The glimpse model of equations 1 to 8. The first step sees the down-sampled image, so steps = glimpses + 1.
 
@@ -174,7 +123,7 @@ class Ranzato(GlimpseModel[GlimpseState]):
         if state.step == 0:
             return self.low(self.pixels(regions.images_of(down_sampled(images, self.config.low_size))))
         soft = torch.is_grad_enabled() and not self.training and self.surrogate is not None
-        views = glimpse(images, regions.image, regions.centre, self.config.patch, self.config.scales, soft=soft)
+        views = retina(images, regions.image, regions.centre, self.config.patch, self.config.scales, soft=soft)
         return self.glimpses[0 if self.config.shared else state.step - 1](self.pixels(views))
 
     def fuse(self, state: GlimpseState, decision: Decision, features: Features) -> GlimpseState:

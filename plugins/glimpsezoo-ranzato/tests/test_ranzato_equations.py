@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from glimpsezoo_ranzato.config import RanzatoConfig
-from glimpsezoo_ranzato.model import Ranzato, bilinear_crop, crop, down_sampled, straight_through_crop
+from glimpsezoo_ranzato.model import Ranzato, down_sampled
 from torch import Tensor
 
 from glimpsezoo import Decision, GlimpseZooError, Noise, Record, Regions, Task, rollout
@@ -48,49 +48,6 @@ def test_down_sampling_averages_areas() -> None:
             top, left = int(np.floor(row * 2.8)), int(np.floor(column * 2.8))
             bottom, right = int(np.ceil((row + 1) * 2.8)), int(np.ceil((column + 1) * 2.8))
             assert small[row, column].item() == pytest.approx(image[0, 0, top:bottom, left:right].mean().item(), abs=1e-6)
-
-
-@pytest.mark.parametrize("side", [1, 4, 5, 9])
-def test_crops_are_whole_pixels_and_zero_outside(side: int) -> None:
-    images = torch.rand(3, 2, 7, 9) + 0.1  # no pixel of an image is 0
-    centre = torch.cartesian_prod(torch.linspace(-1, 1, 12), torch.linspace(-1, 1, 14))
-    image = torch.arange(len(centre)) % 3
-    found = crop(images, image, centre, side)
-    for row, (x, y) in enumerate(centre.double().tolist()):
-        left = int(np.floor((x + 1) / 2 * 9 - side / 2 + 0.5))
-        top = int(np.floor((y + 1) / 2 * 7 - side / 2 + 0.5))
-        expected = torch.zeros(2, side, side)
-        for i in range(side):
-            for j in range(side):
-                if 0 <= top + i < 7 and 0 <= left + j < 9:
-                    expected[:, i, j] = images[image[row], :, top + i, left + j]
-        assert torch.equal(found[row], expected)
-        # the reported region is exact to half a pixel
-        assert abs(left + side / 2 - (x + 1) / 2 * 9) <= 0.5
-        assert abs(top + side / 2 - (y + 1) / 2 * 7) <= 0.5
-
-
-@pytest.mark.parametrize("side", [1, 4, 5])
-def test_attacks_see_the_gradient_of_a_bilinear_crop_and_the_pixels_of_the_hard_one(side: int) -> None:
-    images = torch.rand(2, 2, 7, 9, dtype=torch.float64, requires_grad=True)
-    centre = (2 * torch.rand(5, 2, dtype=torch.float64) - 1).requires_grad_()
-    image = torch.tensor([0, 1, 1, 0, 1])
-    weight = torch.rand(5, 2, side, side, dtype=torch.float64)
-    hard, soft = (f(images, image, centre, side) for f in (straight_through_crop, bilinear_crop))
-    assert torch.equal(hard, crop(images, image, centre, side))
-    got, expected = (torch.autograd.grad((weight * f).sum(), (images, centre)) for f in (hard, soft))
-    for one, other in zip(got, expected, strict=True):
-        torch.testing.assert_close(one, other)
-    for row, (x, y) in enumerate(centre.tolist()):  # the bilinear crop, computed a second time
-        left, top = (x + 1) / 2 * 9 - side / 2, (y + 1) / 2 * 7 - side / 2
-        for i in range(side):
-            for j in range(side):
-                value = torch.zeros(2, dtype=torch.float64)
-                for r in (int(np.floor(top + i)), int(np.floor(top + i)) + 1):
-                    for c in (int(np.floor(left + j)), int(np.floor(left + j)) + 1):
-                        if 0 <= r < 7 and 0 <= c < 9:
-                            value += (1 - abs(top + i - r)) * (1 - abs(left + j - c)) * images[image[row], :, r, c].detach()
-                torch.testing.assert_close(soft[row, :, i, j].detach(), value)
 
 
 def test_only_attacks_see_the_surrogate(small: Callable[..., Ranzato], images: Tensor) -> None:

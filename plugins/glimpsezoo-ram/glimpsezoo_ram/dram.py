@@ -1,0 +1,151 @@
+"""DRAM: Ba, Mnih & Kavukcuoglu, "Multiple Object Recognition with Visual Attention" (2015): RAM with two LSTMs and a context.
+
+Step n takes the paper's n-th glimpse. With the patches x_n around l_n (section 3):
+
+    start       r2_0 = C(I_coarse), r1_0 = 0                        (context network)
+    sense       g_n = G_image(x_n) * G_loc(l_n), element by element (glimpse network, equation 1)
+    fuse        r1_n = LSTM_1(g_n, r1_{n-1}),  r2_n = LSTM_2(r1_n, r2_{n-1})   (recurrent network, equations 2 and 3)
+    locate      l_{n+1} ~ N(mean, deviation^2), both of E(r2_n)     (emission network)
+    classify    softmax(O(r1_n))                                    (classification network)
+
+The first place comes from the context. The classifier reads only LSTM 1, which never sees the context: it must use the glimpses.
+In testing, `evaluations` runs per image are averaged, as in RAM. Training is in training.py.
+
+Where this departs from the paper, or decides what the paper leaves open:
+- The data have one label per image, so it is read after the last glimpse; the paper also reads sequences of labels.
+- All sizes are settings, and their defaults are small enough for a CPU. Convolutions are valid, 5 x 5, 3 x 3 and 3 x 3 px; the second one
+  of the context network has stride 2.
+- G_loc has one hidden layer and a linear output whose bias starts at 1, so that products start near G_image.
+- The context is the hidden state of LSTM 2, whose cell starts at 0.
+- The policy chooses its deviation between half and twice the setting, so that the entropy in the loss has a gradient.
+- LSTM 2 also runs after the last glimpse. With a trivial policy, it and the context network do not run at all.
+- Places, patches, and the gradients of attacks are as in RAM (model.py).
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, Normalise, PaperMacs, Regions, State, Task, retina
+from glimpsezoo_ram.config import Decide, DramConfig
+from glimpsezoo_ram.policy import Placing, gaussian_decision, trivial_decision
+
+PLACE = 128  # units of the hidden layers of G_loc and of E
+
+
+@dataclass(frozen=True, kw_only=True)
+class DramState(State):
+    """The state of K runs per image."""
+
+    hidden: Float[Tensor, "B K 2 width"]
+    """r1 and r2."""
+    cell: Float[Tensor, "B K 2 width"]
+    """The cells of LSTM 1 and of LSTM 2."""
+
+
+class DRAM(GlimpseModel[DramState]):
+    """The deep recurrent attention model. Raises `GlimpseZooError` if a patch or the coarse image does not fit into the image."""
+
+    padding = "zeros after normalisation"
+
+    def __init__(self, config: DramConfig, task: Task) -> None:
+        super().__init__()
+        self.config, self.task, self.steps, self.policy = config, task, config.glimpses, config.policy
+        learned, width, height = config.policy == "learned", config.width, min(task.image_size)
+        self.sees = "lowres" if learned else "none"
+        self.stochastic = config.policy == "random" or (learned and config.decide == "sample")
+        self.surrogate = "reparametrised places, straight-through bilinear crop" if learned else None
+        for key, side in (("patch", config.patch), ("coarse", config.coarse)):
+            if side > height:
+                raise GlimpseZooError(f"dram: expected {key} to fit into images with a side of {height} px, got {side}: set it smaller")
+        self.placing = Placing(task.image_size, config.patch << (config.scales - 1))
+        self.normalise = Normalise(task)
+        self.image = convolutions(config.scales * task.channels, config.filters, config.patch, width, stride=1)  # G_image
+        embedding = nn.Linear(PLACE, width)
+        nn.init.ones_(embedding.bias)
+        self.place = nn.Sequential(nn.Linear(2, PLACE), nn.ReLU(), embedding)  # G_loc
+        self.context = convolutions(task.channels, config.filters, config.coarse, width, stride=2)
+        self.lower, self.upper = nn.LSTMCell(width, width), nn.LSTMCell(width, width)  # LSTM 1 and 2
+        self.emission = nn.Sequential(nn.Linear(width, PLACE), nn.ReLU(), nn.Linear(PLACE, 3))
+        self.classifier = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, len(task.classes)))
+        self.baseline = nn.Linear(width, 1)  # in training alone
+
+    @property
+    def runs(self) -> int:
+        """K, the runs per image: in training, copies of the images take their place."""
+        return 1 if self.training else self.config.evaluations
+
+    def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[DramState, Decision]:
+        zeros = images.new_zeros(len(images), self.runs, 2, self.config.width)
+        state = DramState(noise=noise, hidden=zeros, cell=zeros)
+        if self.policy == "learned":
+            context = self.context(F.adaptive_avg_pool2d(self.normalise(images), self.config.coarse)).to(zeros)  # [B, width]
+            state = replace(state, hidden=torch.stack([zeros[:, :, 0], context[:, None].expand(-1, self.runs, -1)], 2))
+        return state, self.locate(state)
+
+    def sense(self, images: Float[Tensor, "B C H W"], state: DramState, regions: Regions) -> Float[Tensor, "N width"]:
+        soft = torch.is_grad_enabled() and not self.training and self.surrogate is not None
+        pixels = self.normalise(images)
+        patches = retina(pixels, regions.image, regions.centre, self.config.patch, self.config.scales, soft=soft)  # [N, k, C, g, g]
+        return self.image(patches.flatten(1, 2)) * self.place(self.placing.places(regions).to(patches))
+
+    def fuse(self, state: DramState, decision: Decision, features: Float[Tensor, "N width"]) -> DramState:
+        (first, second), (cell, other) = (part.flatten(0, 1).unbind(1) for part in (state.hidden, state.cell))  # [B K, width] each
+        first, cell = self.lower(features, (first, cell))
+        if self.policy == "learned":
+            second, other = self.upper(first, (second, other))
+        hidden, cells = (torch.stack(parts, 1).view_as(state.hidden).to(state.hidden) for parts in ((first, second), (cell, other)))
+        return replace(state, hidden=hidden, cell=cells)
+
+    def classify(self, state: DramState) -> Float[Tensor, "B classes"]:
+        """The mean over the runs of their log-probabilities."""
+        return self.classifier(state.hidden[:, :, 0]).log_softmax(2).mean(1)
+
+    def locate(self, state: DramState) -> Decision:
+        if self.policy != "learned":
+            return trivial_decision(self.placing, state.noise, state.step, self.runs, self.config.policy, self.steps)
+        evidence = state.hidden[:, :, 1]  # [B, K, width]
+        emitted = self.emission(evidence).to(state.hidden).tanh()  # [B, K, 3]; half precision is too coarse for places
+        chosen = Normal(emitted[..., :2], self.config.deviation * 2 ** emitted[..., 2:], validate_args=False)
+        stopped = self.training or self.training_gradients
+        return gaussian_decision(self.placing, state, evidence, chosen, self._decide, stopped=stopped)
+
+    @property
+    def _decide(self) -> Decide:
+        """The mode has no gradient, so training draws."""
+        return "sample" if self.training else self.config.decide
+
+    def paper_macs(self, step: int) -> PaperMacs:
+        """Convolutions, LSTMs and linear layers, without biases."""
+        lstm = 8 * self.config.width**2  # four gates, each of an input and a state
+        glimpse = macs_of(self.image, self.config.patch) + macs_of(self.place) + lstm
+        macs = step * glimpse + macs_of(self.classifier)
+        if self.policy == "learned":  # the context is shared by the runs
+            macs += step * (lstm + macs_of(self.emission))
+        context = macs_of(self.context, self.config.coarse) if self.policy == "learned" else 0
+        return PaperMacs("convolutions and linear layers", context + self.config.evaluations * macs)
+
+
+def macs_of(network: nn.Sequential, side: int = 0) -> int:
+    """MACs of convolutions, for images of `side` px, and of linear layers, without biases."""
+    macs = 0
+    for layer in network:
+        if isinstance(layer, nn.Conv2d):
+            side = (side - layer.kernel_size[0]) // layer.stride[0] + 1
+            macs += side**2 * layer.weight.numel()
+        elif isinstance(layer, nn.Linear):
+            macs += layer.weight.numel()
+    return macs
+
+
+def convolutions(channels: int, filters: int, side: int, width: int, *, stride: int) -> nn.Sequential:
+    """Three rectified convolutions of images of `side` px, the second with a stride, and a rectified linear layer of `width` units."""
+    last = (side - 4 - 3) // stride + 1 - 2
+    return nn.Sequential(
+        nn.Conv2d(channels, filters, 5), nn.ReLU(), nn.Conv2d(filters, filters, 3, stride), nn.ReLU(),
+        nn.Conv2d(filters, 2 * filters, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * filters * last**2, width), nn.ReLU(),
+    )  # fmt: skip

@@ -106,6 +106,7 @@ class Ranzato(GlimpseModel[GlimpseState]):
         # [W_1^p W_2^p] side by side, for [h^L; logits so far]
         self.locators = nn.ModuleList(nn.Linear(config.hidden + classes, 2) for _ in range(config.glimpses))
         self._scale = (config.patch << (config.scales - 1)) / width
+        self._macs_of_glimpse = networks[0].macs
         self.follow(find_policy(config.policy))
 
     def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[GlimpseState, Decision]:
@@ -170,5 +171,5 @@ class Ranzato(GlimpseModel[GlimpseState]):
 
     def paper_macs(self, step: int) -> PaperMacs:
         """Section 4.1: linear layers without biases. Crops and resizing cost nothing, and the last step predicts no location."""
-        locator = self.locators[0].weight.numel() if self.follows.reads_own else 0
-        return PaperMacs("paper", self.low.macs + (step - 1) * (self.glimpses[0].macs + locator))
+        locator = 2 * (self.config.hidden + len(self.task.classes)) if self.follows.reads_own else 0
+        return PaperMacs("paper", self.low.macs + (step - 1) * (self._macs_of_glimpse + locator))

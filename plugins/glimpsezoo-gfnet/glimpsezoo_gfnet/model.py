@@ -30,7 +30,6 @@ Where it departs from them:
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -48,6 +47,7 @@ from glimpsezoo import (
     crop,
     find_policy,
     straight_through_crop,
+    thumbnail,
 )
 from glimpsezoo_gfnet.backbones import Encoder, Features
 from glimpsezoo_gfnet.config import GFNetConfig
@@ -157,10 +157,10 @@ class GFNet(GlimpseModel[GFNetState]):
     def sense(self, images: Float[Tensor, "B C H W"], state: GFNetState, regions: Regions) -> Features:
         side = self.config.patch
         if state.step == 0:
-            resized = F.interpolate(images, size=(side, side), mode=self.config.resize, align_corners=True)
+            resized = thumbnail(images, (side, side), self.config.resize, align_corners=True)
             return self.glance(self.normalise(regions.images_of(resized)))
         soft = torch.is_grad_enabled() and not self.training and self.surrogate is not None
-        glimpses = (straight_through_crop if soft else crop)(images, regions.image, regions.centre, side)
+        glimpses = (straight_through_crop if soft else crop)(images, regions, side)
         return self.focus(self.normalise(glimpses))
 
     def fuse(self, state: GFNetState, decision: Decision, features: Features) -> GFNetState:
@@ -213,7 +213,7 @@ class GFNet(GlimpseModel[GFNetState]):
         self, state: GFNetState, place: Float[Tensor, "B 2"], scale: Float[Tensor, "B"] | None = None, made: Made = "given"
     ) -> Decision:
         """All crops have one size, and lie inside the image."""
-        return Decision.certain(self.regions_at(place.flip(1).to(state.features)), made)  # rows first
+        return Decision.certain(self.regions_at(place.flip(1).to(self.locator.actor.weight)), made)  # rows first
 
     def regions_at(self, place: Float[Tensor, "B 2"]) -> Regions:
         """The crops at places (row, column) in [0, 1]: their whole pixels, with the gradient of the exact place."""

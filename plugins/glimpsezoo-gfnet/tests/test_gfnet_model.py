@@ -24,7 +24,7 @@ def test_a_crop_holds_the_pixels_from_the_floor_of_the_place_and_never_reaches_o
     model = small()
     places = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.5, 0.25], [0.999, 0.001], [0.33, 0.77], [1.0, 0.0]])
     regions = model.regions_at(places)
-    found = crop(images, regions.image, regions.centre, 16)
+    found = crop(images, regions, 16)
     for k, (row, column) in enumerate(places.tolist()):
         top, left = math.floor(row * (40 - 16)), math.floor(column * (48 - 16))
         expected = torch.stack([images[k, :, top + i, left + j] for i in range(16) for j in range(16)], 1).view(2, 16, 16)
@@ -41,7 +41,7 @@ def test_the_place_of_every_whole_pixel_survives_the_round_trip() -> None:
     corner = torch.arange(129)
     regions = model.regions_at(((corner + 0.5) / 128).clamp(max=1)[:, None].expand(129, 2))
     image = torch.arange(224.0).expand(1, 1, 224, 224)  # each pixel says its column
-    found = crop(image.expand(129, 1, 224, 224), regions.image, regions.centre, 96)
+    found = crop(image.expand(129, 1, 224, 224), regions, 96)
     assert found[:, 0, 0, 0].tolist() == corner.tolist()
 
 

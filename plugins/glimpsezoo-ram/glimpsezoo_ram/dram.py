@@ -25,7 +25,6 @@ Where this departs from the paper, or decides what the paper leaves open:
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Normal
@@ -44,6 +43,7 @@ from glimpsezoo import (
     Task,
     find_policy,
     retina,
+    thumbnail,
 )
 from glimpsezoo_ram.config import Decide, DramConfig
 from glimpsezoo_ram.policy import Placing, gaussian_decision, given_decision, random_decision
@@ -106,14 +106,15 @@ class DRAM(GlimpseModel[DramState]):
         state = DramState(noise=noise, hidden=zeros, cell=zeros)
         if not self.follows.reads_own:
             return state, self.look_at(state, images.new_full((len(images), 2), 0.5))
-        context = self.context(F.adaptive_avg_pool2d(self.normalise(images), self.config.coarse)).to(zeros)  # [B, width]
+        coarse = self.config.coarse
+        context = self.context(thumbnail(self.normalise(images), (coarse, coarse), "pixels")).to(zeros)  # [B, width]
         state = replace(state, hidden=torch.stack([zeros[:, :, 0], context[:, None].expand(-1, self.runs, -1)], 2))
         return state, self.locate(state)
 
     def sense(self, images: Float[Tensor, "B C H W"], state: DramState, regions: Regions) -> Float[Tensor, "N width"]:
         soft = torch.is_grad_enabled() and not self.training and self.surrogate is not None
         pixels = self.normalise(images)
-        patches = retina(pixels, regions.image, regions.centre, self.config.patch, self.config.scales, soft=soft)  # [N, k, C, g, g]
+        patches = retina(pixels, regions, self.config.patch, self.config.scales, soft=soft)  # [N, k, C, g, g]
         return self.image(patches.flatten(1, 2)) * self.place(self.placing.places(regions).to(patches))
 
     def fuse(self, state: DramState, decision: Decision, features: Float[Tensor, "N width"]) -> DramState:

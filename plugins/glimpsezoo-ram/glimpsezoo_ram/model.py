@@ -90,7 +90,7 @@ class RAM(GlimpseModel[RamState]):
     def sense(self, images: Float[Tensor, "B C H W"], state: RamState, regions: Regions) -> Float[Tensor, "N width"]:
         soft = torch.is_grad_enabled() and not self.training and self.surrogate is not None
         pixels = self.normalise(images)
-        patches = retina(pixels, regions.image, regions.centre, self.config.patch, self.config.scales, soft=soft)  # [N, k, C, g, g]
+        patches = retina(pixels, regions, self.config.patch, self.config.scales, soft=soft)  # [N, k, C, g, g]
         return self.glimpse(patches.flatten(1), self.placing.places(regions).to(patches))
 
     def fuse(self, state: RamState, decision: Decision, features: Float[Tensor, "N width"]) -> RamState:
@@ -117,7 +117,7 @@ class RAM(GlimpseModel[RamState]):
         self, state: RamState, place: Float[Tensor, "B 2"], scale: Float[Tensor, "B"] | None = None, made: Made = "given"
     ) -> Decision:
         """All glimpses have one size, and their centres reach the edges of the image."""
-        return given_decision(self.placing, place.to(state.hidden), self.runs, made)
+        return given_decision(self.placing, place.to(self.classifier.weight), self.runs, made)
 
     def random_look(self, state: RamState) -> Decision:
         return random_decision(self.placing, state, self.runs)

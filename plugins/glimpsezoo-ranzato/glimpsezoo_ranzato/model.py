@@ -26,11 +26,24 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Made, Noise, Normalise, PaperMacs, Regions, State, Task, find_policy, retina
+from glimpsezoo import (
+    Decision,
+    GlimpseModel,
+    GlimpseZooError,
+    Made,
+    Noise,
+    Normalise,
+    PaperMacs,
+    Regions,
+    State,
+    Task,
+    find_policy,
+    retina,
+    thumbnail,
+)
 from glimpsezoo_ranzato.config import RanzatoConfig
 
 
@@ -72,11 +85,6 @@ class OneHidden(nn.Module):
     def forward(self, x: Float[Tensor, "N inputs"]) -> Features:
         hidden = self.first(x).relu()
         return Features(hidden, self.second(hidden))
-
-
-def down_sampled(images: Float[Tensor, "B C H W"], side: int) -> Float[Tensor, "B C {side} {side}"]:
-    """Images resized to `side` x `side` px by averaging areas."""
-    return F.adaptive_avg_pool2d(images, side)
 
 
 class Ranzato(GlimpseModel[GlimpseState]):
@@ -122,9 +130,10 @@ class Ranzato(GlimpseModel[GlimpseState]):
 
     def sense(self, images: Float[Tensor, "B C H W"], state: GlimpseState, regions: Regions) -> Features:
         if state.step == 0:
-            return self.low(self.pixels(regions.images_of(down_sampled(images, self.config.low_size))))
+            side = self.config.low_size
+            return self.low(self.pixels(regions.images_of(thumbnail(images, (side, side), "pixels"))))
         soft = torch.is_grad_enabled() and not self.training and self.surrogate is not None
-        views = retina(images, regions.image, regions.centre, self.config.patch, self.config.scales, soft=soft)
+        views = retina(images, regions, self.config.patch, self.config.scales, soft=soft)
         return self.glimpses[0 if self.config.shared else state.step - 1](self.pixels(views))
 
     def fuse(self, state: GlimpseState, decision: Decision, features: Features) -> GlimpseState:

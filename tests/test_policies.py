@@ -160,10 +160,8 @@ def test_saliency_goes_from_peak_to_peak(name: str) -> None:
             for row in range(side):
                 for column in range(side):
                     x, y = centre_of(name, ((column + 0.5) / side, (row + 0.5) / side), size, before)
-                    grid = torch.tensor(
-                        across = [size * (2 * k - 4) / 5 for k in range(5)]
-                        grid = torch.tensor([[x + along, y + ratio * down] for down in across for along in across])
-                    )
+                    across = [size * (2 * k - 4) / 5 for k in range(5)]
+                    grid = torch.tensor([[x + along, y + ratio * down] for down in across for along in across])
                     value = F.grid_sample(contrast, grid[None, None], padding_mode="border", align_corners=False).mean().item()
                     value -= sum(max(abs(x - a), abs(y - b) / ratio) < 0.999 * size for a, b in taken)
                     if value > best + 1e-6:

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from glimpsezoo import Decision, GlimpseZooError, Record, Settings, State, Trace, TrainingPhase, rollout
+from glimpsezoo import Decision, GlimpseZooError, Record, Settings, State, Trace, TrainingPhase, returns, rollout
 from glimpsezoo_gfnet.model import GFNet, GFNetState, Located
 
 CLIP = 0.2  # how far PPO's ratio may be from 1
@@ -89,23 +89,11 @@ def policy_loss(model: GFNet, trace: Trace, labels: Int[Tensor, "B"], discount: 
     decisions = [cast(Located, look.decision) for look in trace.looks[1:]]
     with torch.no_grad():
         right = trace.logits_by_step().softmax(2)[torch.arange(len(labels)), :, labels]  # [B, T] probability of the right class
-        returns = returns_of(right.diff(dim=1), discount)  # [B, T - 1]
-        returns = (returns - returns.mean()) / (returns.std() + EPSILON)
+        target = returns(right.diff(dim=1), discount)  # [B, T - 1]
+        target = (target - target.mean()) / (target.std() + EPSILON)
     log_prob = torch.stack([decision.log_prob for decision in decisions], 1)  # [B, T - 1]
     value = torch.stack([model.locator.critic(decision.memory)[:, 0] for decision in decisions], 1)
-    advantage = returns - value.detach()
+    advantage = target - value.detach()
     ratio = (log_prob - log_prob.detach()).exp()
     gain = torch.minimum(ratio * advantage, ratio.clamp(1 - CLIP, 1 + CLIP) * advantage)
-    return {"policy": -gain.mean(), "value": 0.5 * (value - returns).square().mean()}
-
-
-def returns_of(rewards: Float[Tensor, "B n"], discount: float) -> Float[Tensor, "B n"]:
-    """R_t = r_t + discount R_{t+1}.
-
-    >>> returns_of(torch.tensor([[1.0, 0.0, 4.0]]), 0.5).tolist()
-    [[2.0, 2.0, 4.0]]
-    """
-    returns = [rewards[:, -1]]
-    for reward in reversed(rewards.unbind(1)[:-1]):
-        returns.append(reward + discount * returns[-1])
-    return torch.stack(returns[::-1], 1)
+    return {"policy": -gain.mean(), "value": 0.5 * (value - target).square().mean()}

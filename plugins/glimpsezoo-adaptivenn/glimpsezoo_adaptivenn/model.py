@@ -194,7 +194,7 @@ class AdaptiveNN(GlimpseModel[AdaptiveNNState]):
             raise GlimpseZooError(
                 f"adaptivenn: expected patch to fit into images of {height} x {width} px, got {config.patch}: set it smaller"
             )
-        classes, rates = len(task.classes), torch.linspace(0, config.drop_path, config.depth).tolist()
+        classes, rates = len(task.classes), [config.drop_path * block / (config.depth - 1) for block in range(config.depth)]
         self.normalise = Normalise(task)
         self.glance = Encoder(config, task.channels, rates[: -config.head_depth])
         self.focus = Encoder(config, task.channels, rates)

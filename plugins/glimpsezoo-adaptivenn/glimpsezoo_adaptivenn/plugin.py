@@ -5,7 +5,7 @@ from glimpsezoo import ImporterSpec, ModelSpec, PaperSpec, hookimpl
 PAPER = "https://arxiv.org/abs/2509.15333"
 
 # A crop of the digits' canvas (64 px) has room for a digit (20 px).
-_SMALL = {"width": 64, "depth": 4, "head_depth": 1, "attention_heads": 4, "locator_channels": 16, "locator_hidden": 64, "window": 3}
+_SMALL = {"width": 48, "depth": 3, "head_depth": 1, "attention_heads": 4, "locator_channels": 16, "locator_hidden": 64, "window": 3}
 DEFAULTS = {
     "digits": {"patch": 24, "token": 6, "glimpses": 2, "drop_path": 0.0, **_SMALL},
     "tiny-imagenet": {"patch": 32, "token": 4, "glimpses": 3, **_SMALL, "width": 192, "depth": 8, "head_depth": 3},

@@ -39,8 +39,8 @@ class AdaptiveNNConfig(Settings):
     deviation: float = Field(0.1, gt=0, le=1)
     """The standard deviation of a drawn place, as a share of the range of places."""
     exits: tuple[float, ...] = ()
-    """An image is finished after step t if looking on is expected to lower its loss by no more than the t-th number, in nats. By default, no
-    image exits early in this way. Only the learned policy does it."""
+    """An image is finished after step t if looking on is expected to lower its loss by no more than the t-th number, in nats. By default,
+    no image exits early in this way. Only the learned policy does it."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

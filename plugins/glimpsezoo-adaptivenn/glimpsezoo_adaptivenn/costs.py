@@ -1,8 +1,8 @@
 """What the paper counts: multiply-accumulates of convolutions, linear layers, attention and writing, without biases.
 
-A run that stops after t steps uses the glance net, t - 1 fixations and one classifier, because exits by the value need no prediction; before
-each fixation, it uses the policy and the value net. That this is what the authors count is a conclusion from their numbers: a mean of 3.15
-fixations after the glance costs 4.815 G in this way, and they print 4.85 G.
+A run that stops after t steps uses the glance net, t - 1 fixations and one classifier, because exits by the value need no prediction;
+before each fixation, it uses the policy and the value net. That this is what the authors count is a conclusion from their numbers: a mean
+of 3.15 fixations after the glance costs 4.815 G in this way, and they print 4.85 G. If every step had a prediction, it would be 5.93 G.
 """
 
 from glimpsezoo_adaptivenn.config import AdaptiveNNConfig

@@ -4,9 +4,9 @@ The value net predicts the sum of the later rewards, which are decreases of the 
 not worth another look. The setting `exits` has one per step. The model applies them in `locate`, as a choice of no region: no classifier
 runs before an image's last step. They are no `ExitRule`, because those read logits.
 
-The release has no exits. That the paper stops images with low values is in its extended data figure 4 c; the supplement that says how
-thresholds are chosen was not at hand. `thresholds_for` is a guess: shares of the images proportional to a^t stop at step t, as in "Glance and
-Focus" (2020) of the same authors.
+They are from the paper; the release has none. That images with low values stop is in the caption of its extended data figure 4 c. The
+supplement (section 4.1) that says how thresholds are chosen was not at hand, so `thresholds_for` is a guess: shares of the images
+proportional to a^t stop at step t, as in "Glance and Focus" (Wang et al., 2020) of the same group.
 """
 
 import torch
@@ -27,10 +27,10 @@ def values_of(model: AdaptiveNN, images: Float[Tensor, "B C H W"]) -> Float[Tens
 
 
 def thresholds_for(values: Float[Tensor, "n fixations"], budget: float) -> tuple[float, ...]:
-    """For the setting `exits`: thresholds with which shares proportional to budget^t of the images stop at step t; the last step takes the rest.
+    """For the setting `exits`: thresholds with which shares proportional to budget^t of the images stop at step t, the rest at the last.
 
-    values: of n calibration images, see `values_of`. The smaller the budget, the earlier the exits. At a step, the threshold is the value of
-    the last image of the share, among the images that are left; where none is to stop, it is below all.
+    values: of n calibration images, see `values_of`. The smaller the budget, the earlier the exits. At a step, the threshold is the value
+    of the last image of the share, among the images that are left; where none is to stop, it is below all.
 
     >>> thresholds_for(torch.tensor([[0.3, 0.1], [0.1, 0.2], [0.2, 0.4], [0.4, 0.3]]), budget=1.0)
     (0.1..., 0.1...)

@@ -34,11 +34,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import Mlp
+from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -283,7 +284,8 @@ class AdaptiveNN(GlimpseModel[AdaptiveNNState]):
 
 def blocks(config: AdaptiveNNConfig, rates: Sequence[float]) -> nn.Sequential:
     """Transformer blocks; each is skipped in training as often as its rate says."""
-    made = [Block(config.width, config.attention_heads, qkv_bias=True, drop_path=rate, norm_layer=layer_norm) for rate in rates]
+    norm: Any = layer_norm  # timm wants a class
+    made = [Block(config.width, config.attention_heads, qkv_bias=True, drop_path=rate, norm_layer=norm) for rate in rates]
     for layer in (each for block in made for each in block.modules() if isinstance(each, nn.Linear)):
         nn.init.trunc_normal_(layer.weight, std=0.02)
         nn.init.zeros_(layer.bias)

@@ -1,18 +1,18 @@
 """How AdaptiveNN learns: representation learning and self-rewarding reinforcement learning at once, end to end, as in the authors' code.
 
-The gradient of the expected loss over drawn places has two parts: that of the loss at the places, and that of the places' probability, for
-which the loss itself is the reward. With L_t the cross-entropy of the prediction after t fixations (0 is the glance), T fixations, V the value
-net and S_t the state map:
+The gradient of the expected loss over drawn places has two parts: that of the loss at the places, and that of the places' probability,
+for which the loss itself is the reward. With L_t the cross-entropy of the prediction after t fixations (0 is the glance), T fixations, V
+the value net and S_t the state map:
 
     representation    sum_{t=0..T} L_t  +  distillation sum_{t<T} KL(p_T || p_t)  +  own_weight L_own
     reward            r_t = L_{t-1} - L_t: the decrease of the loss, in nats
-    advantage         A_t = d_t + discount trace A_{t+1},  d_t = r_t + discount V(S_t) - V(S_{t-1}),  V(S_T) = 0 (GAE; Schulman et al., 2016)
+    advantage         A_t = d_t + discount trace A_{t+1},  d_t = r_t + discount V(S_t) - V(S_{t-1}),  V(S_T) = 0 (GAE)
     policy            -mean of log pi(a_t) A_t, with A normalised over images and fixations
     value             mean of (V(S_{t-1}) - R_t)^2 with the target R_t = A_t + V(S_{t-1}) held fixed (A_t before normalisation)
 
-p_T is the teacher, without gradient. L_own is the loss of the focus net by itself on the whole image, resized to `own_side` px, so that it
-learns from every image as a whole. Places are drawn around the policy's mean with a standard deviation that falls from `first_deviation` to
-`last_deviation` along half a cosine. L_t of the representation has smoothed labels, that of the reward does not.
+GAE: Schulman et al. (2016), equation 16. p_T is the teacher, without gradient. L_own is the loss of the focus net by itself on the whole
+image, resized to `own_side` px. Places are drawn around the policy's mean with a standard deviation that falls from `first_deviation` to
+`last_deviation` along half a cosine. L_t of the representation has smoothed labels, that of the reward has not.
 
 No gradient passes from the policy and the value into the map, or through a place into the policy, so the parts do not disturb each other.
 
@@ -69,9 +69,9 @@ class PhaseOptions(Settings):
 
 
 def training_step(model: AdaptiveNN, images: Float[Tensor, "B C H W"], labels: Int[Tensor, "B"], phase: TrainingPhase) -> Terms:
-    """The terms of the loss as means over the batch, in nats (value: in squared nats). Under another policy, the representation learns alone.
+    """The terms of the loss as means over the batch, in nats (value: squared nats). Under another policy, the representation learns alone.
 
-    The options of the training phase are `PhaseOptions`. Raises `GlimpseZooError` for others, and for an `own_side` that tokens do not tile.
+    The options of the training phase are `PhaseOptions`. Raises `GlimpseZooError` for others, and if tokens do not tile `own_side`.
     """
     options = PhaseOptions.parse(phase.options, owner=f"training phase {phase.name!r}")
     if options.own_weight and options.own_side % model.config.token:

@@ -186,7 +186,7 @@ def hat(distance: float) -> float:
 
 
 def sampled(x: Tensor, rows: list[float], columns: list[float], kernel: Callable[[float], float], clamp: bool = False) -> Tensor:
-    """x: [C, h, w] at the crossings of rows and columns (in px, pixel centres at whole numbers); outside are zeros, or the edge's pixels."""
+    """x: [C, h, w] at the crossings of rows and columns (in px, pixel centres at whole numbers). Outside are zeros, or the edge's."""
 
     def weights(places: list[float], size: int) -> Tensor:
         matrix = torch.zeros(len(places), size, dtype=torch.float64)

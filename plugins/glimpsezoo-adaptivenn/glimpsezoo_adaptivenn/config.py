@@ -13,7 +13,8 @@ class AdaptiveNNConfig(Settings):
     glimpses: int = Field(4, ge=1, le=100)
     """The number of fixations after the glance, so that there is one step more."""
     patch: int = Field(112, ge=1)
-    """The side in px of what an encoder takes: of the resized image, and of a crop. It must be a multiple of `token`."""
+    """The side in px of what an encoder takes, a multiple of `token`: of the resized image, and of a crop, which has this width in the
+    image."""
     token: int = Field(16, ge=1)
     """The side in px of the square that becomes a token. The state map has a cell for each token of the resized image."""
     width: int = Field(384, ge=1)

@@ -8,8 +8,8 @@ of 3.15 fixations after the glance costs 4.815 G in this way, and they print 4.8
 from glimpsezoo_adaptivenn.config import AdaptiveNNConfig
 
 
-def paper_macs(config: AdaptiveNNConfig, channels: int, classes: int, step: int) -> int:
-    """The MACs of a run that stops at `step`, for images of `channels` channels."""
+def paper_macs(config: AdaptiveNNConfig, channels: int, classes: int, step: int, *, chooses: bool = True) -> int:
+    """The MACs of a run that stops at `step`, for images of `channels` channels. chooses: whether policy and value net run."""
     tokens, width = (config.patch // config.token) ** 2, config.width  # also the cells of the state map
     block = 12 * tokens * width**2 + 2 * tokens**2 * width  # an attention's four products and the MLP's eight; queries by keys, and values
     embed = tokens * channels * config.token**2 * width
@@ -18,7 +18,8 @@ def paper_macs(config: AdaptiveNNConfig, channels: int, classes: int, step: int)
     write = tokens * (4 * width**2 + 4 * width * config.window**2) + tokens**2 * width
     fixation = embed + config.depth * block + read + write
     glance = embed + (config.depth - config.head_depth) * block
-    return glance + classifier + (step - 1) * (fixation + _map_net(config, tokens, 2) + _map_net(config, tokens, 1))
+    choice = _map_net(config, tokens, 2) + _map_net(config, tokens, 1) if chooses else 0
+    return glance + classifier + (step - 1) * (fixation + choice)
 
 
 def _map_net(config: AdaptiveNNConfig, cells: int, outputs: int) -> int:

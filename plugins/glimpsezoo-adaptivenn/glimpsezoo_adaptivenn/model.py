@@ -18,12 +18,13 @@ Reading, writing, policy and value net are shared between steps, but for their l
 The paper's equations were not at hand here, so none is cited by number: this file follows the authors' code and weights
 (https://github.com/LeapLabTHU/AdaptiveNN), which decide, among other things:
 - The image is resized and cropped by bicubic interpolation without aligned corners and without a filter against aliasing. At the edge of
-  the image, a crop interpolates with zeros (after normalisation) outside of it.
+  the image, a crop interpolates with zeros (after normalisation) outside of it, and so does reading at the edge of the map.
 - Tokens read between cells as if the cells tiled the image, but write as if the outermost cells lay on its edges. Weights for cells
   outside of the map are dropped.
 - In training, no gradient passes from policy and value net into the map, and none through a place.
 
 Where it departs from them:
+- Images need not be square: the glance is stretched to a square, and a crop has the shape of the image and is stretched as well.
 - The weights of all blocks start alike (normal, .02), where theirs in the classifiers of fixations have torch's default.
 - Attacks see true gradients: the map and the place are not detached in eval mode. The cells that a token writes to are a hard choice
   without a gradient, but the place has one through the crop and through reading.
@@ -43,7 +44,21 @@ from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Made, Noise, Normalise, PaperMacs, Regions, State, Task, find_policy
+from glimpsezoo import (
+    Decision,
+    GlimpseModel,
+    GlimpseZooError,
+    Made,
+    Noise,
+    Normalise,
+    PaperMacs,
+    Regions,
+    State,
+    Task,
+    find_policy,
+    resample,
+    thumbnail,
+)
 from glimpsezoo_adaptivenn.config import AdaptiveNNConfig
 from glimpsezoo_adaptivenn.costs import paper_macs
 
@@ -116,12 +131,10 @@ class Reader(nn.Module):
         self.mix = depthwise(config.width, CONTEXT)
         self.mlp = Mlp(config.width, WIDER * config.width)
 
-    def forward(
-        self, map: Float[Tensor, "N cells width"], points: Float[Tensor, "N side side 2"], fixation: int
-    ) -> Float[Tensor, "N tokens width"]:
-        """points: the tokens' places (x, y) in [-1, 1] of the image. fixation: how many there were before this one."""
-        mixed = self.mix(as_grid(self.norms[fixation](map)))
-        read = F.grid_sample(mixed.to(points), points, align_corners=False)  # [N, width, side, side]
+    def forward(self, map: Float[Tensor, "B cells width"], regions: Regions, side: int, fixation: int) -> Float[Tensor, "N tokens width"]:
+        """regions: of the crops, each of `side` x `side` tokens. fixation: how many there were before this one."""
+        mixed = self.mix(as_grid(self.norms[fixation](map))).to(map)  # [B, width, cells' rows and columns]
+        read = resample(mixed, regions, (side, side))  # [N, width, side, side]
         return self.mlp(self.read_norms[fixation](read.flatten(2).transpose(1, 2)))
 
 
@@ -135,16 +148,13 @@ class Writer(nn.Module):
         self.mlp = Mlp(config.width, WIDER * config.width, config.window**2)
 
     def forward(
-        self,
-        map: Float[Tensor, "N cells width"],
-        tokens: Float[Tensor, "N tokens width"],
-        points: Float[Tensor, "N side side 2"],
-        fixation: int,
+        self, map: Float[Tensor, "N cells width"], tokens: Float[Tensor, "N tokens width"], regions: Regions, fixation: int
     ) -> Float[Tensor, "N cells width"]:
-        """The new state map. points and fixation: as for `Reader`."""
+        """The new state map. regions and fixation: as for `Reader`."""
         side = math.isqrt(map.shape[1])
         weights = self.mlp(self.norms[fixation](tokens))  # [N, tokens, window^2], row by row
-        nearest = ((points.detach().flatten(1, 2) + 1) / 2 * (side - 1) + 0.5).floor().long()  # [N, tokens, 2] as (x, y)
+        places = (centres(regions, math.isqrt(tokens.shape[1])).detach() + 1) / 2  # [N, tokens, 2] in [0, 1]
+        nearest = (places * (side - 1) + 0.5).floor().long()  # as (x, y)
         offset = torch.arange(self.window, device=map.device) - (self.window - 1) // 2
         row, column = (offset.repeat_interleave(self.window), offset.repeat(self.window))
         column, row = nearest[:, :, :1] + column, nearest[:, :, 1:] + row  # [N, tokens, window^2]
@@ -211,11 +221,11 @@ class AdaptiveNN(GlimpseModel[AdaptiveNNState]):
         return AdaptiveNNState(noise=noise, map=nothing), Decision.certain(Regions.whole_image(images))
 
     def sense(self, images: Float[Tensor, "B C H W"], state: AdaptiveNNState, regions: Regions) -> Float[Tensor, "N tokens width"]:
-        pixels, side = regions.images_of(self.normalise(images)), self.config.patch
+        pixels, size = self.normalise(images), (self.config.patch, self.config.patch)
         if state.step == 0:
-            return self.glance(F.interpolate(pixels, size=(side, side), mode="bicubic", align_corners=False))
-        crops = F.grid_sample(pixels, self.points(regions, side), mode="bicubic", align_corners=False)
-        return self.focus(crops, self.reader(regions.images_of(state.map), self.points(regions, self.focus.side), state.step - 1))
+            return self.glance(regions.images_of(thumbnail(pixels, size, "bicubic")))
+        crops = resample(pixels, regions, size, mode="bicubic")
+        return self.focus(crops, self.reader(state.map, regions, self.focus.side, state.step - 1))
 
     def fuse(self, state: AdaptiveNNState, decision: Decision, features: Float[Tensor, "N tokens width"]) -> AdaptiveNNState:
         if len(decision.regions) != decision.regions.batch:
@@ -223,7 +233,7 @@ class AdaptiveNN(GlimpseModel[AdaptiveNNState]):
             raise GlimpseZooError(f"AdaptiveNN looks at one region per image, got {got}: give one each")
         if state.step == 0:
             return replace(state, map=features.to(state.map))
-        written = self.writer(state.map, features, self.points(decision.regions, self.focus.side), state.step - 1)
+        written = self.writer(state.map, features, decision.regions, state.step - 1)
         return replace(state, map=written.to(state.map))
 
     def classify(self, state: AdaptiveNNState) -> Float[Tensor, "B classes"]:
@@ -267,19 +277,19 @@ class AdaptiveNN(GlimpseModel[AdaptiveNNState]):
 
     def regions_at(self, place: Float[Tensor, "B 2"]) -> Regions:
         """The crops at places (row, column) in [0, 1], exactly: their corners lie between pixels."""
-        sides = place.new_tensor(self.task.image_size)  # height, width
-        centre = 2 * (place * (sides - self.config.patch) + self.config.patch / 2) / sides - 1
-        return Regions.one_each(centre.flip(1), self.config.patch / self.task.image_size[1], level=1)
-
-    def points(self, regions: Regions, side: int) -> Float[Tensor, "N {side} {side} 2"]:
-        """The centres (x, y in [-1, 1] of the image) of `side` x `side` equal squares that tile each crop."""
-        axis = (2 * torch.arange(side, device=regions.centre.device) + 1).to(regions.centre) / side - 1
-        height, width = self.task.image_size
-        x, y = (regions.centre[:, k, None] + self.config.patch / count * axis for k, count in ((0, width), (1, height)))  # [N, side]
-        return torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), 3)
+        scale = self.config.patch / self.task.image_size[1]
+        return Regions.one_each(((2 * place - 1) * (1 - scale)).flip(1), scale, level=1)
 
     def paper_macs(self, step: int) -> PaperMacs:
-        return PaperMacs("paper", paper_macs(self.config, self.task.channels, len(self.task.classes), step))
+        chooses = self.follows.reads_own
+        return PaperMacs("paper", paper_macs(self.config, self.task.channels, len(self.task.classes), step, chooses=chooses))
+
+
+def centres(regions: Regions, side: int) -> Float[Tensor, "N tokens 2"]:
+    """The centres (x, y in [-1, 1] of the image) of `side` x `side` equal parts that tile each region, row by row."""
+    axis = (2 * torch.arange(side, device=regions.centre.device) + 1).to(regions.centre) / side - 1
+    parts = torch.cartesian_prod(axis, axis).flip(1)  # [tokens, 2] as (x, y)
+    return regions.centre[:, None] + regions.scale[:, None, None] * parts
 
 
 def blocks(config: AdaptiveNNConfig, rates: Sequence[float]) -> nn.Sequential:

@@ -21,9 +21,9 @@ SMALL |= {"locator_channels": 4, "locator_hidden": 8, "drop_path": 0.0}
 def small() -> Callable[..., AdaptiveNN]:
     """Makes the model in eval mode: `small(**settings)`."""
 
-    def make(**settings: Any) -> AdaptiveNN:
+    def make(task: Task = TASK, **settings: Any) -> AdaptiveNN:
         torch.manual_seed(0)
-        model = AdaptiveNN(AdaptiveNNConfig.parse({**SMALL, **settings}, owner="adaptivenn"), TASK).eval()
+        model = AdaptiveNN(AdaptiveNNConfig.parse({**SMALL, **settings}, owner="adaptivenn"), task).eval()
         with torch.no_grad():
             for tensor in model.parameters():  # larger than untrained weights, so that the steps differ
                 tensor.add_(0.2 * torch.randn_like(tensor))

@@ -289,7 +289,7 @@ def centres(regions: Regions, side: int) -> Float[Tensor, "N tokens 2"]:
     """The centres (x, y in [-1, 1] of the image) of `side` x `side` equal parts that tile each region, row by row."""
     axis = (2 * torch.arange(side, device=regions.centre.device) + 1).to(regions.centre) / side - 1
     parts = torch.cartesian_prod(axis, axis).flip(1)  # [tokens, 2] as (x, y)
-    return regions.centre[:, None] + regions.scale[:, None, None] * parts
+    return regions.centre[:, None] + regions.half[:, None] * parts
 
 
 def blocks(config: AdaptiveNNConfig, rates: Sequence[float]) -> nn.Sequential:

@@ -11,14 +11,16 @@ from torch.nn import functional as F
 from toy_models import TASK, Peek, toy
 
 from glimpsezoo.core.rollout import rollout
-from glimpsezoo.data.base import DataInfo, Example, ImageData
+from glimpsezoo.data.base import Batch, DataInfo, Example, ImageData
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.settings import Settings
 from glimpsezoo.training import loop
 from glimpsezoo.training.folder import CHECKPOINT
 from glimpsezoo.training.job import TrainingJob
 from glimpsezoo.training.loop import Progress, train
+from glimpsezoo.training.optimisers import make_optimiser
 from glimpsezoo.zoo.cards import LOG
+from glimpsezoo.zoo.models import create_model
 from glimpsezoo.zoo.recipes import Recipe
 
 
@@ -193,6 +195,24 @@ def test_a_disk_that_is_full_ends_in_one_line(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(GlimpseZooError, match=words):
         list(steps)
     assert not (tmp_path / "log" / CHECKPOINT).exists()  # of a step whose epoch is not logged
+
+
+def test_the_calibration_accuracy_is_that_of_the_weights_after_the_last_step_of_the_optimiser():
+    """Convolutions without a batch norm, whose weights are arranged once for `inference`."""
+    model = create_model("ranzato-conv", task=TASK)
+    images = torch.rand(16, 1, 16, 16)
+    batch = Batch(images=images, labels=torch.zeros(16, dtype=torch.long), ids=torch.arange(16), groups=torch.arange(16))
+    loop.calibration_accuracy(model, [batch], torch.device("cpu"))
+    before = rollout(model.eval(), images).logits.argmax(1)
+    convolutions = [p for p in model.parameters() if p.ndim == 4]
+    optimiser = make_optimiser(Recipe.from_toml(RECIPE, name="recipe").phase[0], convolutions)
+    for _ in range(20):
+        optimiser.zero_grad()
+        F.cross_entropy(rollout(model, images).logits, (before + 1) % 3).backward()
+        optimiser.step()
+    labels = rollout(model, images).logits.argmax(1)
+    assert (labels != before).any()
+    assert loop.calibration_accuracy(model, [batch._replace(labels=labels)], torch.device("cpu")) == 1
 
 
 @pytest.mark.parametrize("fits", [True, False])

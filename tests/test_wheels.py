@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
 NAMES = ["glimpsezoo", *PLUGINS]
 UNTRAINED = {  # what can be run of a plugin without a card for the digits
+    "glimpsezoo-adaptivenn": ["adaptivenn"],
     "glimpsezoo-gfnet": ["gfnet", "--set", "backbone=test_resnet", "--set", "patch=32"],
     "glimpsezoo-ram": ["ram"],
     "glimpsezoo-timm": ["timm:resnet18"],

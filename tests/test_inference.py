@@ -235,6 +235,22 @@ def test_changed_weights_are_arranged_anew() -> None:
     assert not torch.allclose(before, expected)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_of_an_optimiser_is_seen(fused: bool) -> None:
+    """A fused one leaves the versions of parameters as they were."""
+    model, images = nn.Sequential(nn.Conv2d(1, 2, 3)), torch.rand(2, 1, 8, 8)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
+    with inference(model):
+        before = model(images)
+    model(images).sum().backward()
+    optimiser.step()
+    with inference(model):
+        after = model(images)
+    with torch.no_grad():
+        assert torch.allclose(after, model(images), atol=1e-6)
+    assert not torch.allclose(after, before, atol=1e-2)
+
+
 def test_precisions_other_than_float32_run_as_they_are() -> None:
     model, images = Wrapped(with_statistics(NETWORKS["grouped"]())).double(), torch.rand(1, 3, 16, 16).double()
     with torch.no_grad():

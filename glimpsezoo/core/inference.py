@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from glimpsezoo.core.protocol import Computing, GlimpseModel
 from glimpsezoo.errors import GlimpseZooError
@@ -38,12 +39,23 @@ class _Arranged(NamedTuple):
 _ARRANGED: WeakKeyDictionary[nn.Module, _Arranged] = WeakKeyDictionary()
 
 
+def _raise_versions(optimiser: Optimizer, *_: object) -> None:
+    """After a fused step, which changes parameters but not their versions, by which `inference` knows that they changed."""
+    for group in optimiser.param_groups:
+        for parameter in group["params"] if group.get("fused") else ():
+            torch.autograd.graph.increment_version(parameter)
+
+
+register_optimizer_step_post_hook(_raise_versions)
+
+
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
     """Run `model` in eval mode, without gradients, as fast as its weights allow.
 
     Batch norms and ReLUs are folded into the convolutions before them, and convolutions keep their weights in oneDNN's order. Entering
-    again is cheap as long as the weights are the same. Training or attacking the model within it is not possible.
+    again is cheap as long as the weights are the same. Training or attacking the model within it is not possible. What changes weights
+    behind autograd's back (through `.data`) is not seen: write to them under `torch.no_grad()`.
 
     >>> import glimpsezoo as gz
     >>> model = gz.load("mgnet.digits")

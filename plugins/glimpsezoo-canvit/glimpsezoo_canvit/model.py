@@ -164,7 +164,7 @@ class _Double(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.float and args[0].dtype is torch.float64:
             return args[0]
-        if func is Tensor.__matmul__ and args[0].dtype is not args[1].dtype:
+        if func is Tensor.matmul and args[0].dtype is not args[1].dtype:
             args = (args[0].double(), args[1].double())
         return func(*args, **(kwargs or {}))
 

@@ -11,7 +11,7 @@ class CanViTConfig(Settings):
     """Settings of CanViT. Those of the network have the names of the authors' `CanViTConfig`, without 'canvas' and 'num' where clear."""
 
     backbone: Literal["vitb16", "vits16", "tiny"] = "vitb16"
-    """The ViT that takes the glimpses: the authors' ViT-B or ViT-S, or one of four blocks of 32 units, for tests. Its patches have 16 px."""
+    """The ViT that takes the glimpses: the authors' ViT-B or ViT-S, or one of two blocks of 32 units, for tests. Its patches have 16 px."""
     glimpse: int = Field(128, ge=16, multiple_of=16)
     """The side in px of a glimpse, however large its region is."""
     glimpses: int = Field(21, ge=1, le=100)

@@ -135,7 +135,7 @@ def architecture(config: CanViTConfig) -> Any:
     from canvit_core.backbone import BACKBONES, ViTSpec  # pyright: ignore[reportMissingImports]
     from canvit_pytorch import CanViTConfig as Theirs  # pyright: ignore[reportMissingImports]
 
-    BACKBONES.setdefault("tiny", ViTSpec(embed_dim=32, num_heads=2, num_blocks=4))
+    BACKBONES.setdefault("tiny", ViTSpec(embed_dim=32, num_heads=2, num_blocks=2))
     return Theirs(
         backbone_name=config.backbone,
         canvas_num_heads=config.canvas_heads,

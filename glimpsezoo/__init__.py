@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from glimpsezoo.core.noise import Noise
     from glimpsezoo.core.protocol import PaperMacs, Phase, State
     from glimpsezoo.core.regions import Decision, Made, Regions
-    from glimpsezoo.core.senses import crop, retina
+    from glimpsezoo.core.senses import bilinear_crop, crop, grid_crop, resample, retina, straight_through_crop, thumbnail
     from glimpsezoo.errors import did_you_mean
     from glimpsezoo.settings import Settings
     from glimpsezoo.specs import ImporterSpec, ModelSpec, PaperSpec, Task
@@ -102,7 +102,7 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.core.protocol": ("State", "Phase", "PaperMacs"),
         "glimpsezoo.core.feedforward": ("FeedForwardState", "Normalise", "cross_entropy_step"),
         "glimpsezoo.core.regions": ("Regions", "Decision", "Made"),
-        "glimpsezoo.core.senses": ("retina", "crop"),
+        "glimpsezoo.core.senses": ("crop", "bilinear_crop", "straight_through_crop", "retina", "grid_crop", "resample", "thumbnail"),
         "glimpsezoo.core.noise": ("Noise",),
         "glimpsezoo.core.batched": ("Batched", "select_rows", "join_rows"),
         "glimpsezoo.core.macs": ("Meter", "count_macs"),

@@ -67,7 +67,7 @@ class Honest(GlimpseModel[Any]):
         return self.head(state.memory)
 
     def locate(self, state: Memory) -> Decision:
-        centre = self.config.reach * torch.tanh(4 * self.where(state.memory))
+        centre = self.config.reach * torch.tanh(4 * self.where(state.memory).to(self.where.weight))
         return Decision.certain(Regions.one_each(centre, 0.3), made="regressed")
 
 
@@ -192,6 +192,11 @@ class InsistsOnFloat32(Honest):
         return super().fuse(state, decision, features @ torch.eye(HIDDEN))
 
 
+class RoundsPlaces(Honest):
+    def locate(self, state: Memory) -> Decision:
+        return Decision.certain(Regions.one_each(self.config.reach * torch.tanh(4 * self.where(state.memory)), 0.3), made="regressed")
+
+
 FAULTS: dict[str, type[Honest]] = {
     "shapes": AClassTooMany,
     "determinism": DrawsAndDoesNotSay,
@@ -209,6 +214,7 @@ FAULTS: dict[str, type[Honest]] = {
     "batch-of-one": NeedsCompany,
     "one-class": NeedsAlternatives,
     "float64": InsistsOnFloat32,
+    "bfloat16": RoundsPlaces,
 }
 
 

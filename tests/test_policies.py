@@ -216,7 +216,7 @@ def test_a_policy_costs_what_it_computes(name: str, policy: str) -> None:
     if policy == "learned":
         assert (macs.locate[:, 0] > 0).all()
     elif policy in ("entropy", "oracle"):
-        assert (macs.locate[:, 0] >= 9 * looked).all()  # nine looks, each with a classification
+        assert (macs.locate[:, 0] >= 9 * looked.min()).all()  # nine looks, each with a classification; the model's own may be larger
     else:
         assert not macs.locate.any()
 

@@ -30,11 +30,6 @@ NEARLY = 0.999  # a place on the edge of a region is outside of it, however it i
 SAMPLED = 5  # side of the grid of points at which a map is read within a region
 
 
-def first_choice(model: GlimpseModel[Any]) -> int:
-    """The number of steps taken when a model first chooses a region: 1 if its first step sees something of the image, else 0."""
-    return 0 if model.sees == "none" else 1
-
-
 def cells(side: int, like: Tensor) -> Float[Tensor, "cells 2"]:
     """The centres (x, y) of the cells of a square grid over [0, 1] x [0, 1], from left to right and top to bottom."""
     axis = (torch.arange(side, device=like.device) + 0.5) / side
@@ -45,7 +40,7 @@ class _Placing(Policy):
     """A policy that leaves the first step to a model that sees something in it."""
 
     def decide(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, own: Decision | None) -> Decision:
-        if state.step >= first_choice(model):
+        if state.step >= model.first_choice:
             return self.look(model, images, state, own)
         assert own is not None  # because this is the first step
         return own
@@ -82,7 +77,7 @@ class Scan(_Placing):
     name = "scan"
 
     def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, own: Decision | None) -> Decision:
-        first = first_choice(model)
+        first = model.first_choice
         side = model.grid or math.ceil(math.sqrt(model.steps - first))
         row, column = divmod((state.step - first) % (side * side), side)
         place = torch.tensor([(column + 0.5) / side, (row + 0.5) / side], device=images.device)
@@ -98,7 +93,7 @@ class WholeThenRandom(_Placing):
     name, stochastic = "whole-then-random", True
 
     def obstacle(self, model: GlimpseModel[Any]) -> str:
-        cannot = first_choice(model) == 0 and model.sizes is None
+        cannot = model.first_choice == 0 and model.sizes is None
         return super().obstacle(model) or ("it cannot look at the whole image" if cannot else "")
 
     def look(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, own: Decision | None) -> Decision:
@@ -187,7 +182,7 @@ class Saliency(_Placing):
             found = [_at_regions(contrast, each.regions) for each in decisions]
         value, centre, scale = (torch.stack(column, 1) for column in zip(*found, strict=True))  # [B, K], [B, K, 2], [B, K]
         rows = torch.arange(len(images), device=images.device)
-        for _ in range(0 if model.grid else state.step - first_choice(model)):
+        for _ in range(0 if model.grid else state.step - model.first_choice):
             best = value.argmax(1)
             apart = (centre - centre[rows, best, None]).abs().amax(2)  # [B, K]
             value = value - (apart < NEARLY * scale[rows, best, None]).to(value)  # contrast is at most one half: the rest comes first

@@ -177,6 +177,11 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
     def classify(self, state: S) -> Float[Tensor, "B classes"]:
         """Logits from the state alone, so that any step can be the last."""
 
+    @property
+    def first_choice(self) -> int:
+        """The number of steps taken when another policy first chooses: 0 if the first step sees nothing but a region, else 1."""
+        return 0 if self.sees == "none" else 1
+
     def locate(self, state: S) -> Decision | None:
         """Where to look next; None if no image takes another step. An image without a region in the decision is finished."""
         return None

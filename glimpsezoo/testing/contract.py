@@ -236,3 +236,21 @@ def float64(case: Case) -> RuleResult:
     if double.dtype != torch.float64:
         return RuleResult(numbers, f"expected logits in float64, got {double.dtype}: create tensors with the dtype of the images")
     return RuleResult(numbers)
+
+
+def bfloat16(case: Case) -> RuleResult:
+    """In bfloat16, logits are finite and places are still computed in full precision."""
+    with torch.autocast(case.images.device.type, torch.bfloat16):
+        trace = rollout(case.model, case.images, noise=case.noise())
+    coarse = {
+        f"{name} in {str(value.dtype).removeprefix('torch.')} at step {step}"
+        for step, look in enumerate(trace.looks, 1)
+        for name, value in (("centre", look.decision.regions.centre), ("scale", look.decision.regions.scale))
+        if value.dtype != case.images.dtype
+    }
+    numbers = {"logits": list(trace.logits.shape), "coarse": sorted(coarse)}
+    if coarse:
+        problem = f"expected regions in float32, got their {min(coarse)}, which rounds places to pixels"
+        return RuleResult(numbers, f"{problem}: convert what the locator computes before the sigmoid or the like")
+    wrong = int((~trace.logits.isfinite()).sum())
+    return RuleResult(numbers, f"expected finite logits, got {wrong} that are not" if wrong else "")

@@ -32,6 +32,7 @@ RULES: dict[str, Callable[[Case], RuleResult]] = {
     "batch-of-one": contract.batch_of_one,
     "one-class": contract.one_class,
     "float64": contract.float64,
+    "bfloat16": contract.bfloat16,
 }
 MAY_REFUSE = ("odd-size", "one-class")  # these rules accept a GlimpseZooError as an answer
 

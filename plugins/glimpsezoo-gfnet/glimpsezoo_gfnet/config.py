@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from glimpsezoo import Settings
+from glimpsezoo import PolicyName, Settings
 
 # What the authors choose for a family of backbones, by the beginning of its timm name, where it differs from that for ResNets.
 _OF_MOBILE_NETS = {"classifier": "concatenate", "locator": "conv", "locator_hidden": 256, "own_loss": 5.0}
@@ -39,8 +39,8 @@ class GFNetConfig(Settings):
     """The units of the policy's GRU."""
     resize: Literal["bicubic", "bilinear"] = "bicubic"
     """How the image is resized for the first look."""
-    policy: Literal["learned", "random", "centre", "scan"] = "learned"
-    """Where to look: learned, or a trivial policy."""
+    policy: PolicyName = "learned"
+    """What chooses where to look: learned, or any other policy (`glimpsezoo list policies`) for regions of one size."""
     decide: Literal["mode", "sample"] = "mode"
     """Whether the learned policy looks at the mean that it predicts (mode, as in the paper's tests) or draws a place around it."""
     deviation: float = Field(0.1, gt=0, le=1)

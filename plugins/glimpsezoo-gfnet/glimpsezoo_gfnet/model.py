@@ -23,18 +23,32 @@ Where it departs from them:
 - The policy and the classifier are GRU cells instead of sequences of one step: the same numbers.
 - Attacks see true gradients: the map is not detached in eval mode, and a crop is differentiated as if it were bilinear at the predicted
   place (with gradients on; the crop is the same).
-- Under a trivial policy, the policy network does not run. If a decision of the learned policy is overridden by one of another kind, the
+- Under another policy, the policy network does not run. If a decision of the learned policy is overridden by one of another kind, the
   policy's GRU takes the map in `fuse`, as it would have.
 """
 
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, Normalise, PaperMacs, Regions, State, Task, trivial_centres
+from glimpsezoo import (
+    Decision,
+    GlimpseModel,
+    GlimpseZooError,
+    Made,
+    Noise,
+    Normalise,
+    PaperMacs,
+    Regions,
+    State,
+    Task,
+    crop,
+    find_policy,
+    straight_through_crop,
+    thumbnail,
+)
 from glimpsezoo_gfnet.backbones import Encoder, Features
 from glimpsezoo_gfnet.config import GFNetConfig
 from glimpsezoo_gfnet.costs import Parts, paper_macs, parts_of
@@ -67,7 +81,7 @@ class Located(Decision):
     """The predicted place (row, column) in [0, 1]."""
 
 
-class Policy(nn.Module):
+class Locator(nn.Module):
     """pi, and the value of a state for its training (critic).
 
     map_shape: C, h, w of a feature map. A map goes through layers to `hidden` units, and a GRU cell takes it.
@@ -108,10 +122,9 @@ class GFNet(GlimpseModel[GFNetState]):
     def __init__(self, config: GFNetConfig, task: Task) -> None:
         super().__init__()
         self.config, self.task = config, task
-        self.steps, self.policy = config.glimpses, config.policy
-        learned = config.policy == "learned" and config.glimpses > 1
-        self.stochastic = config.policy == "random" or (learned and config.decide == "sample")
-        self.surrogate = "straight-through bilinear crop at the predicted place" if learned and config.decide == "mode" else None
+        self.steps, chooses, drawn = config.glimpses, config.glimpses > 1, config.decide == "sample"
+        self.stochastic = chooses and drawn
+        self.surrogate = "straight-through bilinear crop at the predicted place" if chooses and not drawn else None
         height, width = task.image_size
         if config.patch > min(height, width):
             raise GlimpseZooError(f"gfnet: expected patch to fit into images of {height} x {width} px, got {config.patch}: set it smaller")
@@ -125,8 +138,9 @@ class GFNet(GlimpseModel[GFNetState]):
             self.classifiers = nn.ModuleList([nn.Linear(config.hidden, classes)])
         else:  # the k-th is for k + 2 looks
             self.classifiers = nn.ModuleList(nn.Linear(count * features, classes) for count in range(2, config.glimpses + 1))
-        self.locator = Policy(self.glance.map_shape, config)
+        self.locator = Locator(self.glance.map_shape, config)
         self._parts: Parts | None = None
+        self.follow(find_policy(config.policy))
 
     def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[GFNetState, Decision]:
         batch = len(images)
@@ -143,13 +157,10 @@ class GFNet(GlimpseModel[GFNetState]):
     def sense(self, images: Float[Tensor, "B C H W"], state: GFNetState, regions: Regions) -> Features:
         side = self.config.patch
         if state.step == 0:
-            resized = F.interpolate(images, size=(side, side), mode=self.config.resize, align_corners=True)
+            resized = thumbnail(images, (side, side), self.config.resize, align_corners=True)
             return self.glance(self.normalise(regions.images_of(resized)))
         soft = torch.is_grad_enabled() and not self.training and self.surrogate is not None
-        glimpses = crop(images, regions, side)
-        if soft:  # the same values, with the gradient of a bilinear crop
-            smooth = bilinear_crop(images, regions, side)
-            glimpses = glimpses + (smooth - smooth.detach())
+        glimpses = (straight_through_crop if soft else crop)(images, regions, side)
         return self.focus(self.normalise(glimpses))
 
     def fuse(self, state: GFNetState, decision: Decision, features: Features) -> GFNetState:
@@ -159,7 +170,7 @@ class GFNet(GlimpseModel[GFNetState]):
         policy_memory = state.policy_memory
         if isinstance(decision, Located):
             policy_memory = decision.memory
-        elif state.step and self.policy == "learned":
+        elif state.step and self.follows.reads_own:
             policy_memory = self.locator.remember(state.map, policy_memory)
         map = features.map.detach() if self.training or self.training_gradients else features.map
         seen = replace(state, map=map, policy_memory=policy_memory)
@@ -173,9 +184,6 @@ class GFNet(GlimpseModel[GFNetState]):
         return self.head_of(state.step)(state.memory if recurrent else state.features)
 
     def locate(self, state: GFNetState) -> Decision:
-        if self.policy != "learned":
-            place = trivial_centres(self.config.policy, state.noise, state.step, max(1, self.steps - 1)).flip(1)  # rows first
-            return Decision.certain(self.regions_at(place.to(state.features)), "sampled" if self.stochastic else "given")
         memory = self.locator.remember(state.map, state.policy_memory).to(state.policy_memory)
         mean = self.locator.mean(memory)
         located = Located(
@@ -190,9 +198,9 @@ class GFNet(GlimpseModel[GFNetState]):
 
     def drawn(self, located: Located, state: GFNetState) -> Located:
         """The decision at a place drawn around the predicted one and clamped to [0, 1], with the log-probability of the clamped place."""
-        uniform = state.noise.uniform(state.step, 2).to(located.mean)
         gaussian = torch.distributions.Normal(located.mean, self.config.deviation)
-        place = gaussian.icdf(uniform).clamp(0, 1).detach()
+        draw = state.noise.normal(state.step, 2).to(located.mean)
+        place = (located.mean + self.config.deviation * draw).clamp(0, 1).detach()
         return replace(
             located,
             regions=self.regions_at(place),
@@ -200,6 +208,12 @@ class GFNet(GlimpseModel[GFNetState]):
             log_prob=gaussian.log_prob(place).sum(1),
             entropy=gaussian.entropy().sum(1),
         )
+
+    def look_at(
+        self, state: GFNetState, place: Float[Tensor, "B 2"], scale: Float[Tensor, "B"] | None = None, made: Made = "given"
+    ) -> Decision:
+        """All crops have one size, and lie inside the image."""
+        return Decision.certain(self.regions_at(place.flip(1).to(self.locator.actor.weight)), made)  # rows first
 
     def regions_at(self, place: Float[Tensor, "B 2"]) -> Regions:
         """The crops at places (row, column) in [0, 1]: their whole pixels, with the gradient of the exact place."""
@@ -218,24 +232,5 @@ class GFNet(GlimpseModel[GFNetState]):
     def paper_macs(self, step: int) -> PaperMacs:
         if self._parts is None:
             self._parts = parts_of(self)
-        return PaperMacs("paper", paper_macs(self._parts, step))
-
-
-def crop(images: Float[Tensor, "B C H W"], regions: Regions, side: int) -> Float[Tensor, "N C {side} {side}"]:
-    """The `side` x `side` whole pixels around the centre of every region."""
-    height, width = images.shape[2:]
-    sides = torch.tensor([width, height], device=images.device)
-    corner = ((regions.centre.detach() + 1) / 2 * sides - side / 2).round().long()  # [N, 2] as (x, y); exact but for rounding
-    corner = torch.minimum(corner.clamp(min=0), sides - side)
-    place = corner[:, :, None] + torch.arange(side, device=images.device)  # [N, 2, side]: columns, rows
-    column, row = place.unbind(1)
-    return images[regions.image[:, None, None], :, row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)  # [N, side, side, C] before
-
-
-def bilinear_crop(images: Float[Tensor, "B C H W"], regions: Regions, side: int) -> Float[Tensor, "N C {side} {side}"]:
-    """`crop` between pixels, so that it has a gradient in the centres."""
-    height, width = images.shape[2:]
-    offset = torch.arange(side, device=images.device) + 0.5 - side / 2  # [side] of each pixel from the centre, in px
-    x, y = (regions.centre[:, axis, None] + 2 / count * offset for axis, count in ((0, width), (1, height)))  # [N, side] in [-1, 1]
-    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), 3)  # [N, side, side, 2]
-    return F.grid_sample(regions.images_of(images), grid.to(images), align_corners=False)
+        parts = self._parts if self.follows.reads_own else self._parts._replace(policy=0)
+        return PaperMacs("paper", paper_macs(parts, step))

@@ -61,7 +61,7 @@ def training_step(
         if state.step == 0:
             return decision
         if options.stage == 1:
-            return Decision.certain(model.regions_at(state.noise.uniform(state.step, 2).to(state.features)), "sampled")
+            return model.random_look(state)
         return decision if decision.made == "sampled" else model.drawn(cast(Located, decision), state)
 
     trace = rollout(model, images, choose=choose, noise=phase.noise, record=Record(every_step=True, states=True))

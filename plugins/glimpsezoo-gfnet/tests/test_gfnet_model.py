@@ -12,10 +12,10 @@ import torch
 from glimpsezoo_gfnet.backbones import Encoder
 from glimpsezoo_gfnet.config import GFNetConfig
 from glimpsezoo_gfnet.costs import parts_of
-from glimpsezoo_gfnet.model import GFNet, GFNetState, Located, crop
+from glimpsezoo_gfnet.model import GFNet, GFNetState, Located
 from torch import Tensor
 
-from glimpsezoo import Decision, GlimpseZooError, Meter, Noise, Record, Regions, State, Task, rollout
+from glimpsezoo import Decision, GlimpseZooError, Meter, Noise, Record, Regions, State, Task, crop, rollout
 
 Make = Callable[..., GFNet]
 
@@ -43,6 +43,20 @@ def test_the_place_of_every_whole_pixel_survives_the_round_trip() -> None:
     image = torch.arange(224.0).expand(1, 1, 224, 224)  # each pixel says its column
     found = crop(image.expand(129, 1, 224, 224), regions, 96)
     assert found[:, 0, 0, 0].tolist() == corner.tolist()
+
+
+def test_the_gradient_of_a_pixel_in_a_crop_counts_it_once(small: Make, images: Tensor) -> None:
+    """What an attack follows, in eval mode: the pixels' gradient is that of the crop, the place's that of a bilinear one."""
+    model = small().eval()
+    model.focus = torch.nn.Identity()  # type: ignore[assignment]
+    images = images.clone().requires_grad_()
+    state, _ = model.start(images, Noise.of(0, torch.arange(len(images))))
+    regions = model.regions_at(torch.full((len(images), 2), 0.5))
+    seen = model.sense(images, replace(state, step=1), regions)
+    (gradient,) = torch.autograd.grad(seen.sum(), images)
+    inside = gradient[:, :, 12:28, 16:32]
+    assert torch.equal(gradient.count_nonzero(), inside.count_nonzero())
+    torch.testing.assert_close(inside, (1 / torch.tensor([0.3, 0.2]))[:, None, None].expand_as(inside))
 
 
 @pytest.mark.parametrize("settings", [{}, {"classifier": "concatenate", "locator": "conv"}, {"glance_head": True, "resize": "bilinear"}])
@@ -74,7 +88,7 @@ def test_a_run_is_the_loop_over_its_parts(settings: dict[str, Any], small: Make,
     assert trace.logits_by_step().diff(dim=1).abs().amax((0, 2)).min() > 1e-4
 
 
-@pytest.mark.parametrize("policy", ["random", "centre", "scan"])
+@pytest.mark.parametrize("policy", ["random", "centre", "scan", "saliency"])
 def test_trivial_policies_look_where_they_say_and_spare_the_policy_network(policy: str, small: Make, images: Tensor) -> None:
     model = small(policy=policy)
     trace = rollout(model, images, record=Record(meter=Meter(model)))
@@ -89,6 +103,9 @@ def test_trivial_policies_look_where_they_say_and_spare_the_policy_network(polic
         assert len(centres.reshape(-1, 2).unique(dim=0)) > 9
     assert trace.macs is not None
     assert trace.macs.locate.sum() == 0
+    paper = model.paper_macs(3)
+    assert paper is not None
+    assert paper.value < small().paper_macs(3).value  # type: ignore[union-attr]
 
 
 def test_drawn_places_scatter_around_the_mean_and_are_scored_after_clamping(small: Make, images: Tensor) -> None:

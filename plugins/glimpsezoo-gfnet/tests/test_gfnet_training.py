@@ -29,7 +29,7 @@ def test_stage_1_is_the_loss_of_every_look_and_of_the_encoders_own_classifiers(
 
     def uniform(batch: Tensor, state: State, decision: Decision) -> Decision:
         assert isinstance(state, GFNetState)
-        return Decision.certain(model.regions_at(state.noise.uniform(state.step, 2))) if state.step else decision
+        return Decision.certain(model.regions_at(state.noise.uniform(state.step, 2).flip(1))) if state.step else decision  # rows first
 
     trace = rollout(model, images, choose=uniform, noise=phase(6).noise, record=Record(every_step=True, states=True))
     whole, own = 0.0, 0.0

@@ -23,7 +23,6 @@ Where it departs from the paper, and why:
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -31,7 +30,20 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Made, Noise, Normalise, PaperMacs, Regions, State, Task, find_policy
+from glimpsezoo import (
+    Decision,
+    GlimpseModel,
+    GlimpseZooError,
+    Made,
+    Noise,
+    Normalise,
+    PaperMacs,
+    Regions,
+    State,
+    Task,
+    find_policy,
+    resample,
+)
 from glimpsezoo_mgnet.backbones import create_backbone
 from glimpsezoo_mgnet.config import MGNetConfig
 from glimpsezoo_mgnet.costs import backbone_macs, paper_macs
@@ -92,7 +104,7 @@ class MGNet(GlimpseModel[MGNetState]):
 
     def sense(self, images: Float[Tensor, "B C H W"], state: MGNetState, regions: Regions) -> Float[Tensor, "N c"]:
         """h of every region: the backbone's feature of the glimpse."""
-        glimpses = sample_glimpses(regions.images_of(images), regions, self.glimpse_size)
+        glimpses = resample(images, regions, self.glimpse_size, align_corners=True)  # equations 1 and 2
         return self.backbone(self.normalise(glimpses))
 
     def fuse(self, state: MGNetState, decision: Decision, features: Float[Tensor, "B c"]) -> MGNetState:
@@ -129,7 +141,7 @@ class MGNet(GlimpseModel[MGNetState]):
         self, state: MGNetState, place: Float[Tensor, "B 2"], scale: Float[Tensor, "B"] | None = None, made: Made = "given"
     ) -> Decision:
         """The last part of equation 4. Without a scale, the region has the middle size."""
-        place = place.to(state.fused)
+        place = place.to(self.locator.weight)  # not of the state: half precision is too coarse for places
         scale = place.new_full((len(place),), sum(self.config.scale) / 2) if scale is None else scale.to(place)
         centre = (2 * place - 1) * (1 - scale[:, None])  # [B, 2]
         return Decision.certain(Regions.one_each(centre, scale), made)
@@ -150,25 +162,6 @@ def glimpse_size(image_size: tuple[int, int], downsample: float) -> tuple[int, i
     """
     height, width = (max(1, round(side / downsample)) for side in image_size)
     return height, width
-
-
-def sample_glimpses(images: Float[Tensor, "N C H W"], regions: Regions, size: tuple[int, int]) -> Float[Tensor, "N C h w"]:
-    """Equations 1 and 2: bilinear samples of each image on a regular grid of `size` (height, width) points over its region.
-
-    Corners are aligned: the outermost points lie on the edge of the region, where the edge of the image is the centre of its outermost
-    pixels.
-    """
-    # F.affine_grid would multiply matrices; there is no rotation.
-    grid = regions.centre.view(-1, 2, 1, 1) + regions.scale.view(-1, 1, 1, 1) * _points(size, images.device)  # [N, 2, h, w]
-    return F.grid_sample(images, grid.permute(0, 2, 3, 1).to(images), align_corners=True)
-
-
-@lru_cache(maxsize=64)
-def _points(size: tuple[int, int], device: torch.device) -> Float[Tensor, "2 h w"]:
-    """x and y of `size` (height, width) points from -1 to 1 at equal distances; a single row or column lies at 0."""
-    with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for a backward pass later
-        y, x = (torch.linspace(-1, 1, count, device=device) * (count > 1) for count in size)
-        return torch.stack(torch.meshgrid(x, y, indexing="xy"))
 
 
 class _RescaleGradient(torch.autograd.Function):

@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from glimpsezoo_mgnet.config import MGNetConfig
-from glimpsezoo_mgnet.model import MGNet, rescale_gradient, sample_glimpses
+from glimpsezoo_mgnet.model import MGNet, rescale_gradient
 from torch import Tensor
 
-from glimpsezoo import Confidence, Decision, GlimpseZooError, Noise, Record, Regions, Task, Trace, rollout
+from glimpsezoo import Confidence, Decision, GlimpseZooError, Noise, Record, Regions, Task, Trace, resample, rollout
 from glimpsezoo.testing import excess, tolerance
 
 DIGITS = Task((64, 64), 1, tuple("0123456789"), mean=(0.1,), std=(0.2,))
@@ -44,7 +44,7 @@ def test_glimpses_are_bilinear_samples_of_their_region_with_aligned_corners() ->
     image = images_of(1)
     s, x, y = 0.37, -0.42, 0.31
     regions = Regions.one_each(torch.tensor([[x, y]]), s)
-    glimpse = sample_glimpses(image, regions, (5, 5))[0, 0]
+    glimpse = resample(image, regions, (5, 5), align_corners=True)[0, 0]
     pixels = image[0, 0].double().numpy()
     for i, j in np.ndindex(5, 5):
         u, v = (s * (-1 + 2 * j / 4) + x + 1) / 2 * 63, (s * (-1 + 2 * i / 4) + y + 1) / 2 * 63  # pixel coordinates

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glimpsezoo import FeedForward, GlimpseZooError, Normalise, PaperMacs, Task, TrainingPhase
+from glimpsezoo import FeedForward, GlimpseZooError, Normalise, PaperMacs, Task, TrainingPhase, thumbnail
 from glimpsezoo_pyramid.architectures import IMAGENET_M1, IMAGENET_M2, M1, M2, M3, Architecture
 from glimpsezoo_pyramid.config import BaselineConfig, BaselineOptions
-from glimpsezoo_pyramid.modules import SLOPE, feature_layers, initialise, resize_area
+from glimpsezoo_pyramid.modules import SLOPE, feature_layers, initialise
 
 
 class Baseline(FeedForward):
@@ -36,16 +36,16 @@ class Baseline(FeedForward):
         self.classification = nn.Linear(f, len(task.classes))
         initialise(self)
 
-    def input_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+    def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (height, width) in pixels to which an image of `size` is resized."""
         return size if self.config.resolution is None else (self.config.resolution,) * 2
 
     def prepared(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
-        return self.resized(images, self.input_size(tuple(images.shape[2:])))
+        return self.resized(images, self.input_size((images.shape[2], images.shape[3])))
 
-    def resized(self, images: Float[Tensor, "B C H W"], size: tuple[int, ...]) -> Float[Tensor, "B C h w"]:
+    def resized(self, images: Float[Tensor, "B C H W"], size: tuple[int, int]) -> Float[Tensor, "B C h w"]:
         """The images as `features` takes them, at `size` (height, width)."""
-        return self.normalise(resize_area(images, size))
+        return self.normalise(thumbnail(images, size))
 
     def head(self, features: Float[Tensor, "B f h w"]) -> Float[Tensor, "B classes"]:
         return self.classification(self.hidden(features.mean((2, 3))))

@@ -42,12 +42,14 @@ from glimpsezoo import (
     State,
     Task,
     find_policy,
+    grid_crop,
     join_rows,
     select_rows,
+    thumbnail,
 )
 from glimpsezoo_pyramid.architectures import CELLS, GRID, IMAGENET_M1, IMAGENET_M2, M1, M2, M3, Architecture, levels_for
 from glimpsezoo_pyramid.config import PyramidConfig
-from glimpsezoo_pyramid.modules import SLOPE, feature_layers, initialise, resize_area
+from glimpsezoo_pyramid.modules import SLOPE, feature_layers, initialise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +205,7 @@ class Pyramid(GlimpseModel[PyramidState]):
     def level_of(self, images: Float[Tensor, "B C H W"], level: int) -> Float[Tensor, "B C s s"]:
         """The pyramid level: the images at base x 2^level pixels, normalised."""
         side = self.architecture.base << level
-        return self.normalise(resize_area(images, (side, side)))
+        return self.normalise(thumbnail(images, (side, side)))
 
     def sense(self, images: Float[Tensor, "B C H W"], state: PyramidState, regions: Regions) -> Features:
         """The features of crops of base x base pixels from the next pyramid level, at multiples of base / 2.
@@ -211,11 +213,7 @@ class Pyramid(GlimpseModel[PyramidState]):
         Levels are made when they are looked at: most images exit before the finest, and a small level costs little.
         """
         base, level = self.architecture.base, self.level_of(images, state.step)  # [B, C, s, s]
-        windows = level.unfold(2, base, base // 2).unfold(3, base, base // 2)  # [B, C, w, w, base, base], a view
-        corner = (regions.centre + 1 - regions.scale[:, None]) / 2 * level.shape[-1]  # [N, 2], (x, y) in pixels
-        column, row = (corner / (base // 2)).round().long().clamp(0, windows.shape[2] - 1).unbind(1)
-        crops = windows[regions.image, :, row, column]  # [N, C, base, base]
-        maps = self.features(crops)  # [N, f, h, h]
+        maps = self.features(grid_crop(level, regions, base))  # [N, f, h, h]
         return Features(maps.mean((2, 3)), maps)
 
     def fuse(self, state: PyramidState, decision: Decision, features: Features) -> PyramidState:

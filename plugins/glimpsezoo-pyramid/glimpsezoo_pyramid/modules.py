@@ -1,11 +1,6 @@
-"""What the pyramid models and their fully convolutional baselines share: layers, initialisation, resizing."""
+"""What the pyramid models and their fully convolutional baselines share: layers, initialisation."""
 
-from functools import lru_cache
-
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from glimpsezoo_pyramid.architectures import Architecture, Pool
 
@@ -31,36 +26,3 @@ def initialise(model: nn.Module) -> None:
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-def resize_area(images: Float[Tensor, "B C H W"], size: tuple[int, ...]) -> Float[Tensor, "B C h w"]:
-    """Images resized to `size` (height, width): every pixel is the mean of the original over the area that it covers.
-
-    Pixels that are partly covered count in part, so the result is exact for any two sizes (torch's "area" rounds to whole pixels), and
-    resizing in two steps gives the same as in one.
-
-    >>> resize_area(torch.tensor([[[[0.0, 3.0, 6.0]]]]), (1, 2))
-    tensor([[[[1., 5.]]]])
-    """
-    return _shrink_rows(_shrink_rows(images, size[0]).mT, size[1]).mT
-
-
-def _shrink_rows(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C h W"]:
-    """`resize_area` of the rows: each new row is the sum of the old rows that it covers, weighted by their covered share."""
-    old = images.shape[2]
-    if old % size == 0:
-        return F.avg_pool2d(images, (old // size, 1)) if old > size else images
-    row, share = _covered(old, size, images.device)
-    rows = images.contiguous().index_select(2, row.flatten()).unflatten(2, row.shape)  # [B, C, h, reach, W], at most three times the image
-    return (rows * share.to(images)[:, :, None]).sum(3)
-
-
-@lru_cache(maxsize=64)
-def _covered(old: int, size: int, device: torch.device) -> tuple[Int[Tensor, "h reach"], Float[Tensor, "h reach"]]:
-    """For each of `size` new rows, the old rows (of `old`) that it may cover, and their share in it."""
-    with torch.inference_mode(False):  # tensors made in inference mode could not be saved for a backward pass later
-        start = torch.arange(size, device=device, dtype=torch.float64) * (old / size)
-        stop = start + old / size
-        row = start.floor()[:, None] + torch.arange(old // size + 2, device=device)  # [h, reach]: the most rows that one can cover
-        covered = (torch.minimum(row + 1, stop[:, None]) - torch.maximum(row, start[:, None])).clamp(min=0)
-        return row.long().clamp(max=old - 1), covered * (size / old)

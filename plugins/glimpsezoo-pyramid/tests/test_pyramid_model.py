@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from glimpsezoo_pyramid.config import PyramidConfig
 from glimpsezoo_pyramid.model import CellDecision, Pyramid, PyramidM3, PyramidState
-from glimpsezoo_pyramid.modules import resize_area
 from torch import Tensor
 
-from glimpsezoo import Confidence, Decision, GlimpseZooError, Noise, Record, Regions, Task, Trace, rollout
+from glimpsezoo import Confidence, Decision, GlimpseZooError, Noise, Record, Regions, Task, Trace, rollout, thumbnail
 
 TASK = Task((56, 56), 1, tuple("0123456789"), mean=(0.2,), std=(0.5,))
 EVERY = Record(every_step=True, states=True)
@@ -112,23 +111,9 @@ def test_levels_can_be_set() -> None:
         PyramidConfig.parse({"levels": 0}, owner="pyramid-m3")
 
 
-@pytest.mark.parametrize(
-    ("old", "new"), [((64, 64), (56, 56)), ((30, 50), (14, 28)), ((9, 10), (14, 14)), ((56, 56), (14, 14)), ((7, 7), (7, 7))]
-)
-def test_resizing_is_exact_by_area(old: tuple[int, int], new: tuple[int, int]) -> None:
-    """Against the mean of whole pixels on a grid so fine that both sizes divide it."""
-    images = images_of(2, old)
-    fine = images
-    for axis in (2, 3):
-        common = math.lcm(old[axis - 2], new[axis - 2])
-        fine = fine.repeat_interleave(common // old[axis - 2], axis)
-        fine = fine.unflatten(axis, (new[axis - 2], common // new[axis - 2])).mean(axis + 1)
-    close(resize_area(images, new), fine)
-
-
 def test_coarse_levels_are_means_of_the_image() -> None:
     model, images = model_of(task=Task((64, 64), 1, tuple("01"), mean=(0.2,), std=(0.5,))), images_of(2, (64, 64))
-    finest = (resize_area(images, (56, 56)) - 0.2) / 0.5
+    finest = (thumbnail(images, (56, 56)) - 0.2) / 0.5
     for level, factor in enumerate((4, 2, 1)):
         close(model.level_of(images, level), F.avg_pool2d(finest, factor))
 

@@ -4,11 +4,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from glimpsezoo import Settings
+from glimpsezoo import PolicyName, Settings
 
 Decide = Literal["sample", "mode"]
 Bound = Literal["clamp", "tanh"]
-PolicyName = Literal["learned", "random", "centre", "scan"]
 
 
 class RamConfig(Settings):
@@ -31,7 +30,7 @@ class RamConfig(Settings):
     evaluations: int = Field(1, ge=1, le=100)
     """Runs per image in testing (M); their log-probabilities are averaged, and each run is paid for."""
     policy: PolicyName = "learned"
-    """Where to look: learned, or a trivial policy."""
+    """What chooses where to look: learned, or any other policy (`glimpsezoo list policies`) for regions of one size."""
 
     @model_validator(mode="after")
     def _scales_are_concentric(self) -> Self:
@@ -62,7 +61,7 @@ class DramConfig(Settings):
     evaluations: int = Field(1, ge=1, le=100)
     """Runs per image in testing; their log-probabilities are averaged, and each run is paid for."""
     policy: PolicyName = "learned"
-    """Where to look: learned, or a trivial policy."""
+    """What chooses where to look: learned, or any other policy (`glimpsezoo list policies`) for regions of one size."""
 
     @model_validator(mode="after")
     def _scales_are_concentric(self) -> Self:

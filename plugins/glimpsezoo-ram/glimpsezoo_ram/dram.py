@@ -18,21 +18,35 @@ Where this departs from the paper, or decides what the paper leaves open:
 - G_loc has one hidden layer and a linear output whose bias starts at 1, so that products start near G_image.
 - The context is the hidden state of LSTM 2, whose cell starts at 0.
 - The policy chooses its deviation between half and twice the setting, so that the entropy in the loss has a gradient.
-- LSTM 2 also runs after the last glimpse. With a trivial policy, it and the context network do not run at all.
+- LSTM 2 also runs after the last glimpse. Under another policy, it and the context network do not run at all.
 - Places, patches, and the gradients of attacks are as in RAM (model.py).
 """
 
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, Normalise, PaperMacs, Regions, State, Task, retina
+from glimpsezoo import (
+    Decision,
+    GlimpseModel,
+    GlimpseZooError,
+    Made,
+    Noise,
+    Normalise,
+    PaperMacs,
+    Policy,
+    Regions,
+    State,
+    Task,
+    find_policy,
+    retina,
+    thumbnail,
+)
 from glimpsezoo_ram.config import Decide, DramConfig
-from glimpsezoo_ram.policy import Placing, gaussian_decision, trivial_decision
+from glimpsezoo_ram.policy import Placing, gaussian_decision, given_decision, random_decision
 
 PLACE = 128  # units of the hidden layers of G_loc and of E
 
@@ -54,11 +68,10 @@ class DRAM(GlimpseModel[DramState]):
 
     def __init__(self, config: DramConfig, task: Task) -> None:
         super().__init__()
-        self.config, self.task, self.steps, self.policy = config, task, config.glimpses, config.policy
-        learned, width, height = config.policy == "learned", config.width, min(task.image_size)
-        self.sees = "lowres" if learned else "none"
-        self.stochastic = config.policy == "random" or (learned and config.decide == "sample")
-        self.surrogate = "reparametrised places, straight-through bilinear crop" if learned else None
+        self.config, self.task, self.steps = config, task, config.glimpses
+        width, height = config.width, min(task.image_size)
+        self.stochastic = config.decide == "sample"
+        self.surrogate = "reparametrised places, straight-through bilinear crop"
         for key, side in (("patch", config.patch), ("coarse", config.coarse)):
             if side > height:
                 raise GlimpseZooError(f"dram: expected {key} to fit into images with a side of {height} px, got {side}: set it smaller")
@@ -73,6 +86,15 @@ class DRAM(GlimpseModel[DramState]):
         self.emission = nn.Sequential(nn.Linear(width, PLACE), nn.ReLU(), nn.Linear(PLACE, 3))
         self.classifier = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, len(task.classes)))
         self.baseline = nn.Linear(width, 1)  # in training alone
+        self.follow(find_policy(config.policy))
+
+    @property
+    def first_choice(self) -> int:
+        return 0  # the first glimpse has a place as well, whether or not the context chooses it
+
+    def follow(self, policy: Policy) -> None:
+        super().follow(policy)
+        self.sees = "lowres" if policy.reads_own else "none"  # of the context, which only the model's own choice reads
 
     @property
     def runs(self) -> int:
@@ -82,21 +104,23 @@ class DRAM(GlimpseModel[DramState]):
     def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[DramState, Decision]:
         zeros = images.new_zeros(len(images), self.runs, 2, self.config.width)
         state = DramState(noise=noise, hidden=zeros, cell=zeros)
-        if self.policy == "learned":
-            context = self.context(F.adaptive_avg_pool2d(self.normalise(images), self.config.coarse)).to(zeros)  # [B, width]
-            state = replace(state, hidden=torch.stack([zeros[:, :, 0], context[:, None].expand(-1, self.runs, -1)], 2))
+        if not self.follows.reads_own:
+            return state, self.look_at(state, images.new_full((len(images), 2), 0.5))
+        coarse = self.config.coarse
+        context = self.context(thumbnail(self.normalise(images), (coarse, coarse), "pixels")).to(zeros)  # [B, width]
+        state = replace(state, hidden=torch.stack([zeros[:, :, 0], context[:, None].expand(-1, self.runs, -1)], 2))
         return state, self.locate(state)
 
     def sense(self, images: Float[Tensor, "B C H W"], state: DramState, regions: Regions) -> Float[Tensor, "N width"]:
         soft = torch.is_grad_enabled() and not self.training and self.surrogate is not None
         pixels = self.normalise(images)
-        patches = retina(pixels, regions.image, regions.centre, self.config.patch, self.config.scales, soft=soft)  # [N, k, C, g, g]
+        patches = retina(pixels, regions, self.config.patch, self.config.scales, soft=soft)  # [N, k, C, g, g]
         return self.image(patches.flatten(1, 2)) * self.place(self.placing.places(regions).to(patches))
 
     def fuse(self, state: DramState, decision: Decision, features: Float[Tensor, "N width"]) -> DramState:
         (first, second), (cell, other) = (part.flatten(0, 1).unbind(1) for part in (state.hidden, state.cell))  # [B K, width] each
         first, cell = self.lower(features, (first, cell))
-        if self.policy == "learned":
+        if self.follows.reads_own:
             second, other = self.upper(first, (second, other))
         hidden, cells = (torch.stack(parts, 1).view_as(state.hidden).to(state.hidden) for parts in ((first, second), (cell, other)))
         return replace(state, hidden=hidden, cell=cells)
@@ -106,13 +130,20 @@ class DRAM(GlimpseModel[DramState]):
         return self.classifier(state.hidden[:, :, 0]).log_softmax(2).mean(1)
 
     def locate(self, state: DramState) -> Decision:
-        if self.policy != "learned":
-            return trivial_decision(self.placing, state.noise, state.step, self.runs, self.config.policy, self.steps)
         evidence = state.hidden[:, :, 1]  # [B, K, width]
         emitted = self.emission(evidence).to(state.hidden).tanh()  # [B, K, 3]; half precision is too coarse for places
         chosen = Normal(emitted[..., :2], self.config.deviation * 2 ** emitted[..., 2:], validate_args=False)
         stopped = self.training or self.training_gradients
         return gaussian_decision(self.placing, state, evidence, chosen, self._decide, stopped=stopped)
+
+    def look_at(
+        self, state: DramState, place: Float[Tensor, "B 2"], scale: Float[Tensor, "B"] | None = None, made: Made = "given"
+    ) -> Decision:
+        """All glimpses have one size, and their centres reach the edges of the image."""
+        return given_decision(self.placing, place.to(state.hidden), self.runs, made)
+
+    def random_look(self, state: DramState) -> Decision:
+        return random_decision(self.placing, state, self.runs)
 
     @property
     def _decide(self) -> Decide:
@@ -124,9 +155,10 @@ class DRAM(GlimpseModel[DramState]):
         lstm = 8 * self.config.width**2  # four gates, each of an input and a state
         glimpse = macs_of(self.image, self.config.patch) + macs_of(self.place) + lstm
         macs = step * glimpse + macs_of(self.classifier)
-        if self.policy == "learned":  # the context is shared by the runs
+        context = 0
+        if self.follows.reads_own:  # the context is shared by the runs
             macs += step * (lstm + macs_of(self.emission))
-        context = macs_of(self.context, self.config.coarse) if self.policy == "learned" else 0
+            context = macs_of(self.context, self.config.coarse)
         return PaperMacs("convolutions and linear layers", context + self.config.evaluations * macs)
 
 

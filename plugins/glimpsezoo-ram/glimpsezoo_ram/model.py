@@ -16,7 +16,7 @@ Where this departs from the paper, or decides what the paper leaves open:
 - f has a hidden layer (`locator_hidden`; 0 is the paper's linear f).
 - Pixels outside the image are 0 after normalisation by the task's mean and standard deviation.
 - `decide=mode` takes the mean of every distribution: the centre of the image first, then tanh(f(h)).
-- Trivial policies choose the first place as well.
+- Other policies choose the first place as well.
 - The gradient stops before f, and at l, in training only. Attacks (eval mode, gradients on) differentiate a draw as mean + deviation x
   noise and a patch as if it were bilinear (the values are the same).
 """
@@ -28,9 +28,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Noise, Normalise, PaperMacs, Regions, State, Task, retina
+from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Made, Noise, Normalise, PaperMacs, Regions, State, Task, find_policy, retina
 from glimpsezoo_ram.config import Decide, RamConfig
-from glimpsezoo_ram.policy import Placing, first_decision, gaussian_decision, trivial_decision
+from glimpsezoo_ram.policy import Placing, first_decision, gaussian_decision, given_decision, random_decision
 
 BRANCH, WIDTH = 128, 256  # units of the two branches of the glimpse network; of g and of h
 
@@ -63,10 +63,9 @@ class RAM(GlimpseModel[RamState]):
 
     def __init__(self, config: RamConfig, task: Task) -> None:
         super().__init__()
-        self.config, self.task, self.steps, self.policy = config, task, config.glimpses, config.policy
-        learned = config.policy == "learned"
-        self.stochastic = config.policy == "random" or (learned and config.decide == "sample")
-        self.surrogate = "reparametrised places, straight-through bilinear crop" if learned and self.steps > 1 else None
+        self.config, self.task, self.steps = config, task, config.glimpses
+        self.stochastic = config.decide == "sample"
+        self.surrogate = "reparametrised places, straight-through bilinear crop" if self.steps > 1 else None
         height, width = task.image_size
         if config.patch > min(height, width):
             raise GlimpseZooError(f"ram: expected patch to fit into images of {height} x {width} px, got {config.patch}: set a smaller one")
@@ -77,6 +76,7 @@ class RAM(GlimpseModel[RamState]):
         self.locator = locator(WIDTH, config.locator_hidden)
         self.classifier = nn.Linear(WIDTH, len(task.classes))
         self.baseline = nn.Linear(WIDTH, 1)  # in training alone
+        self.follow(find_policy(config.policy))
 
     @property
     def runs(self) -> int:
@@ -85,14 +85,12 @@ class RAM(GlimpseModel[RamState]):
 
     def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[RamState, Decision]:
         state = RamState(noise=noise, hidden=images.new_zeros(len(images), self.runs, WIDTH))
-        if self.policy != "learned":
-            return state, self._trivial(state)
         return state, first_decision(self.placing, noise, self.runs, self._decide, images)
 
     def sense(self, images: Float[Tensor, "B C H W"], state: RamState, regions: Regions) -> Float[Tensor, "N width"]:
         soft = torch.is_grad_enabled() and not self.training and self.surrogate is not None
         pixels = self.normalise(images)
-        patches = retina(pixels, regions.image, regions.centre, self.config.patch, self.config.scales, soft=soft)  # [N, k, C, g, g]
+        patches = retina(pixels, regions, self.config.patch, self.config.scales, soft=soft)  # [N, k, C, g, g]
         return self.glimpse(patches.flatten(1), self.placing.places(regions).to(patches))
 
     def fuse(self, state: RamState, decision: Decision, features: Float[Tensor, "N width"]) -> RamState:
@@ -104,8 +102,6 @@ class RAM(GlimpseModel[RamState]):
         return self.classifier(state.hidden).log_softmax(2).mean(1)
 
     def locate(self, state: RamState) -> Decision:
-        if self.policy != "learned":
-            return self._trivial(state)
         stopped = self.training or self.training_gradients
         hidden = state.hidden.detach() if stopped else state.hidden
         mean = self.locator(hidden).to(self.classifier.weight.dtype).tanh()  # [B, K, 2]; half precision is too coarse for places
@@ -117,14 +113,20 @@ class RAM(GlimpseModel[RamState]):
         """The mode has no gradient, so training draws."""
         return "sample" if self.training else self.config.decide
 
-    def _trivial(self, state: RamState) -> Decision:
-        return trivial_decision(self.placing, state.noise, state.step, self.runs, self.config.policy, self.steps)
+    def look_at(
+        self, state: RamState, place: Float[Tensor, "B 2"], scale: Float[Tensor, "B"] | None = None, made: Made = "given"
+    ) -> Decision:
+        """All glimpses have one size, and their centres reach the edges of the image."""
+        return given_decision(self.placing, place.to(self.classifier.weight), self.runs, made)
+
+    def random_look(self, state: RamState) -> Decision:
+        return random_decision(self.placing, state, self.runs)
 
     def paper_macs(self, step: int) -> PaperMacs:
         """The linear layers that section 4 names, without biases; no place is chosen after the last step."""
         pixels, classes = self.glimpse.pixels.in_features, len(self.task.classes)
         glimpse = (pixels + 2) * BRANCH + 2 * BRANCH * WIDTH + 2 * WIDTH * WIDTH
-        place = sum(layer.weight.numel() for layer in self.locator if isinstance(layer, nn.Linear)) if self.policy == "learned" else 0
+        place = sum(layer.weight.numel() for layer in self.locator if isinstance(layer, nn.Linear)) if self.follows.reads_own else 0
         return PaperMacs("linear layers", self.config.evaluations * (step * glimpse + (step - 1) * place + WIDTH * classes))
 
 

@@ -1,21 +1,18 @@
-"""The Gaussian policy that RAM and DRAM share: places l = (x, y) in [-1, 1] around a mean, and the trivial policies beside it.
+"""The Gaussian policy that RAM and DRAM share: places l = (x, y) in [-1, 1] around a mean, and how other policies place their looks.
 
 A place belongs to one of K runs of an image, so draws, places and log-probabilities have an axis K. The noise of the first k runs is the
 same for every K.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Normal, Uniform
 
-from glimpsezoo import Decision, Noise, Regions, State, trivial_centres
-from glimpsezoo_ram.config import Bound, Decide, PolicyName
-
-Made = Literal["given", "sampled", "mode"]
+from glimpsezoo import Decision, Made, Noise, Regions, State
+from glimpsezoo_ram.config import Bound, Decide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +99,13 @@ def _decision(placing: Placing, places: Tensor, scored: Tensor, distribution: No
     )
 
 
-def trivial_decision(placing: Placing, noise: Noise, step: int, runs: int, policy: PolicyName, glimpses: int) -> Decision:
-    """Where a trivial policy looks after `step`, anywhere in the image; the runs of an image differ only if the policy is random."""
-    if policy == "random":
-        places = 2 * noise.uniform(step, 2 * runs).unflatten(1, (runs, 2)) - 1
-        return Decision.certain(placing.regions(places), "sampled")
-    inside = trivial_centres(policy, noise, step + 1, glimpses)  # [B, 2]
-    places = 2 * inside - 1 + inside.new_tensor(placing.shift)
-    return Decision.certain(placing.regions(places[:, None].expand(-1, runs, -1)))
+def given_decision(placing: Placing, place: Float[Tensor, "B 2"], runs: int, made: Made) -> Decision:
+    """Patches in the middle of `place` (x, y) in [0, 1] of the image, the same for all runs of an image."""
+    places = 2 * place - 1 + place.new_tensor(placing.shift)
+    return Decision.certain(placing.regions(places[:, None].expand(-1, runs, -1)), made)
+
+
+def random_decision(placing: Placing, state: State, runs: int) -> Decision:
+    """Places drawn uniformly over the image for every run."""
+    places = 2 * state.noise.uniform(state.step, 2 * runs).unflatten(1, (runs, 2)) - 1
+    return Decision.certain(placing.regions(places), "sampled")

@@ -17,9 +17,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ram three runs, linear": ("ram", {**RAM, "evaluations": 3, "locator_hidden": 0, "patch": 5, "scales": 1}),
     "ram random": ("ram", {**RAM, "policy": "random"}),
     "ram scan": ("ram", {**RAM, "policy": "scan"}),
+    "ram saliency, two runs": ("ram", {**RAM, "policy": "saliency", "evaluations": 2}),
     "dram": ("dram", DRAM),
     "dram two runs": ("dram", {**DRAM, "evaluations": 2}),
     "dram centre": ("dram", {**DRAM, "policy": "centre"}),
+    "dram entropy": ("dram", {**DRAM, "policy": "entropy"}),
     "ram-fc": ("ram-fc", {"hidden": 8}),
     "ram-conv": ("ram-conv", {"hidden": 8, "filters": 4}),
 }

@@ -1,5 +1,6 @@
 """RAM and DRAM against plain loops: one image, one run, one glimpse at a time."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -114,7 +115,7 @@ def test_runs_are_averaged_and_paid_for_and_the_first_is_that_of_a_single_run(im
     assert costs[1] == 4 * costs[0]
     assert [model.paper_macs(3) for model in (one, four)] == [("linear layers", cost) for cost in costs]
     for a, b in zip(traces[0].looks, traces[1].looks, strict=True):
-        assert torch.equal(a.decision.regions.centre, b.decision.regions.centre[::4])
+        torch.testing.assert_close(a.decision.regions.centre, b.decision.regions.centre[::4])
         assert b.decision.regions.counts().tolist() == [4] * 5
     assert four.train().runs == 1  # copies of the images take their place
 
@@ -220,3 +221,18 @@ def test_what_does_not_fit_is_said_in_one_line(make: Any, words: str) -> None:
     with pytest.raises(GlimpseZooError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("create", [ram, dram])
+def test_other_policies_choose_every_place_the_first_included(create: Callable[..., RAM | DRAM], images: Tensor) -> None:
+    centre = [look.decision.regions.centre for look in rollout(create(policy="centre", evaluations=2), images).looks]
+    assert torch.stack(centre).abs().max() < 1e-6
+    scanned = [look.decision.regions.centre[0].tolist() for look in rollout(create(policy="scan"), images).looks]
+    assert scanned == [pytest.approx([x, y]) for x, y in ((-0.5, -0.5), (0.5, -0.5), (-0.5, 0.5))]
+    drawn = [look.decision.regions.centre.view(5, 2, 2) for look in rollout(create(policy="random", evaluations=2), images).looks]
+    assert torch.stack(drawn).flatten(0, 2).unique(dim=0).shape == (30, 2)  # every run of every image in every step
+    blind = create(policy="random")
+    assert (blind.sees, blind.stochastic, blind.surrogate) == ("none", True, None)
+    for policy in ("whole-then-random", "coarse-to-fine"):
+        with pytest.raises(GlimpseZooError, match=f"cannot follow the policy '{policy}'"):
+            create(policy=policy)

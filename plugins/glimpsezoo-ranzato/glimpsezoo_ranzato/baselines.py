@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from glimpsezoo import FeedForward, FeedForwardState, GlimpseZooError, Normalise, PaperMacs, Task
+from glimpsezoo import FeedForward, FeedForwardState, GlimpseZooError, Normalise, PaperMacs, Task, thumbnail
 from glimpsezoo_ranzato.config import ConvolutionalConfig, FullyConnectedConfig
-from glimpsezoo_ranzato.model import OneHidden, down_sampled
+from glimpsezoo_ranzato.model import OneHidden
 
 
 class Baseline(FeedForward):
@@ -53,7 +53,7 @@ class FullyConnected(Baseline):
 
     def prepared(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
         low_size = self.config.low_size
-        return self.normalise(images if low_size is None else down_sampled(images, low_size))
+        return self.normalise(images if low_size is None else thumbnail(images, (low_size, low_size), "pixels"))
 
     def features(self, images: Float[Tensor, "B C h w"]) -> Float[Tensor, "B classes"]:
         return self.network(images.flatten(1)).logits

@@ -26,11 +26,24 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Made, Noise, Normalise, PaperMacs, Regions, State, Task, find_policy, retina
+from glimpsezoo import (
+    Decision,
+    GlimpseModel,
+    GlimpseZooError,
+    Made,
+    Noise,
+    Normalise,
+    PaperMacs,
+    Regions,
+    State,
+    Task,
+    find_policy,
+    retina,
+    thumbnail,
+)
 from glimpsezoo_ranzato.config import RanzatoConfig
 
 
@@ -74,11 +87,6 @@ class OneHidden(nn.Module):
         return Features(hidden, self.second(hidden))
 
 
-def down_sampled(images: Float[Tensor, "B C H W"], side: int) -> Float[Tensor, "B C {side} {side}"]:
-    """Images resized to `side` x `side` px by averaging areas."""
-    return F.adaptive_avg_pool2d(images, side)
-
-
 class Ranzato(GlimpseModel[GlimpseState]):
     """The glimpse model of equations 1 to 8. The first step sees the down-sampled image, so steps = glimpses + 1.
 
@@ -106,6 +114,7 @@ class Ranzato(GlimpseModel[GlimpseState]):
         # [W_1^p W_2^p] side by side, for [h^L; logits so far]
         self.locators = nn.ModuleList(nn.Linear(config.hidden + classes, 2) for _ in range(config.glimpses))
         self._scale = (config.patch << (config.scales - 1)) / width
+        self._macs_of_glimpse = networks[0].macs
         self.follow(find_policy(config.policy))
 
     def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[GlimpseState, Decision]:
@@ -121,9 +130,10 @@ class Ranzato(GlimpseModel[GlimpseState]):
 
     def sense(self, images: Float[Tensor, "B C H W"], state: GlimpseState, regions: Regions) -> Features:
         if state.step == 0:
-            return self.low(self.pixels(regions.images_of(down_sampled(images, self.config.low_size))))
+            side = self.config.low_size
+            return self.low(self.pixels(regions.images_of(thumbnail(images, (side, side), "pixels"))))
         soft = torch.is_grad_enabled() and not self.training and self.surrogate is not None
-        views = retina(images, regions.image, regions.centre, self.config.patch, self.config.scales, soft=soft)
+        views = retina(images, regions, self.config.patch, self.config.scales, soft=soft)
         return self.glimpses[0 if self.config.shared else state.step - 1](self.pixels(views))
 
     def fuse(self, state: GlimpseState, decision: Decision, features: Features) -> GlimpseState:
@@ -170,5 +180,5 @@ class Ranzato(GlimpseModel[GlimpseState]):
 
     def paper_macs(self, step: int) -> PaperMacs:
         """Section 4.1: linear layers without biases. Crops and resizing cost nothing, and the last step predicts no location."""
-        locator = self.locators[0].weight.numel() if self.follows.reads_own else 0
-        return PaperMacs("paper", self.low.macs + (step - 1) * (self.glimpses[0].macs + locator))
+        locator = 2 * (self.config.hidden + len(self.task.classes)) if self.follows.reads_own else 0
+        return PaperMacs("paper", self.low.macs + (step - 1) * (self._macs_of_glimpse + locator))

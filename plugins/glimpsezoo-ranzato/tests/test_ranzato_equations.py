@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from glimpsezoo_ranzato.config import RanzatoConfig
-from glimpsezoo_ranzato.model import Ranzato, down_sampled
+from glimpsezoo_ranzato.model import Ranzato
 from torch import Tensor
 
 from glimpsezoo import Decision, GlimpseZooError, Noise, Record, Regions, Task, rollout
@@ -38,16 +38,6 @@ def test_a_glimpse_of_the_paper_is_one_step_more(small: Callable[..., Ranzato], 
     assert model.sees == "lowres"
     levels = [look.decision.regions.level.unique().tolist() for look in rollout(model, images).looks]
     assert levels == [[0], [1], [2]]
-
-
-def test_down_sampling_averages_areas() -> None:
-    image = torch.rand(1, 1, 28, 28)
-    small = down_sampled(image, 10)[0, 0]
-    for row in range(10):
-        for column in range(10):
-            top, left = int(np.floor(row * 2.8)), int(np.floor(column * 2.8))
-            bottom, right = int(np.ceil((row + 1) * 2.8)), int(np.ceil((column + 1) * 2.8))
-            assert small[row, column].item() == pytest.approx(image[0, 0, top:bottom, left:right].mean().item(), abs=1e-6)
 
 
 def test_only_attacks_see_the_surrogate(small: Callable[..., Ranzato], images: Tensor) -> None:

@@ -241,9 +241,10 @@ class Card:
                     f"name another by --set revision=REVISION (see {place.page}/commits/main)"
                 ) from None
             raise
-        digest, told = sha256_of(path), path.resolve().name  # the cache calls a large file by the hash that the Hub says
-        if re.fullmatch("[0-9a-f]{64}", told) and told != digest:
-            raise GlimpseZooError(f"card {self.name!r} expects the weights of {place}, got damaged ones: delete {path.name} there and run again")
+        digest, content = sha256_of(path), path.resolve()  # the cache calls a large file by the hash that the Hub says
+        if re.fullmatch("[0-9a-f]{64}", content.name) and content.name != digest:
+            content.unlink()
+            raise GlimpseZooError(f"card {self.name!r} takes its weights from {place}, got a damaged file, now deleted: run again")
         weights = Weights(sha256=digest, bytes=path.stat().st_size)
         return replace(self, config=self.config.model_copy(update={"weights": weights}), origin=place)
 

@@ -28,7 +28,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -45,6 +44,7 @@ from glimpsezoo import (
     State,
     Task,
     find_policy,
+    resample,
 )
 from glimpsezoo_canvit.config import CanViTConfig
 from glimpsezoo_canvit.costs import paper_macs
@@ -95,7 +95,7 @@ class CanViT(GlimpseModel[CanViTState]):
         """Glimpses. Pixels beyond the edge, of which those at the edge of a small region have a share, are the mean of the data."""
         with torch.autocast(images.device.type, enabled=False):
             scenes = self.normalise(images).expand(-1, 3, -1, -1)
-            return glimpses(regions.images_of(scenes), regions, self.config.glimpse)
+            return resample(scenes, regions, (self.config.glimpse, self.config.glimpse))
 
     def fuse(self, state: CanViTState, decision: Decision, features: Float[Tensor, "B 3 g g"]) -> CanViTState:
         from canvit_pytorch import RecurrentState, Viewpoint  # pyright: ignore[reportMissingImports]
@@ -149,15 +149,6 @@ def architecture(config: CanViTConfig) -> Any:
     )
 
 
-def glimpses(scenes: Float[Tensor, "N C H W"], regions: Regions, side: int) -> Float[Tensor, "N C {side} {side}"]:
-    """The regions, sampled bilinearly at the centres of `side` x `side` cells; 0 outside of the scene."""
-    offset = (torch.arange(side, device=scenes.device).to(scenes) + 0.5) / side * 2 - 1  # [side]
-    places = regions.centre[:, :, None] + regions.scale[:, None, None] * offset  # [N, 2, side]: x, y
-    x, y = places.to(scenes).unbind(1)
-    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), 3)  # [N, side, side, 2]
-    return F.grid_sample(scenes, grid, align_corners=False)
-
-
 class _Double(TorchFunctionMode):
     """Lets the authors' network run with weights in float64: `Tensor.float` leaves float64 alone, and products take the wider type."""
 
@@ -167,4 +158,3 @@ class _Double(TorchFunctionMode):
         if func is Tensor.matmul and args[0].dtype is not args[1].dtype:
             args = (args[0].double(), args[1].double())
         return func(*args, **(kwargs or {}))
-

@@ -123,8 +123,8 @@ def released(tmp_path: Path) -> Callable[[int], dict[str, bytes]]:
     from glimpsezoo_canvit.model import architecture
 
     def make(seed: int) -> dict[str, bytes]:
-        torch.manual_seed(seed)
         config = architecture(gz.create_model("canvit", data="digits").config)
+        torch.manual_seed(seed)
         CanViTForImageClassification(canvit_config=config, n_classes=10).save_pretrained(tmp_path / str(seed))
         return {path.name: path.read_bytes() for path in (tmp_path / str(seed)).iterdir()}
 

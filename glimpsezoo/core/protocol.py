@@ -93,7 +93,7 @@ class Policy(ABC):
 
     def asks(self, model: "GlimpseModel[Any]") -> bool:
         """Whether the model's own locator runs: only if the policy reads its decisions, and if there is one."""
-        return self.reads_own and type(model).locate is not GlimpseModel.locate
+        return self.reads_own and model.__class__.locate is not GlimpseModel.locate  # its type may be that of a weak reference
 
     def obstacle(self, model: "GlimpseModel[Any]") -> str:
         """Why a model of several steps cannot follow the policy, in words; '' if it can."""

@@ -1,9 +1,9 @@
-"""Registers CanViT and the paper. The model needs the authors' package, which needs Python 3.12; without it, the spec says why."""
+"""Registers CanViT, the importer of its files, and the paper. The model needs the authors' package, which needs Python 3.12; without it, the spec says why."""
 
 import sys
 from importlib.util import find_spec
 
-from glimpsezoo import ModelSpec, PaperSpec, hookimpl
+from glimpsezoo import ImporterSpec, ModelSpec, PaperSpec, hookimpl
 
 PAPER = "https://arxiv.org/abs/2603.22570"
 
@@ -33,6 +33,17 @@ def register_models() -> list[ModelSpec]:
             config="glimpsezoo_canvit.config:CanViTConfig",
             defaults=DEFAULTS,
             unavailable=unavailable(),
+        )
+    ]
+
+
+@hookimpl
+def register_importers() -> list[ImporterSpec]:
+    return [
+        ImporterSpec(
+            name="canvit",
+            description="Classifiers that canvit-pytorch wrote: model.safetensors with its config.json beside it.",
+            importer="glimpsezoo_canvit.importer:importer",
         )
     ]
 

@@ -1,4 +1,7 @@
-"""Registers CanViT, the importer of its files, and the paper. The model needs the authors' package, which needs Python 3.12; without it, the spec says why."""
+"""Registers CanViT, the importer of its files, and the paper.
+
+The model needs the authors' package, which needs Python 3.12. Without it, the spec says why.
+"""
 
 import sys
 from importlib.util import find_spec

@@ -99,7 +99,7 @@ UNTRAINED = ("--checkpoint", "none")
         (("train", "cnn4", "--recipe", "mine.toml"), ("--recipe expects a TOML file, or a recipe of cnn4, got 'mine.toml'",)),
         (("import", "mgnet", "no.ckpt", "-o", "card"), ("expected a checkpoint file, got 'no.ckpt'",)),
         (("import", "cnn4", "no.ckpt", "-o", "card"), ("expected the name of an importer, got 'cnn4'",)),
-        (("list", "modles"), ("got 'modles'", "did you mean 'models'?")),
+        (("list", "modles"), ("got 'modles'", "did you mean 'models'")),
         (("list", "models", "mgnt*"), ("got 'mgnt*'", "did you mean 'mgnet'")),
         (("list", "models", "mgnt*", "--json"), ("got 'mgnt*'",)),
         (("show", "mgnt"), ("expected a model, a data set or a card, got 'mgnt'", "did you mean 'mgnet'")),

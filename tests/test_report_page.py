@@ -60,7 +60,7 @@ def entries() -> list[Entry]:
 
 def trace(side: int = 8, name: str = "one") -> Traced:
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    look = TracedLook(1, (Glimpse(1, 0, 0, 0, 1, (pixels,)),), name, 0.5, True)
+    look = TracedLook(1, (Glimpse(1, 0, 0, 0, 1, 1, (pixels,)),), name, 0.5, True)
     return Traced(name, name, "clean", name, pixels, (look,), 1, "", 10)
 
 

@@ -92,9 +92,8 @@ def test_a_grid_crop_takes_the_nearest_cell_of_a_grid_of_half_its_side() -> None
     images = torch.rand(3, 1, 8, 12, generator=torch.Generator().manual_seed(2))  # 4 x 4 crops begin at 0, 2, 4 (down), and 6, 8 (along)
     for (row, top), (column, left) in product(((0, 0), (2, 2), (4.9, 4), (9, 4)), ((-3, 0), (2.9, 2), (5.1, 6), (8, 8))):
         centre = torch.tensor([[2 * (column + 2) / 12 - 1, 2 * (row + 2) / 8 - 1]]).expand(3, 2)
-        for scale in (1 / 3, 1 / 2):  # what the region calls its side along and down: its corner is at this share from its centre
-            at = Regions.one_each(centre + scale - torch.tensor([4 / 12, 4 / 8]), scale)
-            assert torch.equal(grid_crop(images, at, 4), images[:, :, top : top + 4, left : left + 4]), (row, column, scale)
+        at = Regions.one_each(centre, 4 / 12, ratio=12 / 8)
+        assert torch.equal(grid_crop(images, at, 4), images[:, :, top : top + 4, left : left + 4]), (row, column)
 
 
 @pytest.mark.parametrize("weights", [bilinear, bicubic])
@@ -113,6 +112,12 @@ def test_resampling_takes_points_over_the_region(images: Tensor, regions: Region
                 at = (x + 1) / 2 * WIDTH - 0.5, (y + 1) / 2 * HEIGHT - 0.5
             expected = slow_point(images[regions.image[n]], *at, weights)
             torch.testing.assert_close(views[n, :, i, j], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_square_of_pixels_is_one_in_an_image_that_is_none(images: Tensor) -> None:
+    square = Regions.one_each(torch.tensor([[0.1, -0.2]] * 3), 4 / WIDTH, ratio=WIDTH / HEIGHT)
+    torch.testing.assert_close(square.half, torch.tensor([[4 / WIDTH, 4 / HEIGHT]] * 3))
+    torch.testing.assert_close(resample(images, square, (4, 4)), bilinear_crop(images, square, 4))
 
 
 def test_one_point_is_the_middle_of_the_region_and_every_point_has_a_gradient(images: Tensor) -> None:

@@ -32,7 +32,15 @@ def traced(*rights: bool | None, name: str = "one", label: str | None = "cat", s
     for step, right in enumerate(rights, start=1):
         count = 1 if step == 1 else wide
         glimpses = [
-            Glimpse(number + k + 1, parents[k % len(parents)], 0.1 * k % 0.5, 0.25, 0.5 if step > 1 else 1.0, (PIXELS,))
+            Glimpse(
+                number + k + 1,
+                parents[k % len(parents)],
+                0.1 * k % 0.5,
+                0.25,
+                0.5 if step > 1 else 1.0,
+                0.5 if step > 1 else 1.0,
+                (PIXELS,),
+            )
             for k in range(count)
         ]
         parents, number = [glimpse.number for glimpse in glimpses], number + count

@@ -113,7 +113,8 @@ def _values(traced: "Traced") -> dict[str, Any]:
             "confidence": look.confidence,
             "right": look.right,
             "regions": [
-                {"number": g.number, "parent": g.parent or None, "left": g.left, "top": g.top, "side": g.side} for g in look.glimpses
+                {"number": g.number, "parent": g.parent or None, "left": g.left, "top": g.top, "width": g.width, "height": g.height}
+                for g in look.glimpses
             ],
         }
         for look in traced.looks

@@ -180,12 +180,12 @@ class Saliency(_Placing):
             contrast = contrast_map(images)
             decisions = _candidates(model, state, LOOKED_OVER)
             found = [_at_regions(contrast, each.regions) for each in decisions]
-        value, centre, scale = (torch.stack(column, 1) for column in zip(*found, strict=True))  # [B, K], [B, K, 2], [B, K]
+        value, centre, half = (torch.stack(column, 1) for column in zip(*found, strict=True))  # [B, K], [B, K, 2], [B, K, 2]
         rows = torch.arange(len(images), device=images.device)
         for _ in range(0 if model.grid else state.step - model.first_choice):
             best = value.argmax(1)
-            apart = (centre - centre[rows, best, None]).abs().amax(2)  # [B, K]
-            value = value - (apart < NEARLY * scale[rows, best, None]).to(value)  # contrast is at most one half: the rest comes first
+            apart = (centre - centre[rows, best, None]).abs() / half[rows, best, None]  # [B, K, 2]
+            value = value - (apart < NEARLY).all(2).to(value)  # contrast is at most one half: the rest comes first
         return _pick(decisions, value)
 
 
@@ -204,14 +204,14 @@ def contrast_map(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 H W"]:
 
 
 def _at_regions(values: Float[Tensor, "B 1 H W"], regions: Regions) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the regions of each image, as means: the value within [B], the centre [B, 2], the scale [B]."""
+    """Of the regions of each image, as means: the value within [B], the centre [B, 2], half of the sides [B, 2]."""
     points = 2 * cells(SAMPLED, regions.centre) - 1  # [P, 2] in [-1, 1]
-    at = regions.centre[:, None] + regions.scale[:, None, None] * points  # [N, P, 2]
+    at = regions.centre[:, None] + regions.half[:, None] * points  # [N, P, 2]
     within = F.grid_sample(regions.images_of(values), at[:, None].to(values), padding_mode="border", align_corners=False).mean((1, 2, 3))
     count = regions.counts().clamp(min=1).to(values)
     return tuple(  # type: ignore[return-value]
         each.new_zeros(regions.batch, *each.shape[1:]).index_add(0, regions.image, each) / count.view(-1, *[1] * (each.ndim - 1))
-        for each in (within, regions.centre.to(values), regions.scale.to(values))
+        for each in (within, regions.centre.to(values), regions.half.to(values))
     )
 
 

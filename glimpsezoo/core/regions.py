@@ -30,13 +30,22 @@ class Regions(Batched):
     centre: Float[Tensor, "N 2"]
     """As (x, y) in [-1, 1], with the image's edges at -1 and 1."""
     scale: Float[Tensor, "N"]
-    """The region's side as a share of the image's side; 1 is the whole image."""
+    """The share of the image's width that the region covers; 1 is the whole image."""
     level: Int[Tensor, "N"]
     """The pyramid level, or the index of the glimpse network that takes the region."""
     parent: Int[Tensor, "N"]
     """The ordinal of the parent among all regions of the same image so far (0 is its first region); -1 for none."""
     batch: int
     """B, the number of images."""
+    ratio: float = 1.0
+    """The share of the image's height over that of its width: 1 for regions in the image's shape, W / H for squares of pixels."""
+
+    @property
+    def half(self) -> Float[Tensor, "N 2"]:
+        """Half of every region's sides along x and y, where the image reaches from -1 to 1."""
+        if self.ratio == 1:
+            return self.scale[:, None].expand(-1, 2)
+        return torch.stack([self.scale, self.scale * self.ratio], 1)
 
     @classmethod
     def one_each(
@@ -46,13 +55,14 @@ class Regions(Batched):
         *,
         level: int = 0,
         parent: int = -1,
+        ratio: float = 1.0,
     ) -> Self:
         """One region per image."""
         batch, device = len(centre), centre.device
         if not isinstance(scale, Tensor):
             scale = repeated(scale, batch, centre.dtype, device)
         level_of, parent_of = (repeated(value, batch, torch.long, device) for value in (level, parent))
-        return cls(image=_numbers(batch, device), centre=centre, scale=scale, level=level_of, parent=parent_of, batch=batch)
+        return cls(image=_numbers(batch, device), centre=centre, scale=scale, level=level_of, parent=parent_of, batch=batch, ratio=ratio)
 
     @classmethod
     def whole_image(cls, images: Float[Tensor, "B C H W"], *, level: int = 0) -> Self:

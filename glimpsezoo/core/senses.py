@@ -75,7 +75,7 @@ def grid_crop(images: Float[Tensor, "B C H W"], regions: Regions, side: int) -> 
     """Patches of `side` px, an even number, whose corners are the multiples of side / 2 px nearest to those of the regions, and inside."""
     windows = images.unfold(2, side, side // 2).unfold(3, side, side // 2)  # [B, C, h, w, side, side], a view
     height, width = images.shape[2:]
-    corner = (regions.centre + 1 - regions.scale[:, None]) / 2  # [N, 2] as (x, y), in shares of the image
+    corner = (regions.centre + 1 - regions.half) / 2  # [N, 2] as (x, y), in shares of the image
     x, y = (corner[:, axis] * (count / (side // 2)) for axis, count in ((0, width), (1, height)))
     column, row = (at.round().long().clamp(0, count - 1) for at, count in ((x, windows.shape[3]), (y, windows.shape[2])))
     return windows[regions.image, :, row, column]
@@ -96,7 +96,7 @@ def resample(
     outermost pixels, as in spatial transformer networks.
     """
     points = _points(size, align_corners, images.device)  # [2, h, w]
-    grid = regions.centre.view(-1, 2, 1, 1) + regions.scale.view(-1, 1, 1, 1) * points  # [N, 2, h, w]; F.affine_grid multiplies matrices
+    grid = regions.centre.view(-1, 2, 1, 1) + regions.half[:, :, None, None] * points  # [N, 2, h, w]; F.affine_grid multiplies matrices
     return F.grid_sample(regions.images_of(images), grid.permute(0, 2, 3, 1).to(images), mode=mode, align_corners=align_corners)
 
 

@@ -66,14 +66,14 @@ def regions(case: Case) -> RuleResult:
     """Regions lie inside the image to half a pixel; if the model declares its `padding`, only their centres have to."""
     trace = rollout(case.model, case.images, noise=case.noise())
     every = [look.decision.regions for look in trace.looks]
-    centre, scale = torch.cat([r.centre for r in every]), torch.cat([r.scale for r in every])
+    centre, half = torch.cat([r.centre for r in every]), torch.cat([r.half for r in every])
     height, width = case.images.shape[2:]
     pixels = centre.new_tensor([width, height]) / 2
-    outside = ((centre.abs() + scale[:, None] - 1) * pixels).max().item()
+    outside = ((centre.abs() + half - 1) * pixels).max().item()
     centres = ((centre.abs() - 1) * pixels).max().item()
-    smallest = scale.min().item()
+    smallest = half.min().item()
     numbers = {"regions": len(centre), "furthest edge outside, px": max(0.0, outside), "padding": case.model.padding or "none"}
-    if not (centre.isfinite().all() and scale.isfinite().all() and smallest > 0):
+    if not (centre.isfinite().all() and half.isfinite().all() and smallest > 0):
         return RuleResult(numbers, f"expected finite centres and scales above 0, got a scale of {smallest:g}")
     if case.model.padding is None and outside > MARGIN + 1e-3:
         return RuleResult(numbers, f"a region reaches {outside:.3g} px beyond the image: keep it inside, or declare the model's padding")

@@ -62,7 +62,7 @@ def _image(traced: Traced, width: float, height: float) -> Iterator[Shape]:
     for look in traced.looks:
         for glimpse in look.glimpses[:MOST]:
             left, top = max(0.0, glimpse.left), max(0.0, glimpse.top)
-            right, bottom = min(1.0, glimpse.left + glimpse.side), min(1.0, glimpse.top + glimpse.side)
+            right, bottom = min(1.0, glimpse.left + glimpse.width), min(1.0, glimpse.top + glimpse.height)
             x, y = left * width + 1, HEAD + top * height + 1
             wide, high = max(2.0, (right - left) * width - 2), max(2.0, (bottom - top) * height - 2)
             tip = f"glimpse {glimpse.number}, step {look.step}"

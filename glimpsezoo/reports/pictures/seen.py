@@ -11,6 +11,7 @@ from torch import Tensor
 
 from glimpsezoo.core.protocol import GlimpseModel, State
 from glimpsezoo.core.regions import Regions
+from glimpsezoo.core.senses import resample
 
 ALIKE = 0.15  # the network's input counts as a picture of the region up to this mean distance of pixels in [0, 1]
 
@@ -63,8 +64,8 @@ def _entering(model: GlimpseModel[Any], images: Tensor, state: State, regions: R
 
 def _own_pixels(images: Tensor, regions: Regions) -> tuple[int, int]:
     """Height and width of the first region, in pixels of the image."""
-    scale = float(regions.scale[0])
-    return max(1, round(scale * images.shape[2])), max(1, round(scale * images.shape[3]))
+    x, y = regions.half[0].tolist()
+    return max(1, round(y * images.shape[2])), max(1, round(x * images.shape[3]))
 
 
 def _distance(views: Float[Tensor, "N scales C h w"], covered: Float[Tensor, "N 1 C h w"]) -> float:
@@ -74,15 +75,10 @@ def _distance(views: Float[Tensor, "N scales C h w"], covered: Float[Tensor, "N 
 
 def covers(images: Float[Tensor, "1 C H W"], regions: Regions, size: tuple[int, int]) -> Float[Tensor, "N C h w"]:
     """The image inside each region at `size` (height, width), averaged by area; black outside the image."""
-    count, zero = len(regions), torch.zeros_like(regions.scale)
-    x, y = regions.centre.unbind(1)
-    transform = torch.stack([regions.scale, zero, x, zero, regions.scale, y], 1).view(count, 2, 3)  # [N, 6] -> [N, 2, 3]
-    side = max(math.ceil(float(regions.scale.max()) * images.shape[2 + axis] / size[axis]) for axis in (0, 1))
+    widest, tallest = regions.half.amax(0).tolist()
+    side = math.ceil(max(widest * images.shape[3] / size[1], tallest * images.shape[2] / size[0]))
     finer = max(1, min(side, 8))  # samples per pixel, along each side
-    shape = [count, images.shape[1], size[0] * finer, size[1] * finer]
-    grid = F.affine_grid(transform.to(images), shape, align_corners=False)  # [N, h, w, 2]
-    fine = F.grid_sample(images.expand(count, -1, -1, -1), grid, align_corners=False)
-    return F.avg_pool2d(fine, finer)
+    return F.avg_pool2d(resample(images, regions, (size[0] * finer, size[1] * finer)), finer)
 
 
 def pixels_of(image: Float[Tensor, "C H W"]) -> UInt8[ndarray, "H W 3"]:

@@ -32,8 +32,10 @@ class Glimpse:
     """As a share of the image's width."""
     top: float
     """As a share of the image's height."""
-    side: float
-    """As a share of the image's width and height."""
+    width: float
+    """As a share of the image's width."""
+    height: float
+    """As a share of the image's height."""
     views: tuple[UInt8[ndarray, "h w 3"], ...] = field(repr=False)
     """What the model saw; if at several scales, the finest first."""
 
@@ -179,8 +181,8 @@ def _looks(model: GlimpseModel[Any], images: Tensor, noise: Noise, trace: Trace,
 
 
 def _glimpse(regions: Regions, k: int, number: int, views: tuple[ndarray, ...]) -> Glimpse:
-    (x, y), side = regions.centre[k].tolist(), float(regions.scale[k])
-    return Glimpse(number, int(regions.parent[k]) + 1, (x + 1 - side) / 2, (y + 1 - side) / 2, side, views)
+    (x, y), (width, height) = regions.centre[k].tolist(), regions.half[k].tolist()
+    return Glimpse(number, int(regions.parent[k]) + 1, (x + 1 - width) / 2, (y + 1 - height) / 2, width, height, views)
 
 
 def _look(step: int, look: Look, glimpses: tuple[Glimpse, ...], classes: tuple[str, ...], label: int | None) -> TracedLook:

@@ -221,7 +221,8 @@ class GFNet(GlimpseModel[GFNetState]):
         exact = place * (sides - self.config.patch)
         corner = exact + (exact.floor() - exact).detach()
         centre = 2 * (corner + self.config.patch / 2) / sides - 1
-        return Regions.one_each(centre.flip(1), self.config.patch / self.task.image_size[1], level=1)
+        height, width = self.task.image_size
+        return Regions.one_each(centre.flip(1), self.config.patch / width, level=1, ratio=width / height)
 
     def head_of(self, look: int) -> nn.Linear:
         """The linear layer that classifies after `look` looks."""

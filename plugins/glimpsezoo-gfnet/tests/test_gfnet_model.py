@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from glimpsezoo_gfnet.backbones import Encoder
+from glimpsezoo_gfnet.backbones import Encoder, Features
 from glimpsezoo_gfnet.config import GFNetConfig
 from glimpsezoo_gfnet.costs import parts_of
 from glimpsezoo_gfnet.model import GFNet, GFNetState, Located
@@ -47,13 +47,18 @@ def test_the_place_of_every_whole_pixel_survives_the_round_trip() -> None:
 
 def test_the_gradient_of_a_pixel_in_a_crop_counts_it_once(small: Make, images: Tensor) -> None:
     """What an attack follows, in eval mode: the pixels' gradient is that of the crop, the place's that of a bilinear one."""
+
+    class Pixels(torch.nn.Module):
+        def forward(self, glimpses: Tensor) -> Features:
+            return Features(glimpses.flatten(1), glimpses)
+
     model = small().eval()
-    model.focus = torch.nn.Identity()  # type: ignore[assignment]
+    model.focus = Pixels()  # type: ignore[assignment]
     images = images.clone().requires_grad_()
     state, _ = model.start(images, Noise.of(0, torch.arange(len(images))))
     regions = model.regions_at(torch.full((len(images), 2), 0.5))
     seen = model.sense(images, replace(state, step=1), regions)
-    (gradient,) = torch.autograd.grad(seen.sum(), images)
+    (gradient,) = torch.autograd.grad(seen.vector.sum(), images)
     inside = gradient[:, :, 12:28, 16:32]
     assert torch.equal(gradient.count_nonzero(), inside.count_nonzero())
     torch.testing.assert_close(inside, (1 / torch.tensor([0.3, 0.2]))[:, None, None].expand_as(inside))

@@ -44,9 +44,10 @@ class Placing:
     def regions(self, places: Float[Tensor, "B K 2"]) -> Regions:
         """One region for each of K places of every image."""
         batch, runs, _ = places.shape
-        centre, scale = places.flatten(0, 1) - places.new_tensor(self.shift), self.side / self.image_size[1]
+        height, width = self.image_size
+        centre, scale, ratio = places.flatten(0, 1) - places.new_tensor(self.shift), self.side / width, width / height
         if runs == 1:
-            return Regions.one_each(centre, scale)
+            return Regions.one_each(centre, scale, ratio=ratio)
         image = torch.arange(batch, device=places.device).repeat_interleave(runs)  # [B K]
         return Regions(
             image=image,
@@ -55,6 +56,7 @@ class Placing:
             level=torch.zeros_like(image),
             parent=torch.full_like(image, -1),
             batch=batch,
+            ratio=ratio,
         )
 
     def places(self, regions: Regions) -> Float[Tensor, "N 2"]:

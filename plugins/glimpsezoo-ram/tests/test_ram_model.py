@@ -101,11 +101,11 @@ def test_a_region_lies_where_the_patches_were_taken_to_half_a_pixel(images: Tens
     for look, patches in zip(trace.looks, seen, strict=True):
         widest = patches.unflatten(1, (scales, 2, patch, patch))[:, -1].mean((2, 3))  # [40, 2] in px
         centre = (look.decision.regions.centre + 1) / 2 * torch.tensor(SIZE)
-        half = look.decision.regions.scale[:, None] * SIZE[0] / 2
+        half = look.decision.regions.half * torch.tensor(SIZE) / 2
         inside = ((centre - half > 0.5) & (centre + half < torch.tensor(SIZE) - 0.5)).all(1)
         assert inside.any()
         assert (widest - centre)[inside].abs().max() <= 0.5 + 1e-3
-        assert look.decision.regions.scale[0] * SIZE[0] == pytest.approx(patch << (scales - 1))
+        assert (look.decision.regions.half[0] * torch.tensor(SIZE)).tolist() == pytest.approx([patch << (scales - 1)] * 2)
 
 
 def test_runs_are_averaged_and_paid_for_and_the_first_is_that_of_a_single_run(images: Tensor) -> None:

@@ -113,7 +113,7 @@ class Ranzato(GlimpseModel[GlimpseState]):
         self.glimpses = nn.ModuleList(networks)
         # [W_1^p W_2^p] side by side, for [h^L; logits so far]
         self.locators = nn.ModuleList(nn.Linear(config.hidden + classes, 2) for _ in range(config.glimpses))
-        self._scale = (config.patch << (config.scales - 1)) / width
+        self._scale, self._ratio = (config.patch << (config.scales - 1)) / width, width / height
         self._macs_of_glimpse = networks[0].macs
         self.follow(find_policy(config.policy))
 
@@ -156,7 +156,7 @@ class Ranzato(GlimpseModel[GlimpseState]):
 
     def decision_at(self, location: Float[Tensor, "B 2"], made: Made, state: GlimpseState) -> Decision:
         """The decision to take the next glimpse at `location`, (x, y) in [0, 1]."""
-        return Decision.certain(Regions.one_each(2 * location - 1, self._scale, level=state.step), made)
+        return Decision.certain(Regions.one_each(2 * location - 1, self._scale, level=state.step, ratio=self._ratio), made)
 
     def regions_at(self, location: Float[Tensor, "N 2"], image: Int[Tensor, "N"], state: GlimpseState) -> Regions:
         """Regions of the next glimpse network at `location` [N, 2] in [0, 1], of the images `image` [N] of a batch in this state."""
@@ -168,6 +168,7 @@ class Ranzato(GlimpseModel[GlimpseState]):
             level=whole * state.step,
             parent=-whole,
             batch=len(state.low),
+            ratio=self._ratio,
         )
 
     def look_at(

@@ -54,6 +54,8 @@ class Spec:
     """Whether the name ends in ':' and the spec answers for every name that begins with it (`timm:resnet18`)."""
     provenance: Provenance | None = None
     """Where the spec comes from. The host sets it."""
+    unavailable: str = ""
+    """Why it cannot be used on this machine and what to do, in one line, such as an optional package that is missing; '' if it can."""
 
     def __post_init__(self) -> None:
         if self.prefix != self.name.endswith(":"):

@@ -143,6 +143,29 @@ def test_plugins_names_what_is_broken_and_what_clashes(say: Ask, monkeypatch: py
     assert len(printed["clashes"]) == 1
 
 
+def test_a_model_that_cannot_be_used_here_says_why_and_the_others_work(say: Ask, monkeypatch: pytest.MonkeyPatch):
+    why = "shy needs a package that is not here: install it"
+    shy = ModelSpec(
+        name="shy",
+        description="",
+        model="no:Model",
+        config="glimpsezoo.settings:NoSettings",
+        unavailable=why,
+        provenance=Provenance("shy", "a-shy", "1"),
+    )
+    made = Registry([*registry().plugins, LoadedPlugin(Provenance("shy", "a-shy", "1"), specs=(shy,))])
+    for user in ("plugins", "names", "models"):
+        monkeypatch.setattr(f"glimpsezoo.zoo.{user}.registry", lambda: made)
+    answer = say("plugins")
+    assert answer.status == 0
+    assert f"UNAVAILABLE: {why}" in " ".join(answer.out.split())
+    assert say("plugins", "--json").json["plugins"][-1]["unavailable"] == why
+    for words in (("run", "shy"), ("run", "shy", "cnn4", "--checkpoint", "none"), ("check", "shy"), ("trace", "shy", "--index", "1")):
+        answer = say(*words)
+        assert (answer.status, answer.err) == (2, f"glimpsezoo: {why}\n"), words
+    assert say("run", "cnn4", "--checkpoint", "none", "--limit", "20").status == 0
+
+
 LIGHT = """
 import sys
 from glimpsezoo.commands import cli

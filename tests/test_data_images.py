@@ -88,6 +88,17 @@ def test_the_fingerprint_is_of_the_content_and_of_what_changes_pixels(tiny: Path
     assert measured(tiny, "train", seed=5).info.fingerprint != measured(tiny, "train").info.fingerprint
 
 
+def test_a_crop_covers_the_share_of_the_image_that_is_asked_for(tmp_path: Path) -> None:
+    tiny = tiny_imagenet(tmp_path, train=10, valid=10)
+    own, whole, half = (measured(tiny, size=32, **more) for more in ({}, {"crop": 1.0}, {"crop": 0.5}))
+    image = Image.open(io.BytesIO(encoded(picture(1007, 64), "JPEG")))
+    assert torch.equal(own[7].image, whole[7].image)  # the whole image is this set's own
+    assert own.info.fingerprint == whole.info.fingerprint != half.info.fingerprint
+    middle = torch.from_numpy(np.array(image.crop((16, 16, 48, 48)))).permute(2, 0, 1) / 255
+    assert torch.equal(half[7].image, middle)
+    assert "covers 50.0% of the shorter side" in half.info.transform
+
+
 def test_a_changed_file_has_another_fingerprint(tmp_path: Path) -> None:
     before = measured(tiny_imagenet(tmp_path, train=10, valid=10)).info.fingerprint
     content = [encoded(picture(k, 64), "JPEG") for k in range(10)]

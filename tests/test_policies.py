@@ -30,7 +30,7 @@ MODELS = {
     "ranzato": {"glimpses": 5, "low_size": 8, "patch": 6, "hidden": 12},
     "pyramid-m1": {"levels": 3},
 }
-SIZED = ("coarse-to-fine", "fine-to-coarse")  # only for a model that chooses sizes
+SIZED = ("whole", "coarse-to-fine", "fine-to-coarse")  # only for a model that chooses sizes
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +125,12 @@ def test_the_tiles_of_each_level_cover_the_image_once_in_an_order_of_the_images_
             assert len({tuple(map(tuple, order)) for order in centre[:, begin:end].tolist()}) == len(IMAGES)
         begin = end
     assert [len(quadtree_levels(looks)) for looks in (1, 2, 5, 6, 21, 22)] == [1, 2, 2, 3, 3, 4]
+
+
+def test_the_whole_image_is_looked_at_again_and_again() -> None:
+    centre, scale = places(run(model_of("mgnet", "whole")))
+    assert not centre.any()
+    assert (scale == 1).all()
 
 
 def slow_contrast(image: np.ndarray) -> np.ndarray:
@@ -263,6 +269,23 @@ def test_a_model_that_sees_nothing_at_first_begins_where_the_policy_says() -> No
     blind = toy(Blind)
     with pytest.raises(gz.GlimpseZooError, match="because it cannot look at the whole image"):
         blind.follow(gz.find_policy("whole-then-random"))
+
+
+class Led(Blind):
+    """Has no locator of its own."""
+
+    locate = gz.GlimpseModel.locate
+
+
+def test_a_model_without_a_locator_follows_any_policy_but_its_own() -> None:
+    led, small = toy(Led), batch_of_images(4)
+    with pytest.raises(gz.GlimpseZooError, match="Led cannot follow the policy 'learned', because it has no locator of its own"):
+        led.follow(gz.find_policy("learned"))
+    led.follow(gz.find_policy("oracle"))
+    noise, labels = gz.Noise.of(0, torch.arange(4)), torch.zeros(4).long()
+    trace = rollout(led, small, noise=noise, policy=led.follows.told(noise, labels))
+    assert len(trace.looks) == led.steps > 1
+    assert {look.decision.made for look in trace.looks} == {"searched"}
 
 
 def test_a_twin_shares_the_weights_and_goes_back_to_the_models_own_choice() -> None:

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import json
 import re
+import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -81,6 +83,27 @@ def test_a_row_has_its_cards_number_at_its_step_and_the_cost_of_the_papers_conve
     d, backbone = 131, 25 * 16 * 12**2 + 25 * 16 * 32 * 6**2 + 9 * 32 * 64 * 3**2 + 9 * 64 * 128
     assert two.cost == sum(backbone + 4 * d * d * t + 13 * d for t in (1, 2))
     assert last.verdict(reproduce(["made-2020"])[0].tables[0].printed) == "better"
+
+
+def test_a_row_of_another_policy_has_its_number_from_the_measure_of_policies(tables: Path, tmp_path: Path) -> None:
+    tables.write_text(
+        table(
+            '{ method = "a", card = "mgnet.digits", step = 2, printed = 90.0, policy = "random" },\n'
+            '{ method = "b", card = "mgnet.digits", printed = 90.0, policy = "scan" },',
+            "costs = false",
+        )
+    )
+    card = tmp_path / "mgnet.digits"
+    shutil.copytree(ROOT / "zoo_cards" / "mgnet.digits", card)
+    result = json.loads((card / "result.json").read_text())
+    looks = result["accuracy"]["steps"]
+    followed = [{"step": k, "top1": look["top1"], "macs": 1.0} for k, look in enumerate(reversed(looks), 1)]
+    result["policies"] = [{"policy": "random", "upper_bound": False, "steps": followed, "against_own": None}]
+    (card / "result.json").write_text(json.dumps(result))
+    random, scan = reproduce(["made-2020", str(card)])[0].tables[0].answers
+    assert random.ours == Estimate.model_validate(looks[-2]["top1"])
+    assert (random.cost, random.measured) == (None, None)
+    assert (scan.ours, scan.missing) == (None, "needs time")
 
 
 def test_an_error_is_what_is_left_of_accuracy_and_a_speed_up_is_over_the_tables_reference(tables: Path) -> None:

@@ -34,8 +34,9 @@ def title_of(spec: Spec) -> str:
 
 @cache
 def cards() -> list[Card]:
-    """The cards of this checkout in order of their names, also those whose weights it does not have."""
-    found = (folder for home in ("zoo_cards", "benchmarks/cards") for folder in (ROOT / home).iterdir() if (folder / CONFIG).is_file())
+    """The cards of this checkout in order of their names, also those whose weights it does not have, and those within a plugin."""
+    homes = (ROOT / "zoo_cards", ROOT / "benchmarks" / "cards", *ROOT.glob("plugins/*/*/zoo_cards"))
+    found = (folder for home in homes for folder in home.iterdir() if (folder / CONFIG).is_file())
     return [Card.read(folder) for folder in sorted(found, key=lambda folder: folder.name)]
 
 

@@ -102,7 +102,7 @@ def model_page(spec: ModelSpec) -> str:
         table(("", ""), facts),
         *(looks(card, "../cards/") for card in cards_of(spec) if called(card) == f"{spec.name}.{EMBEDDED}"),
         "## Numbers",
-        *(numbers(spec) or ["No card of it is in this checkout: train one by a recipe, or measure it untrained with `--checkpoint none`."]),
+        *(numbers(spec) or [without_numbers(spec)]),
         "## What it computes",
         prose(inspect.getdoc(inspect.getmodule(load_string(spec.model))) or ""),
         "## Settings",
@@ -110,6 +110,12 @@ def model_page(spec: ModelSpec) -> str:
         *(["On these data sets the defaults are others:", table(("data", "defaults"), defaults)] if defaults else []),
         *(["## Recipes", RECIPES, table(("recipe", "what it trains"), recipes)] if recipes else []),
     )
+
+
+def without_numbers(spec: ModelSpec) -> str:
+    if not cards_of(spec):
+        return "No card of it is in this checkout: train one by a recipe, or measure it untrained with `--checkpoint none`."
+    return f"Not measured here. What the authors report: {', '.join(map(card_link, cards_of(spec)))}."
 
 
 def numbers(spec: ModelSpec) -> list[str]:

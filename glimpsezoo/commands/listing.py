@@ -155,6 +155,7 @@ def plugins(as_json: bool, debug: bool) -> None:
             "version": p.provenance.version,
             "registers": [spec.name for spec in p.specs],
             "error": p.error,
+            "unavailable": "; ".join(dict.fromkeys(spec.unavailable for spec in p.specs if spec.unavailable)) or None,
         }
         for p in registry().plugins
     ]
@@ -167,6 +168,8 @@ def plugins(as_json: bool, debug: bool) -> None:
         table.add_column(heading, style="cyan" if heading == "plugin" else "")
     for row in rows:
         what = Text(f"BROKEN: {row['error']}", style="red") if row["error"] else Text(", ".join(row["registers"]))
+        if row["unavailable"]:
+            what.append(f"\nUNAVAILABLE: {row['unavailable']}", style="yellow")
         table.add_row(row["plugin"], f"{row['distribution']} {row['version']}", what)
     options.stdout().print(table)
     for line in clashes:

@@ -1,12 +1,12 @@
 """Policies that need no training: where a model looks if its own locator is not asked. A learned policy is compared with them.
 
 They follow one of three rules, which their docstrings say exactly:
-- a rule that sees nothing: `Random`, `Centre`, `Scan`, `WholeThenRandom`, `CoarseToFine`, `FineToCoarse`;
+- a rule that sees nothing: `Random`, `Centre`, `Scan`, `Whole`, `WholeThenRandom`, `CoarseToFine`, `FineToCoarse`;
 - the image: `Saliency`;
 - the model: `LowestEntropy` tries every candidate, and so does `Oracle`, which reads the label and is an upper bound.
 
-Places are those of `GlimpseModel.look_at`. If a model sees something of the image in its first step, this step is the model's own (the two
-that go through the sizes of a quadtree choose it as well). What a policy computes is charged like a locator.
+Places are those of `GlimpseModel.look_at`. If a model sees something of the image in its first step, this step is the model's own (those
+that need a model which chooses sizes choose it as well). What a policy computes is charged like a locator.
 """
 
 import math
@@ -87,8 +87,7 @@ class Scan(_Placing):
 class WholeThenRandom(_Placing):
     """The whole image, then random places in random sizes (F-IID of Berreby et al., "CanViT", 2026, sections 5.2 and 6).
 
-    A scale s is drawn with the density p(s) proportional to 1 - s over the model's `sizes`, the place uniformly. A model whose regions have
-    one size looks as under `random`.
+    A place and its size are drawn by the model's `random_zoom`. A model whose regions have one size looks as under `random`.
     """
 
     name, stochastic = "whole-then-random", True
@@ -101,27 +100,36 @@ class WholeThenRandom(_Placing):
         if state.step == 0:
             place = torch.full((len(images), 2), 0.5, device=images.device)
             return model.look_at(state, place, torch.ones_like(place[:, 0]))
-        if model.sizes is None:
-            return model.random_look(state)
-        drawn = state.noise.uniform(state.step, 3)
-        low, high = model.sizes
-        area = (1 - high) ** 2 + drawn[:, 0] * ((1 - low) ** 2 - (1 - high) ** 2)  # of the centres that a region of scale s may have
-        return model.look_at(state, drawn[:, 1:], 1 - area.sqrt(), "sampled")
+        return model.random_look(state) if model.sizes is None else model.random_zoom(state)
 
 
-class CoarseToFine(Policy):
+class _Sized(Policy):
+    """A policy for models that choose the size of their regions. All steps follow it, the first one included."""
+
+    def obstacle(self, model: GlimpseModel[Any]) -> str:
+        return super().obstacle(model) or ("it does not choose the size of its regions" if model.sizes is None else "")
+
+
+class Whole(_Sized):
+    """The whole image at every step: further steps without further input (RFS of "CanViT", section 6)."""
+
+    name = "whole"
+
+    def decide(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, own: Decision | None) -> Decision:
+        place = torch.full((len(images), 2), 0.5, device=images.device)
+        return model.look_at(state, place, torch.ones_like(place[:, 0]))
+
+
+class CoarseToFine(_Sized):
     """The tiles of a quadtree, level after level: the whole image, its quarters, its sixteenths (C2F of "CanViT", appendix D.1).
 
     Level l tiles the image with 2^l x 2^l regions of the scale 2^-l. There are as many levels as the steps of the model need. Each image
-    has its own random order of the tiles of a level, from its noise. All steps follow it, the first one included.
+    has its own random order of the tiles of a level, from its noise.
     """
 
     name, stochastic = "coarse-to-fine", True
     backwards = False
     """Whether the last level comes first."""
-
-    def obstacle(self, model: GlimpseModel[Any]) -> str:
-        return super().obstacle(model) or ("it does not choose the size of its regions" if model.sizes is None else "")
 
     def decide(self, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], state: State, own: Decision | None) -> Decision:
         levels = quadtree_levels(model.steps)

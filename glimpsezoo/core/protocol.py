@@ -88,8 +88,12 @@ class Policy(ABC):
 
     def next_decision(self, model: "GlimpseModel[Any]", images: Images, state: Any) -> Decision | None:
         """The decision after a step, for which the model's locator runs if the policy reads it; None if no image takes another step."""
-        own = model.locate(state) if self.reads_own else None
-        return None if own is None and self.reads_own else self.decide(model, images, state, own)
+        own = model.locate(state) if self.asks(model) else None
+        return None if own is None and self.asks(model) else self.decide(model, images, state, own)
+
+    def asks(self, model: "GlimpseModel[Any]") -> bool:
+        """Whether the model's own locator runs: only if the policy reads its decisions, and if there is one."""
+        return self.reads_own and model.__class__.locate is not GlimpseModel.locate  # its type may be that of a weak reference
 
     def obstacle(self, model: "GlimpseModel[Any]") -> str:
         """Why a model of several steps cannot follow the policy, in words; '' if it can."""
@@ -112,7 +116,7 @@ class Learned(Policy):
         return own
 
     def obstacle(self, model: "GlimpseModel[Any]") -> str:
-        return ""
+        return "" if self.asks(model) else "it has no locator of its own"
 
 
 LEARNED = Learned()
@@ -193,6 +197,17 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
     def random_look(self, state: S) -> Decision:
         """What the policy `random` does: by default, it looks at one place per image, uniformly."""
         return self.look_at(state, state.noise.uniform(state.step, 2), made="sampled")
+
+    def random_zoom(self, state: S) -> Decision:
+        """A look at a random place in a random size, for a model that has `sizes` (section 5.2 of Berreby et al., "CanViT", 2026).
+
+        A scale s is drawn with the density p(s) proportional to 1 - s, the place uniformly.
+        """
+        assert self.sizes is not None
+        drawn = state.noise.uniform(state.step, 3)
+        low, high = self.sizes
+        area = (1 - high) ** 2 + drawn[:, 0] * ((1 - low) ** 2 - (1 - high) ** 2)  # of the centres that a region of scale s may have
+        return self.look_at(state, drawn[:, 1:], 1 - area.sqrt(), "sampled")
 
     def follow(self, policy: Policy) -> None:
         """Choose by `policy` from now on, not by what the model followed before. Raises `GlimpseZooError` if the model cannot follow it."""

@@ -280,8 +280,9 @@ class Rollout:
     def _locate(self, here: Present) -> Present | None:
         """Ask where to look next. Images for which no region is chosen are finished, and leave the batch in any case."""
         policy = self.chosen_by.policy
-        own = self.model.locate(here.state) if policy.reads_own else None
-        decision = None if own is None and policy.reads_own else self.chosen_by(here.images, here.state, own)
+        asked = policy.asks(self.chosen_by.model)
+        own = self.model.locate(here.state) if asked else None
+        decision = None if own is None and asked else self.chosen_by(here.images, here.state, own)
         if meter := self.record.meter:
             step = here.state.step
             self._charge("locate", step, here, meter.locate(step, here.images, here.state, here.chosen, policy))

@@ -94,10 +94,12 @@ class CanvasMnistSettings(PlacedMnistSettings, SizedSettings):
 
 
 class AugmentedSettings(SizedSettings):
-    """Natural images: their size, and how training augments them."""
+    """Natural images: their size and crop, and how training augments them."""
 
     augmentation: ClassVar[frozenset[str]] = frozenset({"seed", "crop_area", "crop_aspect", "interpolation", "colours"})
 
+    crop: float | None = Field(None, gt=0, le=1)
+    """The share of the shorter side that the centre crop covers, except in training; None is the data set's own."""
     seed: int = Field(0, ge=0, lt=2**32)
     """The seed of the training augmentation."""
     crop_area: float = Field(0.08, gt=0, le=1)

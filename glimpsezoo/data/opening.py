@@ -40,8 +40,12 @@ def opened(opening: Opening, task: Task, source: SplitSource) -> NaturalImages:
     config, split = opening.config, opening.split
     if config.size is not None:
         task = replace(task, image_size=(config.size, config.size))
+    if config.crop is not None:
+        source = replace(source, crop=config.crop)
     transform = _described(task, source, opening.inferred)
-    ignored = {"streaming", "size"} | (HOW_TO_READ if opening.inferred else set()) | (set() if split == "train" else config.augmentation)
+    ignored = (
+        {"streaming", "size", "crop"} | (HOW_TO_READ if opening.inferred else set()) | (set() if split == "train" else config.augmentation)
+    )
     chosen = hashlib.sha256(np.asarray(source.chosen, dtype=np.int64).tobytes()).hexdigest()
     info = DataInfo(
         name=opening.name,

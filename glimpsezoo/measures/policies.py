@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from glimpsezoo.core.protocol import GlimpseModel, Policy
+from glimpsezoo.core.protocol import LEARNED, GlimpseModel, Policy
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.jobs import Evaluation, Job
 from glimpsezoo.evaluation.plan import Planned, evaluation_of
@@ -46,7 +46,8 @@ class Followed(Section):
     steps: tuple[PolicyStep, ...]
     """Step by step."""
     against_own: Pair | None
-    """Compared with the model's own choice on the same images at their last steps; null for this choice itself."""
+    """Compared with the model's own choice on the same images at their last steps, or with the policy that it follows if it has no choice
+    of its own; null for this choice itself."""
 
 
 class PoliciesSettings(Settings):
@@ -81,8 +82,8 @@ class PoliciesMeasure(Measure):
     def plan(self, bench: Bench) -> Iterator[Planned]:
         for index, model in enumerate(bench.models):
             for policy in self._policies if _may_follow(model) else ():
-                if policy.name == model.policy:
-                    continue  # `Bench.clean` has it
+                if policy.name == model.policy or (policy.name == OWN and not policy.asks(model)):
+                    continue  # `Bench.clean` has it, or there is none
                 try:
                     twin = model.following(policy)
                 except GlimpseZooError as error:
@@ -100,8 +101,8 @@ class PoliciesMeasure(Measure):
         for name, each in done.get(index, {}).items():
             if isinstance(each, Evaluation) and len(each.rows):
                 found[str(name)] = each.rows
-        own = found.get(OWN)
-        return tuple(_followed(policy, found[policy.name], own) for policy in self._policies if policy.name in found)
+        own = OWN if LEARNED.asks(bench.models[index]) else bench.models[index].policy
+        return tuple(_followed(policy, found[policy.name], own, found.get(own)) for policy in self._policies if policy.name in found)
 
     def lost(self, known: tuple[Followed, ...], update: Update) -> Iterator[str]:
         names = {policy.name for policy in self.policies}
@@ -126,11 +127,12 @@ def _may_follow(model: GlimpseModel[Any]) -> bool:
     return model.steps > 1 and "policy" in type(model.config).model_fields
 
 
-def _followed(policy: Policy, rows: Rows, own: Rows | None) -> Followed:
+def _followed(policy: Policy, rows: Rows, reference: str, own: Rows | None) -> Followed:
+    """reference: the name of the policy with the rows `own`."""
     macs = rows.macs_by_step.mean(0)
     estimates = classification(Scores(rows.hits, rows.top5, rows.nll, rows.confidence), rows.group)  # the intervals of `accuracy`
     steps = tuple(PolicyStep(step=t + 1, top1=found.top1, macs=float(macs[t])) for t, found in enumerate(estimates))
-    pair = None if own is None or policy.name == OWN else paired_rows(policy.name, rows, OWN, own)
+    pair = None if own is None or policy.name == reference else paired_rows(policy.name, rows, reference, own)
     return Followed(policy=policy.name, upper_bound=policy.needs_labels, steps=steps, against_own=pair)
 
 
@@ -155,9 +157,10 @@ def _tables(found: Sequence[tuple[str, Result]]) -> list[Table]:
             )
         )
         before = name
-    headings = ("model", "policy", *(f"step {step}" for step in range(1, most + 1)), "MACs", f"against {OWN}", "p")
+    own = " or ".join(dict.fromkeys(each.against_own.b for _, _, each in measured if each.against_own)) or OWN
+    headings = ("model", "policy", *(f"step {step}" for step in range(1, most + 1)), "MACs", f"against {own}", "p")
     caption = (
-        f"Top-1 % of the same weights under other policies. Against {OWN}: the difference in points at the last step on the same images, "
+        f"Top-1 % of the same weights under other policies. Against {own}: the difference in points at the last step on the same images, "
         "with its 95 % interval; p is one-sided, for the claim that the policy is worse."
     )
     return [Table(caption, headings, tuple(rows), frozenset({"model", "policy"}))]

@@ -25,7 +25,7 @@ def write_card_readme(card: Card) -> None:
 def card_text(card: Card, result: Result | None) -> str:
     """The README.md of a card: Hub metadata, description, results, training, limitations."""
     config = card.config
-    address = f"{PREFIX}{config.hub}" if config.hub else card.name
+    address = f"{PREFIX}{config.hub}" if config.hub and not config.released else card.name
     rows = tuple((Cell(key), Cell(str(value))) for key, value in config.config.items())
     return template("card.md.jinja").render(
         card=card,

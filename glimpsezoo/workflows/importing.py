@@ -13,7 +13,7 @@ from glimpsezoo.reports.readme import write_card_readme
 from glimpsezoo.specs import ImporterSpec, ModelSpec, Task, load_string
 from glimpsezoo.zoo.cards import CONFIG, UNKNOWN, Card, CardConfig, CardData, CardTask, misfits, write_card
 from glimpsezoo.zoo.names import Assignments, command_line, data_spec, public_name
-from glimpsezoo.zoo.plugins import registry
+from glimpsezoo.zoo.plugins import registry, usable
 
 
 def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | None, sets: tuple[str, ...], *, force: bool = False) -> Card:
@@ -21,7 +21,7 @@ def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | No
 
     data: the data set that the weights were trained on; the card takes its class names. Raises `GlimpseZooError`.
     """
-    spec = registry().find(ModelSpec, model)
+    spec = usable(registry().find(ModelSpec, model))
     convert = load_string(registry().find(ImporterSpec, model).importer)
     if not checkpoint.is_file():
         raise GlimpseZooError(f"expected a checkpoint file, got {str(checkpoint)!r}: give the path of a released checkpoint")

@@ -106,7 +106,7 @@ class _Answers:
             epochs=self.zoo.epochs(row.card),
             training=printed.training.get(row.card, ""),
             cost=self._cost(table, row),
-            measured=None if row.share else _measured(result, row.step, row.confidence),
+            measured=None if row.share or row.policy else _measured(result, row.step, row.confidence),
             locations=_locations(result) if any(each.locations for each in table.row) else None,
             masking=masking_text(result, attack) if attack else "",
             data=f"{result.data.name}, {result.data.split}",
@@ -115,7 +115,7 @@ class _Answers:
 
     def _cost(self, table: PrintedTable, row: PrintedRow) -> float | None:
         """The cost by the paper's convention: MACs, or the speed-up over the table's reference. None for a share of images."""
-        if row.share:
+        if row.share or not table.costs:
             return None
         macs = self._paper_macs(table, row)
         if table.speed_up_over is None or macs is None:
@@ -178,6 +178,9 @@ def _share(row: PrintedRow, rows: Rows | None) -> Estimate | None:
 def _right(table: PrintedTable, row: PrintedRow, result: Result) -> Estimate | None:
     assert result.accuracy is not None
     place = (row.step or len(result.accuracy.steps)) - 1
+    if row.policy is not None:
+        followed = next((each for each in result.policies if each.policy == row.policy), None)
+        return followed.steps[place].top1 if followed else None
     if row.confidence is not None:
         point = exit_point(result, row.confidence)
         return point.top1 if point else None

@@ -134,10 +134,13 @@ def _check_fits(card: Card) -> None:
 def from_pretrained(cls: type[M], name: str | Path, *, revision: str | None = None, **settings: Any) -> M:
     """A trained model in eval mode, on the CPU, from the Hub (`owner/name`) or a card's folder.
 
-    revision: a branch, tag or commit on the Hub. settings: what `--set` takes, where it does not contradict the weights.
+    revision: a branch, tag or commit on the Hub, also for the folder of a card of released weights. settings: what `--set` takes, where it
+    does not contradict the weights.
     Raises `GlimpseZooError` for a card that cannot be loaded, and for a card of a model that is not of this class.
     """
     text = _model_argument(name, revision)
+    if revision and Path(name).is_dir():
+        settings["revision"] = revision
     choice = choose_model(text, "", Assignments(scoped={text: settings}), None)
     assert choice.card is not None  # or it would have raised
     own: type[GlimpseModel[Any]] = load_string(choice.spec.model)
@@ -158,9 +161,10 @@ def _model_argument(name: str | Path, revision: str | None) -> str:
         if place.revision and revision:
             raise GlimpseZooError(f"expected one revision, got {str(name)!r} and revision={revision!r}: leave one of them out")
         return PREFIX + str(Repository.parse(f"{place.name}@{revision}") if revision else place)
-    if revision:
+    card = Card.read(Path(name))
+    if revision and not card.config.released:
         raise GlimpseZooError(f"expected no revision of the folder {str(name)!r}, got revision={revision!r}: leave it out")
-    return str(Card.read(Path(name)).folder)
+    return str(card.folder)
 
 
 def save_pretrained(self: GlimpseModel[Any], folder: str | Path) -> None:

@@ -60,6 +60,7 @@ def register_policies() -> list[PolicySpec]:
         policy("random", "Random", "A random place at every step."),
         policy("centre", "Centre", "The middle, at every step."),
         policy("scan", "Scan", "The cells of a grid, row by row."),
+        policy("whole", "Whole", "The whole image, at every step."),
         policy("whole-then-random", "WholeThenRandom", "The whole image, then random places in random sizes."),
         policy("coarse-to-fine", "CoarseToFine", "The whole image, its quarters, its sixteenths, each level in random order."),
         policy("fine-to-coarse", "FineToCoarse", "The same regions, from the last level to the first."),

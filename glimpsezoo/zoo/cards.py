@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import file_name, user_folder, write_whole
 from glimpsezoo.specs import ModelSpec, Task
-from glimpsezoo.zoo.hub import PREFIX, Blob, Repository, fetch, fetch_blob, fetch_if_there
+from glimpsezoo.zoo.hub import PREFIX, Blob, Repository, fetch, fetch_blob, fetch_if_there, sha256_of
 from glimpsezoo.zoo.plugins import registry
 
 if TYPE_CHECKING:  # cards are also listed without loading result.json's records
@@ -124,6 +124,9 @@ class CardConfig(_CardPart):
     """None for a card without weights of its own; then `hub` names the repository with the weights."""
     hub: str | None = None
     """The Hub repository with the weights, OWNER/NAME[@REVISION]."""
+    released: bool = False
+    """Whether this repository is the authors' own and no card: only its model.safetensors is taken. If the hash of that file is not known
+    here (`weights` is null), it is the one that the file has there. A setting `revision` of the model overrides that of `hub`."""
     license: str = Field(default="apache-2.0", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
     """License of the weights as an SPDX identifier, or 'unknown'."""
     trained: dict[str, Any] = {}
@@ -201,6 +204,8 @@ class Card:
         """
         if self.origin is None or self.has_file or (self.config.weights and self.origin.at_commit):
             return self
+        if self.config.released:
+            return self._pinned(self.origin)
         remote = Card.of_hub(self.origin)
         own, theirs = self.config, remote.config
         if theirs.weights is None:
@@ -216,6 +221,32 @@ class Card:
                 "get the card again, or add the revision to its hub"
             )
         return replace(self, config=own.model_copy(update={"weights": theirs.weights}), origin=remote.origin)
+
+    def at(self, revision: str) -> "Card":
+        """A card of released weights with those of another revision of the authors' repository: a branch, a tag or a commit."""
+        assert self.origin is not None
+        place = Repository.parse(f"{self.origin.name}@{revision}")
+        return replace(self, config=self.config.model_copy(update={"weights": None, "hub": str(place)}), origin=place)
+
+    def _pinned(self, place: Repository) -> "Card":
+        """The card with the weights that the authors' repository has now at its revision: their hash, and the commit."""
+        from huggingface_hub.errors import RevisionNotFoundError
+
+        try:
+            path, place = fetch(place, WEIGHTS)
+        except GlimpseZooError as error:
+            if isinstance(error.__cause__, RevisionNotFoundError):
+                raise GlimpseZooError(
+                    f"card {self.name!r} takes its weights from {place}, a revision that the repository does not have: "
+                    f"name another by --set revision=REVISION (see {place.page}/commits/main)"
+                ) from None
+            raise
+        digest, content = sha256_of(path), path.resolve()  # the cache calls a large file by the hash that the Hub says
+        if re.fullmatch("[0-9a-f]{64}", content.name) and content.name != digest:
+            content.unlink()
+            raise GlimpseZooError(f"card {self.name!r} takes its weights from {place}, got a damaged file, now deleted: run again")
+        weights = Weights(sha256=digest, bytes=path.stat().st_size)
+        return replace(self, config=self.config.model_copy(update={"weights": weights}), origin=place)
 
     def checkpoint(self) -> "Checkpoint | None":
         """The source of the weights for results: address, commit and hash; None before the card is `located`."""

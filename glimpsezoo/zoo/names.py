@@ -16,7 +16,7 @@ from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import DatasetSpec, ImporterSpec, ModelSpec, Task, load_string
 from glimpsezoo.zoo.cards import Card, card_paths, find_card
-from glimpsezoo.zoo.plugins import registry
+from glimpsezoo.zoo.plugins import registry, usable
 from glimpsezoo.zoo.recipes import recipe_names
 
 
@@ -116,7 +116,8 @@ def choose_model(name: str, data: str, sets: Assignments, checkpoint: str | None
     if card:
         before, after = schema.parse(values, owner=name).model_dump(), settings.model_dump()
         changed = {key: value for key, value in changes.items() if before[key] != after[key]}
-    return ModelChoice(name, spec, card, settings, changed)
+        card = card.at(changed["revision"]) if card.config.released and "revision" in changed else card
+    return ModelChoice(name, spec, card and card.located(), settings, changed)
 
 
 def argument_names(arguments: Iterable[str]) -> list[str]:
@@ -137,13 +138,13 @@ def _trained(name: str, model: str, data: str, named: Card | None, checkpoint: s
         card = named or card_for(name, data)
         if card is None:
             raise GlimpseZooError(_no_card(name, data, spec_of(name, None)))
-        return card.located()
+        return card
     card = find_card(checkpoint)
     if card is None:
         raise GlimpseZooError(f"--checkpoint expects 'none', 'timm' or a card, got {checkpoint!r}: {_importing(model, checkpoint)}")
     if card.config.model != model:
         raise GlimpseZooError(f"--checkpoint expects a card of {model!r}, got {checkpoint!r}, a card of {card.config.model!r}")
-    return card.located()
+    return card
 
 
 def card_for(model: str, data: str) -> Card | None:
@@ -165,12 +166,15 @@ def declared_settings(name: str) -> list[str]:
 
 
 def spec_of(name: str, card: Card | None) -> ModelSpec:
-    """The spec of a model argument. card: the card that it names, if any. Raises `GlimpseZooError` for a model that no plugin has."""
+    """The spec of a model argument. card: the card that it names, if any.
+
+    Raises `GlimpseZooError` for a model that no plugin has, and for one that cannot be used on this machine.
+    """
     plugins = registry()
     specs = plugins.all(ModelSpec)
     wanted = model_name(name, card)
     if any(wanted == spec.name or (spec.prefix and wanted.startswith(spec.name)) for spec in specs):
-        return plugins.find(ModelSpec, wanted)
+        return usable(plugins.find(ModelSpec, wanted))
     if card is None:
         known = [spec.name + ("NAME" if spec.prefix else "") for spec in specs]
         broken = [plugin.provenance.plugin for plugin in plugins.plugins if plugin.error]

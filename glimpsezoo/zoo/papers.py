@@ -28,6 +28,8 @@ class PrintedRow(Settings):
     """The corresponding card, or the recipe that trains it; None if the plugin does not have the method."""
     step: int | None = Field(None, ge=1)
     """All images stop at this step of the card; the last by default."""
+    policy: str | None = None
+    """The policy that the card follows in this row, from its evidence of the measure `policies`; None is its own."""
     confidence: float | None = Field(None, gt=0, le=1)
     """Images exit by the confidence rule at this threshold."""
     attack: str | None = None
@@ -59,6 +61,8 @@ class PrintedTable(Settings):
     """The cost of a row is the MACs of this card divided by those of the row; without it, costs are MACs."""
     convention: str | None = None
     """Import string of `convention(model, step) -> MACs`, if the table counts differently from `GlimpseModel.paper_macs`."""
+    costs: bool = True
+    """Whether rows show our MACs. Not for a model that cannot be built on every machine."""
     needs: str = ""
     """What it takes to measure rows without a measured card."""
     notes: tuple[str, ...] = ()

@@ -129,6 +129,13 @@ def load_plugins(points: Iterable[EntryPoint]) -> Registry:
     return found
 
 
+def usable(spec: T) -> T:
+    """The spec itself. Raises `GlimpseZooError` if it cannot be used on this machine."""
+    if spec.unavailable:
+        raise GlimpseZooError(spec.unavailable)
+    return spec
+
+
 def version_of(distribution: Distribution | None) -> str:
     """The version of a distribution; None means glimpsezoo itself."""
     try:

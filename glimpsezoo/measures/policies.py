@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from glimpsezoo.core.protocol import LEARNED, GlimpseModel, Policy
+from glimpsezoo.core.protocol import GlimpseModel, Policy
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.jobs import Evaluation, Job
 from glimpsezoo.evaluation.plan import Planned, evaluation_of
@@ -46,8 +46,7 @@ class Followed(Section):
     steps: tuple[PolicyStep, ...]
     """Step by step."""
     against_own: Pair | None
-    """Compared with the model's own choice on the same images at their last steps, or with the policy that it follows if it has no choice
-    of its own; null for this choice itself."""
+    """Compared on the same images at their last steps with the policy that the model's settings choose; null for this one itself."""
 
 
 class PoliciesSettings(Settings):
@@ -101,7 +100,7 @@ class PoliciesMeasure(Measure):
         for name, each in done.get(index, {}).items():
             if isinstance(each, Evaluation) and len(each.rows):
                 found[str(name)] = each.rows
-        own = OWN if LEARNED.asks(bench.models[index]) else bench.models[index].policy
+        own = bench.models[index].policy
         return tuple(_followed(policy, found[policy.name], own, found.get(own)) for policy in self._policies if policy.name in found)
 
     def lost(self, known: tuple[Followed, ...], update: Update) -> Iterator[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,7 +77,7 @@ def _content(path: Path, allowed: Sequence[type]) -> Mapping[str, Any]:
             from safetensors.torch import load
 
             return load(path.read_bytes())
-        with torch.serialization.safe_globals(list(allowed)):
+        with torch.serialization.safe_globals([*_numbers(), *allowed]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both raise anything for a damaged file
         if refused := re.search(r"GLOBAL (\S+)", str(error)):
@@ -87,6 +88,13 @@ def _content(path: Path, allowed: Sequence[type]) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise GlimpseZooError(f"{expected} with a {type(content).__name__}: give the file that the training wrote, not an export of it")
     return content
+
+
+def _numbers() -> list[Any]:
+    """What unpickles a number of NumPy's, such as a learning rate beside the weights, whichever NumPy wrote it."""
+    make = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"}
+    return [(make, "numpy.core.multiarray.scalar"), (make, "numpy._core.multiarray.scalar"), np.dtype, *kinds]
 
 
 def _flat(content: Mapping[Any, Any], before: str = "", depth: int = 0) -> Iterator[tuple[str, str, Tensor]]:

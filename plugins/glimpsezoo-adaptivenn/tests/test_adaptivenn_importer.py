@@ -280,7 +280,4 @@ def test_nothing_but_tensors_plain_values_and_the_namespace_is_unpickled(release
         imported({**released.content(), "args": Innocent()}, tmp_path)
     content = released.content()
     content["optimizer"]["param_groups"][0]["lr"] = np.float64(1e-6)  # as a schedule of NumPy's would leave it
-    with pytest.raises(GlimpseZooError, match=r"multiarray.*save the state_dict alone") as caught:
-        imported(content, tmp_path)
-    assert "\n" not in str(caught.value)
-    imported(content["model"], tmp_path)  # what the advice says
+    imported(content, tmp_path)

@@ -2,14 +2,16 @@
 
 import inspect
 import io
+import re
 import shlex
 import tempfile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from generating.checkout import called, cards, cards_of, distribution, ours, page_of, plugins, spec_of, title_of
+from generating.checkout import ROOT, called, cards, cards_of, distribution, ours, page_of, plugins, spec_of, title_of
 from generating.markdown import code, joined, prose, settings_table, shown, slug, table
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.text import macs_text, with_interval
@@ -100,6 +102,7 @@ def model_page(spec: ModelSpec) -> str:
         f"# {title_of(spec)}",
         spec.description,
         table(("", ""), facts),
+        *in_short(spec),
         *(looks(card, "../cards/") for card in cards_of(spec) if called(card) == f"{spec.name}.{EMBEDDED}"),
         "## Numbers",
         *(numbers(spec) or [without_numbers(spec)]),
@@ -110,6 +113,14 @@ def model_page(spec: ModelSpec) -> str:
         *(["On these data sets the defaults are others:", table(("data", "defaults"), defaults)] if defaults else []),
         *(["## Recipes", RECIPES, table(("recipe", "what it trains"), recipes)] if recipes else []),
     )
+
+
+def in_short(spec: ModelSpec) -> list[str]:
+    """The table without headings in the README of the plugin: what its models see, what that costs, and which weights there are."""
+    lines = (ROOT / "plugins" / distribution(spec) / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = list(takewhile(lambda line: line.startswith("|"), dropwhile(lambda line: line != "| | |", lines)))
+    away = [re.sub(r"\(#", f"(../plugins/{distribution(spec)}.md#", row) for row in rows]
+    return ["## In short", "\n".join(away)] if rows else []
 
 
 def without_numbers(spec: ModelSpec) -> str:

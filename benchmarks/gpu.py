@@ -48,7 +48,8 @@ from glimpsezoo.training.folder import CHECKPOINT
 from glimpsezoo.training.job import TrainingJob
 from glimpsezoo.training.loop import Progress, train
 from glimpsezoo.training.work import draw_training
-from glimpsezoo.zoo.cards import CONFIG, LOG, WEIGHTS, Card, CardConfig, CardData, CardTask, write_card
+from glimpsezoo.zoo.card_config import CONFIG, WEIGHTS, CardConfig, CardData, CardTask
+from glimpsezoo.zoo.cards import LOG, Card, write_card
 from glimpsezoo.zoo.names import Assignments
 from glimpsezoo.zoo.recipes import read_recipe
 

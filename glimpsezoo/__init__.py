@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from glimpsezoo.specs import ImporterSpec, ModelSpec, PaperSpec, Task
     from glimpsezoo.training.job import TrainingPhase
     from glimpsezoo.training.reinforce import monte_carlo, reinforce, returns
-    from glimpsezoo.zoo.cards import Published, PublishedExits
+    from glimpsezoo.zoo.card_config import Published, PublishedExits
     from glimpsezoo.zoo.checkpoints import Released, read_checkpoint
     from glimpsezoo.zoo.policies import PolicyName, find_policy
 
@@ -112,7 +112,7 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.specs": ("Task", "ModelSpec", "ImporterSpec", "PaperSpec"),
         "glimpsezoo.zoo.policies": ("PolicyName", "find_policy"),
         "glimpsezoo.zoo.checkpoints": ("read_checkpoint", "Released"),
-        "glimpsezoo.zoo.cards": ("Published", "PublishedExits"),
+        "glimpsezoo.zoo.card_config": ("Published", "PublishedExits"),
         "glimpsezoo.errors": ("did_you_mean",),
     },
     "authors of exit rules": {

@@ -25,7 +25,7 @@ from glimpsezoo.measures.flops import Flops, flops_section
 from glimpsezoo.measures.result import NEVER_TRAINED, departure
 from glimpsezoo.measures.sections import data_section
 from glimpsezoo.workflows.sharing import from_pretrained, push_to_hub, save_pretrained
-from glimpsezoo.zoo.cards import UNKNOWN
+from glimpsezoo.zoo.card_config import UNKNOWN
 from glimpsezoo.zoo.models import create_model, list_models, load
 from glimpsezoo.zoo.names import data_folder, data_spec
 from glimpsezoo.zoo.own_data import DEFAULT_DATA, own_settings, trained_on

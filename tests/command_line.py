@@ -14,7 +14,8 @@ from PIL import Image
 import glimpsezoo as gz
 from glimpsezoo.commands import cli, main
 from glimpsezoo.specs import Task
-from glimpsezoo.zoo.cards import CONFIG, Card, CardConfig, CardData, CardTask, write_card
+from glimpsezoo.zoo.card_config import CONFIG, CardConfig, CardData, CardTask
+from glimpsezoo.zoo.cards import Card, write_card
 from glimpsezoo.zoo.names import spec_of
 
 RECIPE = """

@@ -13,7 +13,8 @@ import torch
 from command_line import RECIPE, TINY, Answer, ask, make_card, put_weights, rewrite, tree
 from safetensors.torch import load, save
 
-from glimpsezoo.zoo.cards import Card, CardConfig
+from glimpsezoo.zoo.card_config import CardConfig
+from glimpsezoo.zoo.cards import Card
 
 Refuse = Callable[..., str]
 

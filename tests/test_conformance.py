@@ -18,7 +18,8 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import Task
 from glimpsezoo.testing import Case, Finding, check_model, check_rule, conformance, rules
-from glimpsezoo.zoo.cards import CardConfig, CardData, CardTask, write_card
+from glimpsezoo.zoo.card_config import CardConfig, CardData, CardTask
+from glimpsezoo.zoo.cards import write_card
 
 TASK = Task(image_size=(16, 16), channels=1, classes=("a", "b", "c"))
 SIDE, HIDDEN = 6, 12

@@ -17,7 +17,8 @@ from glimpsezoo.measures.text import macs_text
 from glimpsezoo.reports.readme import card_text, run_command
 from glimpsezoo.reports.table import print_results
 from glimpsezoo.reports.text import comparison_json, print_comparison
-from glimpsezoo.zoo.cards import Card, CardData
+from glimpsezoo.zoo.card_config import CardData
+from glimpsezoo.zoo.cards import Card
 from glimpsezoo.zoo.results import read_result, result_type
 
 ZOO = Path(__file__).parent.parent / "zoo_cards"

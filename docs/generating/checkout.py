@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from glimpsezoo.files import file_name
 from glimpsezoo.specs import ModelSpec, Spec
-from glimpsezoo.zoo.cards import CONFIG, Card
+from glimpsezoo.zoo.card_config import CONFIG
+from glimpsezoo.zoo.cards import Card
 from glimpsezoo.zoo.plugins import registry
 
 ROOT = Path(__file__).parents[2]

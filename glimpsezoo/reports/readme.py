@@ -11,7 +11,8 @@ from glimpsezoo.reports.table import columns_of, markdown
 from glimpsezoo.reports.templates import template
 from glimpsezoo.reports.text import measured_lines
 from glimpsezoo.specs import DatasetSpec
-from glimpsezoo.zoo.cards import CURVE, README, ROWS, UNKNOWN, Card, Published
+from glimpsezoo.zoo.card_config import UNKNOWN, Published
+from glimpsezoo.zoo.cards import CURVE, README, ROWS, Card
 from glimpsezoo.zoo.hub import PREFIX
 from glimpsezoo.zoo.plugins import registry
 from glimpsezoo.zoo.results import evidence, measure_classes

@@ -19,7 +19,8 @@ from glimpsezoo.settings import Settings
 from glimpsezoo.testing.case import Case, RuleResult
 from glimpsezoo.testing.invariance import same
 from glimpsezoo.testing.rounding import apart
-from glimpsezoo.zoo.cards import Card, CardConfig, CardData, CardTask, misfits, write_card
+from glimpsezoo.zoo.card_config import CardConfig, CardData, CardTask
+from glimpsezoo.zoo.cards import Card, misfits, write_card
 from glimpsezoo.zoo.results import evidence
 
 REACHED = 1e-5  # share of the pixels' gradient above which gradient passes through the decisions, beyond rounding

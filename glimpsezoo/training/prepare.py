@@ -20,7 +20,8 @@ from glimpsezoo.training.request import TrainingRequest
 from glimpsezoo.training.start import chosen_start, load_start, settings_of_start
 from glimpsezoo.training.target import Target, recipe_of, target_of
 from glimpsezoo.training.work import TrainingWork
-from glimpsezoo.zoo.cards import CONFIG, CURVE, LOG, Card, CardData
+from glimpsezoo.zoo.card_config import CONFIG, CardData
+from glimpsezoo.zoo.cards import CURVE, LOG, Card
 from glimpsezoo.zoo.names import Assignments, data_folder, data_spec, public_name
 from glimpsezoo.zoo.recipes import Recipe
 

@@ -8,7 +8,8 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import ModelSpec
 from glimpsezoo.training.request import TrainingRequest
 from glimpsezoo.training.target import Target, read_recipe_file, target_of_recipe, usual_output
-from glimpsezoo.zoo.cards import CONFIG, Card, find_card, misfits
+from glimpsezoo.zoo.card_config import CONFIG
+from glimpsezoo.zoo.cards import Card, find_card, misfits
 from glimpsezoo.zoo.names import Assignments
 from glimpsezoo.zoo.own_data import own_settings
 from glimpsezoo.zoo.plugins import registry

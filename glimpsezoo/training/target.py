@@ -7,7 +7,8 @@ from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
 from glimpsezoo.files import file_name
 from glimpsezoo.specs import DatasetSpec, ModelSpec
 from glimpsezoo.training.request import TrainingRequest
-from glimpsezoo.zoo.cards import UNKNOWN, Card
+from glimpsezoo.zoo.card_config import UNKNOWN
+from glimpsezoo.zoo.cards import Card
 from glimpsezoo.zoo.names import public_name
 from glimpsezoo.zoo.own_data import DEFAULT_DATA
 from glimpsezoo.zoo.plugins import registry

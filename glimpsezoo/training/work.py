@@ -20,7 +20,8 @@ from glimpsezoo.training.folder import CHECKPOINT, locked
 from glimpsezoo.training.job import TrainingJob
 from glimpsezoo.training.loop import Progress, train
 from glimpsezoo.training.target import Target
-from glimpsezoo.zoo.cards import CURVE, Card, CardConfig, CardData, CardTask, training_log, write_card
+from glimpsezoo.zoo.card_config import CardConfig, CardData, CardTask
+from glimpsezoo.zoo.cards import CURVE, Card, training_log, write_card
 from glimpsezoo.zoo.names import command_line, published_word
 
 

@@ -14,7 +14,8 @@ from glimpsezoo.evaluation.rows import Rows, read_rows
 from glimpsezoo.measures.pairs import Comparison, Pair, every_pair
 from glimpsezoo.measures.result import Data, Result
 from glimpsezoo.measures.shown import Entry
-from glimpsezoo.zoo.cards import CONFIG, LOG, RESULT, ROWS, Card, card_with_weights, find_card, training_log
+from glimpsezoo.zoo.card_config import CONFIG
+from glimpsezoo.zoo.cards import LOG, RESULT, ROWS, Card, card_with_weights, find_card, training_log
 from glimpsezoo.zoo.results import evidence, read_result
 
 

@@ -11,7 +11,8 @@ from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import output_to
 from glimpsezoo.reports.readme import write_card_readme
 from glimpsezoo.specs import ImporterSpec, ModelSpec, Task, load_string
-from glimpsezoo.zoo.cards import CONFIG, UNKNOWN, Card, CardConfig, CardData, CardTask, misfits, write_card
+from glimpsezoo.zoo.card_config import CONFIG, UNKNOWN, CardConfig, CardData, CardTask
+from glimpsezoo.zoo.cards import Card, misfits, write_card
 from glimpsezoo.zoo.names import Assignments, command_line, data_spec, public_name
 from glimpsezoo.zoo.plugins import registry, usable
 

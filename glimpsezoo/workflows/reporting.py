@@ -14,7 +14,7 @@ from glimpsezoo.reports.page import Reported, report_page
 from glimpsezoo.reports.pictures.traced import Subject, Traced, Viewing, trace_image
 from glimpsezoo.workflows.comparing import StoredResult, card_of, presented, read_runs
 from glimpsezoo.workflows.tracing import write_file
-from glimpsezoo.zoo.cards import CONFIG
+from glimpsezoo.zoo.card_config import CONFIG
 from glimpsezoo.zoo.names import Assignments, build_model, choose_model, data_folder, data_spec
 from glimpsezoo.zoo.own_data import own_settings
 

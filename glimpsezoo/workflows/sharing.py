@@ -11,23 +11,8 @@ from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.files import check_writable, output_to, user_folder
 from glimpsezoo.reports.readme import card_text, write_card_readme
 from glimpsezoo.specs import ModelSpec, load_string
-from glimpsezoo.zoo.cards import (
-    CONFIG,
-    HISTORY,
-    README,
-    RESULT,
-    ROWS,
-    UNKNOWN,
-    Card,
-    CardConfig,
-    CardData,
-    CardTask,
-    card_paths,
-    file_name,
-    find_card,
-    write_card,
-    write_config,
-)
+from glimpsezoo.zoo.card_config import CONFIG, UNKNOWN, CardConfig, CardData, CardTask
+from glimpsezoo.zoo.cards import HISTORY, README, RESULT, ROWS, Card, card_paths, file_name, find_card, write_card, write_config
 from glimpsezoo.zoo.hub import PREFIX, Repository, fetch_if_there, publish
 from glimpsezoo.zoo.names import Assignments, build_model, choose_model, spec_of
 from glimpsezoo.zoo.plugins import registry

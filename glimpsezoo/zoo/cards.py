@@ -9,137 +9,24 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import ValidationError
 
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import file_name, user_folder, write_whole
-from glimpsezoo.specs import ModelSpec, Task
+from glimpsezoo.specs import ModelSpec
+from glimpsezoo.zoo.card_config import CONFIG, WEIGHTS, CardConfig, Weights
 from glimpsezoo.zoo.hub import PREFIX, Blob, Repository, fetch, fetch_blob, fetch_if_there, sha256_of
 from glimpsezoo.zoo.plugins import registry
 
 if TYPE_CHECKING:  # cards are also listed without loading result.json's records
     from glimpsezoo.measures.result import Checkpoint
 
-CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
+README = "README.md"
 RESULT, ROWS = "result.json", "rows.parquet"  # the evidence
 LOG, CURVE = HISTORY = ("training.jsonl", "training.svg")  # losses and accuracy during the training, and a plot of them
-UNKNOWN = "unknown"  # data or license that a card does not name
 PLACES = "places"  # in the user's folder: where measured cards were, by the hash of their weights
-
-
-def _one_name(text: str) -> str:
-    """Accept only a name that fits in one line and can name a folder, because a card may come from anybody."""
-    if not text.isprintable() or file_name(text) in {"", ".", ".."} or "\\" in text or len(text) > 200:
-        raise ValueError("expected a printable name")
-    return text
-
-
-Name = Annotated[str, AfterValidator(_one_name)]
-
-
-class _CardPart(BaseModel):
-    """Base of the parts of config.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Weights(_CardPart):
-    """The file with the weights."""
-
-    file: str = Field(default=WEIGHTS, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors$")
-    """Name of the file in the folder of the card, or in its repository."""
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    """SHA-256 of the file."""
-    bytes: int = Field(ge=0)
-    """Size of the file in bytes."""
-
-
-class CardTask(_CardPart):
-    """The `Task` of a card."""
-
-    image_size: tuple[int, int]
-    """(height, width) in pixels."""
-    channels: int
-    """1 for grey, 3 for colour."""
-    classes: tuple[str, ...]
-    """Names of the classes in label order."""
-    mean: tuple[FiniteFloat, ...]
-    """Mean of each channel, of pixels in [0, 1]."""
-    std: tuple[FiniteFloat, ...]
-    """Standard deviation of each channel."""
-
-    def task(self) -> Task:
-        return Task(**self.model_dump())
-
-
-class CardData(_CardPart):
-    """The data set that a card was trained on."""
-
-    name: Name
-    """Name of the data set, or 'unknown'."""
-    settings: dict[str, Any] = {}
-    """What was given as `--set data.KEY`."""
-
-
-class PublishedExits(_CardPart):
-    """Early exits at one budget, as the authors report them."""
-
-    thresholds: tuple[FiniteFloat, ...]
-    """Of each step, in the unit of their exit rule."""
-    top1: float = Field(ge=0, le=1)
-    """Top-1 accuracy."""
-    macs: float = Field(gt=0)
-    """MACs per image, as the authors count."""
-
-
-class Published(_CardPart):
-    """What the authors report of released weights, next to which the card's own numbers stand."""
-
-    top1: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
-    """Top-1 accuracy at each step."""
-    macs: tuple[Annotated[float, Field(gt=0)], ...] = ()
-    """MACs per image of a run stopped at each step, as the authors count."""
-    exits: tuple[PublishedExits, ...] = ()
-    """Early exits by thresholds of each step, one entry per budget."""
-
-
-class CardConfig(_CardPart):
-    """The content of config.json."""
-
-    format: Literal[1] = 1
-    """Version of this format."""
-    name: Name
-    """MODEL.DATA[.VARIANT]."""
-    model: Name
-    """Name of the model."""
-    plugin: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
-    """The distribution whose plugin registers the model."""
-    config: dict[str, Any]
-    """Settings of the model."""
-    task: CardTask
-    data: CardData
-    weights: Weights | None
-    """None for a card without weights of its own; then `hub` names the repository with the weights."""
-    hub: str | None = None
-    """The Hub repository with the weights, OWNER/NAME[@REVISION]."""
-    released: bool = False
-    """Whether this repository is the authors' own and no card: only its model.safetensors is taken. If the hash of that file is not known
-    here (`weights` is null), it is the one that the file has there. A setting `revision` of the model overrides that of `hub`."""
-    license: str = Field(default="apache-2.0", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
-    """License of the weights as an SPDX identifier, or 'unknown'."""
-    trained: dict[str, Any] = {}
-    """How the model was trained or imported; for released weights, `published` is a `Published`."""
-
-    def published(self) -> Published | None:
-        """What the authors of released weights report. Raises `ValidationError` for anything else under that name."""
-        found = self.trained.get("published")
-        return None if found is None else Published.model_validate(found)
-
-    def to_json(self) -> bytes:
-        """The bytes of the file."""
-        return (json.dumps(self.model_dump(mode="json"), indent=2) + "\n").encode()
 
 
 @dataclass(frozen=True)

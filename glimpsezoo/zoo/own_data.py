@@ -9,7 +9,8 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.measures.result import TrainedOn
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import DatasetSpec, load_string
-from glimpsezoo.zoo.cards import UNKNOWN, Card, CardConfig, find_card
+from glimpsezoo.zoo.card_config import UNKNOWN, CardConfig
+from glimpsezoo.zoo.cards import Card, find_card
 from glimpsezoo.zoo.names import card_for, data_spec, public_name
 
 DEFAULT_DATA = "digits"  # for a model without a card

@@ -34,7 +34,7 @@ from glimpsezoo.training.job import TrainingPhase
 from glimpsezoo.zoo import hooks
 from glimpsezoo.zoo.models import create_model
 from glimpsezoo.zoo.papers import PrintedTables
-from glimpsezoo.zoo.plugins import HOOKS, Registry, load_plugins
+from glimpsezoo.zoo.plugins import HOOKS, Registry, load_plugins, registry
 from glimpsezoo.zoo.recipes import find_recipe
 
 TINY_TASK = Task((16, 16), 1, ("a", "b", "c"))
@@ -122,6 +122,7 @@ def install_glance(folder: Path) -> None:
 @pytest.fixture
 def glance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """The page's plugin, installed from its own code blocks."""
+    registry()  # that of the process is kept from now on, so it must not see this plugin
     install_glance(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return load_plugins([found for distribution in distributions(path=[str(tmp_path)]) for found in distribution.entry_points])

@@ -1,5 +1,6 @@
 """A trace tells the truth: what was seen, where, and what was said of it, each held against another computation of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_glimpses_of_two_scales_are_shown_as_both():
     model = gz.create_model("ranzato", task=TASK, glimpses=1, patch=12, scales=2, low_size=14)
     found = traced(model, image)
     (glimpse,) = found.looks[1].glimpses
-    side = round(glimpse.side * 56)
+    side = round(glimpse.width * 56)
     top, left = (int(np.floor(share * 56 + 0.5)) for share in (glimpse.top, glimpse.left))
     pixels = np.pad(as_bytes(image).astype(float), 30)
     wide = pixels[30 + top : 30 + top + side, 30 + left : 30 + left + side]
@@ -74,6 +75,12 @@ def test_glimpses_of_two_scales_are_shown_as_both():
     assert len(glimpse.views) == 2
     np.testing.assert_allclose(glimpse.views[1][..., 0], means(wide, 2), atol=0.51)
     np.testing.assert_array_equal(glimpse.views[0][..., 0], wide[6:18, 6:18])
+
+
+def test_a_square_of_pixels_is_framed_as_one_in_an_image_that_is_none():
+    model = gz.create_model("ranzato", task=replace(TASK, image_size=(56, 80)), glimpses=1, patch=12, scales=2, low_size=14)
+    (glimpse,) = traced(model, torch.rand(1, 56, 80)).looks[1].glimpses
+    assert (glimpse.height * 56, glimpse.width * 80) == pytest.approx((24, 24))
 
 
 def test_a_sampled_glimpse_is_shown_as_it_was_sampled():
@@ -143,9 +150,9 @@ def test_children_of_a_tree_lie_in_their_parents():
     for glimpse in glimpses.values():
         if glimpse.number > 1:
             parent = glimpses[glimpse.parent]
-            assert glimpse.side == pytest.approx(parent.side / 2)
+            assert (glimpse.width, glimpse.height) == pytest.approx((parent.width / 2, parent.height / 2))
             for low, outer in ((glimpse.left, parent.left), (glimpse.top, parent.top)):
-                assert outer - 1e-6 <= low <= outer + parent.side - glimpse.side + 1e-6
+                assert outer - 1e-6 <= low <= outer + parent.width - glimpse.width + 1e-6
     assert glimpses[1].parent == 0
 
 

@@ -123,7 +123,7 @@ def test_numbers_are_given_one_by_one_or_as_a_range():
 def test_regions_are_told_in_shares_of_the_image(capsys: pytest.CaptureFixture[str]):
     answer = ask(capsys, "trace", "mgnet", "--json", "-o", "t.svg")
     first, *others = json.loads(answer.out)[0]["looks"]
-    assert first["regions"] == [{"number": 1, "parent": None, "left": 0.0, "top": 0.0, "side": 1.0}]
+    assert first["regions"] == [{"number": 1, "parent": None, "left": 0.0, "top": 0.0, "width": 1.0, "height": 1.0}]
     assert [look["regions"][0]["number"] for look in others] == [2, 3]
     svg = Path("t.svg").read_text()
     second = others[0]["regions"][0]

@@ -266,7 +266,7 @@ class AdaptiveNN(GlimpseModel[AdaptiveNNState]):
     def drawn(self, located: Located, state: AdaptiveNNState, deviation: float) -> Located:
         """The decision at a place drawn around the predicted one and clamped to [0, 1], with the log-probability of the clamped place."""
         gaussian = torch.distributions.Normal(located.mean, deviation, validate_args=False)
-        place = gaussian.icdf(state.noise.uniform(state.step, 2).to(located.mean)).clamp(0, 1)
+        place = (located.mean + deviation * state.noise.normal(state.step, 2).to(located.mean)).clamp(0, 1)
         return replace(
             located,
             regions=self.regions_at(place.detach() if self.training else place),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     # For users: load, run and measure models
-    from glimpsezoo.api import EvaluationResult, evaluate, open_data
+    from glimpsezoo.api import EvaluationResult, Prediction, evaluate, open_data, predict, transform_of
     from glimpsezoo.core.exits import Confidence, Entropy, Fixed, Margin, Patience
     from glimpsezoo.core.inference import inference
     from glimpsezoo.core.rollout import Classified, Record, Trace, rollout
@@ -87,7 +87,7 @@ if TYPE_CHECKING:
 _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
     "users": {
         "glimpsezoo.zoo.models": ("list_models", "load", "create_model"),
-        "glimpsezoo.api": ("open_data", "evaluate", "EvaluationResult"),
+        "glimpsezoo.api": ("predict", "Prediction", "transform_of", "open_data", "evaluate", "EvaluationResult"),
         "glimpsezoo.core.rollout": ("rollout", "Trace", "Record", "Classified"),
         "glimpsezoo.core.stream": ("RolloutStream",),
         "glimpsezoo.core.inference": ("inference",),

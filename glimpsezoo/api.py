@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from glimpsezoo.core.protocol import Computing, GlimpseModel, Precision
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import limited
 from glimpsezoo.data.loading import open_data as open_split
+from glimpsezoo.data.preprocessing import AnyImage
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, run_job
 from glimpsezoo.evaluation.rows import Rows
@@ -24,16 +25,31 @@ from glimpsezoo.measures.accuracy import Accuracy, accuracy_section
 from glimpsezoo.measures.flops import Flops, flops_section
 from glimpsezoo.measures.result import NEVER_TRAINED, departure
 from glimpsezoo.measures.sections import data_section
+from glimpsezoo.workflows.predicting import Prediction, transform_of
+from glimpsezoo.workflows.predicting import predict as predict_with
 from glimpsezoo.workflows.sharing import from_pretrained, push_to_hub, save_pretrained
 from glimpsezoo.zoo.card_config import UNKNOWN
 from glimpsezoo.zoo.models import create_model, list_models, load
 from glimpsezoo.zoo.names import data_folder, data_spec
 from glimpsezoo.zoo.own_data import DEFAULT_DATA, own_settings, trained_on
 
-__all__ = ["EvaluationResult", "FeedForward", "GlimpseModel", "create_model", "evaluate", "list_models", "load", "open_data"]
+__all__ = [
+    "EvaluationResult",
+    "FeedForward",
+    "GlimpseModel",
+    "Prediction",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load",
+    "open_data",
+    "predict",
+    "transform_of",
+]
 
 # The core only declares these methods, for type checkers, because it must not depend on cards and the Hub.
 for _name, _method in {
+    "predict": predict_with,
     "from_pretrained": classmethod(from_pretrained),
     "save_pretrained": save_pretrained,
     "push_to_hub": push_to_hub,
@@ -53,6 +69,28 @@ def open_data(name: str, split: str = "test", *, data_dir: str | Path | None = N
     (2980, torch.Size([1, 64, 64]), ('0', '1', '2'))
     """
     return open_split(data_spec(name), name, split, settings, data_folder(data_dir))
+
+
+def predict(
+    name: str,
+    images: AnyImage | Iterable[AnyImage],
+    *,
+    top: int = 5,
+    exit_rule: ExitRule | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    device: str | torch.device = "cpu",
+) -> list[Prediction]:
+    """What the trained model called `name` says of one image or of several: `load(name).predict(images, ...)`.
+
+    To predict more than once, load the model once, and call its method `predict`, which says what images may be.
+
+    >>> import glimpsezoo as gz
+    >>> digits = gz.open_data("digits")
+    >>> [found.label for found in gz.predict("cnn4.digits", [digits[0].image, digits[10].image])]
+    ['3', '9']
+    """
+    return load(name).to(device).predict(images, top=top, exit_rule=exit_rule, seed=seed, batch_size=batch_size)
 
 
 @dataclass(frozen=True)

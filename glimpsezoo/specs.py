@@ -125,6 +125,8 @@ class DatasetSpec(Spec):
     """Where the images come from."""
     transform: str = ""
     """What is done to the images before a model sees them."""
+    crop: float = 1.0
+    """The share of the shorter side that the centre crop of its images covers, unless `--set data.crop` says another."""
     calibration: str = ""
     """How the calibration split is chosen; never from the test split."""
     local: bool = False

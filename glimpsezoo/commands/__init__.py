@@ -18,6 +18,7 @@ _COMMANDS = {  # in the order in which users need them: where each one is, and t
     "list": ("listing:list_", "List models, cards, data, recipes, papers and more."),
     "show": ("listing:show", "Show the settings of a model, a data set, or a trained card."),
     "plugins": ("listing:plugins", "Show the installed plugins and their errors."),
+    "predict": ("predicting:predict", "Say what MODEL, a card, sees in image FILES, and where it looked."),
     "trace": ("tracing:trace", "Draw where MODEL looks, and what it predicts after each step."),
     "compare": ("comparing:compare", "Show results side by side, with paired tests."),
     "report": ("reporting:report", "Write one web page about one or more runs."),

@@ -123,7 +123,7 @@ LEARNED = Learned()
 
 
 class GlimpseModel(nn.Module, ABC, Generic[S]):
-    """A classifier that looks at an image in steps. Only `rollout` runs it.
+    """A classifier that looks at an image in steps. Only `rollout` runs its phases.
 
     Images are [B, C, H, W] in [0, 1]; a model normalises, resizes and crops inside. Every phase is a function of its arguments and
     the weights. Nothing is kept between calls, so a state may be gathered, replayed or dropped at any time.
@@ -160,6 +160,20 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
 
     _own: tuple[bool, str | None] | None = None
     """`stochastic` and `surrogate` of the model's own choice, once it follows a policy."""
+
+    def forward(self, images: Float[Tensor, "*shape"]) -> Float[Tensor, "B classes"]:
+        """The logits after the last step of images [B, C, H, W] in [0, 1]: `rollout(model, images).logits`.
+
+        Raises `GlimpseZooError` for images of another shape, and what `rollout` raises.
+        """
+        from glimpsezoo.core.rollout import rollout  # which imports this module
+
+        if images.ndim != 4 or images.shape[1] != self.task.channels:
+            raise GlimpseZooError(
+                f"expected images [B, {self.task.channels}, H, W] in [0, 1], got {list(images.shape)}: "
+                "add or move an axis, or use model.predict, which takes any image"
+            )
+        return rollout(self, images).logits
 
     @abstractmethod
     def start(self, images: Images, noise: Noise) -> tuple[S, Decision]:
@@ -256,7 +270,7 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    if TYPE_CHECKING:  # glimpsezoo/api.py attaches these: the functions of workflows/sharing.py
+    if TYPE_CHECKING:  # glimpsezoo/api.py attaches these: functions of workflows/
 
         @classmethod
         def from_pretrained(cls, name: str | Path, *, revision: str | None = None, **settings: Any) -> Self: ...
@@ -264,3 +278,5 @@ class GlimpseModel(nn.Module, ABC, Generic[S]):
         def save_pretrained(self, folder: str | Path) -> None: ...
 
         def push_to_hub(self, repository: str, *, private: bool = False) -> str: ...
+
+        def predict(self, images: Any, *, top: int = 5, exit_rule: Any = None, seed: int = 0, batch_size: int = 32) -> list[Any]: ...

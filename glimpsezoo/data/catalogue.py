@@ -112,8 +112,18 @@ JITTERED_MNIST = DatasetSpec(
 )
 
 
+CROP = 224 / 256  # of the shorter side, as usual for ImageNet
+
+
 def _natural(
-    name: str, description: str, *, side: int, classes: tuple[str, ...], splits: tuple[int, int, int], card: tuple[str, str, str, str]
+    name: str,
+    description: str,
+    *,
+    side: int,
+    classes: tuple[str, ...],
+    splits: tuple[int, int, int],
+    card: tuple[str, str, str, str],
+    crop: float = CROP,
 ) -> DatasetSpec:
     """A set of natural images. splits: sizes of train, calibration and test. card: license, Hub repository, transform, calibration."""
     license, repository, transform, calibration = card
@@ -127,6 +137,7 @@ def _natural(
         license=license,
         homepage=f"https://huggingface.co/datasets/{repository}",
         transform=transform,
+        crop=crop,
         calibration=calibration,
     )
 
@@ -147,6 +158,7 @@ NATURAL = (
             f"RGB, as it is (64 x 64; other sizes by data.size); {_VARIED}",
             "every twentieth image of each class of the train split: 25 each",
         ),
+        crop=1.0,
     ),
     _natural(
         "imagenet100",
@@ -185,6 +197,7 @@ HUB = DatasetSpec(
     license="the data set's own",
     homepage="https://huggingface.co/datasets?task_categories=image-classification",
     transform=_OPEN,
+    crop=CROP,
     calibration="every tenth row of the train split; if there is only one split, every fifth row is a test row first",
 )
 FOLDER = DatasetSpec(
@@ -195,6 +208,7 @@ FOLDER = DatasetSpec(
     config=f"{_CONFIG}:FolderSettings",
     license="the images' own",
     transform=_OPEN,
+    crop=CROP,
     calibration="every tenth training image of each class; if there is no test folder, every fifth image of each class is a test image",
     local=True,
 )

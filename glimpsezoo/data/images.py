@@ -42,18 +42,37 @@ def to_tensor(image: Image.Image) -> Float[Tensor, "C H W"]:
     return torch.from_numpy(np.divide(planes(np.asarray(image)), np.float32(255), dtype=np.float32, order="C"))
 
 
-def fitted(image: Image.Image, size: tuple[int, int], crop: float) -> Image.Image:
-    """Resize an image so that it just covers `size` / `crop`, then crop its centre to `size` (height, width).
+class Fit(NamedTuple):
+    """How an image is brought to a size. All numbers are (x, y) in pixels."""
 
-    For a square of 224 px and crop 224 / 256, the shorter side becomes 256 px. With crop 1, an image of the right size is not changed.
-    """
-    height, width = size
-    scale = max(height / image.height, width / image.width) / crop
-    grown = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-    if grown != image.size:
-        image = image.resize(grown, Image.Resampling.BILINEAR)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image if image.size == (width, height) else image.crop((left, top, left + width, top + height))
+    resized: tuple[int, int]
+    """The whole image once it is resized."""
+    corner: tuple[int, int]
+    """The top left corner of the crop in it."""
+    size: tuple[int, int]
+    """The crop."""
+
+    @classmethod
+    def of(cls, stored: tuple[int, int], size: tuple[int, int], crop: float) -> "Fit":
+        """Resize an image of `stored` (width, height) to just cover `size` / `crop`, then crop its centre to `size` (height, width).
+
+        For a square of 224 px and crop 224 / 256, the shorter side becomes 256 px. With crop 1, an image of the right size is not changed.
+        """
+        height, width = size
+        scale = max(width / stored[0], height / stored[1]) / crop
+        resized = (max(width, round(stored[0] * scale)), max(height, round(stored[1] * scale)))
+        return cls(resized, ((resized[0] - width) // 2, (resized[1] - height) // 2), (width, height))
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        if self.resized != image.size:
+            image = image.resize(self.resized, Image.Resampling.BILINEAR)
+        (left, top), (width, height) = self.corner, self.size
+        return image if image.size == self.size else image.crop((left, top, left + width, top + height))
+
+
+def fitted(image: Image.Image, size: tuple[int, int], crop: float) -> Image.Image:
+    """An image at `size` (height, width), as `Fit` says."""
+    return Fit.of(image.size, size, crop)(image)
 
 
 class Stored(NamedTuple):

@@ -14,7 +14,6 @@ from glimpsezoo.data.images import NaturalImages, SplitSource
 from glimpsezoo.data.labels import content_of
 from glimpsezoo.specs import Task
 
-CROP = 224 / 256  # of the shorter side, as usual for ImageNet
 SHOWN = 6  # class names in a line
 HOW_TO_READ = {"layout", "subset", "image", "label", "train", "test"}  # where to look; the fingerprint covers what was found there instead
 

@@ -61,6 +61,11 @@ def decoded(content: bytes, channels: int, decoding: Decoding = AS_STORED) -> De
         image = Image.open(io.BytesIO(content))
     except UnidentifiedImageError:  # its message contains a memory address, which differs between runs
         raise ValueError("no image format that Pillow knows") from None
+    return converted(image, channels, decoding)
+
+
+def converted(image: Image.Image, channels: int, decoding: Decoding = AS_STORED) -> Decoded:
+    """An image of Pillow's, just opened or made in memory, as `decoded` converts the content of a file."""
     said = ["first of several frames"] if getattr(image, "is_animated", False) else []  # only formats with frames have the attribute
     turned_by_pillow = image.format == "TIFF"
     turn = _orientation(image) if turned_by_pillow or decoding.orientation == "exif" else None

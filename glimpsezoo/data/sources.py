@@ -12,7 +12,7 @@ from glimpsezoo.data.columns import class_names, find_columns
 from glimpsezoo.data.config import CataloguedImageSettings
 from glimpsezoo.data.images import SplitSource
 from glimpsezoo.data.labels import labels_by
-from glimpsezoo.data.opening import CROP, Opening, opened
+from glimpsezoo.data.opening import Opening, opened
 from glimpsezoo.data.splits import Division
 from glimpsezoo.specs import DatasetSpec
 
@@ -28,8 +28,6 @@ class HubSet:
     """How the Hub's train split is divided."""
     first_classes: int | None = None
     """Keep only images of this many first classes."""
-    crop: float = CROP
-    """See `images.fitted`."""
 
     @property
     def by_label(self) -> bool:
@@ -41,7 +39,7 @@ _IMAGENET = hub.HubSource("ILSVRC/imagenet-1k", folders=("imagenet-1k", "imagene
 _CMC = hub.HubSource("clane9/imagenet-100", folders=("imagenet-100", "imagenet100-cmc"))
 _TINY = hub.HubSource("zh-plus/tiny-imagenet", folders=("tiny-imagenet",))
 HUB_SETS: Mapping[str, HubSet] = {
-    "tiny-imagenet": HubSet(source=_TINY, test="valid", division=Division(every=20, by_class=True), crop=1.0),
+    "tiny-imagenet": HubSet(source=_TINY, test="valid", division=Division(every=20, by_class=True)),
     "imagenet": HubSet(source=_IMAGENET, test="validation", division=Division(head=10_000)),
     "imagenet100": HubSet(source=_IMAGENET, test="validation", division=Division(head=5_000), first_classes=100),
     "imagenet100-cmc": HubSet(source=_CMC, test="validation", division=Division(every=20)),
@@ -66,4 +64,4 @@ def open_catalogued(spec: DatasetSpec, name: str, split: str, config: Catalogued
         candidates = ((numbers >= 0) & (numbers < known.first_classes)).nonzero()[0]
     chosen = candidates if split == "test" else known.division.part(candidates, split, numbers)
     opening = Opening(name, split, config, f"hf:{known.source.repository}", files.revision)
-    return opened(opening, spec.task, SplitSource(images, chosen, labels, known.crop, numbers))
+    return opened(opening, spec.task, SplitSource(images, chosen, labels, spec.crop, numbers))

@@ -15,8 +15,8 @@ from glimpsezoo.data.encoded import EncodedImages, FolderImages
 from glimpsezoo.data.images import SplitSource
 from glimpsezoo.data.labels import LabelColumn, Labels, classes_of
 from glimpsezoo.data.layout import FolderLayout, read_layout
-from glimpsezoo.data.opening import CROP, Opening, opened
-from glimpsezoo.data.pixels import Decoding
+from glimpsezoo.data.opening import Opening, opened
+from glimpsezoo.data.preprocessing import decoding_of
 from glimpsezoo.data.splits import FIFTH, TENTH, TEST_NAMES, TRAIN_NAMES, Division, named, splits_in_words
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import DatasetSpec, Task
@@ -60,7 +60,7 @@ def open_hub(spec: DatasetSpec, name: str, split: str, config: HubSettings, data
         notes=tuple(f"the labels of {each.split} are mapped by name" for each in stored if each.names and each.names != classes),
     )
     opening = Opening(name, split, config, f"hf:{repository}", dataset.revision, inferred)
-    return opened(opening, _task(config, classes), SplitSource(images, chosen, labels[own], CROP, numbers, _decoding(config)))
+    return opened(opening, _task(config, classes), SplitSource(images, chosen, labels[own], spec.crop, numbers, decoding_of(config)))
 
 
 def _splits(dataset: hub.DatasetFiles, config: HubSettings, name: str, split: str) -> tuple[str | None, str]:
@@ -123,7 +123,7 @@ def open_folder(spec: DatasetSpec, name: str, split: str, config: FolderSettings
         classes=classes, splits=splits_in_words(layout.train, layout.test, by_class=True), left_out=layout.ignored.told()
     )
     shown = f"{spec.name}{path.resolve().name}"
-    source = SplitSource(images, chosen, Labels(len(classes)), CROP, numbers, _decoding(config), every_class=split == "test")
+    source = SplitSource(images, chosen, Labels(len(classes)), spec.crop, numbers, decoding_of(config), every_class=split == "test")
     return opened(Opening(shown, split, config, shown, inferred=inferred), _task(config, classes), source)
 
 
@@ -143,7 +143,3 @@ def _task(config: OpenSettings, classes: tuple[str, ...]) -> Task:
     if config.channels == 1:
         return Task(image_size=(side, side), channels=1, classes=classes)
     return Task(image_size=(side, side), channels=3, classes=classes, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-
-
-def _decoding(config: OpenSettings) -> Decoding:
-    return Decoding(orientation=config.orientation, background=config.background)

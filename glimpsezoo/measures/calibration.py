@@ -82,6 +82,19 @@ def exit_settings(sets: Any, catalogue: Any) -> tuple[ExitSettings, type[Thresho
     return settings, rule
 
 
+def given_rule(sets: Any, catalogue: Any) -> ThresholdRule | None:
+    """The exit rule at the threshold that `--set` names, for a command that does not calibrate; None if nothing is set."""
+    given = sets.of(EXITS)
+    settings, rule = exit_settings(sets, catalogue)
+    if not given:
+        return None
+    others = [key for key in given if key not in {"rule", "threshold"}]
+    if others or settings.threshold is None:
+        got = f"{EXITS}.{others[0]}" if others else f"{EXITS}.rule alone"
+        raise GlimpseZooError(f"expected the threshold of an exit rule, got {got}: add one, for example --set {EXITS}.threshold=0.9")
+    return rule(settings.threshold)
+
+
 class CalibrationRecord(Section):
     """A `Calibration` as the store keeps it."""
 

@@ -1,6 +1,5 @@
 """Trace images that a user asks to see, and write the file that shows them."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,15 +8,13 @@ import torch
 
 from glimpsezoo.conditions.corruptions.condition import Corruption
 from glimpsezoo.core.exits import ExitRule, Fixed
-from glimpsezoo.data.config import OpenSettings
-from glimpsezoo.data.images import fitted, to_tensor
 from glimpsezoo.data.loading import open_data
 from glimpsezoo.data.opening import told
-from glimpsezoo.data.pixels import MODES, Decoding, decoded
-from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
+from glimpsezoo.data.preprocessing import Preprocessing
+from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.files import file_name, output_to, write_whole
 from glimpsezoo.measures.attacked import AttackWanted, built_attack
-from glimpsezoo.measures.calibration import EXITS, exit_settings
+from glimpsezoo.measures.calibration import EXITS, given_rule
 from glimpsezoo.measures.corrupted import CorruptionWanted
 from glimpsezoo.measures.result import departure
 from glimpsezoo.measures.sections import declared_data_section
@@ -29,7 +26,8 @@ from glimpsezoo.reports.pictures.scene import beside, framed
 from glimpsezoo.reports.pictures.svg import svg_file
 from glimpsezoo.reports.pictures.traced import Subject, Traced, Viewing, trace_image
 from glimpsezoo.run.parse import parse_condition, scopes
-from glimpsezoo.specs import Task, load_string
+from glimpsezoo.specs import Task
+from glimpsezoo.workflows.predicting import noise_id, preprocessing_like
 from glimpsezoo.zoo.names import (
     Assignments,
     argument_names,
@@ -92,14 +90,14 @@ def draw_traces(request: TraceRequest) -> DrawnTraces:
     path = _path(request)
     wanted = parse_condition(request.under, sets) if request.under else None
     _check_used(sets, wanted)
-    rule = _exit_rule(sets)
+    rule = given_rule(sets, registry())
     chosen = choose_data([request.model], request.data, sets.of("data"), request.checkpoint)
     choice = choose_model(request.model, chosen.name, sets, request.checkpoint)
     name = choice.card.called if choice.card else choice.full_name
     card_task = choice.card.config.task.task() if choice.card else chosen.spec.task
     note, other = None, ""
     if request.files and card_task is not None:
-        subjects, task = _from_files(request.files, card_task, _decoding(chosen)), card_task
+        subjects, task = _from_files(request.files, preprocessing_like(chosen.spec, chosen.settings, card_task)), card_task
     else:
         subjects, task, note = _from_data(request, chosen)
         about = declared_data_section(chosen.shown, task, chosen.recorded)
@@ -113,26 +111,10 @@ def draw_traces(request: TraceRequest) -> DrawnTraces:
     return DrawnTraces(rows, path, note, other)
 
 
-def _from_files(files: Sequence[Path], task: Task, decoding: Decoding) -> list[Subject]:
-    """Image files at the size of the task. The noise of an image depends on the content of its file."""
-    subjects = []
-    for file in files:
-        if task.channels not in MODES:
-            raise GlimpseZooError(f"--image expects a model for grey or RGB images, got one for {task.channels} channels: use --index")
-        try:
-            content = file.read_bytes()
-            pixels = to_tensor(fitted(decoded(content, task.channels, decoding).image, task.image_size, 1.0))
-        except Exception as error:  # Pillow's decoders raise anything from OSError to struct.error
-            raise GlimpseZooError(f"--image expects an image file, got {str(file)!r} ({one_line(error):.120}): name another") from None
-        subjects.append(Subject(file.name, pixels, None, zlib.crc32(content)))
-    return subjects
-
-
-def _decoding(chosen: DataChoice) -> Decoding:
-    """How image files are read: by the settings of the data; if they have none for it, upright and over black."""
-    config = load_string(chosen.spec.config).parse(chosen.settings, owner="data")
-    config = config if isinstance(config, OpenSettings) else OpenSettings.parse({}, owner="data")
-    return Decoding(orientation=config.orientation, background=config.background)
+def _from_files(files: Sequence[Path], transform: Preprocessing) -> list[Subject]:
+    """Image files as `predict` takes them."""
+    fitted = [transform.fit(file) for file in files]
+    return [Subject(file.name, image.pixels, None, noise_id(image.pixels)) for file, image in zip(files, fitted, strict=True)]
 
 
 def _from_data(request: TraceRequest, chosen: DataChoice) -> tuple[list[Subject], Task, str | None]:
@@ -159,19 +141,6 @@ def _changed(clean: Viewing, wanted: CorruptionWanted | AttackWanted, task: Task
     (severity,) = wanted.severities
     condition = Corruption(wanted.spec, severity, task.image_size, clean.seed)
     return replace(clean, condition=condition, condition_name=f"{condition.name} {severity}")
-
-
-def _exit_rule(sets: Assignments) -> ExitRule | None:
-    """The exit rule at the threshold that `--set` names."""
-    given = sets.of(EXITS)
-    settings, rule = exit_settings(sets, registry())
-    if not given:
-        return None
-    others = [key for key in given if key not in {"rule", "threshold"}]
-    if others or settings.threshold is None:
-        got = f"{EXITS}.{others[0]}" if others else f"{EXITS}.rule alone"
-        raise GlimpseZooError(f"trace expects the threshold of an exit rule, got {got}: add one, for example --set {EXITS}.threshold=0.9")
-    return rule(settings.threshold)
 
 
 def _check_used(sets: Assignments, wanted: CorruptionWanted | AttackWanted | None) -> None:

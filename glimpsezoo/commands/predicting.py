@@ -1,0 +1,133 @@
+"""`predict`: what a model says of image files."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from glimpsezoo.commands import options
+from glimpsezoo.errors import GlimpseZooError
+
+if TYPE_CHECKING:
+    from glimpsezoo.measures.shown import Cell, Table
+    from glimpsezoo.workflows.predicting_files import Answer
+
+
+@click.command()
+@click.argument("model")
+@click.argument("files", nargs=-1, metavar="FILE...", required=True)
+@options.together(
+    click.option("--top", default=5, show_default=True, type=click.IntRange(1), metavar="K", help="Name the K most probable classes."),
+    click.option("--data", metavar="NAME", help="The data set whose classes a model without a card has."),
+    click.option("--checkpoint", metavar="CARD", help="A card; 'timm' takes the published weights of a timm model."),
+    options.settings,
+    options.device,
+    click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), metavar="N", help="Images in a batch."),
+    options.seed,
+    click.option("--csv", "as_csv", is_flag=True, help="CSV on standard output."),
+    click.option("--json", "as_json", is_flag=True, help="JSON on standard output: one line per image, as soon as it is known."),
+    options.debug,
+)
+def predict(model: str, files: tuple[str, ...], **given: Any) -> int:
+    """Say what MODEL, a card, sees in image FILES, and where it looked.
+
+    A FILE may be a folder, whose images are taken at any depth, or '-', which reads the names of files from standard input, one per line,
+    and answers each at once. Images of any size and mode are brought to the model as its own data were. A file that is no image is named
+    on standard error, the others are answered, and the exit status is 1.
+
+    \b
+    Examples:
+      glimpsezoo predict mgnet.digits seven.png four.png
+      glimpsezoo predict my_card photos --csv > predictions.csv
+      glimpsezoo predict my_card photos --set anytime.threshold=0.9
+      find photos -name '*.jpg' | glimpsezoo predict my_card - --json
+      glimpsezoo predict timm:resnet18 --checkpoint timm --data imagenet cat.jpg
+    """
+    from glimpsezoo.workflows.predicting_files import PredictRequest, image_files, predict_files
+
+    if given["as_json"] and given["as_csv"]:
+        raise GlimpseZooError("expected one format, got --json and --csv: leave one out")
+    request = PredictRequest(
+        model=model,
+        device=options.pick_device(given["device"]),
+        data=given["data"],
+        sets=tuple(given["sets"]),
+        checkpoint=given["checkpoint"],
+        top=given["top"],
+        seed=given["seed"],
+        batch_size=1 if "-" in files else given["batch_size"],
+    )
+    names = image_files(_from_stdin(files))
+    answers, failed = [], 0
+    for answer in predict_files(request, names):
+        if answer.prediction is None:
+            failed += 1
+            options.say(answer.error)
+        if given["as_json"]:
+            click.echo(json.dumps(_values(answer)))
+            sys.stdout.flush()
+        else:
+            answers.append(answer)
+    if not given["as_json"]:
+        _print(answers, as_csv=given["as_csv"])
+    return 1 if failed else 0
+
+
+def _from_stdin(files: Iterable[str]) -> Iterator[str]:
+    """The names of files, those of '-' as they come."""
+    for name in files:
+        if name == "-":
+            yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
+        else:
+            yield name
+
+
+def _values(answer: "Answer") -> dict[str, Any]:
+    found = {"error": answer.error} if answer.prediction is None else answer.prediction.to_json()
+    return {"image": answer.file, **found}
+
+
+def _print(answers: "list[Answer]", *, as_csv: bool) -> None:
+    from glimpsezoo.reports.table import comma_separated, terminal
+
+    table = _table(answers, numbers=as_csv)
+    if as_csv:
+        click.echo(comma_separated(table), nl=False)
+        return
+    if table.rows:
+        options.stdout().print(terminal(table))
+    conversions = sorted({words for answer in answers if answer.prediction for words in answer.prediction.conversions})
+    for words in conversions:
+        count = sum(words in answer.prediction.conversions for answer in answers if answer.prediction)
+        options.say(f"{words}: {count} image{'' if count == 1 else 's'}")
+
+
+def _table(answers: "list[Answer]", *, numbers: bool) -> "Table":
+    """One row per image. numbers: a column for each further class and its probability, instead of one for all of them in words."""
+    from glimpsezoo.measures.shown import Cell, Table
+    from glimpsezoo.measures.text import macs_text
+
+    found = [(answer.file, answer.prediction) for answer in answers if answer.prediction]
+    further = range(1, max((len(prediction.top) for _, prediction in found), default=1))
+    headings = ["image", "prediction", "%"]
+    headings += [name for k in further for name in (f"prediction {k + 1}", f"% {k + 1}")] if numbers else ["then"] if further else []
+    rows = []
+    for file, prediction in found:
+        first, *others = prediction.top
+        cells = [Cell(file), Cell(first.label), _share(first.probability)]
+        if numbers:
+            cells += [cell for guess in others for cell in (Cell(guess.label), _share(guess.probability))]
+        elif further:
+            cells.append(Cell(", ".join(f"{guess.label} {100 * guess.probability:.1f}" for guess in others)))
+        macs = Cell(macs_text(prediction.macs, at_least=prediction.macs_at_least), prediction.macs)
+        rows.append((*cells, Cell(f"{prediction.exit_step} of {prediction.steps}", prediction.exit_step), macs))
+    words = frozenset({"image", "prediction", "then", *(f"prediction {k + 1}" for k in further)})
+    return Table("", (*headings, "step", "MACs"), tuple(rows), words)
+
+
+def _share(probability: float) -> "Cell":
+    from glimpsezoo.measures.shown import Cell
+
+    return Cell(f"{100 * probability:.1f}", 100 * probability)

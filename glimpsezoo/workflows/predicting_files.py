@@ -1,0 +1,93 @@
+"""`predict`: a model's predictions for image files and folders, one after the other. A file that is no image does not stop the others."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.data.layout import is_image
+from glimpsezoo.data.preprocessing import FittedImage, Preprocessing
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.measures.calibration import EXITS, given_rule
+from glimpsezoo.run.parse import scopes
+from glimpsezoo.workflows.predicting import Prediction, Predictor, preprocessing_like
+from glimpsezoo.zoo.names import Assignments, argument_names, build_model, choose_model, declared_settings
+from glimpsezoo.zoo.own_data import choose_data
+from glimpsezoo.zoo.plugins import registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictRequest:
+    """The arguments and options of `glimpsezoo predict`, but for the files."""
+
+    model: str
+    device: torch.device
+    data: str | None = None
+    """Whose classes and preprocessing a model without a card has."""
+    sets: tuple[str, ...] = ()
+    """`--set` texts."""
+    checkpoint: str | None = None
+    top: int = 5
+    seed: int = 0
+    batch_size: int = 32
+
+
+class Answer(NamedTuple):
+    """What is said of one file."""
+
+    file: str
+    prediction: Prediction | None
+    """None for a file that is no image."""
+    error: str = ""
+    """Why there is no prediction, in one line."""
+
+
+def predict_files(request: PredictRequest, files: Iterable[str]) -> Iterator[Answer]:
+    """The answers for files, in their order, `batch_size` at a time. Raises `GlimpseZooError` for what concerns all of them."""
+    predictor = _predictor(request)
+    names = iter(files)
+    while chunk := list(itertools.islice(names, request.batch_size)):
+        fitted = [(name, _fitted(predictor.transform, name)) for name in chunk]
+        found = predictor.answer([image for _, image in fitted if isinstance(image, FittedImage)])
+        for name, image in fitted:
+            yield Answer(name, None, str(image)) if isinstance(image, GlimpseZooError) else Answer(name, next(found))
+
+
+def image_files(given: Iterable[str]) -> Iterator[str]:
+    """Files as they are given; of a folder, the images in it at any depth, sorted. Raises `GlimpseZooError` for a folder without one."""
+    for name in given:
+        if not Path(name).is_dir():
+            yield name
+            continue
+        inside = [str(path) for path in sorted(Path(name).rglob("*")) if is_image(path) and path.is_file()]
+        if not inside:
+            raise GlimpseZooError(f"expected a folder with images, got {name!r} without one: name another")
+        yield from inside
+
+
+def _predictor(request: PredictRequest) -> Predictor:
+    sets = Assignments.parse(request.sets, argument_names([request.model]), scopes=scopes())
+    sets.check_all_declared({request.model: declared_settings(request.model)})
+    for scope, values in sets.scopes.items():
+        if values and scope not in {"data", EXITS}:
+            raise GlimpseZooError(f"--set {scope}.{next(iter(values))} does not change predictions: leave it out")
+    rule = given_rule(sets, registry())
+    chosen = choose_data([request.model], request.data, sets.of("data"), request.checkpoint)
+    choice = choose_model(request.model, chosen.name, sets, request.checkpoint)
+    task = choice.card.config.task.task() if choice.card else chosen.spec.task
+    if task is None:
+        raise GlimpseZooError(f"expected a card, or data whose classes are known, got {chosen.name!r}: train a card on them")
+    model: GlimpseModel[Any] = build_model(choice, task, checkpoint=request.checkpoint, seed=request.seed).to(request.device)
+    transform = preprocessing_like(chosen.spec, chosen.settings, task)
+    return Predictor(model, transform, top=request.top, exit_rule=rule, seed=request.seed)
+
+
+def _fitted(transform: Preprocessing, name: str) -> FittedImage | GlimpseZooError:
+    try:
+        return transform.fit(name)
+    except GlimpseZooError as error:
+        return error

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 
 import pytest
 import timm
@@ -275,3 +276,33 @@ def test_a_rollout_sees_the_same_and_costs_the_same() -> None:
     torch.testing.assert_close(trace.logits, expected.logits, atol=1e-4, rtol=1e-4)
     assert counted.macs == plain.macs
     assert not counted.missing
+
+
+def test_a_thread_that_leaves_does_not_change_what_another_computes():
+    network = with_statistics(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
+    model, images = Wrapped(network), torch.randn(2, 3, 8, 8)
+    model.train()
+    expected = network.eval()(images).detach()
+    model.train()
+    left, reached, found = threading.Event(), threading.Event(), []
+
+    def second() -> None:
+        with inference(model):
+            found.append(model(images))
+
+    def wait(*_: object) -> None:  # between the convolution and the batch norm
+        reached.set()
+        assert left.wait(10)
+
+    first = inference(model)
+    first.__enter__()
+    network[0].register_forward_hook(wait)
+    thread = threading.Thread(target=second)
+    thread.start()
+    assert reached.wait(10)
+    first.__exit__(None, None, None)
+    left.set()
+    thread.join()
+    torch.testing.assert_close(found[0], expected)
+    assert model.training
+    assert not any("forward" in vars(module) for module in model.modules())

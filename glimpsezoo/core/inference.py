@@ -6,9 +6,10 @@ weights can contain. Within `inference`, both are done once, and a ReLU is appli
 by rounding only.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple, NoReturn, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -54,24 +55,52 @@ def inference(model: nn.Module) -> Iterator[None]:
     """Run `model` in eval mode, without gradients, as fast as its weights allow.
 
     Batch norms and ReLUs are folded into the convolutions before them, and convolutions keep their weights in oneDNN's order. Entering
-    again is cheap as long as the weights are the same. Training or attacking the model within it is not possible. What changes weights
-    behind autograd's back (through `.data`) is not seen: write to them under `torch.no_grad()`.
+    again is cheap as long as the weights are the same, and threads may share a model. Training or attacking the model within it is not
+    possible. What changes weights behind autograd's back (through `.data`) is not seen: write to them under `torch.no_grad()`.
 
     >>> import glimpsezoo as gz
     >>> model = gz.load("mgnet.digits")
     >>> with gz.inference(model):
     ...     trace = gz.rollout(model, torch.zeros(1, 1, 64, 64))
     """
-    forwards = _arranged(model)
-    for module, forward in forwards:
-        module.__dict__["forward"] = forward
+    _enter(model)
     try:
-        # In torch.inference_mode, torch's FLOP counter sees other, coarser operations.
-        with evaluating(model), torch.no_grad():
+        with torch.no_grad():  # in torch.inference_mode, torch's FLOP counter sees other, coarser operations
             yield
     finally:
-        for module, _ in forwards:
-            module.__dict__.pop("forward", None)
+        _leave(model)
+
+
+class _InUse:
+    """A model that is within `inference`, in one thread or in several: the first one arranges it, the last one puts it back."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.users = 0
+        self.arrangement = ExitStack()
+        self.arrangement.enter_context(evaluating(model))
+        for module, forward in _arranged(model):
+            module.__dict__["forward"] = forward
+            self.arrangement.callback(module.__dict__.pop, "forward", None)
+
+
+_IN_USE: WeakKeyDictionary[nn.Module, _InUse] = WeakKeyDictionary()
+_CHANGES = threading.RLock()  # a thread that left while another one computes would give that one half of the arrangement
+
+
+def _enter(model: nn.Module) -> None:
+    with _CHANGES:
+        if model not in _IN_USE:
+            _IN_USE[model] = _InUse(model)
+        _IN_USE[model].users += 1
+
+
+def _leave(model: nn.Module) -> None:
+    with _CHANGES:
+        used = _IN_USE[model]
+        used.users -= 1
+        if not used.users:
+            del _IN_USE[model]
+            used.arrangement.close()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ of this checkout, and for every card in zoo_cards/. These four folders hold noth
 
 from pathlib import Path
 
-from generating import models, reference
+from generating import models, python_api, reference
 from generating.markdown import joined
 
 DOCS = Path(__file__).parent
@@ -18,7 +18,7 @@ MADE = "<!-- Written by docs/generate.py: change the code or the card, and run t
 
 def generated() -> dict[str, str]:
     """The text of every page by its path below docs/."""
-    return {path: f"{joined(MADE, text)}\n" for path, text in (reference.pages() | models.pages()).items()}
+    return {path: f"{joined(MADE, text)}\n" for path, text in (reference.pages() | python_api.pages() | models.pages()).items()}
 
 
 def write() -> None:

@@ -3,7 +3,9 @@
     import glimpsezoo as gz
 
     model = gz.load("mgnet.digits")
-    trace = gz.rollout(model, images)
+    model.predict("seven.png")
+    with gz.inference(model):
+        trace = gz.rollout(model, images)
 
 The public names stand below in the order in which people need them: first for those who use models, then for those who write a plugin.
 Plugins import from `glimpsezoo` alone; their tests also from `glimpsezoo.testing`, the conformance suite.
@@ -16,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     # For users: load, run and measure models
-    from glimpsezoo.api import EvaluationResult, Prediction, evaluate, open_data, predict, transform_of
+    from glimpsezoo.api import EvaluationResult, evaluate, open_data, predict, transform_of
     from glimpsezoo.core.exits import Confidence, Entropy, Fixed, Margin, Patience
     from glimpsezoo.core.inference import inference
     from glimpsezoo.core.rollout import Classified, Record, Trace, rollout
     from glimpsezoo.core.stream import RolloutStream
+    from glimpsezoo.data.preprocessing import Preprocessing, Window
     from glimpsezoo.errors import GlimpseZooError
+    from glimpsezoo.workflows.predicting import Guess, Prediction
     from glimpsezoo.zoo.models import create_model, list_models, load
 
     # isort: split
@@ -87,7 +91,9 @@ if TYPE_CHECKING:
 _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
     "users": {
         "glimpsezoo.zoo.models": ("list_models", "load", "create_model"),
-        "glimpsezoo.api": ("predict", "Prediction", "transform_of", "open_data", "evaluate", "EvaluationResult"),
+        "glimpsezoo.api": ("predict", "transform_of", "open_data", "evaluate", "EvaluationResult"),
+        "glimpsezoo.workflows.predicting": ("Prediction", "Guess"),
+        "glimpsezoo.data.preprocessing": ("Window", "Preprocessing"),
         "glimpsezoo.core.rollout": ("rollout", "Trace", "Record", "Classified"),
         "glimpsezoo.core.stream": ("RolloutStream",),
         "glimpsezoo.core.inference": ("inference",),

@@ -37,7 +37,6 @@ __all__ = [
     "EvaluationResult",
     "FeedForward",
     "GlimpseModel",
-    "Prediction",
     "create_model",
     "evaluate",
     "list_models",
@@ -88,7 +87,7 @@ def predict(
     >>> import glimpsezoo as gz
     >>> digits = gz.open_data("digits")
     >>> [found.label for found in gz.predict("cnn4.digits", [digits[0].image, digits[10].image])]
-    ['3', '9']
+    ['0', '2']
     """
     return load(name).to(device).predict(images, top=top, exit_rule=exit_rule, seed=seed, batch_size=batch_size)
 

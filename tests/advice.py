@@ -265,7 +265,11 @@ OF_COMMANDS = {
     "workflows/tracing.py --set attacks.{} expects": Case(
         "trace cnn4 --under pgd --set attacks.epsilon=.1", ("trace cnn4 --under pgd --set attacks.eps=.1",)
     ),
-    "--image expects an image file": Case("trace cnn4 --image tiny.toml", ("trace cnn4 --image photos/cat/0.png",)),
+    "name its files, or use 'glimpsezoo predict'": Case(
+        "trace cnn4 --image photos", ("predict cnn4 photos", "trace cnn4 --image photos/cat/0.png")
+    ),
+    "expected one format, got --json and --csv": Case("predict cnn4 photos --json --csv", ("predict cnn4 photos --csv",)),
+    "--set {}.{} does not change predictions": Case("predict cnn4 photos --set pgd.eps=.1", ("predict cnn4 photos",)),
     "expected --data {}, the data of the recipe": Case("train cnn4.digits --data mnist", ("train cnn4.digits --set train.steps=1",)),
     "train it first ('glimpsezoo train {}')": Case(
         f"{ON_DIGITS} --set train.start=cnn4.digits",

@@ -269,3 +269,11 @@ def test_the_first_table_is_what_the_command_prints(page: str):
     found = re.search(r"<!-- quick (.*?) -->\n```text\n(.*?)\n?```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
     assert found
     assert found[2] == _quick(*found[1].split())
+
+
+def test_examples_that_only_evaluate_compute_no_gradients():
+    """A snippet that rolls a trained model out does so within `inference`, as one that is copied should."""
+    for path in (ROOT / "README.md", *DOCS.glob("*.md"), *ROOT.glob("plugins/*/README.md")):
+        for snippet in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+            evaluates = re.search(r"^ *.*gz\.rollout\(", snippet, re.MULTILINE) and not re.search(r"attack|loss|backward", snippet)
+            assert not evaluates or "gz.inference(" in snippet, f"{path.relative_to(ROOT)}:\n{snippet}"

@@ -138,7 +138,7 @@ def predict(
     >>> digits = gz.open_data("digits")
     >>> (found,) = model.predict(digits[0].image, exit_rule=gz.Confidence(0.9))
     >>> found.label, found.exit_step, len(found.looks), len(found.top)
-    ('3', 1, 1, 5)
+    ('0', 1, 1, 5)
     """
     if top < 1 or batch_size < 1:
         raise GlimpseZooError(f"expected a top and a batch_size of 1 or more, got {top} and {batch_size}: leave them out for 5 and 32")

@@ -108,7 +108,6 @@ ELSEWHERE = {
     "see 'glimpsezoo plugins')": "a plugin that is broken: test_plugins",
     "expected the rows of {} (seed {})": "test_claims provokes it; that --update-card writes the rows is seen in test_which_card",
     "free some space and repeat the command": "a full disk; another folder is chosen above",
-    "--image expects a model for grey or RGB": "no model of other channels is here",
     "try the size it was made for, --set image_size": "test_timm_model",
     "connect, or measure without weights (--checkpoint none)": "test_timm_pretrained",
 }

@@ -50,7 +50,7 @@ def class_text(kind: type) -> str:
     assert isinstance(tree, ast.ClassDef)
     methods = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     init = next((node for node in methods if node.name == "__init__"), None)
-    bases = ", ".join(ast.unparse(base) for base in tree.bases)
+    bases = ", ".join(unparsed(base) for base in tree.bases)
     head = f"class {kind.__name__}({bases})" if bases else f"class {kind.__name__}"
     built = code(head if init is None else f"{head}\n{signature(init, called=kind.__name__, without='self')}", "python")
     rows = [(f"`{name}`", f"`{type_}`" if type_ else "", meaning) for name, type_, meaning in attributes(kind, tree, methods)]
@@ -71,14 +71,19 @@ def attributes(kind: type, tree: ast.ClassDef, methods: list[Any]) -> list[tuple
     for node, below in pairwise(body):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not node.target.id.startswith("_"):
             meaning = ast.literal_eval(below.value) if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else ""
-            found.append((node.target.id, ast.unparse(node.annotation), " ".join(str(meaning).split())))
+            found.append((node.target.id, unparsed(node.annotation), " ".join(str(meaning).split())))
     for node in methods:
         if is_property(node) and not node.name.startswith("_"):
-            found.append((node.name, ast.unparse(node.returns) if node.returns else "", " ".join((ast.get_docstring(node) or "").split())))
+            found.append((node.name, unparsed(node.returns) if node.returns else "", " ".join((ast.get_docstring(node) or "").split())))
     return found
 
 
-def is_property(node: ast.FunctionDef) -> bool:
+def unparsed(node: ast.AST) -> str:
+    """Source, with the quotes of this project."""
+    return ast.unparse(node).replace("'", '"')
+
+
+def is_property(node: Any) -> bool:
     return any(isinstance(each, ast.Name) and each.id in {"property", "cached_property"} for each in node.decorator_list)
 
 
@@ -89,9 +94,9 @@ def definition(value: Any) -> Any:
 
 def signature(node: Any, *, called: str = "", without: str = "") -> str:
     """A signature as it is written in the source; each parameter has a line if they do not fit in one."""
-    given = ast.unparse(node.args)
+    given = unparsed(node.args)
     parameters = [re.sub(r"(: .+?)=", r"\1 = ", each) for each in re.split(r", (?![^\[(]*[\])])", given) if each and each != without]
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns and not called else ""
+    returns = f" -> {unparsed(node.returns)}" if node.returns and not called else ""
     head = called or f"def {node.name}"
     line = f"{head}({', '.join(parameters)}){returns}"
     return line if len(line) <= WIDTH else f"{head}(\n" + "".join(f"    {each},\n" for each in parameters) + f"){returns}"
@@ -105,7 +110,7 @@ def assignment(name: str) -> tuple[str, str]:
         targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             meaning = below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else ""
-            return code(ast.unparse(node), "python"), str(meaning)
+            return code(unparsed(node), "python"), str(meaning)
     raise LookupError(f"expected an assignment to {name} in {module.__name__}, found none")
 
 
@@ -116,8 +121,8 @@ def attached(kind: type) -> list[Any]:
 
 
 def docstring(value: Any) -> str:
-    own = value.__doc__ if not dataclasses.is_dataclass(value) or not str(value.__doc__).startswith(f"{value.__name__}(") else ""
-    return text(inspect.cleandoc(own or ""))
+    own = inspect.cleandoc(value.__doc__ or "")
+    return "" if dataclasses.is_dataclass(value) and own.startswith(f"{value.__qualname__}(") else text(own)  # dataclasses write one
 
 
 def text(own: str) -> str:

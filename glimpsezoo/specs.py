@@ -129,6 +129,8 @@ class DatasetSpec(Spec):
     """The share of the shorter side that the centre crop of its images covers, unless `--set data.crop` says another."""
     calibration: str = ""
     """How the calibration split is chosen; never from the test split."""
+    embedded: bool = False
+    """Whether an installed package contains the images, so that no other file decides what they are."""
     local: bool = False
     """Whether the rest of a prefix spec's name is a path on the user's machine. Cards and results show only its last part."""
     licence: InitVar[str] = ""

@@ -33,6 +33,12 @@ def stdout() -> "Console":
     return console if console.is_terminal else Console(highlight=False, width=100)
 
 
+def screen() -> dict[str, object]:
+    """What decides how a table is drawn on standard output."""
+    console = stdout()
+    return {"width": console.width, "colours": console.color_system, "encoding": console.encoding, "terminal": console.is_terminal}
+
+
 SEED = click.IntRange(0, 2**32 - 1)
 data = click.option(
     "--data", metavar="NAME", help="Data set ('glimpsezoo list data').  [default: the data of the card; digits for a model without a card]"

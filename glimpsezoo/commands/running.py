@@ -75,9 +75,18 @@ def run(models: tuple[str, ...], **given: Any) -> int:
       glimpsezoo run mgnet --measure accuracy,fog,pgd:4/255 --set pgd.steps=100
       glimpsezoo run mgnet --data imagenet100 --set backbone=resnet50 --checkpoint none --measure quick
     """
+    from glimpsezoo.run.answers import combined, question_of, recall, remember
+
+    question = question_of({"models": models, **given}, options.screen())
+    if answer := recall(question):
+        for line in answer.said:
+            options.say(line)
+        click.echo(answer.as_json() if given["as_json"] else answer.shown, nl=given["as_json"], color=True)
+        return 0
+
     from glimpsezoo.evaluation.environment import keep_freed_memory
     from glimpsezoo.reports.table import print_results
-    from glimpsezoo.reports.text import comparison_json, print_comparison
+    from glimpsezoo.reports.text import print_comparison
     from glimpsezoo.run.prepare import prepare
 
     keep_freed_memory()
@@ -95,12 +104,13 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     for note in (note for note in work.said if note not in before):
         options.say(note)
     options.say(outcome.summary)
-    if given["as_json"]:
-        click.echo(comparison_json(outcome.results, outcome.comparison))
-    else:
-        console = options.stdout()
+    console = options.stdout()
+    with console.capture() as captured:
         print_results(outcome.results, console)
         print_comparison(outcome.comparison, outcome.results, console)
+    whole = combined([result.to_json() for result in outcome.results], outcome.comparison and outcome.comparison.to_json())
+    click.echo(whole if given["as_json"] else captured.get(), nl=given["as_json"], color=True)
+    remember(question, work, outcome, captured.get())
     return 0 if all(result.run.status == "done" for result in outcome.results) else 1
 
 

@@ -1,6 +1,7 @@
 """How training augments natural images: a random resized crop, a flip, and changed colours.
 
 Images are 8-bit tensors on any device, augmented in batches. What an image becomes depends on its own noise alone, not on its batch.
+torchvision is imported when an image is augmented: that takes a second, which only training needs.
 """
 
 import math
@@ -10,11 +11,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode as Mode
-from torchvision.transforms.v2 import functional as tv
 
 from glimpsezoo.core.noise import Noise
-from glimpsezoo.data.autoaugment import autoaugmented
 from glimpsezoo.data.config import AugmentedSettings
 
 ATTEMPTS = 10  # crops that are drawn per image until one lies in it, as in torchvision's RandomResizedCrop
@@ -45,6 +43,8 @@ class Augmentation:
         flipped = (noise.uniform(0, 1, lane=FLIP)[:, 0] < 0.5).nonzero().squeeze(1).to(views.device)
         views[flipped] = views[flipped].flip(3)
         if self.config.colours == "autoaugment":
+            from glimpsezoo.data.autoaugment import autoaugmented
+
             return autoaugmented(views, noise.uniform(0, 5, lane=COLOURS))
         return distorted(views, noise.uniform(0, 6, lane=COLOURS)) if self.config.colours == "distort" else views
 
@@ -52,9 +52,9 @@ class Augmentation:
         if self.config.interpolation == "bilinear":
             if images[0].device.type != "cpu" and len({image.shape for image in images}) == 1:
                 return resized_together(images if isinstance(images, Tensor) else torch.stack(list(images)), boxes, self.size)
-            kinds = [Mode.BILINEAR] * len(images)
+            kinds = ["bilinear"] * len(images)
         else:
-            modes = (Mode.BILINEAR, Mode.NEAREST_EXACT, Mode.BICUBIC, Mode.BOX)
+            modes = ("bilinear", "nearest-exact", "bicubic", "box")
             kinds = [modes[int(draw * len(modes))] for draw in noise.uniform(0, 1, lane=MODE)[:, 0].tolist()]
         views = []
         for image, (top, left, height, width), mode in zip(images, boxes.tolist(), kinds, strict=True):
@@ -84,10 +84,13 @@ def crop_boxes(sides: Int[Tensor, "n 2"], noise: Noise, least_area: float, most_
     return torch.cat([corner, cut], 1)
 
 
-def _resized(image: UInt8[Tensor, "C h w"], size: tuple[int, int], mode: Mode) -> UInt8[Tensor, "C H W"]:
-    if mode is Mode.BOX:  # which torchvision has for Pillow's images only
+def _resized(image: UInt8[Tensor, "C h w"], size: tuple[int, int], mode: str) -> UInt8[Tensor, "C H W"]:
+    if mode == "box":  # which torchvision has for Pillow's images only
         return F.interpolate(image[None].float(), size, mode="area")[0].round().to(torch.uint8)
-    return tv.resize(image, list(size), interpolation=mode, antialias=True)
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2.functional import resize
+
+    return resize(image, list(size), interpolation=InterpolationMode(mode), antialias=True)
 
 
 def resized_together(images: UInt8[Tensor, "n C h w"], boxes: Int[Tensor, "n 4"], size: tuple[int, int]) -> UInt8[Tensor, "n C H W"]:
@@ -130,7 +133,9 @@ def _black(images: UInt8[Tensor, "n C H W"]) -> Float[Tensor, ""]:
 
 
 def _grey(images: UInt8[Tensor, "n C H W"]) -> Float[Tensor, "n 1 H W"]:
-    return (tv.rgb_to_grayscale(images) if images.shape[1] == 3 else images).float()
+    from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+    return (rgb_to_grayscale(images) if images.shape[1] == 3 else images).float()
 
 
 def _mean_grey(images: UInt8[Tensor, "n C H W"]) -> Float[Tensor, "n 1 1 1"]:

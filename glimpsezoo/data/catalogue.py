@@ -22,6 +22,7 @@ DIGITS = DatasetSpec(
     homepage="https://scikit-learn.org/stable/modules/generated/sklearn.datasets.load_digits.html",
     transform="8 x 8 values 0..16 enlarged bilinearly to 20 px, 8 bits, placed uniformly on 64 x 64 zeros; training places anew each epoch",
     calibration="a stratified tenth of the digits that are not test digits; each calibration and test digit has five places",
+    embedded=True,
 )
 
 

@@ -87,3 +87,5 @@ class RunOutcome:
     """Paired tests, if several models were measured for accuracy."""
     summary: str
     """How much was measured, and where the results are."""
+    written: tuple[Path, ...]
+    """The result.json of every model."""

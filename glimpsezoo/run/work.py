@@ -7,18 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
-from glimpsezoo.core.computing import uncompiled_phases
-from glimpsezoo.core.inference import inference
 from glimpsezoo.core.protocol import GlimpseModel
-from glimpsezoo.core.rollout import rollout
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import Held
 from glimpsezoo.data.opening import told
 from glimpsezoo.errors import GlimpseZooError, counted
-from glimpsezoo.evaluation.environment import channels_last, environment_section
+from glimpsezoo.evaluation.environment import environment_section
 from glimpsezoo.evaluation.jobs import run_job, unit_ids
 from glimpsezoo.evaluation.plan import Planned, PlannedEvaluation, PlannedFinding, evaluation_of
 from glimpsezoo.evaluation.rows import StoredUnit, write_rows
@@ -31,10 +27,10 @@ from glimpsezoo.measures.costs import missing_operations
 from glimpsezoo.measures.pairs import Comparison, every_pair
 from glimpsezoo.measures.result import Checkpoint, Data, Failure, Result, Run, TrainedOn, Units, departure
 from glimpsezoo.measures.sections import converted, data_section, declared_data_section, failures, model_section
-from glimpsezoo.measures.stopwatch import seconds_of
 from glimpsezoo.reports.readme import write_card_readme
 from glimpsezoo.run.request import RunOutcome, RunRequest
 from glimpsezoo.run.updating import evidence_of
+from glimpsezoo.run.warm_up import compile_model, seconds_per_image
 from glimpsezoo.schema import Section
 from glimpsezoo.specs import Task
 from glimpsezoo.zoo.cards import RESULT, ROWS, remember_place
@@ -44,7 +40,6 @@ from glimpsezoo.zoo.plugins import registry
 from glimpsezoo.zoo.results import measure_specs, result_type
 
 COMPARISON = "comparison.json"
-WARM_UP = (64, 31, 15, 7, 3, 2, 1)  # sizes of the batches that models are compiled on: for some sizes, torch makes code of their own
 CLEAN = "accuracy"  # errors of clean evaluations are reported under this measure
 _FOR_ALL: Hashable = object()  # key of the clean evaluations
 OnProgress = Callable[[str, float, float], None]  # label, expected seconds until now, expected seconds in all
@@ -95,7 +90,7 @@ class RunWork:
         for index, model in enumerate(self.models):
             if model.computing.compiled:
                 on_progress(f"{self.names[index]}: compiling", index, len(self.models))
-                self.bench.note(index, f"{self.names[index]}: {_compile(model, self.task, self.request.device)}")
+                self.bench.note(index, f"{self.names[index]}: {compile_model(model, self.task, self.request.device)}")
         self.seconds_per_image = [seconds_per_image(model, self.task, self.request.device) for model in self.models]
         self._calibrate(self.bench, on_progress)
         self.plan = [(CLEAN, planned) for planned in _clean_plan(self.bench)]
@@ -122,8 +117,8 @@ class RunWork:
 
     # Messages to the user
 
-    def summary(self) -> str:
-        """What the run will do, and the expected time on this device."""
+    def summary(self, estimate: tuple[float, int] | None = None) -> str:
+        """What the run will do, and the expected time on this device. estimate: seconds, and the number of stored units, if known."""
         changed = [", ".join(f"{key}={value}" for key, value in choice.changed.items()) for choice in self.choices]
         models = [f"{name} ({change})" if change else name for name, change in zip(self.names, changed, strict=True)]
         what = f"{', '.join(text for measure in self.measures for text in measure.texts)} of {', '.join(models)}"
@@ -134,7 +129,7 @@ class RunWork:
         partial = [measure.name for measure in self.measures if measure.few and measure.texts]
         if few < all_of_them and partial:
             images += f" ({few:,} of them for {' and '.join(partial)})"
-        seconds, reused = self._estimate()
+        seconds, reused = estimate or self._estimate()
         text = f"{what} on {self.chosen.shown} {self.request.split}: {images}, about {max(1, round(seconds))} s"
         text += (f" ({counted(reused, 'unit')} measured already)" if reused else "") + self._departures()
         own = self.store.folder.parent == self.folder
@@ -242,12 +237,11 @@ class RunWork:
         """Write every result, and comparison.json if several models were measured for accuracy."""
         comparison = self._comparison()
         results = [self._result(index) for index in range(len(self.models))]
-        for index, result in enumerate(results):
-            self._write(index, result)
+        written = tuple(self._write(index, result) for index, result in enumerate(results))
         if comparison is not None:
             with output_to(self.folder):
                 write_whole(self.folder / COMPARISON, comparison.to_json().encode())
-        return RunOutcome(tuple(results), comparison, f"{_counts(results)}; results in {self.folder}")
+        return RunOutcome(tuple(results), comparison, f"{_counts(results)}; results in {self.folder}", written)
 
     def _comparison(self) -> Comparison | None:
         """Paired tests between the models, if several were measured for accuracy."""
@@ -303,8 +297,8 @@ class RunWork:
         for name, found in self._evaluations(index):
             yield from failures(name, found.failed)
 
-    def _write(self, index: int, result: Result) -> None:
-        """Write the result and its rows; with --update-card, also into the card, unless units failed."""
+    def _write(self, index: int, result: Result) -> Path:
+        """Write the result and its rows; with --update-card, also into the card, unless units failed. Returns where the result is."""
         folders, card = [file_name(name).replace(" ", "-") for name in self.names], self.choices[index].card
         folder = folders[index] + (f"-{index + 1}" if folders.index(folders[index]) < index else "")  # 'a/b' and 'a_b' collide
         places = {self.folder / folder: result}
@@ -323,6 +317,7 @@ class RunWork:
                     write_card_readme(card)
         if card:
             remember_place(card)
+        return self.folder / folder / RESULT
 
     def _run(self, index: int, *, failed: bool) -> Run:
         found = [evaluation for _, evaluation in self._evaluations(index)]
@@ -379,22 +374,3 @@ def _counts(results: list[Result]) -> str:
     errors = [failure.error for result in results for failure in result.errors]
     failed = f", {counted(len(errors), 'unit')} FAILED ({errors[0]}; all errors are in result.json)" if errors else ""
     return f"{counted(done, 'unit')} measured, {reused} reused{failed}"
-
-
-def _compile(model: GlimpseModel[Any], task: Task, device: torch.device) -> str:
-    """Let torch compile a model, on batches of noise. Returns how long that took, and what was not compiled."""
-    model.to(device)
-    channels_last(model)
-    with inference(model):
-        images = torch.rand(WARM_UP[0], task.channels, *task.image_size, device=device)
-        seconds = sum(seconds_of(lambda size=size: rollout(model, images[:size]), device) for size in WARM_UP)
-    left_out = ", ".join(uncompiled_phases(model))
-    return f"compiling took {seconds:.0f} s" + (f"; torch cannot compile {left_out}, which runs as it is" if left_out else "")
-
-
-def seconds_per_image(model: GlimpseModel[Any], task: Task, device: torch.device, batch: int = 64) -> float:
-    """Seconds per image: the fastest of three batches of noise."""
-    model.to(device)
-    images = torch.rand(batch, task.channels, *task.image_size, device=device)
-    with inference(model):
-        return min(seconds_of(lambda: rollout(model, images), device) for _ in range(3)) / batch

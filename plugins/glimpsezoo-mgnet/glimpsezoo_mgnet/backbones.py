@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -53,6 +52,8 @@ def create_backbone(name: str, channels: int, size: tuple[int, int], *, maxpool:
 
 
 def _from_timm(name: str, channels: int, size: tuple[int, int]) -> nn.Module:
+    import timm  # here, because it takes two seconds, which the small CNN does not need
+
     if not timm.is_model(name):
         raise GlimpseZooError(f"expected a timm model or {SMALL_CNN!r} as backbone, got {name!r}: {did_you_mean(name, known_backbones())}")
     # Models with a fixed input size (most transformers) are built for the size of the glimpse; the others take any size.
@@ -66,6 +67,8 @@ def _from_timm(name: str, channels: int, size: tuple[int, int]) -> nn.Module:
 
 def known_backbones() -> list[str]:
     """Every name that `create_backbone` takes, without timm's pretrained tags."""
+    import timm
+
     return [SMALL_CNN, *timm.list_models()]
 
 

@@ -34,5 +34,5 @@ def check(name: str, data: str | None, data_dir: str | None, sets: tuple[str, ..
     if as_json:
         click.echo(json.dumps({"name": name, "passed": not failed, "findings": [finding.to_json() for finding in findings]}, indent=2))
     else:
-        options.say(f"{name} breaks {len(failed)} of {len(findings)} rules: {', '.join(failed)}" if failed else f"{name} conforms")
+        click.echo(f"{name} breaks {len(failed)} of {len(findings)} rules: {', '.join(failed)}" if failed else f"{name} conforms")
     return 1 if failed else 0

@@ -19,7 +19,9 @@ from glimpsezoo.core.rollout import Record, rollout
 from glimpsezoo.specs import Task
 from glimpsezoo.testing.rounding import Tolerance, tolerance
 from glimpsezoo.testing.runs import ComparedRollout
+from glimpsezoo.training.job import TrainingStep
 from glimpsezoo.zoo.cards import Card
+from glimpsezoo.zoo.recipes import PhaseRecipe
 
 Numbers = Mapping[str, Any]
 Status = Literal["ok", "failed", "refused", "skipped"]
@@ -79,6 +81,15 @@ def _text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+class Training(NamedTuple):
+    """How a model is trained."""
+
+    step: TrainingStep
+    """Its training step."""
+    phases: tuple[PhaseRecipe, ...]
+    """The training phases of one of its recipes."""
+
+
 @dataclass(frozen=True)
 class Case:
     """What a rule checks."""
@@ -89,12 +100,20 @@ class Case:
     """Images of its task, in [0, 1]."""
     card: Card | None = None
     """The card from which it was loaded, if any."""
+    training: Training | None = None
+    """How it is trained, if it is."""
 
     @classmethod
-    def of(cls, model: GlimpseModel[Any], images: Float[Tensor, "B C H W"] | None = None, card: Card | None = None) -> "Case":
+    def of(
+        cls,
+        model: GlimpseModel[Any],
+        images: Float[Tensor, "B C H W"] | None = None,
+        card: Card | None = None,
+        training: Training | None = None,
+    ) -> "Case":
         """A case with a copy of `model`, and with made-up images unless some are given."""
         images = made_images(model.task) if images is None else images
-        return cls(deepcopy(model).eval(), images.to(model.device), card)
+        return cls(deepcopy(model).eval(), images.to(model.device), card, training)
 
     def noise(self, seed: int = 0) -> Noise:
         """The noise of the images."""

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
-from glimpsezoo.testing import contract, invariance
+from glimpsezoo.testing import contract, draws, invariance, learning, other_policies
 from glimpsezoo.testing.case import Case, Finding, RuleResult
+from glimpsezoo.testing.learning import training_of
 from glimpsezoo.zoo.cards import Card, find_card
 from glimpsezoo.zoo.models import create_model, load
+from glimpsezoo.zoo.names import spec_of
 
 RULES: dict[str, Callable[[Case], RuleResult]] = {
     "shapes": contract.shapes,
@@ -26,6 +28,10 @@ RULES: dict[str, Callable[[Case], RuleResult]] = {
     "regions": contract.regions,
     "macs": contract.macs,
     "gradient": contract.gradient,
+    "log-prob": draws.log_prob,
+    "noise": draws.fresh_noise,
+    "policies": other_policies.policies,
+    "training": learning.training,
     "round-trip": contract.round_trip,
     "card": contract.card,
     "odd-size": contract.odd_size,
@@ -34,7 +40,7 @@ RULES: dict[str, Callable[[Case], RuleResult]] = {
     "float64": contract.float64,
     "bfloat16": contract.bfloat16,
 }
-MAY_REFUSE = ("odd-size", "one-class")  # these rules accept a GlimpseZooError as an answer
+MAY_REFUSE = ("odd-size", "one-class", "training")  # these rules accept a GlimpseZooError as an answer
 
 
 def rules() -> tuple[str, ...]:
@@ -90,7 +96,7 @@ def conformance(name: str, rule: str, **settings: Any) -> Finding:
     """
     card = find_card(name)
     model = create_model(name, **settings) if card is None else load(name, **settings)
-    found = check_rule(rule, Case.of(model, card=card))
+    found = check_rule(rule, Case.of(model, card=card, training=training_of(spec_of(name, card), name)))
     if not found.passed:
         raise AssertionError(f"{name} breaks the rule {rule!r} ({found.sentence}) {found.message} [{found.measured}]")
     return found

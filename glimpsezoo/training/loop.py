@@ -147,8 +147,7 @@ class _TrainingRun:
 
     def _begin(self, index: int, phase: PhaseRecipe) -> None:
         """Choose the trainable parameters, and create or restore the optimiser and the schedule."""
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(any(fnmatch.fnmatch(name, pattern) for pattern in phase.trainable))
+        choose_trainable(self.model, phase)
         trainable = [p for p in self.model.parameters() if p.requires_grad]
         if not trainable:
             raise GlimpseZooError(
@@ -179,7 +178,7 @@ class _TrainingRun:
             noise=Noise.of(seed, ids),
             memory=self.memory,
         )
-        self._set_training_mode(phase)
+        set_training_mode(self.model, phase)
         precision = self.recipe.precision
         with autocast(device, bf16=precision == "bfloat16" or (precision == "auto" and device.type == "cuda")):
             changed = self._changed(phase, images, labels, context.noise)
@@ -210,15 +209,6 @@ class _TrainingRun:
         if phase.adversarial.method == "free":
             return freely_changed(images, self.memory, phase.adversarial)
         return worst_images(self.model, images, labels, noise, phase.adversarial)
-
-    def _set_training_mode(self, phase: PhaseRecipe) -> None:
-        """Training mode, except for modules with frozen parameters only: those keep their BatchNorm statistics too."""
-        self.model.train()
-        if phase.trainable != ("*",):
-            for module in self.model.modules():
-                own = list(module.parameters(recurse=False))
-                if own and not any(p.requires_grad for p in own):
-                    module.eval()
 
     def _end_epoch(self, phase: PhaseRecipe, epoch: int, *, last: bool) -> float | None:
         """Log the epoch. Returns the calibration accuracy, which is measured now and then and at the end of the training phase."""
@@ -304,3 +294,19 @@ def calibration_accuracy(model: GlimpseModel[Any], data: Iterable[Batch], device
 def _step_seed(seed: int, phase: int, step: int) -> int:
     digest = hashlib.blake2b(f"{seed}/{phase}/{step}".encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big")
+
+
+def choose_trainable(model: nn.Module, phase: PhaseRecipe) -> None:
+    """Freeze the parameters that a training phase does not train."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(fnmatch.fnmatch(name, pattern) for pattern in phase.trainable))
+
+
+def set_training_mode(model: nn.Module, phase: PhaseRecipe) -> None:
+    """Training mode, except for modules with frozen parameters only: those keep their BatchNorm statistics too."""
+    model.train()
+    if phase.trainable != ("*",):
+        for module in model.modules():
+            own = list(module.parameters(recurse=False))
+            if own and not any(p.requires_grad for p in own):
+                module.eval()

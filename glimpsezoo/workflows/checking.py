@@ -12,6 +12,7 @@ from glimpsezoo.data.loading import open_data
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import Task
 from glimpsezoo.testing import IMAGES, Case, Finding, check_rule, rules
+from glimpsezoo.testing.learning import training_of
 from glimpsezoo.zoo.cards import find_card
 from glimpsezoo.zoo.names import Assignments, argument_names, build_model, choose_model, data_folder, data_spec, declared_settings
 from glimpsezoo.zoo.own_data import DEFAULT_DATA, DataChoice, choose_data
@@ -39,7 +40,7 @@ def findings_of(
     assert task is not None  # the digits declare theirs
     choice = choose_model(name, data or (named.config.data.name if named else DEFAULT_DATA), given, None if named else "none")
     model = build_model(choice, task, seed=seed)
-    case = Case.of(model, images, choice.card)
+    case = Case.of(model, images, choice.card, training_of(choice.spec, name))
     return (check_rule(rule, case) for rule in rules())
 
 

@@ -22,6 +22,7 @@ UNLIKELY = 6.0  # standard deviations: an honest model exceeds them in one of 1e
 SIDE = 4  # of the grid of cells over the middle of the drawn places in which densities are compared
 MIDDLE = (0.1, 0.9)  # quantiles of the places, along each axis, that bound it
 EXPECTED = 5.0  # draws of an outcome that are expected if it is compared by itself
+FEW = DRAWS // 4  # different values or regions: there are more if places are drawn and not rounded
 CLAMPED = 5  # as many equal coordinates are not drawn but clamped
 
 
@@ -112,13 +113,13 @@ def _compared(drawn: Drawn) -> tuple[dict[str, Any], str]:
         return {}, "expected finite log-probabilities and entropies of a drawn decision"
     found: dict[str, Any] = {}
     kinds = len(set(drawn.outcomes))
-    clamped = _clamped(drawn.numbers)
-    if kinds <= DRAWS // 4:
+    clamped = torch.zeros_like(log_p, dtype=torch.bool)
+    if kinds <= FEW and _chosen(drawn, log_p):
         found["frequencies, sd"], total = _frequencies(drawn, log_p)
         if total > 1 + 1e-4:
             return found, f"the probabilities of {kinds} choices add up to {total:.3g}, which is more than 1"
     elif (drawn.numbers[:, 3] == 1).all() and _alike(drawn.numbers[:, 2]):
-        places = drawn.numbers[:, :2]
+        places, clamped = drawn.numbers[:, :2], _clamped(drawn.numbers)
         plain, bent = (_density(chart[~clamped], log_p[~clamped]) for chart in (places, places.clamp(-1, 1).atanh()))
         found["density, sd"] = min(plain, bent)
     if any(value > UNLIKELY for value in found.values()):
@@ -134,15 +135,23 @@ def _compared(drawn: Drawn) -> tuple[dict[str, Any], str]:
     return found, ""
 
 
+def _chosen(drawn: Drawn, log_p: Float[Tensor, "draws"]) -> bool:
+    """Whether equal regions have equal log-probabilities, so that these are of a choice, not of a place that is rounded to pixels."""
+    first: dict[bytes, float] = {}
+    return all(abs(first.setdefault(outcome, value) - value) < 1e-4 for outcome, value in zip(drawn.outcomes, log_p.tolist(), strict=True))
+
+
 def _alike(values: Float[Tensor, "n"]) -> bool:
     return bool(((values - values[0]).abs() <= 1e-6).all())
 
 
 def _clamped(numbers: Float[Tensor, "draws 4"]) -> Bool[Tensor, "draws"]:
-    """Draws whose x or y many others share."""
+    """Draws whose x or y many others share; of places that are rounded to pixels, those at the ends."""
     flags = []
     for values in numbers[:, :2].unbind(1):
-        _, which, counts = values.unique(return_inverse=True, return_counts=True)
+        known, which, counts = values.unique(return_inverse=True, return_counts=True)
+        if len(known) <= FEW:
+            counts[1:-1] = 0
         flags.append(counts[which] >= CLAMPED)
     return flags[0] | flags[1]
 
@@ -168,7 +177,7 @@ def _density(places: Float[Tensor, "n 2"], log_p: Float[Tensor, "n"]) -> float:
     """
     kept = places.isfinite().all(1)
     places, weight = places[kept], (log_p.mean() - log_p[kept]).exp()
-    low, high = torch.quantile(places, torch.tensor(MIDDLE, dtype=places.dtype), dim=0)
+    low, high = torch.stack([_middle(values) for values in places.unbind(1)], 1)
     if not (high > low).all():
         return math.inf
     cell = ((places - low) / (high - low) * SIDE).floor().long()
@@ -180,6 +189,17 @@ def _density(places: Float[Tensor, "n 2"], log_p: Float[Tensor, "n"]) -> float:
         return math.inf
     common = (sums / squares).sum() / (1 / squares).sum()
     return _deviations(((sums - common).square() / squares).sum().item(), SIDE * SIDE - 1)
+
+
+def _middle(values: Float[Tensor, "n"]) -> Float[Tensor, "2"]:
+    """The bounds of the middle of the values, such that it has parts of equal size: of rounded values, with equally many in each part."""
+    bounds, known = torch.quantile(values, torch.tensor(MIDDLE, dtype=values.dtype)), values.unique()
+    if len(known) > FEW or len(known) < 2:
+        return bounds
+    gap = known.diff().min()
+    first = known[known >= bounds[0] - gap / 4][0]
+    parts = ((bounds[1] - first) / gap + 1.25).div(SIDE, rounding_mode="floor")  # how many values each has
+    return torch.stack([first - gap / 2, first - gap / 2 + parts * SIDE * gap])
 
 
 def _deviations(square: float, freedom: int) -> float:

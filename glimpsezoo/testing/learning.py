@@ -48,8 +48,8 @@ def training(case: Case) -> RuleResult:
         found = {name for name in mine if own[name].grad is not None}
         if not problem:
             make_optimiser(phase, [own[name] for name in mine]).step()
-            still = [name for name in found if (own[name].grad != 0).any() and torch.equal(own[name], before[name])]
-            problem = f"the optimiser's step changes nothing of {still[0]}, which has a gradient" if still else ""
+            still = [name for name in mine if torch.equal(own[name], before[name])]
+            problem = "the step changes no parameter, because every gradient is 0" if len(still) == len(mine) else ""
         if problem:
             return RuleResult(numbers, f"training phase {phase.name!r}: {problem}")
         reached, trainable = reached | found, trainable | mine

@@ -10,8 +10,9 @@ from torch import Tensor
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
 from glimpsezoo.testing import contract, draws, invariance, learning, other_policies
-from glimpsezoo.testing.case import Case, Finding, RuleResult
-from glimpsezoo.testing.learning import training_of
+from glimpsezoo.testing.case import Case, Finding, RuleResult, Training
+from glimpsezoo.testing.learning import WITHOUT_RECIPE, training_of
+from glimpsezoo.training.job import TrainingStep
 from glimpsezoo.zoo.cards import Card, find_card
 from glimpsezoo.zoo.models import create_model, load
 from glimpsezoo.zoo.names import spec_of
@@ -48,11 +49,17 @@ def rules() -> tuple[str, ...]:
     return tuple(RULES)
 
 
-def check_model(model: GlimpseModel[Any], images: Float[Tensor, "B C H W"] | None = None, *, card: Card | None = None) -> list[Finding]:
+def check_model(
+    model: GlimpseModel[Any],
+    images: Float[Tensor, "B C H W"] | None = None,
+    *,
+    card: Card | None = None,
+    training_step: TrainingStep | None = None,
+) -> list[Finding]:
     """Apply every rule to a copy of `model`.
 
     images: of the model's task, in [0, 1]; made up by default. card: the card from which it was loaded; by default the one that the
-    model names, if any.
+    model names, if any. training_step: how it is trained; without it, the rule `training` is skipped.
 
     >>> import glimpsezoo as gz
     >>> model = gz.create_model("cnn4", task=gz.Task((28, 28), 1, ("odd", "even")))
@@ -62,7 +69,7 @@ def check_model(model: GlimpseModel[Any], images: Float[Tensor, "B C H W"] | Non
     if card is None and model.card is not None:
         found = find_card(model.card.name)
         card = found if found and found.config == model.card else None
-    case = Case.of(model, images, card)
+    case = Case.of(model, images, card, Training(training_step, (WITHOUT_RECIPE,)) if training_step else None)
     return [check_rule(rule, case) for rule in RULES]
 
 

@@ -82,7 +82,7 @@ def test_what_a_model_cannot_serve_is_an_error_in_one_line(monkeypatch: pytest.M
     with pytest.raises(GlimpseZooError, match="autoattack-rand"):
         attack_of("autoattack").check(model)
     monkeypatch.setattr("importlib.metadata.version", _missing)
-    with pytest.raises(GlimpseZooError, match=r"pip install 'glimpsezoo\[autoattack\]'"):
+    with pytest.raises(GlimpseZooError, match=r"pip install 'pyautoattack"):
         attack_of("autoattack").check(Net(TASK))
 
 

@@ -183,7 +183,7 @@ def test_one_card_under_two_names(card: Card, refused: Refuse):
 def test_a_card_whose_plugin_is_not_installed_names_the_package(card: Card, refused: Refuse):
     rewrite(card, model="saccader", plugin="glimpsezoo-saccader")
     line = refused("run", "cnn4.digits")
-    assert "needs the model 'saccader', which no installed plugin has: pip install glimpsezoo-saccader" in line
+    assert "needs the model 'saccader', which no installed plugin has: install its plugin, glimpsezoo-saccader" in line
 
 
 @pytest.mark.parametrize(

@@ -288,6 +288,6 @@ def test_a_repository_that_is_no_card_is_said_to_be_none(hub: HubServer, client:
 def test_a_card_of_a_plugin_that_is_not_here_names_it(hub: HubServer, client: Client, card: Card) -> None:
     rewrite(card, model="x", plugin="glimpsezoo-x")
     hub.repository("me/net", card.folder)
-    assert "pip install glimpsezoo-x" in only_line(client.command("run", NAME))
+    assert "install its plugin, glimpsezoo-x" in only_line(client.command("run", NAME))
     pulled = client.command("pull", NAME, "-o", "pulled")
-    assert (pulled.status, "pip install glimpsezoo-x" in pulled.err) == (0, True)
+    assert (pulled.status, "install its plugin, glimpsezoo-x" in pulled.err) == (0, True)

@@ -102,7 +102,7 @@ def test_the_card_of_model_and_data_is_taken(zoo: Path):
 
 def test_a_card_of_an_unknown_model_names_its_plugin_and_why(zoo: Path, monkeypatch: pytest.MonkeyPatch):
     rewrite(make_card(zoo / "x.digits"), model="x", plugin="glimpsezoo-x")
-    with pytest.raises(GlimpseZooError, match="no installed plugin has: pip install glimpsezoo-x"):
+    with pytest.raises(GlimpseZooError, match="no installed plugin has: install its plugin, glimpsezoo-x"):
         choose_model("x.digits", "digits", Assignments(), None)
     sick = LoadedPlugin(Provenance("x", "glimpsezoo-x", "1.0"), error="cannot be imported: no torch")
     monkeypatch.setattr(resolve, "registry", lambda: Registry([*registry().plugins, sick]))

@@ -122,7 +122,8 @@ def attached(kind: type) -> list[Any]:
 
 def docstring(value: Any) -> str:
     own = inspect.cleandoc(value.__doc__ or "")
-    return "" if dataclasses.is_dataclass(value) and own.startswith(f"{value.__qualname__}(") else text(own)  # dataclasses write one
+    written = f"{getattr(value, '__qualname__', '')}("  # by dataclasses, if nobody else did
+    return "" if dataclasses.is_dataclass(value) and own.startswith(written) else text(own)
 
 
 def text(own: str) -> str:

@@ -26,6 +26,7 @@ _COMMANDS = {  # in the order in which users need them: where each one is, and t
     "push": ("sharing:push", "Publish CARD, a name or a folder, as OWNER/NAME on the Hub."),
     "import": ("importing:import_", "Turn a released checkpoint of MODEL into a card."),
     "check": ("checking:check", "Check that a model or a card conforms to the protocol."),
+    "doctor": ("doctoring:doctor", "Say what is installed and what works on this machine, for bug reports."),
     "new-plugin": ("new_plugin:new_plugin", "Write a new plugin with a tiny working model."),
 }
 

@@ -181,7 +181,7 @@ def spec_of(name: str, card: Card | None) -> ModelSpec:
         why = f" (broken: {', '.join(broken)}; see 'glimpsezoo plugins')" if broken else ""
         raise GlimpseZooError(f"expected a model or a card, got {name!r}: {did_you_mean(name, [*known, *card_paths()])}{why}")
     broken = [plugin.error for plugin in plugins.plugins if plugin.error and plugin.provenance.distribution == card.config.plugin]
-    remedy = f"its plugin {card.config.plugin} is broken: {broken[0]}" if broken else f"pip install {card.config.plugin}"
+    remedy = f"its plugin {card.config.plugin} is broken: {broken[0]}" if broken else f"install its plugin, {card.config.plugin}"
     raise GlimpseZooError(f"card {card.name!r} needs the model {card.config.model!r}, which no installed plugin has: {remedy}")
 
 

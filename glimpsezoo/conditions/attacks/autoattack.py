@@ -54,7 +54,7 @@ class _Ensemble(Attack[S]):
         super().check(model)
         if not self.implementation:
             raise GlimpseZooError(
-                f"{self.name}: expected the package pyautoattack, which is not installed: pip install 'glimpsezoo[autoattack]'"
+                f"{self.name}: expected the package pyautoattack, which is not installed: pip install 'pyautoattack>=0.2,<0.3'"
             )
         if len(model.task.classes) < 4:
             raise GlimpseZooError(f"{self.name}: expected four classes or more, got {len(model.task.classes)}: use apgd-ce and square")

@@ -1,6 +1,6 @@
 """Frost: a random crop of a frosted window over the image.
 
-The photographs of windows come from the distribution imagecorruptions-imaug if it is installed (`pip install glimpsezoo[frost]`); it is
+The photographs of windows come from the distribution imagecorruptions-imaug if it is installed (the extra `frost`); it is
 not imported. Otherwise, windows of similar brightness and contrast are drawn. That is a different corruption, and `made_with` says so.
 """
 

@@ -1,12 +1,15 @@
 """From weights with timm's tensor names to this plugin's models."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
-from glimpsezoo import GlimpseZooError, Task, read_checkpoint
+from glimpsezoo import GlimpseZooError, Released, Task, read_checkpoint
 from glimpsezoo_timm.backbone import create_backbone, published
 from glimpsezoo_timm.config import TimmConfig
 from glimpsezoo_timm.model import TimmModel, head_layers
@@ -14,6 +17,8 @@ from glimpsezoo_timm.model import TimmModel, head_layers
 
 def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[TimmConfig, Task, dict[str, Tensor], list[str]]:
     """Convert a state dict of `timm.create_model(settings["architecture"])`, also of a model that was wrapped for training.
+
+    EfficientNets may also have the names of Melas-Kyriazi's EfficientNet-PyTorch (`_conv_stem`, `_blocks.0._depthwise_conv`).
 
     Returns the config, the task (classes from the head, channels from the first convolution, image size and normalisation as timm
     publishes the architecture), the tensors under this model's names, and notes on what the file does not say. Raises `GlimpseZooError`
@@ -24,7 +29,7 @@ def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[TimmConfig,
     side = config.image_size or source.input_size[-1]
     like = create_backbone(config, source.input_size[0], (side, side), None)
     names = [name for name, tensor in like.state_dict().items() if tensor.ndim]
-    found = read_checkpoint(checkpoint, names)
+    found = _read(checkpoint, names, like)
     task = _task(found.tensors, like, side)
     own = TimmModel(config, task).state_dict()
     tensors = {f"backbone.{name}": tensor for name, tensor in found.tensors.items()}
@@ -32,6 +37,50 @@ def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[TimmConfig,
     tensors |= {name: value for name, value in own.items() if name.endswith("num_batches_tracked") and name not in tensors}
     notes = [*found.notes, f"images of {side} px, normalised as timm does for {config.architecture}: the file does not say either"]
     return config, task, tensors, notes
+
+
+def _read(checkpoint: Path, names: Sequence[str], like: nn.Module) -> Released:
+    """The file's tensors by timm's names. Raises `GlimpseZooError`, about timm's names, if it has no names that are known."""
+    try:
+        return read_checkpoint(checkpoint, names)
+    except GlimpseZooError:
+        other = _names_of_efficientnet_pytorch(like)
+        if not other:
+            raise
+        with suppress(GlimpseZooError):
+            found = read_checkpoint(checkpoint, [other[name] for name in names])
+            back = {theirs: own for own, theirs in other.items()}
+            note = "its tensors have the names of EfficientNet-PyTorch, by which they were mapped to timm's"
+            return replace(
+                found, tensors={back.get(name, name): tensor for name, tensor in found.tensors.items()}, notes=(*found.notes, note)
+            )
+        raise
+
+
+def _names_of_efficientnet_pytorch(like: nn.Module) -> dict[str, str]:
+    """timm's name -> EfficientNet-PyTorch's, for every tensor of an EfficientNet; empty for other models.
+
+    timm numbers batch norms from 1 and groups blocks by stage. A first block does not expand, so its last convolution is timm's `conv_pw`.
+    """
+    if not isinstance(like, EfficientNet):
+        return {}
+    layers = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+    se = {"se.conv_reduce": "_se_reduce", "se.conv_expand": "_se_expand"}
+    expanding = {
+        "conv_pw": "_expand_conv",
+        "bn1": "_bn0",
+        "conv_dw": "_depthwise_conv",
+        "bn2": "_bn1",
+        **se,
+        "conv_pwl": "_project_conv",
+        "bn3": "_bn2",
+    }
+    plain = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", **se, "conv_pw": "_project_conv", "bn2": "_bn2"}
+    blocks = [(f"blocks.{stage}.{place}", block) for stage, blocks in enumerate(like.blocks) for place, block in enumerate(blocks)]
+    for number, (own, block) in enumerate(blocks):
+        within = expanding if hasattr(block, "conv_pwl") else plain
+        layers |= {f"{own}.{name}": f"_blocks.{number}.{theirs}" for name, theirs in within.items()}
+    return {name: f"{layers[layer]}.{kind}" for name in like.state_dict() for layer, _, kind in [name.rpartition(".")] if layer in layers}
 
 
 def _task(tensors: Mapping[str, Tensor], like: Any, side: int) -> Task:

@@ -47,6 +47,40 @@ def test_of_raw_and_averaged_weights_the_averaged_ones_are_taken_and_said(tmp_pa
     assert "raw weights ('state_dict.') and averaged weights ('state_dict_ema.')" in notes[0]
 
 
+def test_an_efficientnet_with_the_names_of_efficientnet_pytorch_gives_timms_own_outputs(tmp_path: Path) -> None:
+    own = timm.create_model("efficientnet_b0", num_classes=3).eval()  # with squeeze and excitation
+    tops = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+    renamed, number = {}, -1
+    for name, tensor in own.state_dict().items():  # the other project's order is timm's, and so are its layers within a block
+        top, _, kind = name.rpartition(".")
+        if top in tops:
+            renamed[f"{tops[top]}.{kind}"] = tensor
+            continue
+        _, stage, place, layer = name.split(".", 3)
+        number += layer == ("conv_dw.weight" if stage == "0" else "conv_pw.weight")
+        block = dict(zip(("conv_dw", "bn1", "conv_pw", "bn2"), ("_depthwise_conv", "_bn1", "_project_conv", "_bn2"), strict=True))
+        if stage != "0":
+            block = {
+                "conv_pw": "_expand_conv",
+                "bn1": "_bn0",
+                "conv_dw": "_depthwise_conv",
+                "bn2": "_bn1",
+                "conv_pwl": "_project_conv",
+                "bn3": "_bn2",
+            }
+        block |= {"se.conv_reduce": "_se_reduce", "se.conv_expand": "_se_expand"}
+        inner, _, kind = layer.rpartition(".")
+        renamed[f"_blocks.{number}.{block[inner]}.{kind}"] = tensor
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in renamed.items()}}, tmp_path / "e.pth")
+    config, task, tensors, notes = importer(tmp_path / "e.pth", {"architecture": "efficientnet_b0", "image_size": "64"})
+    model = TimmModel(config, task).eval()
+    model.load_state_dict(tensors)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(rollout(model, images).logits, own(model.prepared(images)))
+    assert any("EfficientNet-PyTorch" in note for note in notes)
+
+
 def test_weights_of_another_model_are_refused_in_one_line(tmp_path: Path) -> None:
     torch.save(timm_model().state_dict(), tmp_path / "a.pth")
     with pytest.raises(GlimpseZooError, match=r"tensor 'conv1\.weight' .* got a\.pth with") as caught:

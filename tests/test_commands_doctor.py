@@ -1,0 +1,63 @@
+"""`glimpsezoo doctor`: what is installed and what works, a line each."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import Answer
+from hub_server import TOKEN, Client, HubServer
+from installed_plugins import installed
+
+BROKEN = """
+[project]
+name = "glimpsezoo-broken"
+version = "0.3"
+[project.entry-points.glimpsezoo]
+broken = "broken_of_doctor"
+"""
+
+
+def found(answer: Answer) -> dict[str, tuple[str, bool]]:
+    return {line["subject"]: (line["found"], line["wrong"]) for line in json.loads(answer.out)}
+
+
+def test_it_names_versions_plugins_devices_and_the_disk(say: Callable[..., Answer]):
+    answer = say("doctor", "--json")
+    lines = found(answer)
+    assert answer.status == 0, lines
+    assert torch.__version__.partition("+")[0] in lines["packages"][0]
+    assert lines["plugin glimpsezoo-mgnet"][0].startswith("0.1.0, registers 4 names")
+    assert {"python", "cpu", "threads", "hub", "cards and units", "hub cache", "extra frost"} <= set(lines)
+    text = say("doctor").out
+    assert all(f"{subject}: " in text for subject in lines)
+
+
+def test_a_broken_plugin_is_named_and_is_the_exit_status(say: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "pyproject.toml").write_text(BROKEN)
+    (tmp_path / "broken_of_doctor.py").write_text("import nothing_of_this_name")
+    with installed(tmp_path, monkeypatch):
+        answer = say("doctor", "--json")
+    assert answer.status == 1
+    assert "nothing_of_this_name" in found(answer)["plugin glimpsezoo-broken"][0]
+    assert [subject for subject, (_, wrong) in found(answer).items() if wrong] == ["plugin glimpsezoo-broken"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(say: Callable[..., Answer], here: Path, monkeypatch: pytest.MonkeyPatch):
+    (here / "home").write_text("a file")
+    monkeypatch.setenv("GLIMPSEZOO_HOME", str(here / "home"))
+    answer = say("doctor", "--json")
+    assert answer.status == 1
+    assert found(answer)["cards and units"][1]
+
+
+def test_the_hub_answers_or_not_and_the_token_is_not_shown(hub: HubServer, client: Client):
+    up = client.command("doctor", "--json", HF_TOKEN=TOKEN)
+    assert f"{hub.url} answers" in found(up)["hub"][0]
+    assert TOKEN not in up.out + up.err
+    down = client.command("doctor", "--json", HF_ENDPOINT="http://127.0.0.1:9", no_proxy="*")
+    assert "does not answer" in found(down)["hub"][0]
+    assert down.status == 0
+    off = client.command("doctor", "--json", HF_HUB_OFFLINE="1")
+    assert "offline" in found(off)["hub"][0]

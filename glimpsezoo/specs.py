@@ -211,3 +211,6 @@ class MeasureSpec(Spec):
     """Whether a run without `--measure` measures it."""
     follows: str = ""
     """Name of the measure that it belongs to: it is measured whenever that one is, and cannot be asked for alone."""
+    also: tuple[str, ...] = ()
+    """What else a `Measure.takes` of its own accepts after `--measure`, up to a colon, besides its name, corruptions and attacks. An item
+    that no measure names is a typing error, found before any measure is imported."""

@@ -52,7 +52,7 @@ def _stopped_training(stack: ExitStack) -> None:
     request = TrainingRequest(
         model="mgnet",
         data="digits",
-        device=torch.device("cpu"),
+        device="cpu",
         sets=("train.steps=3", *TINY[1::2]),
         recipe_file="tiny.toml",
         output=Path("mine"),

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from glimpsezoo.training.loop import train
 from glimpsezoo.training.prepare import prepare_training
@@ -32,7 +31,7 @@ def test_a_short_run_lowers_the_loss_and_resumes(model: str, data: str, steps: i
             TrainingRequest(
                 model=model,
                 data=data,
-                device=torch.device("cpu"),
+                device="cpu",
                 data_dir=str(DATA),
                 sets=(f"train.steps={steps}", *more),
                 output=tmp_path / folder,

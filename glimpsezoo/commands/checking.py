@@ -23,6 +23,9 @@ def check(name: str, data: str | None, data_dir: str | None, sets: tuple[str, ..
       glimpsezoo check pyramid-m3 --set decide=mode
       glimpsezoo check mgnet.digits --data digits
     """
+    from glimpsezoo.zoo.early import check_names
+
+    check_names([name], data=data, sets=sets)
     from glimpsezoo.workflows.checking import findings_of
 
     findings = []

@@ -47,6 +47,9 @@ def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, a
         return
     if output is not None:
         raise GlimpseZooError("-o expects --paper, got a comparison of runs: redirect the output instead (compare ... > FILE)")
+    from glimpsezoo.zoo.result_folders import result_folders
+
+    result_folders(runs)  # a typing error is answered before torch is loaded
     from glimpsezoo.reports.table import board, comma_separated, escape_markdown, latex, markdown
     from glimpsezoo.reports.text import pair_texts
     from glimpsezoo.workflows.comparing import presented, read_runs
@@ -72,6 +75,9 @@ def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, a
 
 def _compare_papers(names: tuple[str, ...], form: str, output: str | None) -> None:
     """Print the tables of the papers, or write them to a file."""
+    from glimpsezoo.zoo.early import check_papers
+
+    check_papers(names)
     from glimpsezoo.reports.paper import as_json, comma_separated, markdown
     from glimpsezoo.workflows.reproducing import reproduce, write_reproduction
 

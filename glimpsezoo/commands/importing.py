@@ -21,6 +21,9 @@ def import_(model: str, checkpoint: Path, **given: Any) -> None:
     Example:
       glimpsezoo import mgnet resnet18-4glimpse.ckpt -o cards/mgnet.imagenet100 --data imagenet100
     """
+    from glimpsezoo.zoo.early import check_import
+
+    check_import(model, given["data"])
     from glimpsezoo.reports.readme import run_command
     from glimpsezoo.workflows.importing import import_checkpoint
 

@@ -27,6 +27,9 @@ def report(runs: tuple[str, ...], output: str, traces: int, data_dir: str | None
       glimpsezoo report mgnet.digits cnn4.digits pyramid-m3.digits -o digits.html
     """
     from glimpsezoo.errors import counted
+    from glimpsezoo.zoo.result_folders import result_folders
+
+    result_folders(runs)  # a typing error is answered before torch is loaded
     from glimpsezoo.workflows.reporting import report as write
 
     path = Path(output)

@@ -75,6 +75,10 @@ def run(models: tuple[str, ...], **given: Any) -> int:
       glimpsezoo run mgnet --measure accuracy,fog,pgd:4/255 --set pgd.steps=100
       glimpsezoo run mgnet --data imagenet100 --set backbone=resnet50 --checkpoint none --measure quick
     """
+    from glimpsezoo.zoo.early import check_names
+
+    measures = _parts(given["measure"])
+    check_names(models, data=given["data"], checkpoint=given["checkpoint"], sets=given["sets"], measures=measures or ())
     from glimpsezoo.evaluation.environment import keep_freed_memory
     from glimpsezoo.reports.table import print_results
     from glimpsezoo.reports.text import comparison_json, print_comparison
@@ -104,7 +108,13 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     return 0 if all(result.run.status == "done" for result in outcome.results) else 1
 
 
+def _parts(text: str | None) -> tuple[str, ...] | None:
+    """The items of a list."""
+    return None if text is None else tuple(part.strip() for part in text.split(","))
+
+
 def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
+    from glimpsezoo.evaluation.environment import find_device
     from glimpsezoo.run.request import RunRequest
 
     return RunRequest(
@@ -114,14 +124,14 @@ def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
         split=given["split"],
         limit=given["limit"],
         batch_size=given["batch_size"],
-        device=options.pick_device(given["device"]),
-        precisions=tuple(each.strip() for each in given["precision"].split(",")),
+        device=find_device(given["device"]),
+        precisions=_parts(given["precision"]) or (),
         compile=given["compile"],
         seed=given["seed"],
         workers=given["workers"],
         sets=tuple(given["sets"]),
         checkpoint=given["checkpoint"],
-        measures=tuple(m.strip() for m in given["measure"].split(",")) if given["measure"] is not None else None,
+        measures=_parts(given["measure"]),
         corrupted_dir=given["corrupted_dir"],
         on_bad_image=given["on_bad_image"],
         output=Path(given["output"]) if given["output"] else None,

@@ -49,6 +49,10 @@ def trace(model: str, more: tuple[str, ...], **given: Any) -> None:
       glimpsezoo trace mgnet --index 3 --set anytime.threshold=0.9 -o early.png
       glimpsezoo trace mgnet --image seven.png four.png --html
     """
+    from glimpsezoo.zoo.early import check_names
+
+    check_names([model], data=given["data"], checkpoint=given["checkpoint"], sets=given["sets"], under=given["under"])
+    from glimpsezoo.evaluation.environment import find_device
     from glimpsezoo.workflows.tracing import TraceRequest, draw_traces
 
     indices, files = list(given["index"]), list(given["image"])
@@ -57,7 +61,7 @@ def trace(model: str, more: tuple[str, ...], **given: Any) -> None:
     (indices if indices else files).extend(more)
     request = TraceRequest(
         model=model,
-        device=options.pick_device(given["device"]),
+        device=find_device(given["device"]),
         data=given["data"],
         data_dir=given["data_dir"],
         split=given["split"],

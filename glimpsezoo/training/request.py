@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRequest:
@@ -14,7 +12,8 @@ class TrainingRequest:
     """MODEL, or the full name of a recipe, MODEL.DATA[.VARIANT], which must agree with `data`."""
     data: str | None
     """Name of the data set; None takes the one that a recipe's name or the starting card tells, or the digits."""
-    device: torch.device
+    device: str = "auto"
+    """cpu, cuda, mps, or auto."""
     data_dir: str | None = None
     sets: tuple[str, ...] = ()
     """`--set` texts."""

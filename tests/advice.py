@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import pytest
 from command_line import TINY, photo_card, rewrite
 from PIL import Image
 
@@ -60,6 +60,10 @@ def _stopped_training(stack: ExitStack) -> None:
     steps = prepare_training(request).steps()
     next(steps)
     steps.close()
+
+
+def _on_terminal(stack: ExitStack) -> None:
+    stack.enter_context(pytest.MonkeyPatch.context()).setattr("glimpsezoo.commands.options.on_terminal", lambda: True)
 
 
 def _damaged(stack: ExitStack) -> None:
@@ -124,7 +128,7 @@ OF_COMMANDS = {
         f"run ranzato {FLOPS} {UNTRAINED} --set policy=coarse-to-fine",
         ("{quoted}", f"run ranzato {FLOPS} {UNTRAINED} --set policy=saliency"),
     ),
-    "see 'glimpsezoo list recipes'": Case("list", ("{quoted}",), status=0),
+    "see 'glimpsezoo list recipes'": Case("list", ("{quoted}",), _on_terminal, status=0),
     "--device expects a device": Case(f"run cnn4 {FLOPS} --device tpu9", (f"run cnn4 {FLOPS} --device cpu",)),
     "name images by --index or --image": Case("trace cnn4 3", ("trace cnn4 --index 3", "trace cnn4 --image photos/cat/0.png -o b.png")),
     "--index expects numbers from 0": Case("trace cnn4 --index x", ("trace cnn4 --index 3,7 4-5",)),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glimpsezoo.commands import options
+from glimpsezoo.commands import names, options
 from glimpsezoo.errors import GlimpseZooError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ FORMATS = ("table", "markdown", "csv", "json", "latex")
 
 
 @click.command()
-@click.argument("runs", nargs=-1, metavar="RUN...")
+@click.argument("runs", nargs=-1, metavar="RUN...", shell_complete=names.runs)
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Format of the output.")
 @click.option("--paper", is_flag=True, help="Compare the zoo's cards with the printed tables of papers instead.")
 @click.option("-o", "--output", metavar="FILE", help="With --paper: write Markdown to this file, and the plots to a folder next to it.")

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from glimpsezoo.commands import options
+from glimpsezoo.commands import names, options
 
 
 @click.command()
-@click.argument("runs", nargs=-1, metavar="RUN...")
+@click.argument("runs", nargs=-1, metavar="RUN...", shell_complete=names.cards)
 @click.option("-o", "--output", default="report.html", show_default=True, metavar="FILE", help="File for the page.")
 @click.option(
     "--traces", default=2, show_default=True, type=click.IntRange(0, 20), metavar="N", help="Images per model whose glimpses are shown."

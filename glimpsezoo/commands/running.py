@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo.commands import options
+from glimpsezoo.commands import names, options
 
 if TYPE_CHECKING:
     from glimpsezoo.run.request import RunRequest
@@ -30,7 +30,7 @@ class MeasureOption(click.Option):
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="MODEL...")
+@click.argument("models", nargs=-1, metavar="MODEL...", shell_complete=names.models)
 @options.together(
     options.data,
     options.data_dir,
@@ -43,8 +43,13 @@ class MeasureOption(click.Option):
     options.seed,
     options.workers,
     options.settings,
-    click.option("--checkpoint", metavar="CARD", help="A card; 'none' measures untrained; 'timm' takes timm's own weights."),
-    click.option("--measure", cls=MeasureOption, metavar="LIST"),
+    click.option(
+        "--checkpoint",
+        metavar="CARD",
+        shell_complete=names.checkpoints,
+        help="A card; 'none' measures untrained; 'timm' takes timm's own weights.",
+    ),
+    click.option("--measure", cls=MeasureOption, metavar="LIST", shell_complete=names.measures),
     click.option("--corrupted-dir", metavar="DIR", help="Published corrupted images: folders corruption/severity/class/image."),
     click.option(
         "--on-bad-image", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="What an unreadable image does."

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from glimpsezoo.commands import options
+from glimpsezoo.commands import names, options
 
 
 @click.command()
@@ -39,7 +39,7 @@ def pull(card: str, output: str | None, force: bool, as_json: bool, debug: bool)
 
 
 @click.command()
-@click.argument("card")
+@click.argument("card", shell_complete=names.cards)
 @click.argument("repository", metavar="OWNER/NAME")
 @click.option("--private", is_flag=True, help="Create a private repository.")
 @click.option("--force", is_flag=True, help="Replace the card in the repository; the Hub keeps the old commit.")

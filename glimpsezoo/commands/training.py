@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo.commands import options
+from glimpsezoo.commands import names, options
 
 if TYPE_CHECKING:
     from glimpsezoo.training.work import TrainingWork
 
 
 @click.command()
-@click.argument("model")
-@click.option("--data", metavar="NAME", help="Data set ('glimpsezoo list data').  [default: digits, or the data in the recipe's name]")
+@click.argument("model", shell_complete=names.models_and_recipes)
+@click.option(
+    "--data",
+    metavar="NAME",
+    shell_complete=names.data,
+    help="Data set ('glimpsezoo list data').  [default: digits, or the data in the recipe's name]",
+)
 @options.data_dir
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting: KEY, MODEL.KEY, data.KEY or train.KEY.")
-@click.option("--recipe", metavar="FILE", help="Your own recipe, or the name of a recipe for other data.")
+@click.option("--recipe", metavar="FILE", shell_complete=names.recipes, help="Your own recipe, or the name of a recipe for other data.")
 @options.together(
     options.device,
     click.option("--seed", type=options.SEED, metavar="N", help="Replaces the seed of the recipe."),

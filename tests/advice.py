@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import TINY, photo_card, rewrite
 from PIL import Image
 
@@ -52,7 +53,7 @@ def _stopped_training(stack: ExitStack) -> None:
     request = TrainingRequest(
         model="mgnet",
         data="digits",
-        device="cpu",
+        device=torch.device("cpu"),
         sets=("train.steps=3", *TINY[1::2]),
         recipe_file="tiny.toml",
         output=Path("mine"),

@@ -123,7 +123,7 @@ def test_a_training_says_that_it_holds_them(tmp_path: Path) -> None:
     request = TrainingRequest(
         model="cnn4",
         data=f"folder:{tmp_path / 'photos'}",
-        device="cpu",
+        device=CPU,
         recipe_file="cnn4.digits",
         sets=("data.size=16", "train.batch_size=4", "train.steps=3"),
         output=tmp_path / "card",

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from glimpsezoo.training.loop import train
 from glimpsezoo.training.prepare import prepare_training
@@ -31,7 +32,7 @@ def test_a_short_run_lowers_the_loss_and_resumes(model: str, data: str, steps: i
             TrainingRequest(
                 model=model,
                 data=data,
-                device="cpu",
+                device=torch.device("cpu"),
                 data_dir=str(DATA),
                 sets=(f"train.steps={steps}", *more),
                 output=tmp_path / folder,

@@ -26,7 +26,7 @@ _COMMANDS = {  # in the order in which users need them: where each one is, and t
     "push": ("sharing:push", "Publish CARD, a name or a folder, as OWNER/NAME on the Hub."),
     "import": ("importing:import_", "Turn a released checkpoint of MODEL into a card."),
     "check": ("checking:check", "Check that a model or a card conforms to the protocol."),
-    "completion": ("completing:completion", "Print the script that completes commands, options and names in SHELL."),
+    "completion": ("completing:completion", "Print the script that lets SHELL complete names."),
     "new-plugin": ("new_plugin:new_plugin", "Write a new plugin with a tiny working model."),
 }
 

@@ -12,9 +12,9 @@ SHELLS = ("bash", "zsh", "fish")
 @options.debug
 @click.pass_context
 def completion(context: click.Context, shell: str, debug: bool) -> None:
-    """Print the script that completes commands, options and names in SHELL.
+    """Print the script that lets SHELL complete names.
 
-    Models, cards, data, measures, recipes and more are completed as they are installed; nothing heavy is loaded for that.
+    Commands, options, models, cards, data, measures and recipes are completed as they are installed; nothing heavy is loaded for that.
 
     \b
     Examples:

@@ -76,3 +76,19 @@ def together(*options: Decorator) -> Decorator:
         return command
 
     return decorate
+
+
+def pick_device(name: str) -> Any:
+    """The torch device of this name. Raises `GlimpseZooError` if the machine does not have it."""
+    import torch
+
+    from glimpsezoo.errors import GlimpseZooError, one_line
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except Exception as error:  # torch raises various errors for missing devices
+        raise GlimpseZooError(f"--device expects a device of this machine (cpu, cuda, mps), got {name!r}: {one_line(error):.120}") from None
+    return device

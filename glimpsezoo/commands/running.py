@@ -119,7 +119,6 @@ def _parts(text: str | None) -> tuple[str, ...] | None:
 
 
 def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
-    from glimpsezoo.evaluation.environment import find_device
     from glimpsezoo.run.request import RunRequest
 
     return RunRequest(
@@ -129,7 +128,7 @@ def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
         split=given["split"],
         limit=given["limit"],
         batch_size=given["batch_size"],
-        device=find_device(given["device"]),
+        device=options.pick_device(given["device"]),
         precisions=_parts(given["precision"]) or (),
         compile=given["compile"],
         seed=given["seed"],

@@ -57,7 +57,6 @@ def trace(model: str, more: tuple[str, ...], **given: Any) -> None:
     from glimpsezoo.zoo.early import check_names
 
     check_names([model], data=given["data"], checkpoint=given["checkpoint"], sets=given["sets"], under=given["under"])
-    from glimpsezoo.evaluation.environment import find_device
     from glimpsezoo.workflows.tracing import TraceRequest, draw_traces
 
     indices, files = list(given["index"]), list(given["image"])
@@ -66,7 +65,7 @@ def trace(model: str, more: tuple[str, ...], **given: Any) -> None:
     (indices if indices else files).extend(more)
     request = TraceRequest(
         model=model,
-        device=find_device(given["device"]),
+        device=options.pick_device(given["device"]),
         data=given["data"],
         data_dir=given["data_dir"],
         split=given["split"],

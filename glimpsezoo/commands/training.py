@@ -47,8 +47,12 @@ def train(model: str, **given: Any) -> None:
       glimpsezoo train mgnet --data digits
       glimpsezoo train mgnet --data digits --set glimpses=4 --set train.epochs=20 -o my_card
     """
+    from glimpsezoo.training.target import check_names
+
+    check_names(model, given["data"], given["recipe"], given["sets"])
+    from glimpsezoo.evaluation.environment import keep_freed_memory
+    from glimpsezoo.training.prepare import prepare_training
     from glimpsezoo.training.request import TrainingRequest
-    from glimpsezoo.training.resolve import resolve
 
     request = TrainingRequest(
         model=model,
@@ -57,16 +61,12 @@ def train(model: str, **given: Any) -> None:
         sets=tuple(given["sets"]),
         recipe_file=given["recipe"],
         seed=given["seed"],
-        device=given["device"],
+        device=options.pick_device(given["device"]),
         workers=given["workers"],
         output=Path(given["output"]) if given["output"] else None,
         force=given["force"],
         fresh=given["fresh"],
     )
-    resolve(request)  # a typing error is answered before torch is loaded
-    from glimpsezoo.evaluation.environment import keep_freed_memory
-    from glimpsezoo.training.prepare import prepare_training
-
     keep_freed_memory()
     work = prepare_training(request)
     options.say(work.summary)

@@ -10,7 +10,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.schema import Section
 
 if TYPE_CHECKING:  # results are also read without importing torch
@@ -56,20 +55,6 @@ def environment_section(device: "torch.device") -> Environment:
         packages={name: found for name, found in versions.items() if found},
         commit=commit(Path(__file__).parent),
     )
-
-
-def find_device(name: str) -> "torch.device":
-    """The device of this name: cpu, cuda, mps, or auto. Raises `GlimpseZooError` if the machine does not have it."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except Exception as error:  # torch raises various errors for missing devices
-        raise GlimpseZooError(f"--device expects a device of this machine (cpu, cuda, mps), got {name!r}: {one_line(error):.120}") from None
-    return device
 
 
 def device_name(device: "torch.device") -> str:

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,8 +16,7 @@ class TrainingRequest:
     """MODEL, or the full name of a recipe, MODEL.DATA[.VARIANT], which must agree with `data`."""
     data: str | None
     """Name of the data set; None takes the one that a recipe's name or the starting card tells, or the digits."""
-    device: str = "auto"
-    """cpu, cuda, mps, or auto."""
+    device: "torch.device"
     data_dir: str | None = None
     sets: tuple[str, ...] = ()
     """`--set` texts."""

@@ -42,12 +42,11 @@ def check_names(
     if checkpoint is not None and checkpoint not in NO_CARD and not checkpoint.startswith(PREFIX) and local:
         card_named(checkpoint, model_name(local[0], find_card(local[0])))
     if local == names:
-        _check_keys(local, data, sets)
+        check_keys(local, data, Assignments.parse(sets, argument_names(local)))
 
 
-def _check_keys(models: list[str], data: str | None, sets: Iterable[str]) -> None:
-    """Look up the keys of models and data."""
-    given = Assignments.parse(sets, argument_names(models))
+def check_keys(models: list[str], data: str | None, given: Assignments) -> None:
+    """Look up the keys of models and data. Raises `GlimpseZooError`."""
     if data is not None:
         schema: type[Settings] = load_string(data_spec(data).config)
         schema.check_keys(given.of("data"), owner="data")

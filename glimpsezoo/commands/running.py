@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo.commands import names, options
+from glimpsezoo.commands import configuring, names, options
 
 if TYPE_CHECKING:
     from glimpsezoo.run.request import RunRequest
@@ -32,6 +32,7 @@ class MeasureOption(click.Option):
 @click.command()
 @click.argument("models", nargs=-1, metavar="MODEL...", shell_complete=names.models)
 @options.together(
+    configuring.config_option,
     options.data,
     options.data_dir,
     click.option("--split", default="test", show_default=True, metavar="NAME", help="Which split is measured."),
@@ -69,7 +70,8 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     on, in their size and settings; cards of several data need --data. Accuracies have 95 % intervals; several models
     are compared image by image. Finished blocks of 1,000 images are kept: stopped at any time, the same command goes on from there.
 
-    The table goes to standard output, the full results to runs/, or --output. Exit status: 0 done, 1 some blocks failed, 2 the
+    The table goes to standard output, the full results to runs/, or --output, with a command.toml from which --config makes the run again.
+    Exit status: 0 done, 1 some blocks failed, 2 the
     command or its input is wrong.
 
     \b
@@ -82,6 +84,7 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     """
     from glimpsezoo.zoo.early import check_names
 
+    models, given["sets"] = configuring.merged(models, given["sets"])
     measures = _parts(given["measure"])
     check_names(models, data=given["data"], checkpoint=given["checkpoint"], sets=given["sets"], measures=measures or ())
     from glimpsezoo.evaluation.environment import keep_freed_memory
@@ -121,6 +124,7 @@ def _parts(text: str | None) -> tuple[str, ...] | None:
 def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
     from glimpsezoo.run.request import RunRequest
 
+    said = configuring.given_options(models, given["sets"])
     return RunRequest(
         models=models,
         data=given["data"],
@@ -142,6 +146,8 @@ def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
         force=given["force"],
         fresh=given["fresh"],
         update_card=given["update_card"],
+        options={key: value for key, value in said.items() if key not in configuring.OUTCOME},
+        words=configuring.words_of("run", said),
     )
 
 

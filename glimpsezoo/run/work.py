@@ -7,18 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
-from glimpsezoo.core.computing import uncompiled_phases
-from glimpsezoo.core.inference import inference
 from glimpsezoo.core.protocol import GlimpseModel
-from glimpsezoo.core.rollout import rollout
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import Held
 from glimpsezoo.data.opening import told
 from glimpsezoo.errors import GlimpseZooError, counted
-from glimpsezoo.evaluation.environment import channels_last, environment_section
+from glimpsezoo.evaluation.environment import environment_section
 from glimpsezoo.evaluation.jobs import run_job, unit_ids
 from glimpsezoo.evaluation.plan import Planned, PlannedEvaluation, PlannedFinding, evaluation_of
 from glimpsezoo.evaluation.rows import StoredUnit, write_rows
@@ -31,20 +27,20 @@ from glimpsezoo.measures.costs import missing_operations
 from glimpsezoo.measures.pairs import Comparison, every_pair
 from glimpsezoo.measures.result import Checkpoint, Data, Failure, Result, Run, TrainedOn, Units, departure
 from glimpsezoo.measures.sections import converted, data_section, declared_data_section, failures, model_section
-from glimpsezoo.measures.stopwatch import seconds_of
 from glimpsezoo.reports.readme import write_card_readme
 from glimpsezoo.run.request import RunOutcome, RunRequest
+from glimpsezoo.run.timing import compile_now, seconds_per_image
 from glimpsezoo.run.updating import evidence_of
 from glimpsezoo.schema import Section
 from glimpsezoo.specs import Task
+from glimpsezoo.toml_text import toml_text
 from glimpsezoo.zoo.cards import RESULT, ROWS, remember_place
 from glimpsezoo.zoo.names import Assignments, ModelChoice, command_line
 from glimpsezoo.zoo.own_data import DataChoice, trained_on
 from glimpsezoo.zoo.plugins import registry
 from glimpsezoo.zoo.results import measure_specs, result_type
 
-COMPARISON = "comparison.json"
-WARM_UP = (64, 31, 15, 7, 3, 2, 1)  # sizes of the batches that models are compiled on: for some sizes, torch makes code of their own
+COMPARISON, COMMAND = "comparison.json", "command.toml"
 CLEAN = "accuracy"  # errors of clean evaluations are reported under this measure
 _FOR_ALL: Hashable = object()  # key of the clean evaluations
 OnProgress = Callable[[str, float, float], None]  # label, expected seconds until now, expected seconds in all
@@ -95,7 +91,7 @@ class RunWork:
         for index, model in enumerate(self.models):
             if model.computing.compiled:
                 on_progress(f"{self.names[index]}: compiling", index, len(self.models))
-                self.bench.note(index, f"{self.names[index]}: {_compile(model, self.task, self.request.device)}")
+                self.bench.note(index, f"{self.names[index]}: {compile_now(model, self.task, self.request.device)}")
         self.seconds_per_image = [seconds_per_image(model, self.task, self.request.device) for model in self.models]
         self._calibrate(self.bench, on_progress)
         self.plan = [(CLEAN, planned) for planned in _clean_plan(self.bench)]
@@ -244,8 +240,9 @@ class RunWork:
         results = [self._result(index) for index in range(len(self.models))]
         for index, result in enumerate(results):
             self._write(index, result)
-        if comparison is not None:
-            with output_to(self.folder):
+        with output_to(self.folder):
+            write_whole(self.folder / COMMAND, f"{toml_text(self.request.options)}\n".encode())
+            if comparison is not None:
                 write_whole(self.folder / COMPARISON, comparison.to_json().encode())
         return RunOutcome(tuple(results), comparison, f"{_counts(results)}; results in {self.folder}")
 
@@ -328,7 +325,7 @@ class RunWork:
         found = [evaluation for _, evaluation in self._evaluations(index)]
         return Run(
             id=self.request.id,
-            command=command_line(),
+            command=command_line(self.request.words),
             started=self.started,
             finished=dt.datetime.now(dt.UTC),
             seed=self.request.seed,
@@ -379,22 +376,3 @@ def _counts(results: list[Result]) -> str:
     errors = [failure.error for result in results for failure in result.errors]
     failed = f", {counted(len(errors), 'unit')} FAILED ({errors[0]}; all errors are in result.json)" if errors else ""
     return f"{counted(done, 'unit')} measured, {reused} reused{failed}"
-
-
-def _compile(model: GlimpseModel[Any], task: Task, device: torch.device) -> str:
-    """Let torch compile a model, on batches of noise. Returns how long that took, and what was not compiled."""
-    model.to(device)
-    channels_last(model)
-    with inference(model):
-        images = torch.rand(WARM_UP[0], task.channels, *task.image_size, device=device)
-        seconds = sum(seconds_of(lambda size=size: rollout(model, images[:size]), device) for size in WARM_UP)
-    left_out = ", ".join(uncompiled_phases(model))
-    return f"compiling took {seconds:.0f} s" + (f"; torch cannot compile {left_out}, which runs as it is" if left_out else "")
-
-
-def seconds_per_image(model: GlimpseModel[Any], task: Task, device: torch.device, batch: int = 64) -> float:
-    """Seconds per image: the fastest of three batches of noise."""
-    model.to(device)
-    images = torch.rand(batch, task.channels, *task.image_size, device=device)
-    with inference(model):
-        return min(seconds_of(lambda: rollout(model, images), device) for _ in range(3)) / batch

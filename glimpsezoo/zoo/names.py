@@ -286,9 +286,12 @@ def data_folder(path: str | Path | None) -> Path | None:
     return Path(path)
 
 
-def command_line() -> str:
-    """The command of this process for cards and results, without paths of this machine: see `published_word`."""
-    return shlex.join(["glimpsezoo", *(published_word(word) for word in sys.argv[1:])])
+def command_line(words: Iterable[str] | None = None) -> str:
+    """The command of this process for cards and results, without paths of this machine: see `published_word`.
+
+    words: what says the same without a file that the command reads.
+    """
+    return shlex.join(["glimpsezoo", *(published_word(word) for word in (sys.argv[1:] if words is None else words))])
 
 
 def published_word(word: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo.commands import configuring, names, options
+from glimpsezoo.commands import configuring, forecasting, names, options
 
 if TYPE_CHECKING:
     from glimpsezoo.run.request import RunRequest
@@ -59,6 +59,7 @@ class MeasureOption(click.Option):
     options.force,
     options.fresh,
     click.option("--update-card", is_flag=True, help="Write the result into the card's folder too, as its evidence."),
+    forecasting.dry_run,
     options.as_json,
     options.debug,
 )
@@ -94,6 +95,11 @@ def run(models: tuple[str, ...], **given: Any) -> int:
 
     keep_freed_memory()
     work = prepare(_request(models, given))
+    if given["dry_run"]:
+        from glimpsezoo.run.forecast import forecast
+
+        forecasting.print_run(forecast(work), as_json=given["as_json"])
+        return 0
     if work.calibration is None and not work.request.compile:
         work.get_ready()
     else:
@@ -146,6 +152,7 @@ def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
         force=given["force"],
         fresh=given["fresh"],
         update_card=given["update_card"],
+        dry_run=given["dry_run"],
         options={key: value for key, value in said.items() if key not in configuring.OUTCOME},
         words=configuring.words_of("run", said),
     )

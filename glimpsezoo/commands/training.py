@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo.commands import names, options
+from glimpsezoo.commands import forecasting, names, options
 
 if TYPE_CHECKING:
     from glimpsezoo.training.work import TrainingWork
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     click.option("-o", "--output", metavar="DIR", help="Folder for the card.  [default: runs/train/MODEL.DATA]"),
     click.option("--force", is_flag=True, help="Train again if --output contains a finished card."),
     click.option("--fresh", is_flag=True, help="Start over: ignore the checkpoint of a stopped training."),
+    forecasting.dry_run,
     options.as_json,
     options.debug,
 )
@@ -66,9 +67,15 @@ def train(model: str, **given: Any) -> None:
         output=Path(given["output"]) if given["output"] else None,
         force=given["force"],
         fresh=given["fresh"],
+        dry_run=given["dry_run"],
     )
     keep_freed_memory()
     work = prepare_training(request)
+    if given["dry_run"]:
+        from glimpsezoo.training.forecast import forecast
+
+        forecasting.print_training(forecast(work, fresh=given["fresh"]), as_json=given["as_json"])
+        return
     options.say(work.summary)
     for note in work.notes:
         options.say(note)

@@ -54,7 +54,8 @@ def prepare_training(request: TrainingRequest) -> TrainingWork:
         workers=request.workers,
         start=loaded.config.weights.sha256 if loaded and loaded.config.weights else None,
     )
-    _prepare_folder(request, job)
+    if not request.dry_run:
+        _prepare_folder(request, job)
     return TrainingWork(target, job, settings, data, request.data_dir, loaded)
 
 

@@ -28,3 +28,5 @@ class TrainingRequest:
     output: Path | None = None
     force: bool = False
     fresh: bool = False
+    dry_run: bool = False
+    """Whether the training is only planned: nothing is trained, written or deleted."""

@@ -190,6 +190,14 @@ class ImporterSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoggerSpec(Spec):
+    """A logger: something that is told how a training goes. Its name is what users type after `train --log`."""
+
+    logger: str
+    """Import string of a `TrainingLogger`, built as `logger(folder, name, settings)`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PaperSpec(Spec):
     """A paper whose tables the zoo reproduces. The description is its title."""
 

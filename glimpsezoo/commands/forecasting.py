@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glimpsezoo.commands import options
+from glimpsezoo.commands.progress import duration
 from glimpsezoo.errors import counted
 
 if TYPE_CHECKING:
@@ -70,14 +71,4 @@ def _print_table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None
 
 
 def _time(seconds: float | None) -> str:
-    """Seconds, minutes or hours, whichever reads best.
-
-    >>> _time(0.2), _time(90), _time(40_000), _time(None)
-    ('1 s', '90 s', '11 h', 'unknown')
-    """
-    if seconds is None:
-        return "unknown"
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{-(-seconds // 1):.0f} s"
+    return "unknown" if seconds is None else duration(seconds)

@@ -21,8 +21,8 @@ MOST_NAMED = 20  # classes that `show` names
 def list_(kind: str | None, pattern: str, quiet: bool, as_json: bool, debug: bool) -> None:
     """List models, cards, data, recipes, papers and more.
 
-    KIND is one of models, cards, data, recipes, corruptions, attacks, exit-rules, policies, importers and papers; without it, all are
-    listed.
+    KIND is one of models, cards, data, recipes, corruptions, attacks, exit-rules, policies, importers, loggers and papers; without it,
+    all are listed.
     PATTERN may have wildcards: *, ?, [abc]. A pattern alone is looked for in all kinds. In a pipe, only names are printed, one per line.
 
     \b

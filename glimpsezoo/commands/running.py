@@ -1,16 +1,14 @@
 """`run`: measure models on data, and print one table."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo.commands import configuring, forecasting, names, options
+from glimpsezoo.commands import configuring, forecasting, names, options, progress
 
 if TYPE_CHECKING:
     from glimpsezoo.run.request import RunRequest
-    from glimpsezoo.run.work import OnProgress
 
 
 class MeasureOption(click.Option):
@@ -103,12 +101,12 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     if work.calibration is None and not work.request.compile:
         work.get_ready()
     else:
-        _follow(work.get_ready, transient=True)
+        progress.follow_run(work.get_ready, transient=True)
     options.say(work.summary())
     before = [*work.warnings, *work.said]
     for note in before:
         options.say(note)
-    _follow(work.measure)
+    progress.follow_run(work.measure)
     outcome = work.finish()
     for note in (note for note in work.said if note not in before):
         options.say(note)
@@ -156,21 +154,3 @@ def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
         options={key: value for key, value in said.items() if key not in configuring.OUTCOME},
         words=configuring.words_of("run", said),
     )
-
-
-def _follow(work: "Callable[[OnProgress], None]", *, transient: bool = False) -> None:
-    """Do the work, and show what runs and how far it is."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        BarColumn(20),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    hidden = transient and not options.stderr().is_terminal  # or it would leave an empty line in a log
-    with Progress(*columns, console=options.stderr(), transient=transient, disable=hidden) as bar:
-        task = bar.add_task("", total=1)
-        work(lambda label, seconds, whole: bar.update(task, description=label, completed=seconds, total=whole or 1))
-        bar.update(task, completed=bar.tasks[0].total)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo.commands import forecasting, names, options
+from glimpsezoo.commands import forecasting, names, options, progress
 
 if TYPE_CHECKING:
     from glimpsezoo.training.work import TrainingWork
@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     options.device,
     click.option("--seed", type=options.SEED, metavar="N", help="Replaces the seed of the recipe."),
     options.workers,
+    click.option(
+        "--log",
+        "loggers",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=names.loggers,
+        help="Tell a logger of every epoch, too: tensorboard, wandb or trackio, if its package is installed.",
+    ),
     click.option("-o", "--output", metavar="DIR", help="Folder for the card.  [default: runs/train/MODEL.DATA]"),
     click.option("--force", is_flag=True, help="Train again if --output contains a finished card."),
     click.option("--fresh", is_flag=True, help="Start over: ignore the checkpoint of a stopped training."),
@@ -50,7 +58,7 @@ def train(model: str, **given: Any) -> None:
     """
     from glimpsezoo.training.target import check_names
 
-    check_names(model, given["data"], given["recipe"], given["sets"])
+    check_names(model, given["data"], given["recipe"], given["sets"], given["loggers"])
     from glimpsezoo.evaluation.environment import keep_freed_memory
     from glimpsezoo.training.prepare import prepare_training
     from glimpsezoo.training.request import TrainingRequest
@@ -68,6 +76,7 @@ def train(model: str, **given: Any) -> None:
         force=given["force"],
         fresh=given["fresh"],
         dry_run=given["dry_run"],
+        loggers=given["loggers"],
     )
     keep_freed_memory()
     work = prepare_training(request)
@@ -89,24 +98,11 @@ def train(model: str, **given: Any) -> None:
 
 
 def _train(work: "TrainingWork") -> None:
-    """Train, and show a progress bar."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn())
+    """Train, and show the progress."""
     # `closing`: a command that is stopped saves a checkpoint at once.
-    with (
-        _stop_after_a_step() as stopped,
-        closing(work.steps()) as lines,
-        Progress(*columns, TextColumn("{task.fields[losses]}"), console=options.stderr()) as bar,
-    ):
-        task = bar.add_task("starting", total=None, losses="")
-        calibration = ""
+    with _stop_after_a_step() as stopped, closing(work.steps()) as lines, progress.training_progress() as show:
         for line in lines:
-            if line.calibration is not None:
-                calibration = f" calibration {100 * line.calibration:.1f} %"
-            losses = " ".join(f"{name} {value:.3f}" for name, value in line.losses.items())
-            phase = f"{line.phase} epoch {line.epoch}"
-            bar.update(task, description=phase, total=line.total, completed=line.done, losses=losses + calibration)
+            show(line)
             if stopped:
                 raise KeyboardInterrupt
 

@@ -56,6 +56,12 @@ class Progress:
     """Seconds of training, including those before an interruption."""
     calibration: float | None = None
     """Top-1 accuracy on the calibration split, after an epoch in which it was measured."""
+    epochs: int = 0
+    """Epochs of the training phase."""
+    ends_epoch: bool = False
+    """Whether the step was the last one of its epoch."""
+    lr: float = 0.0
+    """Learning rate of the next step."""
 
 
 def train(job: TrainingJob) -> Generator[Progress]:
@@ -125,7 +131,7 @@ class _TrainingRun:
                 last = self.step % self.job.per_epoch(index) == 0 or self.step == total
                 calibration = self._end_epoch(phase, epoch, last=self.step == total) if last else None
                 self.between_steps = True
-                yield self._progress(phase, epoch, calibration)
+                yield self._progress(phase, epoch, calibration, ends_epoch=last)
                 if self.step == total or time.monotonic() - self.saved > self.job.checkpoint_seconds:
                     self.save()
                 if last:
@@ -236,10 +242,22 @@ class _TrainingRun:
         self.calibration = [batch._replace(images=batch.images.to(device)) for batch in found]
         return self.calibration
 
-    def _progress(self, phase: PhaseRecipe, epoch: int, calibration: float | None) -> Progress:
+    def _progress(self, phase: PhaseRecipe, epoch: int, calibration: float | None, *, ends_epoch: bool) -> Progress:
+        assert self.optimiser is not None
         done = sum(self.job.steps_of(i) for i in range(self.phase)) + self.step
         total = sum(self.job.steps_of(i) for i in range(len(self.recipe.phase)))
-        return Progress(phase.name, epoch + 1, done, total, self._mean_losses(), self._seconds(), calibration)
+        return Progress(
+            phase.name,
+            epoch + 1,
+            done,
+            total,
+            self._mean_losses(),
+            self._seconds(),
+            calibration,
+            epochs=self.job.epochs_of(self.phase),
+            ends_epoch=ends_epoch,
+            lr=self.optimiser.param_groups[0]["lr"],
+        )
 
     def _mean_losses(self) -> dict[str, float]:
         """Each term of the loss, over the steps of the current epoch."""

@@ -28,5 +28,7 @@ class TrainingRequest:
     output: Path | None = None
     force: bool = False
     fresh: bool = False
+    loggers: tuple[str, ...] = ()
+    """What else is told of every epoch."""
     dry_run: bool = False
     """Whether the training is only planned: nothing is trained, written or deleted."""

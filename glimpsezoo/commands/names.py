@@ -42,8 +42,8 @@ def _measures() -> Iterable[str]:
 
 def of_the_kind(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of the kind that `list` was given before."""
-    kind = context.params.get("kind")
-    return _completing(lambda: _listed(kind))(context, parameter, incomplete) if kind in _kinds() else []
+    kind = str(context.params.get("kind"))
+    return _completing(lambda: _listed(kind))(context, parameter, incomplete) if kind in set(_kinds()) else []
 
 
 kinds = _completing(_kinds)

@@ -5,6 +5,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,9 @@ class Wandb(TrainingLogger):
     """A run of Weights & Biases."""
 
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
-        import wandb
-
-        self.run = wandb.init(project=os.environ.get("WANDB_PROJECT", PROJECT), name=name, dir=str(folder), config=dict(settings))
+        self.run = import_module("wandb").init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT), name=name, dir=str(folder), config=dict(settings)
+        )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.run.log(dict(values), step=step)
@@ -112,10 +113,8 @@ class Trackio(TrainingLogger):
     """A run of trackio, which keeps it on this machine."""
 
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
-        import trackio
-
-        self.trackio = trackio
-        trackio.init(project=os.environ.get("TRACKIO_PROJECT", PROJECT), name=name, config=dict(settings))
+        self.trackio = import_module("trackio")
+        self.trackio.init(project=os.environ.get("TRACKIO_PROJECT", PROJECT), name=name, config=dict(settings))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.trackio.log(dict(values), step=step)

@@ -31,6 +31,8 @@ TYPED = {  # the command -> what its answer names
     "trace mgnet --data digit": "'digits'",
     "trace mgnet --under fgo": "'fog'",
     "trace mgnet --under pdg:4/255": "'pgd'",
+    "predict mgnt seven.png": "'mgnet'",
+    "predict mgnet seven.png --set glimpse=3": "'glimpses'",
     "check mgnt": "'mgnet'",
     "check mgnet --data digit": "'digits'",
     "show mgnt": "'mgnet'",

@@ -98,7 +98,7 @@ def given_options(models: tuple[str, ...], sets: tuple[str, ...]) -> dict[str, A
     for each in context.command.params:
         key, source = _key(each), context.get_parameter_source(str(each.name))
         if key == SETTINGS and sets:
-            found[key] = dict(text.split("=", 1) for text in sets)
+            found[key] = {name: value for name, _, value in (text.partition("=") for text in sets)}
         elif key not in {ARGUMENT, SETTINGS} and each.expose_value and source in {sources.COMMANDLINE, sources.DEFAULT_MAP}:
             found[key] = context.params[str(each.name)]
     return found

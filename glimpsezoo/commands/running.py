@@ -9,6 +9,7 @@ from glimpsezoo.commands import configuring, forecasting, names, options, progre
 
 if TYPE_CHECKING:
     from glimpsezoo.run.request import RunRequest
+    from glimpsezoo.run.work import RunWork
 
 
 class MeasureOption(click.Option):
@@ -69,9 +70,8 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     on, in their size and settings; cards of several data need --data. Accuracies have 95 % intervals; several models
     are compared image by image. Finished blocks of 1,000 images are kept: stopped at any time, the same command goes on from there.
 
-    The table goes to standard output, the full results to runs/, or --output, with a command.toml from which --config makes the run again.
-    Exit status: 0 done, 1 some blocks failed, 2 the
-    command or its input is wrong.
+    The table goes to standard output, the full results to runs/, or --output, with a command.toml from which --config makes the same run
+    again. Exit status: 0 done, 1 some blocks failed, 2 the command or its input is wrong.
 
     \b
     Examples:
@@ -80,6 +80,7 @@ def run(models: tuple[str, ...], **given: Any) -> int:
       glimpsezoo run mgnet cnn4 ranzato pyramid-m3
       glimpsezoo run mgnet --measure accuracy,fog,pgd:4/255 --set pgd.steps=100
       glimpsezoo run mgnet --data imagenet100 --set backbone=resnet50 --checkpoint none --measure quick
+      glimpsezoo run mgnet --dry-run
     """
     from glimpsezoo.zoo.early import check_names
 
@@ -87,8 +88,6 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     measures = _parts(given["measure"])
     check_names(models, data=given["data"], checkpoint=given["checkpoint"], sets=given["sets"], measures=measures or ())
     from glimpsezoo.evaluation.environment import keep_freed_memory
-    from glimpsezoo.reports.table import print_results
-    from glimpsezoo.reports.text import comparison_json, print_comparison
     from glimpsezoo.run.prepare import prepare
 
     keep_freed_memory()
@@ -98,6 +97,14 @@ def run(models: tuple[str, ...], **given: Any) -> int:
 
         forecasting.print_run(forecast(work), as_json=given["as_json"])
         return 0
+    return _measure(work, as_json=given["as_json"])
+
+
+def _measure(work: "RunWork", *, as_json: bool) -> int:
+    """Do the run, print what came of it, and return the exit status."""
+    from glimpsezoo.reports.table import print_results
+    from glimpsezoo.reports.text import comparison_json, print_comparison
+
     if work.calibration is None and not work.request.compile:
         work.get_ready()
     else:
@@ -111,7 +118,7 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     for note in (note for note in work.said if note not in before):
         options.say(note)
     options.say(outcome.summary)
-    if given["as_json"]:
+    if as_json:
         click.echo(comparison_json(outcome.results, outcome.comparison))
     else:
         console = options.stdout()

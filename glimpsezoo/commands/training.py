@@ -55,6 +55,7 @@ def train(model: str, **given: Any) -> None:
     Examples:
       glimpsezoo train mgnet --data digits
       glimpsezoo train mgnet --data digits --set glimpses=4 --set train.epochs=20 -o my_card
+      glimpsezoo train mgnet --data digits --log tensorboard
     """
     from glimpsezoo.training.target import check_names
 

@@ -63,6 +63,12 @@ def _stopped_training(stack: ExitStack) -> None:
     steps.close()
 
 
+def _configs(stack: ExitStack) -> None:
+    """A file of options, and one with a value of another kind."""
+    Path("mine.toml").write_text("models = ['cnn4']\nlimit = 2\nmeasure = 'flops'\n")
+    Path("wrong.toml").write_text("models = 'cnn4'\n")
+
+
 def _on_terminal(stack: ExitStack) -> None:
     stack.enter_context(pytest.MonkeyPatch.context()).setattr("glimpsezoo.commands.options.on_terminal", lambda: True)
 
@@ -240,6 +246,9 @@ OF_COMMANDS = {
         f"run {MOBILE} --data folder:photos {UNTRAINED} --set data.size=16 --measure accuracy,fog",
         (f"run {MOBILE} --data folder:photos {UNTRAINED} --set data.size=16 --measure accuracy",),
     ),
+    "--config expects a TOML file": Case("run --config nowhere.toml", ("run --config mine.toml",), _configs),
+    "--config expects options of": Case("run --config tiny.toml", ("run --config mine.toml",), _configs),
+    "--config expects {} for": Case("run --config wrong.toml", ("run --help", "run --config mine.toml"), _configs),
     "--split expects one of": Case(f"run cnn4 {FLOPS} --split tests", (f"run cnn4 {FLOPS} --split test",)),
     "--limit expects a number of images from 1": Case(f"run cnn4 {FLOPS} --limit 0", (f"run cnn4 {FLOPS}",)),
     "--batch-size expects": Case(f"run cnn4 {FLOPS} --batch-size 0", (f"run cnn4 {FLOPS} --batch-size auto",)),

@@ -57,7 +57,7 @@ def register_importers() -> list[ImporterSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def register_loggers() -> list[LoggerSpec]:  # type: ignore[empty-body]
-    """Loggers that `glimpsezoo train --log` tells how a training goes."""
+    """Loggers, which are told how a training goes: `glimpsezoo train MODEL --log NAME`."""
 
 
 @hookspec

@@ -81,6 +81,11 @@ if TYPE_CHECKING:
     from glimpsezoo.specs import AttackSpec
 
     # isort: split
+    # For authors of loggers
+    from glimpsezoo.specs import LoggerSpec
+    from glimpsezoo.training.loggers import TrainingLogger
+
+    # isort: split
     # For authors of measures
     from glimpsezoo.evaluation.plan import PlannedEvaluation, PlannedFinding, evaluation_of
     from glimpsezoo.measures.base import Bench, Measure
@@ -144,6 +149,10 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.conditions.attacks.ball": ("direction", "project", "random_start"),
         "glimpsezoo.conditions.attacks.settings": ("AttackSettings",),
         "glimpsezoo.specs": ("AttackSpec",),
+    },
+    "authors of loggers": {
+        "glimpsezoo.training.loggers": ("TrainingLogger",),
+        "glimpsezoo.specs": ("LoggerSpec",),
     },
     "authors of measures": {
         "glimpsezoo.measures.base": ("Measure", "Bench"),

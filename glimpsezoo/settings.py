@@ -1,6 +1,6 @@
 """Validated settings, which `--set key=value` reaches. A plugin's config is a frozen pydantic model derived from `Settings`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Self, Union, get_args, get_origin
 
@@ -24,10 +24,7 @@ class Settings(BaseModel):
 
         Raises `GlimpseZooError`, one line: the key, what was expected, what was got, and the nearest known keys.
         """
-        unknown = [key for key in values if key not in cls.model_fields]
-        if unknown:
-            hint = did_you_mean(unknown[0], cls.model_fields)
-            raise GlimpseZooError(f"{owner} has no setting {unknown[0]!r}: {hint}")
+        cls.check_keys(values, owner=owner)
         try:
             return cls.model_validate({key: cls._from_text(key, value) for key, value in values.items()})
         except ValidationError as error:
@@ -40,6 +37,13 @@ class Settings(BaseModel):
                 raise GlimpseZooError(f"--set {key}={values[key]} for {owner}: {message}") from None
             got = "" if first["type"] == "missing" else f", got {first['input']!r}"
             raise GlimpseZooError(f"{'.'.join(map(str, first['loc']))} of {owner}: {message}{got}") from None
+
+    @classmethod
+    def check_keys(cls, keys: Iterable[str], *, owner: str) -> None:
+        """Raise `GlimpseZooError` for a key that is not a setting."""
+        unknown = [key for key in keys if key not in cls.model_fields]
+        if unknown:
+            raise GlimpseZooError(f"{owner} has no setting {unknown[0]!r}: {did_you_mean(unknown[0], cls.model_fields)}")
 
     @classmethod
     def _from_text(cls, key: str, value: Any) -> Any:

@@ -192,6 +192,14 @@ class ImporterSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoggerSpec(Spec):
+    """A logger: something that is told how a training goes. Its name is what users type after `train --log`."""
+
+    logger: str
+    """Import string of a `TrainingLogger`, built as `logger(folder, name, settings)`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PaperSpec(Spec):
     """A paper whose tables the zoo reproduces. The description is its title."""
 
@@ -213,3 +221,6 @@ class MeasureSpec(Spec):
     """Whether a run without `--measure` measures it."""
     follows: str = ""
     """Name of the measure that it belongs to: it is measured whenever that one is, and cannot be asked for alone."""
+    also: tuple[str, ...] = ()
+    """What else a `Measure.takes` of its own accepts after `--measure`, up to a colon, besides its name, corruptions and attacks. An item
+    that no measure names is a typing error, found before any measure is imported."""

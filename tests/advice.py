@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 from command_line import TINY, photo_card, rewrite
 from PIL import Image
@@ -60,6 +61,16 @@ def _stopped_training(stack: ExitStack) -> None:
     steps = prepare_training(request).steps()
     next(steps)
     steps.close()
+
+
+def _configs(stack: ExitStack) -> None:
+    """A file of options, and one with a value of another kind."""
+    Path("mine.toml").write_text("models = ['cnn4']\nlimit = 2\nmeasure = 'flops'\n")
+    Path("wrong.toml").write_text("models = 'cnn4'\n")
+
+
+def _on_terminal(stack: ExitStack) -> None:
+    stack.enter_context(pytest.MonkeyPatch.context()).setattr("glimpsezoo.commands.options.on_terminal", lambda: True)
 
 
 def _damaged(stack: ExitStack) -> None:
@@ -124,7 +135,7 @@ OF_COMMANDS = {
         f"run ranzato {FLOPS} {UNTRAINED} --set policy=coarse-to-fine",
         ("{quoted}", f"run ranzato {FLOPS} {UNTRAINED} --set policy=saliency"),
     ),
-    "see 'glimpsezoo list recipes'": Case("list", ("{quoted}",), status=0),
+    "see 'glimpsezoo list recipes'": Case("list", ("{quoted}",), _on_terminal, status=0),
     "--device expects a device": Case(f"run cnn4 {FLOPS} --device tpu9", (f"run cnn4 {FLOPS} --device cpu",)),
     "name images by --index or --image": Case("trace cnn4 3", ("trace cnn4 --index 3", "trace cnn4 --image photos/cat/0.png -o b.png")),
     "--index expects numbers from 0": Case("trace cnn4 --index x", ("trace cnn4 --index 3,7 4-5",)),
@@ -235,6 +246,9 @@ OF_COMMANDS = {
         f"run {MOBILE} --data folder:photos {UNTRAINED} --set data.size=16 --measure accuracy,fog",
         (f"run {MOBILE} --data folder:photos {UNTRAINED} --set data.size=16 --measure accuracy",),
     ),
+    "--config expects a TOML file": Case("run --config nowhere.toml", ("run --config mine.toml",), _configs),
+    "--config expects options of": Case("run --config tiny.toml", ("run --config mine.toml",), _configs),
+    "--config expects {} for": Case("run --config wrong.toml", ("run --help", "run --config mine.toml"), _configs),
     "--split expects one of": Case(f"run cnn4 {FLOPS} --split tests", (f"run cnn4 {FLOPS} --split test",)),
     "--limit expects a number of images from 1": Case(f"run cnn4 {FLOPS} --limit 0", (f"run cnn4 {FLOPS}",)),
     "--batch-size expects": Case(f"run cnn4 {FLOPS} --batch-size 0", (f"run cnn4 {FLOPS} --batch-size auto",)),

@@ -31,6 +31,12 @@ def say(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]
 
 
 @pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a person read standard output: lists are tables."""
+    monkeypatch.setattr("glimpsezoo.commands.options.on_terminal", lambda: True)
+
+
+@pytest.fixture
 def hub() -> Iterator[HubServer]:
     """A Hub on the loopback address; nobody else may be asked."""
     from hub_server import HubServer

@@ -1,6 +1,7 @@
 """`list`, `show`, `plugins` and the bare command: what is there, for people and as JSON."""
 
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,6 +32,7 @@ def test_every_command_s_help_has_an_example_and_its_first_sentence_is_in_the_li
     assert listed.split(maxsplit=1) == [name, COMMANDS[name].get_short_help_str(limit=100)]
 
 
+@pytest.mark.usefixtures("terminal")
 def test_list_shows_every_kind_in_100_columns(say: Ask, here: Path):
     make_card(here / "zoo_cards" / "cnn4.digits")
     answer = say("list")
@@ -45,6 +47,7 @@ def test_list_shows_every_kind_in_100_columns(say: Ask, here: Path):
     assert "cnn4 trained on digits, 0.43 MB" in answer.out
     assert ": see 'glimpsezoo list recipes'" in answer.out
     assert "mgnet.digits " in say("list", "recipes").out
+    assert "\nrecipes " in say("list", "mgnet*").out  # those that a pattern matches are listed
 
 
 def test_wildcards_choose_names(say: Ask):
@@ -57,6 +60,43 @@ def test_wildcards_choose_names(say: Ask):
     assert {kind: [row["name"] for row in rows] for kind, rows in say("list", "exit-rules", "--json").json.items()} == {
         "exit-rules": ["fixed", "confidence", "margin", "entropy", "patience"]
     }
+
+
+def test_in_a_pipe_a_list_is_one_name_per_line(say: Ask, here: Path):
+    make_card(here / "zoo_cards" / "mgnet.digits", "mgnet")
+    answer = say("list", "mgnet*")
+    names = answer.out.splitlines()
+    assert (answer.status, answer.err) == (0, "")
+    assert names[:2] == ["mgnet", "mgnet.digits"]  # a model, and a card with the name of a recipe
+    assert "mgnet.tmnist.wide" in names  # a recipe
+    assert len(set(names)) == len(names)
+    assert all(name.startswith("mgnet") and " " not in name for name in names)
+    assert say("list", "cards").out == "mgnet.digits\n"
+    assert say("list", "models", "mgnet*", "-q").out == "mgnet\n"
+    assert say("list", "*[!x]gnet*").out == answer.out  # wildcards of any kind
+
+
+@pytest.mark.usefixtures("terminal")
+def test_names_alone_are_printed_on_a_terminal_by_q(say: Ask):
+    assert say("list", "exit-rules", "-q").out.splitlines() == ["fixed", "confidence", "margin", "entropy", "patience"]
+    assert "  Every image takes all steps." in say("list", "exit-rules").out
+    assert say("plugins", "-q").out.splitlines()[:2] == ["builtin", "adaptivenn"]
+
+
+def test_show_names_the_settings_by_q(say: Ask, here: Path):
+    card = make_card(here / "zoo_cards" / "mgnet.digits", "mgnet")
+    names = say("show", "mgnet", "-q").out.splitlines()
+    assert {"glimpses", "backbone"} < set(names)
+    assert say("show", "mgnet.digits", "-q").out.splitlines() == list(card.config.config)
+    assert "seed" in say("show", "digits", "-q").out.splitlines()
+
+
+def test_in_a_pipe_plugins_are_names_and_what_is_broken_is_on_standard_error(say: Ask, monkeypatch: pytest.MonkeyPatch):
+    sick = LoadedPlugin(Provenance("sick", "a-sick-one", "1.0"), error="cannot be imported: no [bold]torch[/]")
+    monkeypatch.setattr("glimpsezoo.zoo.plugins.registry", lambda: Registry([*registry().plugins, sick]))
+    answer = say("plugins")
+    assert answer.out.splitlines()[-2:] == ["timm", "sick"]
+    assert answer.err == "broken: sick: cannot be imported: no [bold]torch[/]\n"
 
 
 def test_a_recipe_says_what_it_trains(say: Ask):
@@ -124,6 +164,7 @@ def test_show_tells_a_card_before_and_after_it_is_measured(say: Ask, here: Path)
     assert "on digits test" in out
 
 
+@pytest.mark.usefixtures("terminal")
 def test_plugins_names_what_is_broken_and_what_clashes(say: Ask, monkeypatch: pytest.MonkeyPatch):
     ours = registry().plugins
     twin = ModelSpec(name="cnn4", description="", model="a:B", config="a:C", provenance=Provenance("twin", "a-twin", "2.0"))
@@ -143,6 +184,7 @@ def test_plugins_names_what_is_broken_and_what_clashes(say: Ask, monkeypatch: py
     assert len(printed["clashes"]) == 1
 
 
+@pytest.mark.usefixtures("terminal")
 def test_a_model_that_cannot_be_used_here_says_why_and_the_others_work(say: Ask, monkeypatch: pytest.MonkeyPatch):
     why = "shy needs a package that is not here: install it"
     shy = ModelSpec(
@@ -164,6 +206,25 @@ def test_a_model_that_cannot_be_used_here_says_why_and_the_others_work(say: Ask,
         answer = say(*words)
         assert (answer.status, answer.err) == (2, f"glimpsezoo: {why}\n"), words
     assert say("run", "cnn4", "--checkpoint", "none", "--limit", "20").status == 0
+
+
+def standard_error_on_a_terminal(here: Path, **environment: str) -> str:
+    """What a terminal is sent as the answer to a misspelt command."""
+    reader, writer = pty.openpty()
+    plain = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    environment = plain | {"TERM": "xterm"} | environment
+    subprocess.run(
+        [sys.executable, "-m", "glimpsezoo", "lsit"], stderr=writer, stdout=subprocess.PIPE, check=False, cwd=here, env=environment
+    )
+    os.close(writer)
+    return os.read(reader, 10_000).decode()
+
+
+def test_an_error_is_in_colour_on_a_terminal_only(here: Path, say: Ask):
+    line = "glimpsezoo: expected a command, got 'lsit': did you mean 'list'?"
+    assert standard_error_on_a_terminal(here).startswith("\x1b[31m\x1b[1mglimpsezoo:\x1b[0m expected a command")
+    assert standard_error_on_a_terminal(here, NO_COLOR="1").strip() == line
+    assert say("lsit").err.strip() == line
 
 
 LIGHT = """

@@ -202,7 +202,7 @@ def test_force_clears_away_another_run_and_its_comparison(run: Ask, here: Path):
     run("cnn4", "mgnet", *UNTRAINED, *TINY, *SMALL, "-o", "mine")
     assert run("cnn4", *UNTRAINED, *flops, "-o", "mine").status == 2
     assert run("cnn4", *UNTRAINED, *flops, "-o", "mine", "--force").status == 0
-    assert [name for name, content in tree(here / "mine").items() if content != "folder"] == ["cnn4/result.json"]
+    assert [name for name, content in tree(here / "mine").items() if content != "folder"] == ["cnn4/result.json", "command.toml"]
     assert run("cnn4", *UNTRAINED, *flops, "-o", "mine").status == 0  # its own results are no other's
 
 
@@ -274,7 +274,7 @@ def test_two_cards_of_one_name_are_told_apart(run: Ask, here: Path):
     answer = run("cnn4.digits", "mine/cnn4.digits", *SMALL, "--json").json
     assert [each["model"]["name"] for each in answer["results"]] == ["cnn4.digits", "mine/cnn4.digits"]
     assert {pair["a"] for pair in answer["comparison"]["pairs"]} == {"cnn4.digits", "mine/cnn4.digits"}
-    assert {path.name for path in only_run(here).iterdir()} == {"cnn4.digits", "mine_cnn4.digits", "comparison.json"}
+    assert {path.name for path in only_run(here).iterdir()} == {"cnn4.digits", "mine_cnn4.digits", "comparison.json", "command.toml"}
 
 
 def test_a_card_of_one_s_own_beside_the_shipped_one(run: Ask, here: Path):

@@ -13,9 +13,9 @@ import glimpsezoo_mgnet.training
 import pytest
 import torch
 from command_line import RECIPE, TINY, Answer, ask, tree
-from rich.progress import Progress
 
 import glimpsezoo as gz
+from glimpsezoo.commands import progress
 from glimpsezoo.data.placed import PlacedDigits
 from glimpsezoo.reports.readme import card_text
 from glimpsezoo.training.folder import CHECKPOINT, locked
@@ -47,15 +47,15 @@ def sha256(folder: Path) -> str:
 def stop_bar(patch: pytest.MonkeyPatch, after: int) -> None:
     """Ctrl-C between two steps: while progress is shown for the n-th time."""
     shown: list[int] = []
-    plain = Progress.update
+    plain = progress.training_line
 
-    def update(self: Progress, *args: Any, **kwargs: Any) -> None:
-        plain(self, *args, **kwargs)
+    def show(line: Any) -> None:
+        plain(line)
         shown.append(1)
         if len(shown) == after:
             raise KeyboardInterrupt
 
-    patch.setattr(Progress, "update", update)
+    patch.setattr(progress, "training_line", show)
 
 
 def test_a_training_gives_a_card_that_run_accepts(train: Ask, here: Path, capsys: pytest.CaptureFixture[str]):

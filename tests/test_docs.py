@@ -220,6 +220,12 @@ def _parse(line: str, *, complete: bool = True) -> None:
         command.make_parser(context).parse_args(arguments)
 
 
+@pytest.fixture(autouse=True)
+def no_file_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command in the docs may name a file that the reader has."""
+    monkeypatch.setattr("glimpsezoo.commands.configuring.read_config", lambda *given: {})
+
+
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_command_that_is_written_down_is_one(page: Path):
     for line in _commands(page):

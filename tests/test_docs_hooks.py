@@ -22,6 +22,7 @@ from glimpsezoo.specs import (
     DatasetSpec,
     ExitRuleSpec,
     ImporterSpec,
+    LoggerSpec,
     ModelSpec,
     PaperSpec,
     PolicySpec,
@@ -31,6 +32,7 @@ from glimpsezoo.specs import (
     load_string,
 )
 from glimpsezoo.training.job import TrainingPhase
+from glimpsezoo.training.loggers import Loggers
 from glimpsezoo.zoo import hooks
 from glimpsezoo.zoo.models import create_model
 from glimpsezoo.zoo.papers import PrintedTables
@@ -218,6 +220,13 @@ def test_the_pages_importer_makes_what_the_model_loads(glance: Registry, tmp_pat
     model.load_state_dict(tensors)
     images = torch.rand(2, 1, 8, 8)
     torch.testing.assert_close(rollout(model, images).logits, images.flatten(1) @ weight.T + bias)
+
+
+def test_the_pages_logger_writes_the_losses(glance: Registry, tmp_path: Path) -> None:
+    loggers = Loggers([glance.find(LoggerSpec, "csv")], tmp_path, "glance.digits", {"model": "glance"})
+    loggers.log(17, {"loss/cross_entropy": 0.5, "lr": 0.1, "epoch": 1})
+    loggers.close()
+    assert (tmp_path / "losses.csv").read_text() == '# glance.digits: {"model": "glance"}\n17,loss/cross_entropy,0.5\n'
 
 
 def test_the_pages_paper_has_tables_whose_cards_the_recipes_train(glance: Registry) -> None:

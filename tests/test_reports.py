@@ -16,7 +16,8 @@ from glimpsezoo.measures.result import Failure, Result
 from glimpsezoo.measures.text import macs_text
 from glimpsezoo.reports.readme import card_text, run_command
 from glimpsezoo.reports.table import print_results
-from glimpsezoo.reports.text import comparison_json, print_comparison
+from glimpsezoo.reports.text import print_comparison
+from glimpsezoo.run.answers import combined
 from glimpsezoo.zoo.card_config import CardData
 from glimpsezoo.zoo.cards import Card
 from glimpsezoo.zoo.results import read_result, result_type
@@ -143,7 +144,7 @@ def test_each_pair_is_printed_once_in_the_order_of_the_command(results: list[Res
 
 
 def test_json_holds_everything(results: list[Result]):
-    content = json.loads(comparison_json(results, None))
+    content = json.loads(combined([result.to_json() for result in results], None))
     assert [result_type().model_validate(each) for each in content["results"]] == results
     assert content["comparison"] is None
 

@@ -22,7 +22,7 @@ from glimpsezoo.measures.shown import Entry
 from glimpsezoo.measures.speed import SpeedMeasure, SpeedSettings, speed_section
 from glimpsezoo.measures.stopwatch import peak_memory, seconds_of, threads
 from glimpsezoo.reports.table import board, print_results
-from glimpsezoo.run import work
+from glimpsezoo.run import timing
 from glimpsezoo.zoo.results import result_type
 
 RULE = Confidence(0.8)  # some images exit at the first step of `Peek`, some never
@@ -149,8 +149,8 @@ def test_an_accelerator_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_estimate_of_a_run_is_timed_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([9.0, 6.4, 7.0])
-    monkeypatch.setattr(work, "seconds_of", lambda work, device: next(times))
-    assert work.seconds_per_image(model_of(Peek), TASK, torch.device("cpu")) == pytest.approx(0.1)
+    monkeypatch.setattr(timing, "seconds_of", lambda work, device: next(times))
+    assert timing.seconds_per_image(model_of(Peek), TASK, torch.device("cpu")) == pytest.approx(0.1)
 
 
 # Memory

@@ -18,7 +18,7 @@ _COMMANDS = {  # in the order in which users need them: where each one is, and t
     "list": ("listing:list_", "List models, cards, data, recipes, papers and more."),
     "show": ("listing:show", "Show the settings of a model, a data set, or a trained card."),
     "plugins": ("listing:plugins", "Show the installed plugins and their errors."),
-    "predict": ("predicting:predict", "Say what MODEL, a card, sees in image FILES, and where it looked."),
+    "predict": ("predicting:predict", "Say what MODEL sees in image FILES, and where it looked."),
     "trace": ("tracing:trace", "Draw where MODEL looks, and what it predicts after each step."),
     "compare": ("comparing:compare", "Show results side by side, with paired tests."),
     "report": ("reporting:report", "Write one web page about one or more runs."),
@@ -27,6 +27,7 @@ _COMMANDS = {  # in the order in which users need them: where each one is, and t
     "import": ("importing:import_", "Turn a released checkpoint of MODEL into a card."),
     "check": ("checking:check", "Check that a model or a card conforms to the protocol."),
     "doctor": ("doctoring:doctor", "Say what is installed and what works on this machine, for bug reports."),
+    "completion": ("completing:completion", "Print the script that lets SHELL complete names."),
     "new-plugin": ("new_plugin:new_plugin", "Write a new plugin with a tiny working model."),
 }
 
@@ -48,7 +49,7 @@ class _Group(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+        if args and not ctx.resilient_parsing and not args[0].startswith("-") and args[0] not in _COMMANDS:
             raise GlimpseZooError(f"expected a command, got {args[0]!r}: {did_you_mean(args[0], _COMMANDS)}")
         return super().resolve_command(ctx, args)
 
@@ -86,14 +87,21 @@ def main(args: list[str] | None = None) -> None:
     try:
         status = cli.main(args=args, prog_name="glimpsezoo", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
-        click.echo(f"glimpsezoo: {_stopped(words)}", err=True)
+        _complain(_stopped(words))
         sys.exit(130)
     except Exception as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"glimpsezoo: {_line(error)}", err=True)
+        _complain(_line(error))
         sys.exit(2 if isinstance(error, _EXPECTED) or _refused_by_system(error) else 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(text: str) -> None:
+    """Print the line that ends a command. On a terminal it begins in red, unless NO_COLOR is set."""
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    begin = click.style("glimpsezoo:", fg="red", bold=True)  # click leaves the colour out where there is no terminal
+    click.echo(f"{begin} {text}", err=True, color=False if plain else None)
 
 
 def _stopped(words: list[str]) -> str:

@@ -4,12 +4,14 @@ import json
 
 import click
 
-from glimpsezoo.commands import options
+from glimpsezoo.commands import names, options
 
 
 @click.command()
-@click.argument("name")
-@click.option("--data", metavar="NAME", help="Check on some of its calibration images.  [default: generated images]")
+@click.argument("name", shell_complete=names.models)
+@click.option(
+    "--data", metavar="NAME", shell_complete=names.data, help="Check on some of its calibration images.  [default: generated images]"
+)
 @options.together(options.data_dir, options.settings, options.seed, options.as_json, options.debug)
 def check(name: str, data: str | None, data_dir: str | None, sets: tuple[str, ...], seed: int, as_json: bool, debug: bool) -> int:
     """Check that a model or a card conforms to the protocol.
@@ -23,6 +25,9 @@ def check(name: str, data: str | None, data_dir: str | None, sets: tuple[str, ..
       glimpsezoo check pyramid-m3 --set decide=mode
       glimpsezoo check mgnet.digits --data digits
     """
+    from glimpsezoo.zoo.early import check_names
+
+    check_names([name], data=data, sets=sets)
     from glimpsezoo.workflows.checking import findings_of
 
     findings = []

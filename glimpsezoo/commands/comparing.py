@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glimpsezoo.commands import options
+from glimpsezoo.commands import names, options
 from glimpsezoo.errors import GlimpseZooError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ FORMATS = ("table", "markdown", "csv", "json", "latex")
 
 
 @click.command()
-@click.argument("runs", nargs=-1, metavar="RUN...")
+@click.argument("runs", nargs=-1, metavar="RUN...", shell_complete=names.runs)
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Format of the output.")
 @click.option("--paper", is_flag=True, help="Compare the zoo's cards with the printed tables of papers instead.")
 @click.option("-o", "--output", metavar="FILE", help="With --paper: write Markdown to this file, and the plots to a folder next to it.")
@@ -47,6 +47,9 @@ def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, a
         return
     if output is not None:
         raise GlimpseZooError("-o expects --paper, got a comparison of runs: redirect the output instead (compare ... > FILE)")
+    from glimpsezoo.zoo.result_folders import result_folders
+
+    result_folders(runs)  # a typing error is answered before torch is loaded
     from glimpsezoo.reports.table import board, comma_separated, escape_markdown, latex, markdown
     from glimpsezoo.reports.text import pair_texts
     from glimpsezoo.workflows.comparing import presented, read_runs
@@ -72,6 +75,9 @@ def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, a
 
 def _compare_papers(names: tuple[str, ...], form: str, output: str | None) -> None:
     """Print the tables of the papers, or write them to a file."""
+    from glimpsezoo.zoo.early import check_papers
+
+    check_papers(names)
     from glimpsezoo.reports.paper import as_json, comma_separated, markdown
     from glimpsezoo.workflows.reproducing import reproduce, write_reproduction
 

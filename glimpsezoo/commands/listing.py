@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo.commands import options
+from glimpsezoo.commands import names, options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,34 +15,39 @@ MOST_NAMED = 20  # classes that `show` names
 
 
 @click.command("list")
-@click.argument("kind", required=False)
-@click.argument("pattern", default="*")
-@options.as_json
-@options.debug
-def list_(kind: str | None, pattern: str, as_json: bool, debug: bool) -> None:
+@click.argument("kind", required=False, shell_complete=names.kinds)
+@click.argument("pattern", default="*", shell_complete=names.of_the_kind)
+@options.together(options.quiet, options.as_json, options.debug)
+def list_(kind: str | None, pattern: str, quiet: bool, as_json: bool, debug: bool) -> None:
     """List models, cards, data, recipes, papers and more.
 
-    KIND is one of models, cards, data, recipes, corruptions, attacks, exit-rules, policies, importers and papers; without it, all are
-    listed.
-    PATTERN may have wildcards: *, ?, [abc].
+    KIND is one of models, cards, data, recipes, corruptions, attacks, exit-rules, policies, importers, loggers and papers; without it,
+    all are listed.
+    PATTERN may have wildcards: *, ?, [abc]. A pattern alone is looked for in all kinds. In a pipe, only names are printed, one per line.
 
     \b
     Examples:
       glimpsezoo list
       glimpsezoo list models 'mgnet*'
       glimpsezoo list data
+      glimpsezoo list cards 'mgnet*' | xargs glimpsezoo compare
     """
-    from rich.text import Text
-
     from glimpsezoo.workflows.listing import rows_of
 
+    if kind is not None and pattern == "*" and any(wildcard in kind for wildcard in "*?["):
+        kind, pattern = None, kind
     found = rows_of(kind, pattern)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    console = options.stdout()
     if not any(found.values()):
         options.say(f"no {kind} yet" + (": train one ('glimpsezoo train mgnet --data digits')" if kind == "cards" else ""))
+    if quiet or not options.on_terminal():
+        options.print_names(row["name"] for rows in found.values() for row in rows)
+        return
+    from rich.text import Text
+
+    console = options.stdout()
     for name, rows in found.items():
         if name == "recipes" and kind is None and pattern == "*":  # there are more recipes than anything else
             console.print(Text.assemble(("recipes", "bold"), f"\n{len(rows)}: see 'glimpsezoo list recipes'\n"))
@@ -66,9 +71,15 @@ def _table(kind: str, rows: list[dict[str, str]]) -> "Table":
 
 
 @click.command()
-@click.argument("name")
-@options.together(options.data_dir, options.settings, options.as_json, options.debug)
-def show(name: str, data_dir: str | None, sets: tuple[str, ...], as_json: bool, debug: bool) -> None:
+@click.argument("name", shell_complete=names.anything)
+@options.together(
+    options.data_dir,
+    options.settings,
+    click.option("-q", "--quiet", is_flag=True, help="Print only the names of the settings, one per line."),
+    options.as_json,
+    options.debug,
+)
+def show(name: str, data_dir: str | None, sets: tuple[str, ...], quiet: bool, as_json: bool, debug: bool) -> None:
     """Show the settings of a model, a data set, or a trained card.
 
     A folder or a data set of the Hub is opened: you see its classes, splits and columns as a run would read them, and the files that are
@@ -92,8 +103,11 @@ def show(name: str, data_dir: str | None, sets: tuple[str, ...], as_json: bool, 
     if as_json:
         click.echo(json.dumps(facts, indent=2, default=str))
         return
-    console = options.stdout()
     settings = facts.pop("settings", [])
+    if quiet:
+        options.print_names(facts["config"] if card else [setting["key"] for setting in settings])
+        return
+    console = options.stdout()
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -134,18 +148,16 @@ def _settings_table(settings: list[dict[str, Any]]) -> "Table":
 
 
 @click.command()
-@options.as_json
-@options.debug
-def plugins(as_json: bool, debug: bool) -> None:
+@options.together(options.quiet, options.as_json, options.debug)
+def plugins(quiet: bool, as_json: bool, debug: bool) -> None:
     """Show the installed plugins and their errors.
+
+    In a pipe, only names are printed, one per line; errors are on standard error.
 
     \b
     Example:
       glimpsezoo plugins
     """
-    from rich.table import Table
-    from rich.text import Text
-
     from glimpsezoo.zoo.plugins import registry
 
     rows = [
@@ -163,6 +175,20 @@ def plugins(as_json: bool, debug: bool) -> None:
     if as_json:
         click.echo(json.dumps({"plugins": rows, "clashes": clashes}, indent=2))
         return
+    if quiet or not options.on_terminal():
+        options.print_names(row["plugin"] for row in rows)
+        problems = [f"broken: {row['plugin']}: {row['error']}" for row in rows if row["error"]]
+    else:
+        options.stdout().print(_plugins_table(rows))
+        problems = []
+    for line in [*problems, *(f"clash: {line}" for line in clashes)]:
+        options.stderr().print(line, markup=False, style="red", soft_wrap=True)
+
+
+def _plugins_table(rows: list[dict[str, Any]]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False)
     for heading in ("plugin", "from", "registers"):
         table.add_column(heading, style="cyan" if heading == "plugin" else "")
@@ -171,6 +197,4 @@ def plugins(as_json: bool, debug: bool) -> None:
         if row["unavailable"]:
             what.append(f"\nUNAVAILABLE: {row['unavailable']}", style="yellow")
         table.add_row(row["plugin"], f"{row['distribution']} {row['version']}", what)
-    options.stdout().print(table)
-    for line in clashes:
-        options.stderr().print(Text(f"clash: {line}", style="red"))
+    return table

@@ -1,10 +1,13 @@
 """Options that mean the same in every command."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from glimpsezoo.commands import names
 
 if TYPE_CHECKING:  # help does without rich
     from rich.console import Console
@@ -39,9 +42,23 @@ def screen() -> dict[str, object]:
     return {"width": console.width, "colours": console.color_system, "encoding": console.encoding, "terminal": console.is_terminal}
 
 
+def on_terminal() -> bool:
+    """Whether a person reads standard output, rather than a pipe or a file."""
+    return sys.stdout.isatty()
+
+
+def print_names(names: Iterable[str]) -> None:
+    """Print each name once, one a line."""
+    for name in dict.fromkeys(names):
+        click.echo(name)
+
+
 SEED = click.IntRange(0, 2**32 - 1)
 data = click.option(
-    "--data", metavar="NAME", help="Data set ('glimpsezoo list data').  [default: the data of the card; digits for a model without a card]"
+    "--data",
+    metavar="NAME",
+    shell_complete=names.data,
+    help="Data set ('glimpsezoo list data').  [default: the data of the card; digits for a model without a card]",
 )
 data_dir = click.option("--data-dir", metavar="DIR", help="Read the data from this folder, which has the layout of the Hub.")
 settings = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting: KEY, MODEL.KEY or data.KEY.")
@@ -51,6 +68,7 @@ workers = click.option("--workers", default=0, show_default=True, type=click.Int
 output = click.option("-o", "--output", metavar="DIR", help="Folder for the results.  [default: a new folder in runs/]")
 force = click.option("--force", is_flag=True, help="Overwrite the contents of --output.")
 fresh = click.option("--fresh", is_flag=True, help="Start over: reuse no finished work of an earlier run.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="Print only names, one per line, as in a pipe.")
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo.commands import options
+from glimpsezoo.commands import names, options
 from glimpsezoo.errors import GlimpseZooError
 
 if TYPE_CHECKING:
@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=names.models)
 @click.argument("files", nargs=-1, metavar="FILE...", required=True)
 @options.together(
     click.option("--top", default=5, show_default=True, type=click.IntRange(1), metavar="K", help="Name the K most probable classes."),
-    click.option("--data", metavar="NAME", help="The data set whose classes a model without a card has."),
-    click.option("--checkpoint", metavar="CARD", help="A card; 'timm' takes the published weights of a timm model."),
+    click.option("--data", metavar="NAME", shell_complete=names.data, help="The data set whose classes a model without a card has."),
+    click.option(
+        "--checkpoint",
+        metavar="CARD",
+        shell_complete=names.checkpoints,
+        help="A card; 'timm' takes the published weights of a timm model.",
+    ),
     options.settings,
     options.device,
     click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), metavar="N", help="Images in a batch."),
@@ -31,11 +36,11 @@ if TYPE_CHECKING:
     options.debug,
 )
 def predict(model: str, files: tuple[str, ...], **given: Any) -> int:
-    """Say what MODEL, a card, sees in image FILES, and where it looked.
+    """Say what MODEL sees in image FILES, and where it looked.
 
-    A FILE may be a folder, whose images are taken at any depth, or '-', which reads the names of files from standard input, one per line,
-    and answers each at once. Images of any size and mode are brought to the model as its own data were. A file that is no image is named
-    on standard error, the others are answered, and the exit status is 1.
+    MODEL is a card, or a model whose card is taken. A FILE may be a folder, whose images are taken at any depth, or '-', which reads the
+    names of files from standard input, one per line, and answers each at once. Images of any size and mode are brought to the model as its
+    own data were. A file that is no image is named on standard error, the others are answered, and the exit status is 1.
 
     \b
     Examples:
@@ -45,6 +50,9 @@ def predict(model: str, files: tuple[str, ...], **given: Any) -> int:
       find photos -name '*.jpg' | glimpsezoo predict my_card - --json
       glimpsezoo predict timm:resnet18 --checkpoint timm --data imagenet cat.jpg
     """
+    from glimpsezoo.zoo.early import check_names
+
+    check_names([model], data=given["data"], checkpoint=given["checkpoint"], sets=given["sets"])
     from glimpsezoo.workflows.predicting_files import PredictRequest, image_files, predict_files
 
     if given["as_json"] and given["as_csv"]:
@@ -59,9 +67,9 @@ def predict(model: str, files: tuple[str, ...], **given: Any) -> int:
         seed=given["seed"],
         batch_size=1 if "-" in files else given["batch_size"],
     )
-    names = image_files(_from_stdin(files))
+    images = image_files(_from_stdin(files))
     answers, failed = [], 0
-    for answer in predict_files(request, names):
+    for answer in predict_files(request, images):
         if answer.prediction is None:
             failed += 1
             options.say(answer.error)

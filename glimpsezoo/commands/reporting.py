@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from glimpsezoo.commands import options
+from glimpsezoo.commands import names, options
 
 
 @click.command()
-@click.argument("runs", nargs=-1, metavar="RUN...")
+@click.argument("runs", nargs=-1, metavar="RUN...", shell_complete=names.cards)
 @click.option("-o", "--output", default="report.html", show_default=True, metavar="FILE", help="File for the page.")
 @click.option(
     "--traces", default=2, show_default=True, type=click.IntRange(0, 20), metavar="N", help="Images per model whose glimpses are shown."
@@ -27,6 +27,9 @@ def report(runs: tuple[str, ...], output: str, traces: int, data_dir: str | None
       glimpsezoo report mgnet.digits cnn4.digits pyramid-m3.digits -o digits.html
     """
     from glimpsezoo.errors import counted
+    from glimpsezoo.zoo.result_folders import result_folders
+
+    result_folders(runs)  # a typing error is answered before torch is loaded
     from glimpsezoo.workflows.reporting import report as write
 
     path = Path(output)

@@ -1,16 +1,16 @@
 """`run`: measure models on data, and print one table."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo.commands import options
+from glimpsezoo.commands import configuring, forecasting, names, options, progress
 
 if TYPE_CHECKING:
+    from glimpsezoo.run.answers import Question
     from glimpsezoo.run.request import RunRequest
-    from glimpsezoo.run.work import OnProgress
+    from glimpsezoo.run.work import RunWork
 
 
 class MeasureOption(click.Option):
@@ -30,8 +30,9 @@ class MeasureOption(click.Option):
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="MODEL...")
+@click.argument("models", nargs=-1, metavar="MODEL...", shell_complete=names.models)
 @options.together(
+    configuring.config_option,
     options.data,
     options.data_dir,
     click.option("--split", default="test", show_default=True, metavar="NAME", help="Which split is measured."),
@@ -43,8 +44,13 @@ class MeasureOption(click.Option):
     options.seed,
     options.workers,
     options.settings,
-    click.option("--checkpoint", metavar="CARD", help="A card; 'none' measures untrained; 'timm' takes timm's own weights."),
-    click.option("--measure", cls=MeasureOption, metavar="LIST"),
+    click.option(
+        "--checkpoint",
+        metavar="CARD",
+        shell_complete=names.checkpoints,
+        help="A card; 'none' measures untrained; 'timm' takes timm's own weights.",
+    ),
+    click.option("--measure", cls=MeasureOption, metavar="LIST", shell_complete=names.measures),
     click.option("--corrupted-dir", metavar="DIR", help="Published corrupted images: folders corruption/severity/class/image."),
     click.option(
         "--on-bad-image", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="What an unreadable image does."
@@ -53,6 +59,7 @@ class MeasureOption(click.Option):
     options.force,
     options.fresh,
     click.option("--update-card", is_flag=True, help="Write the result into the card's folder too, as its evidence."),
+    forecasting.dry_run,
     options.as_json,
     options.debug,
 )
@@ -64,8 +71,8 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     on, in their size and settings; cards of several data need --data. Accuracies have 95 % intervals; several models
     are compared image by image. Finished blocks of 1,000 images are kept: stopped at any time, the same command goes on from there.
 
-    The table goes to standard output, the full results to runs/, or --output. Exit status: 0 done, 1 some blocks failed, 2 the
-    command or its input is wrong.
+    The table goes to standard output, the full results to runs/, or --output, with a command.toml from which --config makes the same run
+    again. Exit status: 0 done, 1 some blocks failed, 2 the command or its input is wrong.
 
     \b
     Examples:
@@ -74,32 +81,48 @@ def run(models: tuple[str, ...], **given: Any) -> int:
       glimpsezoo run mgnet cnn4 ranzato pyramid-m3
       glimpsezoo run mgnet --measure accuracy,fog,pgd:4/255 --set pgd.steps=100
       glimpsezoo run mgnet --data imagenet100 --set backbone=resnet50 --checkpoint none --measure quick
+      glimpsezoo run mgnet --dry-run
     """
-    from glimpsezoo.run.answers import combined, question_of, recall, remember
+    from glimpsezoo.run.answers import question_of, recall
+    from glimpsezoo.zoo.early import check_names
 
+    models, given["sets"] = configuring.merged(models, given["sets"])
     question = question_of({"models": models, **given}, options.screen())
     if answer := recall(question):
         for line in answer.said:
             options.say(line)
         click.echo(answer.as_json() if given["as_json"] else answer.shown, nl=given["as_json"], color=True)
         return 0
-
+    measures = _parts(given["measure"])
+    check_names(models, data=given["data"], checkpoint=given["checkpoint"], sets=given["sets"], measures=measures or ())
     from glimpsezoo.evaluation.environment import keep_freed_memory
-    from glimpsezoo.reports.table import print_results
-    from glimpsezoo.reports.text import print_comparison
     from glimpsezoo.run.prepare import prepare
 
     keep_freed_memory()
     work = prepare(_request(models, given))
+    if given["dry_run"]:
+        from glimpsezoo.run.forecast import forecast
+
+        forecasting.print_run(forecast(work), as_json=given["as_json"])
+        return 0
+    return _measure(work, question, as_json=given["as_json"])
+
+
+def _measure(work: "RunWork", question: "Question | None", *, as_json: bool) -> int:
+    """Do the run, print what came of it, and return the exit status."""
+    from glimpsezoo.reports.table import print_results
+    from glimpsezoo.reports.text import print_comparison
+    from glimpsezoo.run.answers import combined, remember
+
     if work.calibration is None and not work.request.compile:
         work.get_ready()
     else:
-        _follow(work.get_ready, transient=True)
+        progress.follow_run(work.get_ready, transient=True)
     options.say(work.summary())
     before = [*work.warnings, *work.said]
     for note in before:
         options.say(note)
-    _follow(work.measure)
+    progress.follow_run(work.measure)
     outcome = work.finish()
     for note in (note for note in work.said if note not in before):
         options.say(note)
@@ -109,14 +132,20 @@ def run(models: tuple[str, ...], **given: Any) -> int:
         print_results(outcome.results, console)
         print_comparison(outcome.comparison, outcome.results, console)
     whole = combined([result.to_json() for result in outcome.results], outcome.comparison and outcome.comparison.to_json())
-    click.echo(whole if given["as_json"] else captured.get(), nl=given["as_json"], color=True)
+    click.echo(whole if as_json else captured.get(), nl=as_json, color=True)
     remember(question, work, outcome, captured.get())
     return 0 if all(result.run.status == "done" for result in outcome.results) else 1
+
+
+def _parts(text: str | None) -> tuple[str, ...] | None:
+    """The items of a list."""
+    return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
 def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
     from glimpsezoo.run.request import RunRequest
 
+    said = configuring.given_options(models, given["sets"])
     return RunRequest(
         models=models,
         data=given["data"],
@@ -125,35 +154,20 @@ def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
         limit=given["limit"],
         batch_size=given["batch_size"],
         device=options.pick_device(given["device"]),
-        precisions=tuple(each.strip() for each in given["precision"].split(",")),
+        precisions=_parts(given["precision"]) or (),
         compile=given["compile"],
         seed=given["seed"],
         workers=given["workers"],
         sets=tuple(given["sets"]),
         checkpoint=given["checkpoint"],
-        measures=tuple(m.strip() for m in given["measure"].split(",")) if given["measure"] is not None else None,
+        measures=_parts(given["measure"]),
         corrupted_dir=given["corrupted_dir"],
         on_bad_image=given["on_bad_image"],
         output=Path(given["output"]) if given["output"] else None,
         force=given["force"],
         fresh=given["fresh"],
         update_card=given["update_card"],
+        dry_run=given["dry_run"],
+        options={key: value for key, value in said.items() if key not in configuring.OUTCOME},
+        words=configuring.words_of("run", said),
     )
-
-
-def _follow(work: "Callable[[OnProgress], None]", *, transient: bool = False) -> None:
-    """Do the work, and show what runs and how far it is."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        BarColumn(20),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    hidden = transient and not options.stderr().is_terminal  # or it would leave an empty line in a log
-    with Progress(*columns, console=options.stderr(), transient=transient, disable=hidden) as bar:
-        task = bar.add_task("", total=1)
-        work(lambda label, seconds, whole: bar.update(task, description=label, completed=seconds, total=whole or 1))
-        bar.update(task, completed=bar.tasks[0].total)

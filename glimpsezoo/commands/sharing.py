@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from glimpsezoo.commands import options
+from glimpsezoo.commands import names, options
 
 
 @click.command()
@@ -22,6 +22,9 @@ def pull(card: str, output: str | None, force: bool, as_json: bool, debug: bool)
       glimpsezoo pull hf-hub:me/mgnet.digits
       glimpsezoo pull hf-hub:me/mgnet.digits@v1 -o cards/mgnet.digits
     """
+    from glimpsezoo.zoo.hub import Repository
+
+    Repository.parse(card)
     from glimpsezoo.reports.readme import run_command
     from glimpsezoo.workflows.sharing import missing_plugin, pull_card
 
@@ -36,7 +39,7 @@ def pull(card: str, output: str | None, force: bool, as_json: bool, debug: bool)
 
 
 @click.command()
-@click.argument("card")
+@click.argument("card", shell_complete=names.cards)
 @click.argument("repository", metavar="OWNER/NAME")
 @click.option("--private", is_flag=True, help="Create a private repository.")
 @click.option("--force", is_flag=True, help="Replace the card in the repository; the Hub keeps the old commit.")
@@ -51,6 +54,9 @@ def push(card: str, repository: str, private: bool, force: bool, debug: bool) ->
       glimpsezoo push mgnet.digits me/mgnet.digits
       glimpsezoo push runs/train/mgnet.digits me/mgnet.digits --private
     """
+    from glimpsezoo.zoo.early import known_card
+
+    known_card(card)
     from glimpsezoo.reports.readme import run_command
     from glimpsezoo.workflows.sharing import push_card
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo.commands import options
+from glimpsezoo.commands import names, options
 from glimpsezoo.errors import GlimpseZooError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=names.models)
 @click.argument("more", nargs=-1, metavar="")
 @options.together(
     options.data,
@@ -23,11 +23,16 @@ if TYPE_CHECKING:
     click.option("--split", default="test", show_default=True, metavar="NAME", help="The split whose images --index numbers."),
     click.option("--index", multiple=True, metavar="I...", help="Images of the data set by index, from 0.  [default: 0]"),
     click.option("--image", multiple=True, metavar="FILE...", help="Image files instead of images of the data set."),
-    click.option("--under", metavar="CONDITION", help="Also show it under a corruption (fog:3) or an attack (pgd:4/255)."),
+    click.option(
+        "--under",
+        metavar="CONDITION",
+        shell_complete=names.conditions,
+        help="Also show it under a corruption (fog:3) or an attack (pgd:4/255).",
+    ),
     options.device,
     options.seed,
     options.settings,
-    click.option("--checkpoint", metavar="CARD", help="A card; 'none' shows an untrained model."),
+    click.option("--checkpoint", metavar="CARD", shell_complete=names.checkpoints, help="A card; 'none' shows an untrained model."),
     click.option("--html", is_flag=True, help="Write a single HTML page to flip through."),
     click.option("-o", "--output", metavar="FILE", help="File for the picture: .png, .svg, .gif or .html.  [default: MODEL-I.png]"),
     options.force,
@@ -49,6 +54,9 @@ def trace(model: str, more: tuple[str, ...], **given: Any) -> None:
       glimpsezoo trace mgnet --index 3 --set anytime.threshold=0.9 -o early.png
       glimpsezoo trace mgnet --image seven.png four.png --html
     """
+    from glimpsezoo.zoo.early import check_names
+
+    check_names([model], data=given["data"], checkpoint=given["checkpoint"], sets=given["sets"], under=given["under"])
     from glimpsezoo.workflows.tracing import TraceRequest, draw_traces
 
     indices, files = list(given["index"]), list(given["image"])

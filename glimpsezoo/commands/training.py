@@ -8,25 +8,39 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo.commands import options
+from glimpsezoo.commands import forecasting, names, options, progress
 
 if TYPE_CHECKING:
     from glimpsezoo.training.work import TrainingWork
 
 
 @click.command()
-@click.argument("model")
-@click.option("--data", metavar="NAME", help="Data set ('glimpsezoo list data').  [default: digits, or the data in the recipe's name]")
+@click.argument("model", shell_complete=names.models_and_recipes)
+@click.option(
+    "--data",
+    metavar="NAME",
+    shell_complete=names.data,
+    help="Data set ('glimpsezoo list data').  [default: digits, or the data in the recipe's name]",
+)
 @options.data_dir
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting: KEY, MODEL.KEY, data.KEY or train.KEY.")
-@click.option("--recipe", metavar="FILE", help="Your own recipe, or the name of a recipe for other data.")
+@click.option("--recipe", metavar="FILE", shell_complete=names.recipes, help="Your own recipe, or the name of a recipe for other data.")
 @options.together(
     options.device,
     click.option("--seed", type=options.SEED, metavar="N", help="Replaces the seed of the recipe."),
     options.workers,
+    click.option(
+        "--log",
+        "loggers",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=names.loggers,
+        help="Tell a logger of every epoch, too: tensorboard, wandb or trackio, if its package is installed.",
+    ),
     click.option("-o", "--output", metavar="DIR", help="Folder for the card.  [default: runs/train/MODEL.DATA]"),
     click.option("--force", is_flag=True, help="Train again if --output contains a finished card."),
     click.option("--fresh", is_flag=True, help="Start over: ignore the checkpoint of a stopped training."),
+    forecasting.dry_run,
     options.as_json,
     options.debug,
 )
@@ -41,7 +55,11 @@ def train(model: str, **given: Any) -> None:
     Examples:
       glimpsezoo train mgnet --data digits
       glimpsezoo train mgnet --data digits --set glimpses=4 --set train.epochs=20 -o my_card
+      glimpsezoo train mgnet --data digits --log tensorboard
     """
+    from glimpsezoo.training.target import check_names
+
+    check_names(model, given["data"], given["recipe"], given["sets"], given["loggers"])
     from glimpsezoo.evaluation.environment import keep_freed_memory
     from glimpsezoo.training.prepare import prepare_training
     from glimpsezoo.training.request import TrainingRequest
@@ -58,9 +76,16 @@ def train(model: str, **given: Any) -> None:
         output=Path(given["output"]) if given["output"] else None,
         force=given["force"],
         fresh=given["fresh"],
+        dry_run=given["dry_run"],
+        loggers=given["loggers"],
     )
     keep_freed_memory()
     work = prepare_training(request)
+    if given["dry_run"]:
+        from glimpsezoo.training.forecast import forecast
+
+        forecasting.print_training(forecast(work, fresh=given["fresh"]), as_json=given["as_json"])
+        return
     options.say(work.summary)
     for note in work.notes:
         options.say(note)
@@ -74,24 +99,11 @@ def train(model: str, **given: Any) -> None:
 
 
 def _train(work: "TrainingWork") -> None:
-    """Train, and show a progress bar."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn())
+    """Train, and show the progress."""
     # `closing`: a command that is stopped saves a checkpoint at once.
-    with (
-        _stop_after_a_step() as stopped,
-        closing(work.steps()) as lines,
-        Progress(*columns, TextColumn("{task.fields[losses]}"), console=options.stderr()) as bar,
-    ):
-        task = bar.add_task("starting", total=None, losses="")
-        calibration = ""
+    with _stop_after_a_step() as stopped, closing(work.steps()) as lines, progress.training_progress() as show:
         for line in lines:
-            if line.calibration is not None:
-                calibration = f" calibration {100 * line.calibration:.1f} %"
-            losses = " ".join(f"{name} {value:.3f}" for name, value in line.losses.items())
-            phase = f"{line.phase} epoch {line.epoch}"
-            bar.update(task, description=phase, total=line.total, completed=line.done, losses=losses + calibration)
+            show(line)
             if stopped:
                 raise KeyboardInterrupt
 

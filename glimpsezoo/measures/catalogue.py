@@ -28,12 +28,14 @@ MEASURES = (
         description="Accuracy under the benchmark's 15 corruptions at five severities.",
         measure=f"{_MODULES}.corrupted:CorruptedMeasure",
         default=True,
+        also=("extra-corruptions",),
     ),
     MeasureSpec(
         name="attacks",
         description="Accuracy under attacks: by default, the worst case over an ensemble.",
         measure=f"{_MODULES}.attacked:AttackedMeasure",
         default=True,
+        also=("stronger-attacks",),
     ),
     MeasureSpec(
         name="masking",

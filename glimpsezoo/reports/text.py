@@ -1,6 +1,5 @@
 """Text that accompanies tables of results: footnotes and paired tests."""
 
-import json
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -44,12 +43,3 @@ def print_comparison(comparison: Comparison | None, results: Sequence[Result], c
     for pair in comparison.pairs:
         if names.index(pair.a) < names.index(pair.b):
             console.print(Text(pair_text(pair, macs.get(pair.a), macs.get(pair.b))))
-
-
-def comparison_json(results: Sequence[Result], comparison: Comparison | None) -> str:
-    """The output of `run --json`: all results, and their comparison if there are several."""
-    content = {
-        "results": [json.loads(result.to_json()) for result in results],
-        "comparison": json.loads(comparison.to_json()) if comparison else None,
-    }
-    return json.dumps(content, indent=2)

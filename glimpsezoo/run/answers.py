@@ -36,7 +36,7 @@ PLACE = Path("runs", ".units", "answers")
 PACKAGE = __name__.partition(".")[0]
 VERSION = 1  # of the format
 VOLATILE = ("_", "SHLVL", "OLDPWD", "SSH_")  # environment variables that begin like this decide nothing
-DOES_MORE = ("fresh", "force", "update_card", "compile", "debug")  # with one of these options, a run does more than answer
+DOES_MORE = ("fresh", "force", "update_card", "compile", "dry_run", "debug")  # with one of these options, a run does more than answer
 NO_CODE = {"__pycache__", "zoo_cards"}  # folders of a package; the cards that a run uses are inputs of their own
 
 
@@ -130,7 +130,7 @@ def remember(question: Question | None, work: "RunWork", outcome: "RunOutcome", 
     packages, trees = sorted(map(str, _packages())), sorted(map(str, _data_of(work)))
     cards = {path for choice in work.choices if choice.card for path in _code(choice.card.folder)}
     inputs = {path for place in packages for path in _code(Path(place))} | cards | set(_loaded_elsewhere())
-    files = {*inputs, *outcome.written, *([comparison] if comparison else [])}
+    files = {*inputs, *outcome.written, work.folder / "command.toml", *([comparison] if comparison else [])}
     units = sum(result.run.units.done + result.run.units.reused for result in outcome.results)
     try:
         data = _trees(trees)

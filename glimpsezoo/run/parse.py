@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.measures.attacked import AttackWanted, parse_attack
 from glimpsezoo.measures.base import Asked, Measure
 from glimpsezoo.measures.catalogue import PRESETS
 from glimpsezoo.measures.corrupted import CorruptionWanted, parse_corruption
-from glimpsezoo.specs import AttackSpec, CorruptionSpec, MeasureSpec
+from glimpsezoo.specs import AttackSpec, MeasureSpec
+from glimpsezoo.zoo.early import check_condition, unknown_measure
 from glimpsezoo.zoo.names import Assignments
 from glimpsezoo.zoo.plugins import registry
 from glimpsezoo.zoo.results import measure_class, measure_specs
@@ -44,27 +44,12 @@ def _taker(text: str, specs: Sequence[MeasureSpec]) -> str:
     for spec in specs:
         if not spec.follows and measure_class(spec).takes(spec.name, text, registry()):
             return spec.name
-    raise GlimpseZooError(
-        f"--measure expects any of {', '.join([*choices(), *PRESETS, 'a corruption', 'an attack'])}, got {text!r}: "
-        f"{did_you_mean(text.partition(':')[0], [*choices(), *PRESETS, *_names(CorruptionSpec), *_names(AttackSpec)])}"
-    )
-
-
-def choices() -> list[str]:
-    """The names of the measures that a user can ask for."""
-    return [spec.name for spec in measure_specs() if not spec.follows]
+    raise unknown_measure(text)
 
 
 def parse_condition(text: str, sets: Assignments) -> CorruptionWanted | AttackWanted:
     """The condition for `--under`: `fog:3`, `pgd:4/255`. The default severity is 3. Raises `GlimpseZooError` for unknown names."""
-    name = text.partition(":")[0]
-    if name in _names(AttackSpec):
+    check_condition(text)
+    if text.partition(":")[0] in {spec.name for spec in registry().all(AttackSpec)}:
         return parse_attack(text, sets, registry())
-    if name in _names(CorruptionSpec):
-        return parse_corruption(text if ":" in text else f"{text}:3", registry())
-    known = [*_names(CorruptionSpec), *_names(AttackSpec)]
-    raise GlimpseZooError(f"expected a corruption (fog:3) or an attack (pgd:4/255), got {text!r}: {did_you_mean(name, known)}")
-
-
-def _names(kind: type) -> list[str]:
-    return [spec.name for spec in registry().all(kind)]
+    return parse_corruption(text if ":" in text else f"{text}:3", registry())

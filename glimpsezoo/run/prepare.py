@@ -214,7 +214,7 @@ def _output(request: RunRequest) -> Path:
             f"expected a folder of this run, got {str(folder)!r} with the results of another: choose another --output, or --force"
         )
     check_writable(folder)
-    for path in others:
+    for path in () if request.dry_run else others:
         path.unlink()
         path.with_name(ROWS).unlink(missing_ok=True)
         (folder / COMPARISON).unlink(missing_ok=True)

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -57,6 +58,12 @@ class RunRequest:
     """Whether stored units are ignored."""
     update_card: bool = False
     """Whether the results become the evidence of the cards."""
+    dry_run: bool = False
+    """Whether the run is only planned: nothing is measured, written or deleted."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What the user gave, by option, for command.toml."""
+    words: tuple[str, ...] | None = None
+    """The command that results record; None means that of this process."""
 
     @property
     def id(self) -> str:

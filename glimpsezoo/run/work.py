@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from glimpsezoo.core.exits import ThresholdRule
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import Held
@@ -29,17 +30,18 @@ from glimpsezoo.measures.result import Checkpoint, Data, Failure, Result, Run, T
 from glimpsezoo.measures.sections import converted, data_section, declared_data_section, failures, model_section
 from glimpsezoo.reports.readme import write_card_readme
 from glimpsezoo.run.request import RunOutcome, RunRequest
+from glimpsezoo.run.timing import compile_now, seconds_per_image
 from glimpsezoo.run.updating import evidence_of
-from glimpsezoo.run.warm_up import compile_model, seconds_per_image
 from glimpsezoo.schema import Section
 from glimpsezoo.specs import Task
+from glimpsezoo.toml_text import toml_text
 from glimpsezoo.zoo.cards import RESULT, ROWS, remember_place
 from glimpsezoo.zoo.names import Assignments, ModelChoice, command_line
 from glimpsezoo.zoo.own_data import DataChoice, trained_on
 from glimpsezoo.zoo.plugins import registry
 from glimpsezoo.zoo.results import measure_specs, result_type
 
-COMPARISON = "comparison.json"
+COMPARISON, COMMAND = "comparison.json", "command.toml"
 CLEAN = "accuracy"  # errors of clean evaluations are reported under this measure
 _FOR_ALL: Hashable = object()  # key of the clean evaluations
 OnProgress = Callable[[str, float, float], None]  # label, expected seconds until now, expected seconds in all
@@ -90,20 +92,26 @@ class RunWork:
         for index, model in enumerate(self.models):
             if model.computing.compiled:
                 on_progress(f"{self.names[index]}: compiling", index, len(self.models))
-                self.bench.note(index, f"{self.names[index]}: {compile_model(model, self.task, self.request.device)}")
+                self.bench.note(index, f"{self.names[index]}: {compile_now(model, self.task, self.request.device)}")
         self.seconds_per_image = [seconds_per_image(model, self.task, self.request.device) for model in self.models]
         self._calibrate(self.bench, on_progress)
-        self.plan = [(CLEAN, planned) for planned in _clean_plan(self.bench)]
-        self.plan += [(measure.name, planned) for measure in self.measures for planned in measure.plan(self.bench)]
+        self.plan = [
+            *clean_plan(self.bench),
+            *((measure.name, planned) for measure in self.measures for planned in measure.plan(self.bench)),
+        ]
+
+    def calibrations(self) -> tuple[type[ThresholdRule], list[PlannedFinding]]:
+        """The exit rule, and the work that finds its thresholds for every model with several steps."""
+        _, rule = exit_settings(self.sets, registry())
+        models = [(k, name, model) for k, (name, model) in enumerate(zip(self.names, self.models, strict=True)) if model.steps > 1]
+        seed, bad, data = self.request.seed, self.request.on_bad_image, self.calibration
+        return rule, [calibration_plan(m, name, k, data, rule, seed=seed, on_bad_image=bad) for k, name, m in models if data is not None]
 
     def _calibrate(self, bench: Bench, on_progress: OnProgress) -> None:
         """Calibrate every model with several steps. If no calibration image can be read, add a note instead."""
         if self.calibration is None:
             return
-        _, rule = exit_settings(self.sets, registry())
-        models = [(k, name, model) for k, (name, model) in enumerate(zip(self.names, self.models, strict=True)) if model.steps > 1]
-        seed, bad = self.request.seed, self.request.on_bad_image
-        plans = [calibration_plan(model, name, k, self.calibration, rule, seed=seed, on_bad_image=bad) for k, name, model in models]
+        rule, plans = self.calibrations()
         whole, passed, found = sum(map(self._seconds, plans)), 0.0, dict[int, Calibration]()
         try:
             for planned in plans:
@@ -117,20 +125,27 @@ class RunWork:
 
     # Messages to the user
 
-    def summary(self, estimate: tuple[float, int] | None = None) -> str:
-        """What the run will do, and the expected time on this device. estimate: seconds, and the number of stored units, if known."""
+    @property
+    def subject(self) -> str:
+        """What the run measures, of which models, on which images."""
         changed = [", ".join(f"{key}={value}" for key, value in choice.changed.items()) for choice in self.choices]
         models = [f"{name} ({change})" if change else name for name, change in zip(self.names, changed, strict=True)]
         what = f"{', '.join(text for measure in self.measures for text in measure.texts)} of {', '.join(models)}"
         if self.bench is None:
-            return f"{what}: on images of noise, as {self.chosen.shown} declares them{self._departures()}"
+            return f"{what}: on images of noise, as {self.chosen.shown} declares them"
         all_of_them, few = len(self.bench.data), len(self.bench.few)
         images = f"{all_of_them:,} images per model"
         partial = [measure.name for measure in self.measures if measure.few and measure.texts]
         if few < all_of_them and partial:
             images += f" ({few:,} of them for {' and '.join(partial)})"
+        return f"{what} on {self.chosen.shown} {self.request.split}: {images}"
+
+    def summary(self, estimate: tuple[float, int] | None = None) -> str:
+        """What the run will do, and the expected time on this device. estimate: seconds, and the number of stored units, if known."""
+        if self.bench is None:
+            return f"{self.subject}{self._departures()}"
         seconds, reused = estimate or self._estimate()
-        text = f"{what} on {self.chosen.shown} {self.request.split}: {images}, about {max(1, round(seconds))} s"
+        text = f"{self.subject}, about {max(1, round(seconds))} s"
         text += (f" ({counted(reused, 'unit')} measured already)" if reused else "") + self._departures()
         own = self.store.folder.parent == self.folder
         return text + (f"; finished units are kept in {self.store.folder}, because runs/ cannot be written" if own else "")
@@ -195,14 +210,21 @@ class RunWork:
             config = replace(config, workers=0)  # a worker process would not share what it reads
         return run_job(planned.job, config, self.store, on_images=report)
 
-    def _find(self, planned: PlannedFinding) -> Any:
-        """The finding, read from the store or computed."""
+    def stored(self, planned: PlannedFinding) -> Any:
+        """The finding from the store; None if it is not there, or is not to be reused."""
         name = _finding_id(planned)
         known = None if name is None or self.request.fresh else self.store.read_finding(name)
         if known is not None:
             with contextlib.suppress(ValidationError):  # a damaged file is computed again
                 return planned.kind.model_validate_json(known)
-        found = planned.find()
+        return None
+
+    def _find(self, planned: PlannedFinding) -> Any:
+        """The finding, read from the store or computed."""
+        known = self.stored(planned)
+        if known is not None:
+            return known
+        name, found = _finding_id(planned), planned.find()
         if name is not None and found is not None:
             self.store.write_finding(name, found.to_json())
         return found
@@ -238,8 +260,9 @@ class RunWork:
         comparison = self._comparison()
         results = [self._result(index) for index in range(len(self.models))]
         written = tuple(self._write(index, result) for index, result in enumerate(results))
-        if comparison is not None:
-            with output_to(self.folder):
+        with output_to(self.folder):
+            write_whole(self.folder / COMMAND, f"{toml_text(self.request.options)}\n".encode())
+            if comparison is not None:
                 write_whole(self.folder / COMPARISON, comparison.to_json().encode())
         return RunOutcome(tuple(results), comparison, f"{_counts(results)}; results in {self.folder}", written)
 
@@ -323,7 +346,7 @@ class RunWork:
         found = [evaluation for _, evaluation in self._evaluations(index)]
         return Run(
             id=self.request.id,
-            command=command_line(),
+            command=command_line(self.request.words),
             started=self.started,
             finished=dt.datetime.now(dt.UTC),
             seed=self.request.seed,
@@ -346,10 +369,10 @@ class RunWork:
         return None
 
 
-def _clean_plan(bench: Bench) -> Iterator[Planned]:
+def clean_plan(bench: Bench) -> Iterator[tuple[str, Planned]]:
     """The evaluation of every model on all clean images."""
     for index in range(len(bench.models)):
-        yield evaluation_of(bench.job(index, bench.data), index=index, key=_FOR_ALL, label="clean", seed=bench.seed)
+        yield CLEAN, evaluation_of(bench.job(index, bench.data), index=index, key=_FOR_ALL, label="clean", seed=bench.seed)
 
 
 def _finding_id(planned: PlannedFinding) -> str | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import ImageData
+from glimpsezoo.data.loading import batches_per_epoch
 from glimpsezoo.zoo.recipes import Recipe
 
 TrainingStep = Callable[[GlimpseModel[Any], Tensor, Tensor, "TrainingPhase"], dict[str, Tensor]]
@@ -58,6 +59,19 @@ class TrainingJob:
     """Seconds between two checkpoints."""
     start: str | None = None
     """SHA-256 of the weights file that the model starts with, if any."""
+
+    def per_epoch(self, index: int) -> int:
+        """Optimiser steps per epoch of a training phase."""
+        return batches_per_epoch(self.train, self.recipe.batch_size) * self.recipe.phase[index].replays
+
+    def steps_of(self, index: int) -> int:
+        """Optimiser steps of a training phase."""
+        phase = self.recipe.phase[index]
+        return phase.steps if phase.steps is not None else self.per_epoch(index) * int(phase.epochs or 0)
+
+    def epochs_of(self, index: int) -> int:
+        """Epochs of a training phase; an incomplete last epoch counts."""
+        return -(-self.steps_of(index) // self.per_epoch(index))
 
 
 def job_digest(job: TrainingJob) -> str:

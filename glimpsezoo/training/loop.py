@@ -23,7 +23,7 @@ from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import rollout
 from glimpsezoo.data.base import Batch
-from glimpsezoo.data.loading import batches, batches_per_epoch, training_batches
+from glimpsezoo.data.loading import batches, training_batches
 from glimpsezoo.data.memory import fits
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.environment import channels_last
@@ -56,6 +56,12 @@ class Progress:
     """Seconds of training, including those before an interruption."""
     calibration: float | None = None
     """Top-1 accuracy on the calibration split, after an epoch in which it was measured."""
+    epochs: int = 0
+    """Epochs of the training phase."""
+    ends_epoch: bool = False
+    """Whether the step was the last one of its epoch."""
+    lr: float = 0.0
+    """Learning rate of the next step."""
 
 
 def train(job: TrainingJob) -> Generator[Progress]:
@@ -96,30 +102,17 @@ class _TrainingRun:
         self.seconds = 0.0  # of the training before it was interrupted
         self.restored: dict[str, Any] = {}
 
-    def per_epoch(self, index: int) -> int:
-        """Optimiser steps per epoch of a training phase."""
-        return batches_per_epoch(self.job.train, self.recipe.batch_size) * self.recipe.phase[index].replays
-
-    def steps_of(self, index: int) -> int:
-        """Optimiser steps of a training phase."""
-        phase = self.recipe.phase[index]
-        return phase.steps if phase.steps is not None else self.per_epoch(index) * int(phase.epochs or 0)
-
-    def epochs_of(self, index: int) -> int:
-        """Epochs of a training phase; an incomplete last epoch counts."""
-        return -(-self.steps_of(index) // self.per_epoch(index))
-
     def train_phase(self, index: int) -> Iterator[Progress]:
         phase = self.recipe.phase[index]
         self._begin(index, phase)
-        total = self.steps_of(index)
+        total = self.job.steps_of(index)
         # Epochs of the data are numbered over all training phases: no two phases see the same placements, and noise that grows over
         # epochs (data.noise_epochs) keeps growing. Older cards with several training phases were trained with numbers that began at
         # 10,000 times the index of the phase, so that the noise of a second phase was at full strength from its start. The batches of a
         # first phase are the same in both.
-        before = sum(self.epochs_of(earlier) for earlier in range(index))
+        before = sum(self.job.epochs_of(earlier) for earlier in range(index))
         while self.step < total:
-            epoch, first = divmod(self.step, self.per_epoch(index))
+            epoch, first = divmod(self.step, self.job.per_epoch(index))
             if first == 0:
                 self.sums = {}
             source = training_batches(
@@ -135,10 +128,10 @@ class _TrainingRun:
             for batch in islice(replayed, first % phase.replays, None):
                 self.between_steps = False
                 self._step(phase, batch, epoch, total)
-                last = self.step % self.per_epoch(index) == 0 or self.step == total
+                last = self.step % self.job.per_epoch(index) == 0 or self.step == total
                 calibration = self._end_epoch(phase, epoch, last=self.step == total) if last else None
                 self.between_steps = True
-                yield self._progress(phase, epoch, calibration)
+                yield self._progress(phase, epoch, calibration, ends_epoch=last)
                 if self.step == total or time.monotonic() - self.saved > self.job.checkpoint_seconds:
                     self.save()
                 if last:
@@ -156,7 +149,7 @@ class _TrainingRun:
             )
         self.phase = index
         self.optimiser = make_optimiser(phase, trainable)
-        self.schedule = make_schedule(phase, self.optimiser, self.steps_of(index))
+        self.schedule = make_schedule(phase, self.optimiser, self.job.steps_of(index))
         if self.restored:
             self.optimiser.load_state_dict(self.restored["optimiser"])
             self.schedule.load_state_dict(self.restored["schedule"])
@@ -213,7 +206,7 @@ class _TrainingRun:
     def _end_epoch(self, phase: PhaseRecipe, epoch: int, *, last: bool) -> float | None:
         """Log the epoch. Returns the calibration accuracy, which is measured now and then and at the end of the training phase."""
         calibration = None
-        if last or (epoch + 1) % max(1, self.epochs_of(self.phase) // CALIBRATIONS) == 0:
+        if last or (epoch + 1) % max(1, self.job.epochs_of(self.phase) // CALIBRATIONS) == 0:
             calibration = calibration_accuracy(self.model, self._calibration_batches(), self.job.device)
         assert self.optimiser is not None
         line = {
@@ -239,14 +232,26 @@ class _TrainingRun:
         self.calibration = [batch._replace(images=batch.images.to(device)) for batch in found]
         return self.calibration
 
-    def _progress(self, phase: PhaseRecipe, epoch: int, calibration: float | None) -> Progress:
-        done = sum(self.steps_of(i) for i in range(self.phase)) + self.step
-        total = sum(self.steps_of(i) for i in range(len(self.recipe.phase)))
-        return Progress(phase.name, epoch + 1, done, total, self._mean_losses(), self._seconds(), calibration)
+    def _progress(self, phase: PhaseRecipe, epoch: int, calibration: float | None, *, ends_epoch: bool) -> Progress:
+        assert self.optimiser is not None
+        done = sum(self.job.steps_of(i) for i in range(self.phase)) + self.step
+        total = sum(self.job.steps_of(i) for i in range(len(self.recipe.phase)))
+        return Progress(
+            phase.name,
+            epoch + 1,
+            done,
+            total,
+            self._mean_losses(),
+            self._seconds(),
+            calibration,
+            epochs=self.job.epochs_of(self.phase),
+            ends_epoch=ends_epoch,
+            lr=self.optimiser.param_groups[0]["lr"],
+        )
 
     def _mean_losses(self) -> dict[str, float]:
         """Each term of the loss, over the steps of the current epoch."""
-        steps = (self.step - 1) % self.per_epoch(self.phase) + 1
+        steps = (self.step - 1) % self.job.per_epoch(self.phase) + 1
         return {name: value / steps for name, value in self.sums.items()}
 
     def _seconds(self) -> float:

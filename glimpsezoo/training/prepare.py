@@ -13,7 +13,7 @@ from glimpsezoo.data.memory import in_memory
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.files import check_writable, output_to
 from glimpsezoo.settings import Settings
-from glimpsezoo.specs import DatasetSpec, load_string
+from glimpsezoo.specs import DatasetSpec, LoggerSpec, load_string
 from glimpsezoo.training.folder import CHECKPOINT, load_checkpoint, locked
 from glimpsezoo.training.job import TrainingJob
 from glimpsezoo.training.request import TrainingRequest
@@ -23,6 +23,7 @@ from glimpsezoo.training.work import TrainingWork
 from glimpsezoo.zoo.card_config import CONFIG, CardData
 from glimpsezoo.zoo.cards import CURVE, LOG, Card
 from glimpsezoo.zoo.names import Assignments, data_folder, data_spec, public_name
+from glimpsezoo.zoo.plugins import registry, usable
 from glimpsezoo.zoo.recipes import Recipe
 
 
@@ -54,8 +55,10 @@ def prepare_training(request: TrainingRequest) -> TrainingWork:
         workers=request.workers,
         start=loaded.config.weights.sha256 if loaded and loaded.config.weights else None,
     )
-    _prepare_folder(request, job)
-    return TrainingWork(target, job, settings, data, request.data_dir, loaded)
+    if not request.dry_run:
+        _prepare_folder(request, job)
+    loggers = tuple(usable(registry().find(LoggerSpec, name)) for name in request.loggers)
+    return TrainingWork(target, job, settings, data, request.data_dir, loaded, loggers=loggers)
 
 
 def _settings(request: TrainingRequest, target: Target, start: Card | None) -> tuple[Recipe, Settings, CardData]:

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +16,7 @@ class TrainingRequest:
     """MODEL, or the full name of a recipe, MODEL.DATA[.VARIANT], which must agree with `data`."""
     data: str | None
     """Name of the data set; None takes the one that a recipe's name or the starting card tells, or the digits."""
-    device: torch.device
+    device: "torch.device"
     data_dir: str | None = None
     sets: tuple[str, ...] = ()
     """`--set` texts."""
@@ -26,3 +28,7 @@ class TrainingRequest:
     output: Path | None = None
     force: bool = False
     fresh: bool = False
+    loggers: tuple[str, ...] = ()
+    """What else is told of every epoch."""
+    dry_run: bool = False
+    """Whether the training is only planned: nothing is trained, written or deleted."""

@@ -1,9 +1,8 @@
 """The card that a training starts from: its weights, and the settings that are taken from it."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import ModelSpec
 from glimpsezoo.training.request import TrainingRequest
@@ -13,6 +12,9 @@ from glimpsezoo.zoo.cards import Card, find_card, misfits
 from glimpsezoo.zoo.names import Assignments
 from glimpsezoo.zoo.own_data import own_settings
 from glimpsezoo.zoo.plugins import registry
+
+if TYPE_CHECKING:
+    from glimpsezoo.core.protocol import GlimpseModel
 
 
 def chosen_start(request: TrainingRequest) -> Card | None:
@@ -33,7 +35,7 @@ def settings_of_start(start: Card | None, target: Target) -> tuple[dict[str, Any
     return (own.config if own.model == target.model else {}), own_settings(own, target.data)
 
 
-def load_start(name: str, model: GlimpseModel[Any]) -> Card:
+def load_start(name: str, model: "GlimpseModel[Any]") -> Card:
     """Load the card's weights into the networks that both models have, and return the card. All other networks keep their initial weights.
 
     So MGNet can start with the backbone of a plain classifier. Raises `GlimpseZooError` if nothing fits.

@@ -1,18 +1,21 @@
 """What is trained on which data, and by which recipe."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
 from glimpsezoo.files import file_name
-from glimpsezoo.specs import DatasetSpec, ModelSpec
+from glimpsezoo.specs import DatasetSpec, LoggerSpec, ModelSpec
 from glimpsezoo.training.request import TrainingRequest
 from glimpsezoo.zoo.card_config import UNKNOWN
 from glimpsezoo.zoo.cards import Card
-from glimpsezoo.zoo.names import public_name
+from glimpsezoo.zoo.early import check_keys
+from glimpsezoo.zoo.names import Assignments, data_spec, public_name
 from glimpsezoo.zoo.own_data import DEFAULT_DATA
-from glimpsezoo.zoo.plugins import registry
+from glimpsezoo.zoo.plugins import registry, usable
 from glimpsezoo.zoo.recipes import Recipe, find_recipe, read_recipe, recipe_names
+from glimpsezoo.zoo.recipes import check_keys as recipe_keys
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,21 @@ def target_of_recipe(name: str) -> Target | None:
             model, data = _split(name, spec)
             return Target(spec, model + name[len(model) :], model, data)
     return None
+
+
+def check_names(model: str, data: str | None, recipe: str | None, sets: Iterable[str], loggers: Iterable[str] = ()) -> None:
+    """Look up all that the words of `train` name, before torch is loaded: a typing error is answered at once. Raises `GlimpseZooError`."""
+    found = target_of_recipe(model)
+    spec, name, data = (found.spec, found.model, data or found.data) if found else (registry().find(ModelSpec, model), model, data)
+    if data is not None:
+        data_spec(data)
+    if recipe is not None:
+        read_recipe_file(recipe, spec, name)
+    for logger in loggers:
+        usable(registry().find(LoggerSpec, logger))
+    given = Assignments.parse(sets, [model, name], scopes=("data", "train"))
+    recipe_keys(given.of("train"))
+    check_keys([name], data or DEFAULT_DATA, given)
 
 
 def target_of(request: TrainingRequest, start: Card | None) -> Target:

@@ -16,8 +16,10 @@ from glimpsezoo.reports.figures import training_picture
 from glimpsezoo.reports.pictures.svg import svg_file
 from glimpsezoo.reports.readme import run_command, write_card_readme
 from glimpsezoo.settings import Settings
+from glimpsezoo.specs import LoggerSpec
 from glimpsezoo.training.folder import CHECKPOINT, locked
 from glimpsezoo.training.job import TrainingJob
+from glimpsezoo.training.loggers import Loggers
 from glimpsezoo.training.loop import Progress, train
 from glimpsezoo.training.target import Target
 from glimpsezoo.zoo.card_config import CardConfig, CardData, CardTask
@@ -38,6 +40,8 @@ class TrainingWork:
     start: Card | None = None
     """The card with the weights that the training starts from, if any."""
     seconds: float = 0.0
+    loggers: tuple[LoggerSpec, ...] = ()
+    """What else is told of every epoch."""
 
     @property
     def summary(self) -> str:
@@ -59,10 +63,18 @@ class TrainingWork:
 
     def steps(self) -> Generator[Progress]:
         """Train to the end, and yield the progress after every optimiser step. Closing the iterator saves a checkpoint."""
-        with closing(train(self.job)) as lines:
+        loggers = Loggers(self.loggers, self.job.folder, self.target.card, self._told())
+        with closing(loggers), closing(train(self.job)) as lines:
             for line in lines:
                 self.seconds = line.seconds
+                if line.ends_epoch:
+                    loggers.log(line.done, _values(line))
                 yield line
+
+    def _told(self) -> dict[str, Any]:
+        """The settings of the training, for loggers."""
+        settings, data = self.settings.model_dump(mode="json"), self.data.model_dump(mode="json")
+        return {"model": self.target.model, "settings": settings, "data": data, **self._recipe()}
 
     def finish(self) -> Card:
         """Write the card and remove the checkpoint. Raises `GlimpseZooError` if the folder cannot be written."""
@@ -103,6 +115,12 @@ class TrainingWork:
         """The command that measures the new card from this folder."""
         typed = self.target.data if self.target.data != self.data.name else None
         return run_command(card, str(card.folder), data=typed, data_dir=self.data_dir)
+
+
+def _values(line: Progress) -> dict[str, float]:
+    """The numbers of an epoch, as loggers get them."""
+    measured = {} if line.calibration is None else {"calibration_top1": line.calibration}
+    return {**{f"loss/{name}": value for name, value in line.losses.items()}, "lr": line.lr, "epoch": line.epoch, **measured}
 
 
 def draw_training(card: Card) -> None:

@@ -16,6 +16,7 @@ from glimpsezoo.measures.result import Data, Result
 from glimpsezoo.measures.shown import Entry
 from glimpsezoo.zoo.card_config import CONFIG
 from glimpsezoo.zoo.cards import LOG, RESULT, ROWS, Card, card_with_weights, find_card, training_log
+from glimpsezoo.zoo.result_folders import result_folders
 from glimpsezoo.zoo.results import evidence, read_result
 
 
@@ -56,23 +57,11 @@ def read_runs(names: Sequence[str]) -> Compared:
 
     Raises `GlimpseZooError` for a name that is none of these or cannot be read.
     """
-    if not names:
-        raise GlimpseZooError("expected a run or a card, got none: name folders in runs/, or cards ('glimpsezoo list cards')")
-    others = [name for name in names if _holds_no_run(Path(name))]
-    if len(others) == len(set(names)):
-        others = []  # if no name has results, report the first as an error
-    folders = dict.fromkeys(folder.resolve() for name in names if name not in others for folder in _folders(name))
+    folders, others = result_folders(names)
     measured = _told_apart([_read(folder) for folder in folders])
     comparisons, notes = _tested(measured)
     left_out = [f"left out, without a {RESULT}: {', '.join(others)}"] if others else []
     return Compared(tuple(measured), tuple(comparisons), (*left_out, *notes))
-
-
-def _holds_no_run(path: Path) -> bool:
-    """Whether an existing path is neither a run nor a card. A pattern such as runs/* includes such paths (runs/train)."""
-    if path.name == RESULT or (path / CONFIG).is_file() or (path / RESULT).is_file():
-        return False
-    return path.exists() and not any(path.glob(f"*/{RESULT}"))
 
 
 @contextmanager
@@ -83,27 +72,6 @@ def presented() -> Iterator[None]:
     except (ArithmeticError, LookupError, ValueError) as error:
         why = f"{type(error).__name__}: {one_line(error):.100}"
         raise GlimpseZooError(f"expected a {RESULT} as a run writes it, got one with other values ({why}): measure it again") from error
-
-
-def _folders(name: str) -> list[Path]:
-    """The folders with results that a name refers to."""
-    path = Path(name)
-    if path.is_file():
-        path = path.parent if path.name == RESULT else path
-    if (path / RESULT).is_file():
-        return [path]
-    found = sorted(each.parent for each in path.glob(f"*/{RESULT}")) if path.is_dir() else []
-    if found:
-        return found
-    card = find_card(name)
-    if card is None:
-        raise GlimpseZooError(
-            f"expected a folder with {RESULT}, or a card, got {name!r}, which has none: measure it with 'glimpsezoo run', and name the "
-            "folder of its results"
-        )
-    if not (card.folder / RESULT).is_file():
-        raise GlimpseZooError(f"expected a measured card, got {name!r} without {RESULT}: glimpsezoo run {name} --update-card")
-    return [card.folder]
 
 
 def _read(folder: Path) -> StoredResult:

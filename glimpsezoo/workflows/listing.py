@@ -5,7 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
-from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, ImporterSpec, ModelSpec, PaperSpec, PolicySpec, Spec
+from glimpsezoo.specs import (
+    AttackSpec,
+    CorruptionSpec,
+    DatasetSpec,
+    ExitRuleSpec,
+    ImporterSpec,
+    LoggerSpec,
+    ModelSpec,
+    PaperSpec,
+    PolicySpec,
+    Spec,
+)
 from glimpsezoo.zoo.plugins import registry
 
 _SPECS: dict[str, type[Spec]] = {
@@ -16,9 +27,10 @@ _SPECS: dict[str, type[Spec]] = {
     "exit-rules": ExitRuleSpec,
     "policies": PolicySpec,
     "importers": ImporterSpec,
+    "loggers": LoggerSpec,
     "papers": PaperSpec,
 }
-KINDS = ("models", "cards", "data", "recipes", "corruptions", "attacks", "exit-rules", "policies", "importers", "papers")
+KINDS = ("models", "cards", "data", "recipes", "corruptions", "attacks", "exit-rules", "policies", "importers", "loggers", "papers")
 
 
 def rows_of(kind: str | None, pattern: str) -> dict[str, list[dict[str, str]]]:

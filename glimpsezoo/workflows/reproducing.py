@@ -11,7 +11,7 @@ from torch import Tensor
 from glimpsezoo.core.macs import count_macs
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import rollout
-from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
+from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.files import write_whole
 from glimpsezoo.measures.anytime import exit_point
@@ -24,7 +24,7 @@ from glimpsezoo.reports.pictures.svg import svg_file
 from glimpsezoo.specs import PaperSpec, load_string
 from glimpsezoo.workflows.claims import judged
 from glimpsezoo.workflows.evidence import Evidence, Zoo
-from glimpsezoo.zoo.cards import Card, find_card
+from glimpsezoo.zoo.early import check_papers
 from glimpsezoo.zoo.papers import PrintedRow, PrintedTable, PrintedTables, Side
 from glimpsezoo.zoo.plugins import registry
 
@@ -36,16 +36,9 @@ def reproduce(names: Sequence[str] = ()) -> list[Reproduction]:
     are added to it. Raises `GlimpseZooError` for names that are neither, and for tables and claims with unknown cards or modules.
     """
     specs = {spec.name: spec for spec in registry().all(PaperSpec)}
-    papers, cards = [name for name in names if name in specs], [_card(name, list(specs)) for name in names if name not in specs]
+    papers, cards = [name for name in names if name in specs], check_papers(names)
     answers = _Answers(Zoo(cards))
     return [answers.of(spec) for name, spec in specs.items() if not papers or name in papers]
-
-
-def _card(name: str, papers: Sequence[str]) -> Card:
-    card = find_card(name)
-    if card is None:
-        raise GlimpseZooError(f"expected a paper or a card, got {name!r}: {did_you_mean(name, papers)}")
-    return card
 
 
 def write_reproduction(reproductions: Sequence[Reproduction], path: Path) -> list[Path]:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from glimpsezoo.core.protocol import GlimpseModel
-from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.files import check_writable, output_to, user_folder
 from glimpsezoo.reports.readme import card_text, write_card_readme
 from glimpsezoo.specs import ModelSpec, load_string
 from glimpsezoo.zoo.card_config import CONFIG, UNKNOWN, CardConfig, CardData, CardTask
-from glimpsezoo.zoo.cards import HISTORY, README, RESULT, ROWS, Card, card_paths, file_name, find_card, write_card, write_config
+from glimpsezoo.zoo.cards import HISTORY, README, RESULT, ROWS, Card, card_paths, file_name, write_card, write_config
+from glimpsezoo.zoo.early import known_card
 from glimpsezoo.zoo.hub import PREFIX, Repository, fetch_if_there, publish
 from glimpsezoo.zoo.names import Assignments, build_model, choose_model, spec_of
 from glimpsezoo.zoo.plugins import registry
@@ -91,10 +92,7 @@ def push_card(name: str, repository: str, *, private: bool = False, force: bool 
     place = Repository.parse(repository)
     if place.revision:
         raise GlimpseZooError(f"expected OWNER/NAME to publish to, got {repository!r}: leave the revision out")
-    card = find_card(name)
-    if card is None:
-        raise GlimpseZooError(f"expected a card, got {name!r}: {did_you_mean(name, card_paths())}")
-    card = card.located()
+    card = known_card(name).located()
     _check_fits(card)
     assert card.config.weights is not None
     public = Card(card.folder, card.config.model_copy(update={"hub": place.name}))

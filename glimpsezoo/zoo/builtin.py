@@ -1,10 +1,12 @@
 """The built-in data sets, corruptions, attacks, exit rules, policies and measures, registered through the plugin hooks."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 from glimpsezoo.conditions.attacks.catalogue import ATTACKS
 from glimpsezoo.conditions.corruptions.catalogue import CORRUPTIONS
 from glimpsezoo.data.catalogue import DATASETS
 from glimpsezoo.measures.catalogue import MEASURES
-from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, MeasureSpec, PolicySpec
+from glimpsezoo.specs import AttackSpec, CorruptionSpec, DatasetSpec, ExitRuleSpec, LoggerSpec, MeasureSpec, PolicySpec
 from glimpsezoo.zoo.hooks import hookimpl
 
 
@@ -68,6 +70,27 @@ def register_policies() -> list[PolicySpec]:
         policy("saliency", "Saliency", "The place of the highest blurred contrast, then the next one."),
         policy("oracle", "Oracle", "Of 9 looks and the model's own, the one that most raises the right class: an upper bound."),
     ]
+
+
+@hookimpl
+def register_loggers() -> list[LoggerSpec]:
+    def logger(name: str, kind: str, description: str) -> LoggerSpec:
+        return LoggerSpec(name=name, description=description, logger=f"glimpsezoo.training.loggers:{kind}", unavailable=_without(name))
+
+    return [
+        logger("tensorboard", "TensorBoard", "Event files in the training's folder, for TensorBoard."),
+        logger("wandb", "Wandb", "A run of Weights & Biases."),
+        logger("trackio", "Trackio", "A run of trackio, on this machine."),
+    ]
+
+
+def _without(package: str) -> str:
+    """Why a logger cannot be used without its package; '' if that is installed."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return f"the logger {package!r} needs the package {package}, which is not installed: pip install {package}"
+    return ""
 
 
 @hookimpl

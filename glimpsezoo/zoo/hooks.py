@@ -8,6 +8,7 @@ from glimpsezoo.specs import (
     DatasetSpec,
     ExitRuleSpec,
     ImporterSpec,
+    LoggerSpec,
     MeasureSpec,
     ModelSpec,
     PaperSpec,
@@ -52,6 +53,11 @@ def register_policies() -> list[PolicySpec]:  # type: ignore[empty-body]
 @hookspec
 def register_importers() -> list[ImporterSpec]:  # type: ignore[empty-body]
     """Converters of released checkpoints to cards."""
+
+
+@hookspec
+def register_loggers() -> list[LoggerSpec]:  # type: ignore[empty-body]
+    """Loggers, which are told how a training goes: `glimpsezoo train MODEL --log NAME`."""
 
 
 @hookspec

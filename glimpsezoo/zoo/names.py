@@ -1,23 +1,25 @@
-"""Resolve what users type to objects: `--set` texts, model arguments and names of data. Lower layers get objects, never names."""
+"""Resolve what users type to objects: `--set` texts, model arguments and names of data. Lower layers get objects, never names.
+
+Imports no torch, so that a name is looked up before anything heavy is loaded; `build_model` imports it.
+"""
 
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
-from glimpsezoo.evaluation.environment import channels_last
 from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import DatasetSpec, ImporterSpec, ModelSpec, Task, load_string
 from glimpsezoo.zoo.cards import Card, card_paths, find_card
 from glimpsezoo.zoo.plugins import registry, usable
 from glimpsezoo.zoo.recipes import recipe_names
+
+if TYPE_CHECKING:
+    from glimpsezoo.core.protocol import GlimpseModel
 
 
 @dataclass(frozen=True)
@@ -139,11 +141,17 @@ def _trained(name: str, model: str, data: str, named: Card | None, checkpoint: s
         if card is None:
             raise GlimpseZooError(_no_card(name, data, spec_of(name, None)))
         return card
+    card = card_named(checkpoint, model)
+    if card.config.model != model:
+        raise GlimpseZooError(f"--checkpoint expects a card of {model!r}, got {checkpoint!r}, a card of {card.config.model!r}")
+    return card
+
+
+def card_named(checkpoint: str, model: str) -> Card:
+    """The card that `--checkpoint` names for a model. Raises `GlimpseZooError` if there is none."""
     card = find_card(checkpoint)
     if card is None:
         raise GlimpseZooError(f"--checkpoint expects 'none', 'timm' or a card, got {checkpoint!r}: {_importing(model, checkpoint)}")
-    if card.config.model != model:
-        raise GlimpseZooError(f"--checkpoint expects a card of {model!r}, got {checkpoint!r}, a card of {card.config.model!r}")
     return card
 
 
@@ -211,11 +219,15 @@ def _training(name: str, data: str, spec: ModelSpec) -> str:
     return f"train one ('glimpsezoo train {command}'), "
 
 
-def build_model(choice: ModelChoice, task: Task, *, checkpoint: str | None = None, seed: int = 0) -> GlimpseModel[Any]:
+def build_model(choice: ModelChoice, task: Task, *, checkpoint: str | None = None, seed: int = 0) -> "GlimpseModel[Any]":
     """Build the chosen model for `task` and load its weights: in eval mode, on the CPU.
 
     seed: decides untrained weights. Raises `GlimpseZooError` if the card has another task, or if the weights do not fit.
     """
+    import torch
+
+    from glimpsezoo.evaluation.environment import channels_last
+
     kind: type[GlimpseModel[Any]] = load_string(choice.spec.model)
     if choice.card:
         task = _agreed(choice.card, task)
@@ -274,9 +286,12 @@ def data_folder(path: str | Path | None) -> Path | None:
     return Path(path)
 
 
-def command_line() -> str:
-    """The command of this process for cards and results, without paths of this machine: see `published_word`."""
-    return shlex.join(["glimpsezoo", *(published_word(word) for word in sys.argv[1:])])
+def command_line(words: Iterable[str] | None = None) -> str:
+    """The command of this process for cards and results, without paths of this machine: see `published_word`.
+
+    words: what says the same without a file that the command reads.
+    """
+    return shlex.join(["glimpsezoo", *(published_word(word) for word in (sys.argv[1:] if words is None else words))])
 
 
 def published_word(word: str) -> str:

@@ -20,6 +20,7 @@ from glimpsezoo.specs import (
     DatasetSpec,
     ExitRuleSpec,
     ImporterSpec,
+    LoggerSpec,
     MeasureSpec,
     ModelSpec,
     PaperSpec,
@@ -38,6 +39,7 @@ HOOKS = {
     "register_exit_rules": ExitRuleSpec,
     "register_policies": PolicySpec,
     "register_importers": ImporterSpec,
+    "register_loggers": LoggerSpec,
     "register_papers": PaperSpec,
     "register_measures": MeasureSpec,
 }
@@ -49,6 +51,7 @@ _NOUNS: dict[type[Spec], str] = {
     ExitRuleSpec: "exit rule",
     PolicySpec: "policy",
     ImporterSpec: "importer",
+    LoggerSpec: "logger",
     PaperSpec: "paper",
     MeasureSpec: "measure",
 }

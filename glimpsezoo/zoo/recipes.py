@@ -2,7 +2,7 @@
 
 import itertools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Annotated, Any, Literal, Self
 
@@ -80,6 +80,7 @@ class AugMixRecipe(Settings):
     """After how many of the model's steps the predictions are compared; by default after the last."""
 
 
+OWN = ("seed", "batch_size", "precision", "start")  # keys of a whole recipe that `--set train.KEY` reaches
 TABLES: dict[str, type[Settings]] = {"adversarial": AdversarialRecipe, "augmix": AugMixRecipe}  # of a training phase
 
 
@@ -181,7 +182,8 @@ class Recipe(Settings):
 
         A key of a table in a phase has the table's name before it (`adversarial.eps`); the first one makes the table.
         """
-        own = ("seed", "batch_size", "precision", "start")
+        check_keys(values)
+        own = OWN
         every: dict[str, Any] = {}
         tables: dict[str, dict[str, Any]] = {}
         for key, value in values.items():
@@ -192,15 +194,20 @@ class Recipe(Settings):
                 raise GlimpseZooError(f"expected train.{name}=none, or a key of this table as in train.{name}.KEY, got {value!r}")
             elif key in PhaseRecipe.model_fields:
                 every[key] = value
-            elif key not in own:
-                hint = did_you_mean(key, [*PhaseRecipe.model_fields, *own])
-                raise GlimpseZooError(f"expected a key of a recipe or of its phases, got 'train.{key}': {hint}")
         # `epochs` replaces `steps` and vice versa. Only keys that were set are parsed again, because a default is not a choice.
         every = {other: None for key, other in (("epochs", "steps"), ("steps", "epochs")) if key in every} | every
         # Every phase is parsed separately: text becomes values, and errors name the key that the user typed.
         phases = tuple(phase.changed(every, tables) for phase in self.phase)
         whole = {**self.model_dump(exclude_unset=True), **{key: value for key, value in values.items() if key in own}}
         return type(self).parse({**whole, "phase": phases}, owner="train")
+
+
+def check_keys(keys: Iterable[str]) -> None:
+    """Raise `GlimpseZooError` for a key of `--set train.KEY` that neither a recipe nor its phases have."""
+    for key in keys:
+        if key.partition(".")[0] not in TABLES and key not in PhaseRecipe.model_fields and key not in OWN:
+            hint = did_you_mean(key, [*PhaseRecipe.model_fields, *OWN])
+            raise GlimpseZooError(f"expected a key of a recipe or of its phases, got 'train.{key}': {hint}")
 
 
 def recipe_names(spec: ModelSpec) -> list[str]:

@@ -56,7 +56,7 @@ def test_an_efficientnet_with_the_names_of_efficientnet_pytorch_gives_timms_own_
         if top in tops:
             renamed[f"{tops[top]}.{kind}"] = tensor
             continue
-        _, stage, place, layer = name.split(".", 3)
+        _, stage, _, layer = name.split(".", 3)
         number += layer == ("conv_dw.weight" if stage == "0" else "conv_pw.weight")
         block = dict(zip(("conv_dw", "bn1", "conv_pw", "bn2"), ("_depthwise_conv", "_bn1", "_project_conv", "_bn2"), strict=True))
         if stage != "0":

@@ -1,4 +1,4 @@
-"""Before a run measures: compile its models if asked to, and find how long an image takes."""
+"""How long models take before a run begins: to be compiled, and per image."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from glimpsezoo.specs import Task
 WARM_UP = (64, 31, 15, 7, 3, 2, 1)  # sizes of the batches that models are compiled on: for some sizes, torch makes code of their own
 
 
-def compile_model(model: GlimpseModel[Any], task: Task, device: torch.device) -> str:
+def compile_now(model: GlimpseModel[Any], task: Task, device: torch.device) -> str:
     """Let torch compile a model, on batches of noise. Returns how long that took, and what was not compiled."""
     model.to(device)
     channels_last(model)

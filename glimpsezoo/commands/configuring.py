@@ -1,0 +1,121 @@
+"""`--config FILE`: a TOML file whose keys are the options of a command. Options of the command line win over it."""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from glimpsezoo.errors import GlimpseZooError, did_you_mean
+
+ARGUMENT = "models"  # the key of the command's argument
+SETTINGS = "set"  # the key of `--set`, a table
+OUTCOME = ("output", "force", "fresh", "update-card", "json", "dry-run", "debug")  # what is done with results, not what they are
+_FOUND = "glimpsezoo.config"  # in the context's `meta`
+
+
+def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--config FILE` to a command that has the argument MODEL... and `--set`."""
+    return click.option(
+        "--config",
+        metavar="FILE",
+        is_eager=True,  # before the options whose defaults it gives
+        expose_value=False,
+        callback=_use,
+        help="Read options from a TOML file: keys are names of options, and 'models'. Options that you type win.",
+    )(command)
+
+
+def _use(context: click.Context, parameter: click.Parameter, file: str | None) -> None:
+    if file is None or context.resilient_parsing:
+        return
+    found = read_config(Path(file), context.command)
+    context.meta[_FOUND] = found
+    by_key = {_key(option): option for option in context.command.params}
+    context.default_map = {str(by_key[key].name): value for key, value in found.items() if key not in {ARGUMENT, SETTINGS}}
+
+
+def read_config(file: Path, command: click.Command) -> dict[str, Any]:
+    """The values of a file: text, or a boolean for a flag; a list of models; texts KEY=VALUE for `set`. Raises `GlimpseZooError`."""
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise GlimpseZooError(f"--config expects a TOML file, got {str(file)!r} ({why:.120}): correct it, or name another") from None
+    options = {_key(each): each for each in command.params if each.name not in {"debug", "config"}}
+    for key in values:
+        if key not in options:
+            raise GlimpseZooError(f"--config expects options of {command.name!r} as keys, got {key!r}: {did_you_mean(key, options)}")
+    return {key: _value(key, value, flag=bool(getattr(options[key], "is_flag", False))) for key, value in values.items()}
+
+
+def _value(key: str, value: Any, *, flag: bool) -> Any:
+    """A value as click takes it. Raises `GlimpseZooError` for one of another kind than the option has."""
+    if key == SETTINGS and isinstance(value, Mapping):
+        return tuple(f"{name}={text}" for name, text in _flat(value))
+    if key == ARGUMENT and isinstance(value, list):
+        return tuple(map(_text, value))
+    if flag and isinstance(value, bool):
+        return value
+    if not flag and key not in {ARGUMENT, SETTINGS} and not isinstance(value, bool | Mapping):
+        return _text(value)
+    wanted = {SETTINGS: "a table", ARGUMENT: "a list"}.get(key, "true or false" if flag else "text, a number or a list")
+    raise GlimpseZooError(f"--config expects {wanted} for {key!r}, got {value!r:.80}: write it as --help says")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """The settings in a table and the tables in it, by dotted keys."""
+    found = []
+    for key, value in values.items():
+        found += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", _text(value))]
+    return found
+
+
+def _text(value: Any) -> str:
+    """A value as it is typed."""
+    if isinstance(value, list):
+        return ",".join(map(_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _key(parameter: click.Parameter) -> str:
+    """The key of an option or of the argument."""
+    return ARGUMENT if isinstance(parameter, click.Argument) else max(parameter.opts, key=len).removeprefix("--")
+
+
+def merged(models: tuple[str, ...], sets: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The models that were typed, else those of the file; and the settings of both, those that were typed last."""
+    found = click.get_current_context().meta.get(_FOUND, {})
+    typed = {text.partition("=")[0] for text in sets}
+    return models or found.get(ARGUMENT, ()), (*(text for text in found.get(SETTINGS, ()) if text.partition("=")[0] not in typed), *sets)
+
+
+def given_options(models: tuple[str, ...], sets: tuple[str, ...]) -> dict[str, Any]:
+    """What the user gave, typed or in the file, by key: as `read_config` reads it again from TOML."""
+    context, sources = click.get_current_context(), click.core.ParameterSource
+    found: dict[str, Any] = {ARGUMENT: list(models)}
+    for each in context.command.params:
+        key, source = _key(each), context.get_parameter_source(str(each.name))
+        if key == SETTINGS and sets:
+            found[key] = {name: value for name, _, value in (text.partition("=") for text in sets)}
+        elif key not in {ARGUMENT, SETTINGS} and each.expose_value and source in {sources.COMMANDLINE, sources.DEFAULT_MAP}:
+            found[key] = context.params[str(each.name)]
+    return found
+
+
+def words_of(command: str, options: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The words that say without `--config` what a command was given; None if they were typed like that."""
+    if _FOUND not in click.get_current_context().meta:
+        return None
+    words = [command]
+    for key, value in options.items():
+        if key == ARGUMENT:
+            words += value
+        elif key == SETTINGS:
+            words += [word for name, text in value.items() for word in ("--set", f"{name}={text}")]
+        elif value is True:
+            words.append(f"--{key}")
+        elif value is not False:
+            words += [f"--{key}", str(value)]
+    return tuple(words)

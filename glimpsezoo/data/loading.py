@@ -9,11 +9,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from glimpsezoo.data.base import Batch, ImageData, OnBadImage, collate
+from glimpsezoo.data.config import task_of
 from glimpsezoo.data.digests import hashed_again
 from glimpsezoo.data.images import NaturalImages, Stored
 from glimpsezoo.data.memory import InMemory
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
-from glimpsezoo.specs import DatasetSpec, load_string
+from glimpsezoo.specs import DatasetSpec, Task, load_string
 
 SPLITS = ("train", "calibration", "test")
 T = TypeVar("T")
@@ -50,6 +51,16 @@ def open_data(
             "complete the data, or continue without them by --on-bad-image skip"
         )
     return data
+
+
+def task_on(spec: DatasetSpec, name: str, settings: Mapping[str, Any], data_dir: Path | None = None) -> Task | None:
+    """What a model must solve on these data, found without reading an image; None if only opening the data tells.
+
+    Raises `GlimpseZooError` as `open_data` does.
+    """
+    if not spec.find_task:
+        return task_of(spec, settings)
+    return load_string(spec.find_task)(spec, name, load_string(spec.config).parse(settings, owner="data"), data_dir)
 
 
 def batches(

@@ -119,7 +119,7 @@ class RunWork:
 
     def summary(self, estimate: tuple[float, int] | None = None) -> str:
         """What the run will do, and the expected time on this device. estimate: seconds, and the number of stored units, if known."""
-        changed = [", ".join(f"{key}={value}" for key, value in choice.changed.items()) for choice in self.choices]
+        changed = [", ".join(f"{key}={choice.changed[key]}" for key in choice.changed if key not in choice.own) for choice in self.choices]
         models = [f"{name} ({change})" if change else name for name, change in zip(self.names, changed, strict=True)]
         what = f"{', '.join(text for measure in self.measures for text in measure.texts)} of {', '.join(models)}"
         if self.bench is None:

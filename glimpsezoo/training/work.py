@@ -38,6 +38,8 @@ class TrainingWork:
     start: Card | None = None
     """The card with the weights that the training starts from, if any."""
     seconds: float = 0.0
+    said: tuple[str, ...] = ()
+    """What was chosen for the user, one line each."""
 
     @property
     def summary(self) -> str:
@@ -51,8 +53,8 @@ class TrainingWork:
 
     @property
     def notes(self) -> list[str]:
-        """What was inferred about the data, and whether they are held in memory."""
-        data, lines = self.job.train, [told(self.job.train)]
+        """What was chosen for the user, what was inferred about the data, and whether they are held in memory."""
+        data, lines = self.job.train, [*self.said, told(self.job.train)]
         if isinstance(data, InMemory):
             lines.append(f"{len(data):,} training images are decoded once and held in memory, about {data.expected / 1e9:.2g} GB")
         return [line for line in lines if line]

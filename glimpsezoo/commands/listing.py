@@ -66,13 +66,13 @@ def _table(kind: str, rows: list[dict[str, str]]) -> "Table":
 
 
 @click.command()
-@click.argument("name")
+@click.argument("names", nargs=-1, required=True, metavar="[recipe] NAME")
 @options.together(options.data_dir, options.settings, options.as_json, options.debug)
-def show(name: str, data_dir: str | None, sets: tuple[str, ...], as_json: bool, debug: bool) -> None:
-    """Show the settings of a model, a data set, or a trained card.
+def show(names: tuple[str, ...], data_dir: str | None, sets: tuple[str, ...], as_json: bool, debug: bool) -> None:
+    """Show the settings of a model, a data set, or a trained card; or a recipe.
 
     A folder or a data set of the Hub is opened: you see its classes, splits and columns as a run would read them, and the files that are
-    left out.
+    left out. The images of a folder are decoded, so that you see their sizes, and the bad ones.
 
     \b
     Examples:
@@ -80,7 +80,12 @@ def show(name: str, data_dir: str | None, sets: tuple[str, ...], as_json: bool, 
       glimpsezoo show digits
       glimpsezoo show mgnet.digits
       glimpsezoo show folder:photos --set data.test=val
+      glimpsezoo show recipe mgnet.digits > mine.toml
     """
+    if names[0] == "recipe":
+        _show_recipe(names[1:], as_json)
+        return
+    (name,) = _one(names, "a model, a data set or a card")
     from rich.table import Table
     from rich.text import Text
 
@@ -98,7 +103,7 @@ def show(name: str, data_dir: str | None, sets: tuple[str, ...], as_json: bool, 
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in (facts if card is None else card_facts(card)).items():
-        if value not in ("", {}):
+        if value not in ("", {}, []):
             table.add_row(key, Text(_cell(value)))
     console.print(table)
     if settings:
@@ -106,10 +111,29 @@ def show(name: str, data_dir: str | None, sets: tuple[str, ...], as_json: bool, 
         console.print(_settings_table(settings))
 
 
+def _one(names: tuple[str, ...], what: str) -> tuple[str]:
+    from glimpsezoo.errors import GlimpseZooError
+
+    if len(names) != 1:
+        raise GlimpseZooError(f"expected the name of {what}, got {' '.join(names) or 'none'}: name one")
+    return (names[0],)
+
+
+def _show_recipe(names: tuple[str, ...], as_json: bool) -> None:
+    """Print the file of a recipe, with its comments, or its values as JSON."""
+    from glimpsezoo.workflows.showing import recipe_file
+
+    (name,) = _one(names, "a recipe")
+    text, recipe = recipe_file(name)
+    click.echo(recipe.model_dump_json(indent=2, exclude_unset=True) if as_json else text.rstrip("\n"))
+
+
 def _cell(value: Any) -> str:
-    """A fact as text: a long list as its length and its first items."""
+    """A fact as text: a long list of class names as its length and its first items."""
+    from glimpsezoo.data.wordnet import titled
+
     if isinstance(value, list):
-        return f"{len(value)}: {', '.join(value[:MOST_NAMED])}{', ...' if len(value) > MOST_NAMED else ''}"
+        return f"{len(value)}: {', '.join(map(titled, value[:MOST_NAMED]))}{', ...' if len(value) > MOST_NAMED else ''}"
     return _lines(value) if isinstance(value, dict) else str(value)
 
 
@@ -117,7 +141,8 @@ def _lines(values: Mapping[str, Any]) -> str:
     """One line per key, with nested settings as `--set` takes them."""
     from glimpsezoo.workflows.showing import assignments
 
-    return "\n".join(f"{key}: {assignments(value) if isinstance(value, dict) else value}" for key, value in values.items())
+    lines = [f"{key}: {assignments(value) if isinstance(value, dict) else value}" for key, value in values.items()]
+    return "\n".join([*lines[:MOST_NAMED], *([f"and {len(lines) - MOST_NAMED} more: --json has all"] if len(lines) > MOST_NAMED else [])])
 
 
 def _settings_table(settings: list[dict[str, Any]]) -> "Table":

@@ -13,6 +13,7 @@ from glimpsezoo.data.config import task_of
 from glimpsezoo.data.digests import hashed_again
 from glimpsezoo.data.images import NaturalImages, Stored
 from glimpsezoo.data.memory import InMemory
+from glimpsezoo.data.wordnet import titled
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.specs import DatasetSpec, Task, load_string
 
@@ -45,7 +46,7 @@ def open_data(
         data: ImageData = load_string(spec.source)(spec, name, split, config, data_dir)
     empty = data.empty_classes() if on_bad_image == "fail" and len(data) else ()  # skipping would not help a split without any image
     if empty:
-        names = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        names = ", ".join(repr(titled(name)) for name in empty[:5]) + (", ..." if len(empty) > 5 else "")
         raise GlimpseZooError(
             f"expected images of every class in the {split} split of {name}, got none of {len(empty)} ({names}): "
             "complete the data, or continue without them by --on-bad-image skip"

@@ -16,8 +16,10 @@ from glimpsezoo.data.base import BadImageError
 from glimpsezoo.data.encoded import EncodedImage, EncodedImages
 from glimpsezoo.data.images import NaturalImages, decode
 from glimpsezoo.data.pixels import Decoding
+from glimpsezoo.errors import counted
 
 SAMPLE = 64  # images that the usual size of many is taken from
+MOST = 3  # sizes that are named
 THREADS, CHUNK = 4, 64  # images that are read before they are looked at
 
 
@@ -37,6 +39,23 @@ class Survey:
     """Pillow's mode (RGB, L, RGBA, CMYK, ...) -> number of images."""
     bad: list[str] = field(default_factory=list)
     """One line per image that cannot be read, with its name and the reason."""
+
+    def __add__(self, other: "Survey") -> "Survey":
+        """Both together."""
+        return Survey(self.sizes + other.sizes, self.modes + other.modes, [*self.bad, *other.bad])
+
+    @property
+    def sizes_in_words(self) -> dict[str, str]:
+        """The range of widths and heights, and the sizes of most images."""
+        if not self.sizes:
+            return {}
+        (least_width, most_width), (least_height, most_height) = ((min(sides), max(sides)) for sides in zip(*self.sizes, strict=True))
+        common = ", ".join(f"{width} x {height} ({counted(count, 'image')})" for (width, height), count in self.sizes.most_common(MOST))
+        return {
+            "width": f"{least_width} to {most_width} px",
+            "height": f"{least_height} to {most_height} px",
+            "most frequent": common + (f", and {len(self.sizes) - MOST} others" if len(self.sizes) > MOST else ""),
+        }
 
     @property
     def shorter_side(self) -> int | None:

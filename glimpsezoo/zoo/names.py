@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.data.wordnet import titled
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.evaluation.environment import channels_last
 from glimpsezoo.files import file_name
@@ -254,7 +255,7 @@ def _agreed(card: Card, task: Task) -> Task:
 
 
 def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(map(titled, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def data_spec(name: str) -> DatasetSpec:

@@ -1,8 +1,8 @@
 """WordNet ids of the classes of ImageNet and its subsets, in label order, and their English names: without a network.
 
 A class has the same id in every set, so the ids show which sets are subsets of others. Data and cards keep the ids; people are shown the
-names. The names, in wordnet.txt, are the first words of WordNet's synsets (WordNet 3.0, Princeton University, under its free license); where
-two classes have the same one, a second word tells them apart.
+names. The names, in wordnet.txt, are the first words of WordNet's synsets (WordNet 3.0, Princeton University, under its license); where two
+classes have the same one, a second word tells them apart.
 """
 
 from functools import cache

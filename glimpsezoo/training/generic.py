@@ -33,10 +33,15 @@ SMALLEST = 16  # px
 STEPS, EPOCHS = 3_000, (30, 100)
 BATCHES, BATCH_SIZES = 32, (8, 128)
 MANY = 500  # training images per class
-PLAIN = Recipe(
-    batch_size=64,
-    phase=(PhaseRecipe(name="main", epochs=1, optimiser="adamw", lr=1e-3, weight_decay=0.05, schedule="one-cycle", clip=1.0),),
-)  # for a model without recipes
+PLAIN = Recipe.parse(  # for a model without recipes
+    {
+        "batch_size": 64,
+        "phase": [
+            {"name": "main", "epochs": 1, "optimiser": "adamw", "lr": 1e-3, "weight_decay": 0.05, "schedule": "one-cycle", "clip": 1.0}
+        ],
+    },
+    owner="a recipe",
+)
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,25 @@ class Base:
 
 @dataclass(frozen=True)
 class Generic:
-    """A recipe that was made for the data, and how, in one line."""
+    """A recipe that was made for the data."""
 
     recipe: Recipe
-    said: str
+    base: str
+    """The recipe that its training phases come from; '' if the model has none."""
+    data: ImageData
+    """The training split."""
+
+    def said(self, target: Target, recipe: Recipe) -> str:
+        """What was chosen, in one line. recipe: this one with the user's options."""
+        like = f"has the training phases of {self.base}" if self.base else "has one training phase"
+        classes, side = len(self.data.task.classes), recipe.data.get("size", max(self.data.task.image_size))
+        lengths = [phase.epochs for phase in recipe.phase]
+        length = f"{sum(filter(None, lengths))} epochs, " if all(lengths) else ""
+        return (
+            f"no recipe of {target.model} is for {target.data}: a generic one {like}, fitted to {len(self.data):,} training images of "
+            f"{classes} class{'' if classes == 1 else 'es'}: {side} x {side} px, {length}batches of {recipe.batch_size} "
+            "(--print-recipe shows it)"
+        )
 
 
 def has_recipe(target: Target) -> bool:
@@ -78,17 +98,9 @@ def generic_recipe(target: Target, data: ImageData, given: Mapping[str, Any]) ->
         phase.changed({"epochs": length, "steps": None, "lr": _learning_rate(phase, batch / base.recipe.batch_size)}, {})
         for phase, length in zip(base.recipe.phase, lengths, strict=True)
     ]
-    recipe = Recipe(seed=0, batch_size=batch, settings=dict(base.settings), data=chosen, phase=tuple(phases))
-    return Generic(recipe, _said(target, base, side, epochs, data, batch))
-
-
-def _said(target: Target, base: Base, side: int, epochs: int, data: ImageData, batch: int) -> str:
-    like, classes = f"has the training phases of {base.name}" if base.name else "has one training phase", len(data.task.classes)
-    return (
-        f"no recipe of {target.model} is for {target.data}: a generic one {like}, fitted to {len(data):,} training images of "
-        f"{classes} class{'' if classes == 1 else 'es'}: {side} x {side} px, {epochs} epochs, batches of {batch} "
-        "(--print-recipe shows it)"
-    )
+    values = {"seed": 0, "batch_size": batch, "settings": dict(base.settings), "data": chosen, "phase": tuple(phases)}
+    recipe = Recipe.parse(values, owner=f"the generic recipe of {target.model}")
+    return Generic(recipe, base.name, data)
 
 
 def _image_size(data: ImageData, spec: DatasetSpec, given: Mapping[str, Any]) -> dict[str, Any]:

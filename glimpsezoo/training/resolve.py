@@ -67,7 +67,7 @@ def resolve(request: TrainingRequest, target: Target, start: Card | None) -> Res
         target.data,
         lambda: _task(request, target, data.settings),
     )
-    return Resolved(recipe, schema.parse(own, owner=target.model), data, (*([generic.said] if generic else []), *said))
+    return Resolved(recipe, schema.parse(own, owner=target.model), data, (*([generic.said(target, recipe)] if generic else []), *said))
 
 
 def _recipe(request: TrainingRequest, target: Target, given: Mapping[str, Any]) -> tuple[Recipe, Generic | None]:

@@ -179,7 +179,8 @@ class Recipe(Settings):
 
     def to_toml(self) -> str:
         """The text of a recipe file with everything that was set; `from_toml` reads it back."""
-        return toml_text({"seed": self.seed, **self.model_dump(mode="json", exclude_unset=True)})
+        values = {"seed": self.seed, **self.model_dump(mode="json", exclude_unset=True)}
+        return toml_text({key: value for key, value in values.items() if value != {}})  # an empty table of a phase has a meaning
 
     def scaled(self, *, epochs: int | None = None, lr: float | None = None) -> Self:
         """Apply `--epochs` and `--lr`, which are those of the whole training: its phases keep their proportions.

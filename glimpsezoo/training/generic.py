@@ -14,13 +14,14 @@ channels and size. What depends on the data is chosen from the data alone, so th
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.config import AugmentedSettings, task_of
 from glimpsezoo.data.images import NaturalImages
 from glimpsezoo.data.survey import usual_side
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import DatasetSpec, Task, load_string
@@ -89,8 +90,8 @@ def generic_recipe(target: Target, data: ImageData, given: Mapping[str, Any]) ->
     images, classes = len(data), len(data.task.classes)
     chosen = {**_image_size(data, data_spec(target.data), given), **_augmentation(data, data_spec(target.data))}
     chosen = {key: value for key, value in chosen.items() if key not in given}
-    side = int(chosen.get("size", max(data.task.image_size)))
-    base = _base(target, data.task.channels, side)
+    task = replace(data.task, image_size=(chosen["size"],) * 2) if "size" in chosen else data.task
+    base = _base(target, task)
     batch = _batch_size(images, classes)
     epochs = max(min(max(round(STEPS / -(-images // batch)), EPOCHS[0]), EPOCHS[1]), len(base.recipe.phase))
     lengths = shares(base.recipe.phase, epochs)
@@ -120,8 +121,8 @@ def _augmentation(data: ImageData, spec: DatasetSpec) -> dict[str, Any]:
     return {"crop_area": 0.35, "colours": "distort"}
 
 
-def _base(target: Target, channels: int, side: int) -> Base:
-    """The recipe of the plugin that is for images most like these.
+def _base(target: Target, task: Task) -> Base:
+    """The recipe of the plugin that is for images most like these, among those whose model can take them.
 
     Left out are those that go on from another card, and those that train for robustness.
     """
@@ -130,17 +131,32 @@ def _base(target: Target, channels: int, side: int) -> Base:
         recipe = read_recipe(target.spec, name)
         if recipe.start is None and not any(phase.adversarial or phase.augmix for phase in recipe.phase):
             data = split_name(name, target.spec)[1]
-            task = task_of(data_spec(data), recipe.data)
             settings = {**target.spec.defaults.get(data, {}), **recipe.settings}
-            found.append((_unlike(target, name, task, channels, side), Base(name, recipe, settings)))
-    return min(found, key=lambda each: each[0])[1] if found else Base("", PLAIN, {})
+            found.append((_unlike(target, name, task_of(data_spec(data), recipe.data), task), Base(name, recipe, settings)))
+    bases = [base for _, base in sorted(found, key=lambda each: each[0])] or [Base("", PLAIN, {})]
+    return next((base for base in bases if _fits(base, target, task)), bases[0])
 
 
-def _unlike(target: Target, name: str, task: Task | None, channels: int, side: int) -> tuple[Any, ...]:
-    """How far a recipe is from what is wanted; its main points come first."""
+def _unlike(target: Target, name: str, own: Task | None, wanted: Task) -> tuple[bool, float, str]:
+    """How far a recipe is from what is wanted. own: the task of its data."""
     other = not name.startswith(f"{file_name(target.model)}.")  # another model of a prefix spec
-    size = abs(math.log2(side / max(task.image_size))) if task else math.inf
-    return other, task is None or task.channels != channels, round(size, 3), name.count("."), name
+    if own is None:
+        return other, math.inf, name
+    side, variant = max(own.image_size), name.removeprefix(f"{file_name(target.model)}.").partition(".")[2]
+    octaves = abs(math.log2(max(wanted.image_size) / side))
+    unusual = bool(variant) and variant != str(side)  # not the model as it usually is
+    return other, round(octaves + unusual + (own.channels != wanted.channels), 3), name
+
+
+def _fits(base: Base, target: Target, task: Task) -> bool:
+    """Whether the model, as the recipe sets it, can be built for these images."""
+    prefix = {target.spec.prefix_key: target.model.removeprefix(target.spec.name)} if target.spec.prefix else {}
+    try:
+        settings = load_string(target.spec.config).parse({**base.settings, **prefix}, owner=target.model)
+        load_string(target.spec.model)(settings, task)
+    except GlimpseZooError:
+        return False
+    return True
 
 
 def _batch_size(images: int, classes: int) -> int:

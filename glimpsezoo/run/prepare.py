@@ -26,7 +26,7 @@ from glimpsezoo.specs import DatasetSpec, Task
 from glimpsezoo.zoo.arguments import argument_card, split_argument
 from glimpsezoo.zoo.cards import RESULT, ROWS
 from glimpsezoo.zoo.hub import PREFIX
-from glimpsezoo.zoo.matching import matched, references
+from glimpsezoo.zoo.matching import AUTO, matched, references, without_auto
 from glimpsezoo.zoo.names import (
     Assignments,
     ModelChoice,
@@ -115,16 +115,18 @@ def _matched(request: RunRequest, chosen: DataChoice, sets: Assignments, notes: 
         folder = data_folder(request.data_dir)
         return task_on(chosen.spec, chosen.name, chosen.settings, folder) or _open(request, chosen, request.split, None).task
 
-    found = dict(sets.scoped)
+    plain = without_auto(sets)
+    found = {name: dict(values) for name, values in plain.scoped.items()}
     for argument in request.models:
         name, own = split_argument(argument)
         model = model_name(name, argument_card(name))
         given = {**sets.of_model([model, name], declared_settings(argument)), **own}
-        values, said = matched(given, model, sets, chosen.name, find_task)
+        given = {key: value for key, value in given.items() if value not in {f"{AUTO}{name}", f"{AUTO}{model}"}}  # not of itself
+        values, said = matched(given, model, plain, chosen.name, find_task)
         if said:
-            found[argument] = {**found.get(argument, {}), **{key: value for key, value in values.items() if value != given[key]}}
+            found.setdefault(argument, {}).update({key: value for key, value in values.items() if value != given[key]})
             notes += said
-    return replace(sets, scoped=found)
+    return replace(plain, scoped=found)
 
 
 def _computings(request: RunRequest, notes: list[str]) -> list[Computing]:

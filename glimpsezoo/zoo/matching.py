@@ -4,6 +4,7 @@ So a feed-forward network gets the input size at which it costs what a glimpse m
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -35,14 +36,25 @@ def matched(
     """
     found, said = dict(values), []
     for key, value in values.items():
-        if isinstance(value, str) and value.startswith(AUTO):
+        if is_auto(value):
             reference, task = value.removeprefix(AUTO), find_task()
             wanted = _macs(_reference(reference, sets, data, task))
-            plain = {other: each for other, each in found.items() if not (isinstance(each, str) and each.startswith(AUTO))}
+            plain = {other: each for other, each in found.items() if not is_auto(each)}
             size, macs = _largest(plain, key, model, data, task, wanted, reference)
             found[key] = size
             said.append(_said(key, size, model, macs, reference, wanted))
     return found, said
+
+
+def is_auto(value: Any) -> bool:
+    """Whether the value of a setting is `auto:MODEL`."""
+    return isinstance(value, str) and value.startswith(AUTO)
+
+
+def without_auto(sets: Assignments) -> Assignments:
+    """The settings without those that are `auto:MODEL`."""
+    scoped = {name: {key: value for key, value in values.items() if not is_auto(value)} for name, values in sets.scoped.items()}
+    return replace(sets, scoped=scoped, shared={key: value for key, value in sets.shared.items() if not is_auto(value)})
 
 
 def _said(key: str, size: int, model: str, macs: float, reference: str, wanted: float) -> str:
@@ -57,7 +69,7 @@ def _said(key: str, size: int, model: str, macs: float, reference: str, wanted: 
 def _reference(name: str, sets: Assignments, data: str, task: Task) -> "GlimpseModel[Any]":
     """The model to compare with: its card, at the size that it was trained for, or else untrained at the size of the data."""
     card = argument_card(name) or card_for(split_argument(name).name, data)
-    choice = choose_model(name, data, sets, None if card else "none")
+    choice = choose_model(name, data, without_auto(sets), None if card else "none")
     return build_model(choice, card.config.task.task() if card else task)
 
 

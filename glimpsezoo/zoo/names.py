@@ -196,9 +196,9 @@ def spec_of(name: str, card: Card | None) -> ModelSpec:
         known = [spec.name + ("NAME" if spec.prefix else "") for spec in specs]
         broken = [plugin.provenance.plugin for plugin in plugins.plugins if plugin.error]
         why = f" (broken: {', '.join(broken)}; see 'glimpsezoo plugins')" if broken else ""
-        raise GlimpseZooError(
-            f"expected a model or a card, got {name!r}: {did_you_mean(name.partition('@')[0], [*known, *card_paths()])}{why}"
-        )
+        named, at, _ = name.partition("@")
+        form = " (settings of its own are MODEL@KEY=VALUE)" if at else ""
+        raise GlimpseZooError(f"expected a model or a card, got {name!r}{form}: {did_you_mean(named, [*known, *card_paths()])}{why}")
     broken = [plugin.error for plugin in plugins.plugins if plugin.error and plugin.provenance.distribution == card.config.plugin]
     remedy = f"its plugin {card.config.plugin} is broken: {broken[0]}" if broken else f"install its plugin, {card.config.plugin}"
     raise GlimpseZooError(f"card {card.name!r} needs the model {card.config.model!r}, which no installed plugin has: {remedy}")

@@ -65,10 +65,18 @@ def _table(kind: str, rows: list[dict[str, str]]) -> "Table":
     return table
 
 
+def _kind_and_name(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> tuple[str, str]:
+    """What `show` shows: ('recipe', NAME), or ('', NAME) for anything else."""
+    kind, names = (words[0], words[1:]) if words[:1] == ("recipe",) else ("", words)
+    if len(names) != 1:
+        raise click.UsageError(f"expected one name, or 'recipe' and the name of a recipe, got {' '.join(words)}", context)
+    return kind, names[0]
+
+
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="[recipe] NAME")
+@click.argument("named", nargs=-1, required=True, metavar="[recipe] NAME", callback=_kind_and_name)
 @options.together(options.data_dir, options.settings, options.as_json, options.debug)
-def show(names: tuple[str, ...], data_dir: str | None, sets: tuple[str, ...], as_json: bool, debug: bool) -> None:
+def show(named: tuple[str, str], data_dir: str | None, sets: tuple[str, ...], as_json: bool, debug: bool) -> None:
     """Show the settings of a model, a data set, or a trained card; or a recipe.
 
     A folder or a data set of the Hub is opened: you see its classes, splits and columns as a run would read them, and the files that are
@@ -82,10 +90,10 @@ def show(names: tuple[str, ...], data_dir: str | None, sets: tuple[str, ...], as
       glimpsezoo show folder:photos --set data.test=val
       glimpsezoo show recipe mgnet.digits > mine.toml
     """
-    if names[0] == "recipe":
-        _show_recipe(names[1:], as_json)
+    kind, name = named
+    if kind == "recipe":
+        _show_recipe(name, as_json)
         return
-    (name,) = _one(names, "a model, a data set or a card")
     from rich.table import Table
     from rich.text import Text
 
@@ -98,7 +106,7 @@ def show(names: tuple[str, ...], data_dir: str | None, sets: tuple[str, ...], as
         click.echo(json.dumps(facts, indent=2, default=str))
         return
     console = options.stdout()
-    settings = facts.pop("settings", [])
+    settings, next_command = facts.pop("settings", []), facts.pop("next", "")
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -109,21 +117,14 @@ def show(names: tuple[str, ...], data_dir: str | None, sets: tuple[str, ...], as
     if settings:
         console.print()
         console.print(_settings_table(settings))
+    if next_command:
+        console.print(Text(f"\nnext: {next_command}"), soft_wrap=True)
 
 
-def _one(names: tuple[str, ...], what: str) -> tuple[str]:
-    from glimpsezoo.errors import GlimpseZooError
-
-    if len(names) != 1:
-        raise GlimpseZooError(f"expected the name of {what}, got {' '.join(names) or 'none'}: name one")
-    return (names[0],)
-
-
-def _show_recipe(names: tuple[str, ...], as_json: bool) -> None:
+def _show_recipe(name: str, as_json: bool) -> None:
     """Print the file of a recipe, with its comments, or its values as JSON."""
     from glimpsezoo.workflows.showing import recipe_file
 
-    (name,) = _one(names, "a recipe")
     text, recipe = recipe_file(name)
     click.echo(recipe.model_dump_json(indent=2, exclude_unset=True) if as_json else text.rstrip("\n"))
 

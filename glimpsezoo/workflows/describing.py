@@ -71,7 +71,7 @@ def _stored(splits: Mapping[str, ImageData | str], train: str) -> dict[str, Any]
         "sizes": found.sizes_in_words,
         "modes": dict(found.modes.most_common()),
         "bad files": {where: why for where, _, why in (line.partition(": ") for line in found.bad)} or f"none{some}",
-        "next": f"{repair}{train}" if ready else "name images to train on (see splits), or measure a card on these: --data",
+        "next": f"{repair}{train}" if ready else "name images to train on (see splits), or measure a card on these by --data",
     }
 
 

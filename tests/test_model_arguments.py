@@ -156,5 +156,7 @@ def test_a_training_has_such_a_size_and_the_card_keeps_the_number(say: Say, here
 
 
 def test_no_number_is_an_error_with_both_costs(say: Say):
-    answer = say("run", "cnn4@image_size=auto:mgnet", "--checkpoint", "none", "--measure", "flops")
+    words = ("--checkpoint", "none", "--measure", "flops")
+    answer = say("run", "timm:resnet18@image_size=auto:ranzato", *words)
     assert (answer.status, "got none: give image_size a number" in answer.err) == (2, True)
+    assert "cnn4@image_size=auto:mgnet has no setting 'image_size'" in say("run", "cnn4@image_size=auto:mgnet", *words).err

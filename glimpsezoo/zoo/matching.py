@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import Task
 from glimpsezoo.zoo.arguments import argument_card, split_argument
-from glimpsezoo.zoo.names import Assignments, build_model, card_for, choose_model
+from glimpsezoo.zoo.names import Assignments, build_model, card_for, choose_model, declared_settings
 
 if TYPE_CHECKING:  # a command line is read without torch
     from glimpsezoo.core.protocol import GlimpseModel
@@ -36,7 +36,7 @@ def matched(
     """
     found, said = dict(values), []
     for key, value in values.items():
-        if is_auto(value):
+        if is_auto(value) and key in declared_settings(model):
             reference, task = value.removeprefix(AUTO), find_task()
             wanted = _macs(_reference(reference, sets, data, task))
             plain = {other: each for other, each in found.items() if not is_auto(each)}
@@ -62,7 +62,7 @@ def _said(key: str, size: int, model: str, macs: float, reference: str, wanted: 
 
     return (
         f"{key}={size}: {model} costs {macs_text(macs)} MACs per image, and {reference} {macs_text(wanted)} (counted on images of noise); "
-        f"at {size + 1} it would cost more"
+        "no larger number costs as little"
     )
 
 

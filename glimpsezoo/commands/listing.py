@@ -77,10 +77,10 @@ def _kind_and_name(context: click.Context, parameter: click.Parameter, words: tu
 @click.argument("named", nargs=-1, required=True, metavar="[recipe] NAME", callback=_kind_and_name)
 @options.together(options.data_dir, options.settings, options.as_json, options.debug)
 def show(named: tuple[str, str], data_dir: str | None, sets: tuple[str, ...], as_json: bool, debug: bool) -> None:
-    """Show the settings of a model, a data set, or a trained card; or a recipe.
+    """Show a model, a data set, a trained card or a recipe.
 
-    A folder or a data set of the Hub is opened: you see its classes, splits and columns as a run would read them, and the files that are
-    left out. The images of a folder are decoded, so that you see their sizes, and the bad ones.
+    Of models and data sets you see the settings. A folder or a data set of the Hub is opened: you see its classes, splits and columns as a
+    run would read them, and the files that are left out. The images of a folder are decoded, so that you see their sizes, and the bad ones.
 
     \b
     Examples:

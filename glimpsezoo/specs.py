@@ -117,6 +117,9 @@ class DatasetSpec(Spec):
     """Import string of the pydantic model that validates `--set data.KEY` (torch-free)."""
     task: Task | None = None
     """What a model must solve on it; None if it is known only once the data are open (a prefix spec)."""
+    find_task: str = ""
+    """For a spec without `task`: import string of `find_task(spec, name, config, data_dir) -> Task`, which neither decodes an image nor
+    hashes a file; '' if only opening the data tells."""
     splits: Mapping[str, int] = field(default_factory=lambda: _EMPTY)
     """Split name -> number of examples. Every data set has 'train', 'calibration' and 'test'."""
     license: str = ""

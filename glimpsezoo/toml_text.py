@@ -31,9 +31,8 @@ def _lines(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
     for key, value in inner.items():
         name = ".".join(map(_key, (*path, key)))
         for table in [value] if isinstance(value, Mapping) else value:
-            if table:
-                yield from ("", f"[{name}]" if isinstance(value, Mapping) else f"[[{name}]]")
-                yield from _lines(table, (*path, key))
+            yield from ("", f"[{name}]" if isinstance(value, Mapping) else f"[[{name}]]")
+            yield from _lines(table, (*path, key))
 
 
 def _is_tables(value: Any) -> bool:

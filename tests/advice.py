@@ -115,6 +115,12 @@ def _one_class_empty(stack: ExitStack) -> None:
     Path("photos/bird").mkdir()
 
 
+def _mixed_recipe(stack: ExitStack) -> None:
+    """A recipe with a phase in epochs and one in steps."""
+    phase = '[[phase]]\nname = "a"\noptimiser = "sgd"\nlr = 0.1\n'
+    Path("mixed.toml").write_text(f"batch_size = 8\n{phase}epochs = 1\n{phase}steps = 1\n")
+
+
 TRAIN = f"train mgnet {PHOTOS} --recipe tiny.toml --set train.steps=1 {shlex.join(TINY)}"
 ON_DIGITS = f"train mgnet --recipe tiny.toml --set train.steps=1 {shlex.join(TINY)}"
 OF_COMMANDS = {
@@ -170,9 +176,24 @@ OF_COMMANDS = {
     "expects {} to be measured: name it in --measure": Case(f"run cnn4 {FLOPS} {ATTACKED}", (f"run cnn4 --measure flops,pgd {ATTACKED}",)),
     "--measure expects any of": Case("run cnn4 --measure flop --limit 2", ("run cnn4 --measure flops --limit 2",)),
     "or the name of a recipe for other data": Case(
-        "train mgnet --data folder:photos",
-        ("train mgnet --data folder:photos --recipe mgnet.digits --set train.steps=1 --set data.size=48",),
+        "train pyramid-m3 --data plain-mnist",
+        ("train pyramid-m3 --data folder:photos --recipe pyramid-m3.digits --set train.steps=1 --set data.size=56",),
     ),
+    "(--print-recipe shows it)": Case(
+        "train cnn4 --data folder:photos --set train.steps=1", ("train cnn4 --data folder:photos --print-recipe",), status=0
+    ),
+    "--epochs expects at least one epoch for each": Case(
+        "train ranzato --epochs 2 --print-recipe",
+        ("train ranzato --epochs 3 --print-recipe", "train ranzato --set train.steps=1 --print-recipe"),
+    ),
+    "--epochs expects a recipe with all phases in epochs": Case(
+        "train cnn4 --recipe mixed.toml --epochs 4 --print-recipe", ("train cnn4 --recipe mixed.toml --print-recipe",), _mixed_recipe
+    ),
+    "expected either {} or --set train.{}, got both": Case(
+        "train cnn4 --epochs 1 --set train.epochs=2",
+        ("train cnn4 --epochs 1 --print-recipe", "train cnn4 --set train.epochs=2 --print-recipe"),
+    ),
+    "expected a recipe ('glimpsezoo list recipes')": Case("show recipe cnn4.digit", ("{quoted}", "show recipe cnn4.digits")),
     "name a card by --checkpoint, or measure it untrained (--checkpoint none)": Case(
         f"run mgnet {PHOTOS} {FLOPS}",
         (

@@ -208,4 +208,6 @@ OF_DATA = {
         "run small --measure flops --update-card",
         ("{quoted}", "run small --measure flops", "run small --measure flops --update-card --force"),
     ),
+    "name images to train on (see splits)": Case(MADE, (f"{MADE} --set data.train=test",), _folders("test/a", "test/b"), status=0),
+    "and {} more: --json has all": Case(MADE, (f"{MADE} --json",), _folders(*(f"class{k}" for k in range(21))), status=0),
 }

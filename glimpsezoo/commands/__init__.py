@@ -16,7 +16,7 @@ _COMMANDS = {  # in the order in which users need them: where each one is, and t
     "run": ("running:run", "Measure accuracy, cost and robustness of models on --data."),
     "train": ("training:train", "Train MODEL on --data, and write a card for 'run'."),
     "list": ("listing:list_", "List models, cards, data, recipes, papers and more."),
-    "show": ("listing:show", "Show the settings of a model, a data set, or a trained card."),
+    "show": ("listing:show", "Show a model, a data set, a trained card or a recipe."),
     "plugins": ("listing:plugins", "Show the installed plugins and their errors."),
     "predict": ("predicting:predict", "Say what MODEL sees in image FILES, and where it looked."),
     "trace": ("tracing:trace", "Draw where MODEL looks, and what it predicts after each step."),

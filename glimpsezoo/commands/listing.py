@@ -70,8 +70,16 @@ def _table(kind: str, rows: list[dict[str, str]]) -> "Table":
     return table
 
 
+def _kind_and_name(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> tuple[str, str]:
+    """What `show` shows: ('recipe', NAME), or ('', NAME) for anything else."""
+    kind, named = (words[0], words[1:]) if words[:1] == ("recipe",) else ("", words)
+    if len(named) != 1:
+        raise click.UsageError(f"expected one name, or 'recipe' and the name of a recipe, got {' '.join(words)}", context)
+    return kind, named[0]
+
+
 @click.command()
-@click.argument("name", shell_complete=names.anything)
+@click.argument("named", nargs=-1, required=True, metavar="[recipe] NAME", callback=_kind_and_name, shell_complete=names.anything)
 @options.together(
     options.data_dir,
     options.settings,
@@ -79,11 +87,11 @@ def _table(kind: str, rows: list[dict[str, str]]) -> "Table":
     options.as_json,
     options.debug,
 )
-def show(name: str, data_dir: str | None, sets: tuple[str, ...], quiet: bool, as_json: bool, debug: bool) -> None:
-    """Show the settings of a model, a data set, or a trained card.
+def show(named: tuple[str, str], data_dir: str | None, sets: tuple[str, ...], quiet: bool, as_json: bool, debug: bool) -> None:
+    """Show a model, a data set, a trained card or a recipe.
 
-    A folder or a data set of the Hub is opened: you see its classes, splits and columns as a run would read them, and the files that are
-    left out.
+    Of models and data sets you see the settings. A folder or a data set of the Hub is opened: you see its classes, splits and columns as a
+    run would read them, and the files that are left out. The images of a folder are decoded, so that you see their sizes, and the bad ones.
 
     \b
     Examples:
@@ -91,7 +99,12 @@ def show(name: str, data_dir: str | None, sets: tuple[str, ...], quiet: bool, as
       glimpsezoo show digits
       glimpsezoo show mgnet.digits
       glimpsezoo show folder:photos --set data.test=val
+      glimpsezoo show recipe mgnet.digits > mine.toml
     """
+    kind, name = named
+    if kind == "recipe":
+        _show_recipe(name, as_json)
+        return
     from rich.table import Table
     from rich.text import Text
 
@@ -103,7 +116,7 @@ def show(name: str, data_dir: str | None, sets: tuple[str, ...], quiet: bool, as
     if as_json:
         click.echo(json.dumps(facts, indent=2, default=str))
         return
-    settings = facts.pop("settings", [])
+    settings, next_command = facts.pop("settings", []), facts.pop("next", "")
     if quiet:
         options.print_names(facts["config"] if card else [setting["key"] for setting in settings])
         return
@@ -112,18 +125,30 @@ def show(name: str, data_dir: str | None, sets: tuple[str, ...], quiet: bool, as
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in (facts if card is None else card_facts(card)).items():
-        if value not in ("", {}):
+        if value not in ("", {}, []):
             table.add_row(key, Text(_cell(value)))
     console.print(table)
     if settings:
         console.print()
         console.print(_settings_table(settings))
+    if next_command:
+        console.print(Text(f"\nnext: {next_command}"), soft_wrap=True)
+
+
+def _show_recipe(name: str, as_json: bool) -> None:
+    """Print the file of a recipe, with its comments, or its values as JSON."""
+    from glimpsezoo.workflows.showing import recipe_file
+
+    text, recipe = recipe_file(name)
+    click.echo(recipe.model_dump_json(indent=2, exclude_unset=True) if as_json else text.rstrip("\n"))
 
 
 def _cell(value: Any) -> str:
-    """A fact as text: a long list as its length and its first items."""
+    """A fact as text: a long list of class names as its length and its first items."""
+    from glimpsezoo.data.wordnet import titled
+
     if isinstance(value, list):
-        return f"{len(value)}: {', '.join(value[:MOST_NAMED])}{', ...' if len(value) > MOST_NAMED else ''}"
+        return f"{len(value)}: {', '.join(map(titled, value[:MOST_NAMED]))}{', ...' if len(value) > MOST_NAMED else ''}"
     return _lines(value) if isinstance(value, dict) else str(value)
 
 
@@ -131,7 +156,8 @@ def _lines(values: Mapping[str, Any]) -> str:
     """One line per key, with nested settings as `--set` takes them."""
     from glimpsezoo.workflows.showing import assignments
 
-    return "\n".join(f"{key}: {assignments(value) if isinstance(value, dict) else value}" for key, value in values.items())
+    lines = [f"{key}: {assignments(value) if isinstance(value, dict) else value}" for key, value in values.items()]
+    return "\n".join([*lines[:MOST_NAMED], *([f"and {len(lines) - MOST_NAMED} more: --json has all"] if len(lines) > MOST_NAMED else [])])
 
 
 def _settings_table(settings: list[dict[str, Any]]) -> "Table":

@@ -20,7 +20,7 @@ def stderr() -> "Console":
     """The console for progress and notes."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)  # `folder:fish:` is a name, not a fish
 
 
 def say(text: str) -> None:
@@ -32,8 +32,8 @@ def stdout() -> "Console":
     """The console for results. A pipe gets 100 columns, so that tables look the same in a file."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=100)
+    console = Console(highlight=False, emoji=False)
+    return console if console.is_terminal else Console(highlight=False, emoji=False, width=100)
 
 
 def screen() -> dict[str, object]:

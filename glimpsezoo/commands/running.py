@@ -67,9 +67,10 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     """Measure accuracy, cost and robustness of models on --data.
 
     Every number is there for every step, for early exits, under corruptions and under attacks. A MODEL is a card (mgnet.digits), a
-    card's folder, or a plugin's model (mgnet), of which the card for --data is taken. A card is measured on the data that it was trained
-    on, in their size and settings; cards of several data need --data. Accuracies have 95 % intervals; several models
-    are compared image by image. Finished blocks of 1,000 images are kept: stopped at any time, the same command goes on from there.
+    card's folder, or a plugin's model (mgnet), of which the card for --data is taken. It may appear several times, with settings of its
+    own (mgnet@glimpses=2). A card is measured on the data that it was trained on, in their size and settings; cards of several data need
+    --data. Accuracies have 95 % intervals; several models are compared image by image. Finished blocks of 1,000 images are kept: stopped
+    at any time, the same command goes on from there.
 
     The table goes to standard output, the full results to runs/, or --output, with a command.toml from which --config makes the same run
     again. Exit status: 0 done, 1 some blocks failed, 2 the command or its input is wrong.
@@ -79,6 +80,7 @@ def run(models: tuple[str, ...], **given: Any) -> int:
       glimpsezoo run mgnet
       glimpsezoo run mgnet cnn4 --data digits --measure quick
       glimpsezoo run mgnet cnn4 ranzato pyramid-m3
+      glimpsezoo run mgnet@glimpses=2 mgnet
       glimpsezoo run mgnet --measure accuracy,fog,pgd:4/255 --set pgd.steps=100
       glimpsezoo run mgnet --data imagenet100 --set backbone=resnet50 --checkpoint none --measure quick
       glimpsezoo run mgnet --dry-run

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 @options.data_dir
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting: KEY, MODEL.KEY, data.KEY or train.KEY.")
 @click.option("--recipe", metavar="FILE", shell_complete=names.recipes, help="Your own recipe, or the name of a recipe for other data.")
+@click.option("--print-recipe", is_flag=True, help="Print the recipe that would be used, as TOML for --recipe, and train nothing.")
 @options.together(
+    click.option("--epochs", type=click.IntRange(1), metavar="N", help="Epochs of all training phases together."),
+    click.option("--lr", type=click.FloatRange(0, min_open=True), metavar="LR", help="Largest learning rate of the training."),
+    click.option("--batch-size", type=click.IntRange(2), metavar="N", help="Images per optimiser step."),
     options.device,
     click.option("--seed", type=options.SEED, metavar="N", help="Replaces the seed of the recipe."),
     options.workers,
@@ -47,21 +51,24 @@ if TYPE_CHECKING:
 def train(model: str, **given: Any) -> None:
     """Train MODEL on --data, and write a card for 'run'.
 
-    The training follows a recipe of the model's plugin ('glimpsezoo list recipes'). MODEL may also be the full name of a recipe,
-    MODEL.DATA.VARIANT. '--set train.KEY=VALUE' changes the recipe. If the training is stopped, the same command resumes from the last
-    checkpoint and ends with the same weights.
+    The training follows a recipe of the model's plugin ('glimpsezoo list recipes'). If none is for the data, a generic one is made for
+    them. MODEL may also be the full name of a recipe, MODEL.DATA.VARIANT. In a recipe of several training phases, --epochs and --lr keep
+    their proportions; '--set train.KEY=VALUE' sets a key in every phase. If the training is stopped, the same command resumes from the
+    last checkpoint and ends with the same weights.
 
     \b
     Examples:
       glimpsezoo train mgnet --data digits
-      glimpsezoo train mgnet --data digits --set glimpses=4 --set train.epochs=20 -o my_card
+      glimpsezoo train mgnet --data digits --set glimpses=4 --epochs 20 -o my_card
       glimpsezoo train mgnet --data digits --log tensorboard
+      glimpsezoo train mgnet --data folder:photos
+      glimpsezoo train mgnet --data folder:photos --print-recipe > mine.toml
     """
     from glimpsezoo.training.target import check_names
 
     check_names(model, given["data"], given["recipe"], given["sets"], given["loggers"])
     from glimpsezoo.evaluation.environment import keep_freed_memory
-    from glimpsezoo.training.prepare import prepare_training
+    from glimpsezoo.training.prepare import prepare_training, printed_recipe
     from glimpsezoo.training.request import TrainingRequest
 
     request = TrainingRequest(
@@ -70,6 +77,9 @@ def train(model: str, **given: Any) -> None:
         data_dir=given["data_dir"],
         sets=tuple(given["sets"]),
         recipe_file=given["recipe"],
+        epochs=given["epochs"],
+        lr=given["lr"],
+        batch_size=given["batch_size"],
         seed=given["seed"],
         device=options.pick_device(given["device"]),
         workers=given["workers"],
@@ -79,6 +89,9 @@ def train(model: str, **given: Any) -> None:
         dry_run=given["dry_run"],
         loggers=given["loggers"],
     )
+    if given["print_recipe"]:
+        click.echo(printed_recipe(request))
+        return
     keep_freed_memory()
     work = prepare_training(request)
     if given["dry_run"]:

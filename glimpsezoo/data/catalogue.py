@@ -206,6 +206,7 @@ FOLDER = DatasetSpec(
     prefix=True,
     description="Any folder of class folders: folder:PATH, with or without split folders (train, test, val, ...) above them.",
     source="glimpsezoo.data.undeclared:open_folder",
+    find_task="glimpsezoo.data.undeclared:folder_task",
     config=f"{_CONFIG}:FolderSettings",
     license="the images' own",
     transform=_OPEN,

@@ -9,11 +9,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from glimpsezoo.data.base import Batch, ImageData, OnBadImage, collate
+from glimpsezoo.data.config import task_of
 from glimpsezoo.data.digests import hashed_again
 from glimpsezoo.data.images import NaturalImages, Stored
 from glimpsezoo.data.memory import InMemory
+from glimpsezoo.data.wordnet import titled
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
-from glimpsezoo.specs import DatasetSpec, load_string
+from glimpsezoo.specs import DatasetSpec, Task, load_string
 
 SPLITS = ("train", "calibration", "test")
 T = TypeVar("T")
@@ -44,12 +46,22 @@ def open_data(
         data: ImageData = load_string(spec.source)(spec, name, split, config, data_dir)
     empty = data.empty_classes() if on_bad_image == "fail" and len(data) else ()  # skipping would not help a split without any image
     if empty:
-        names = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        names = ", ".join(repr(titled(name)) for name in empty[:5]) + (", ..." if len(empty) > 5 else "")
         raise GlimpseZooError(
             f"expected images of every class in the {split} split of {name}, got none of {len(empty)} ({names}): "
             "complete the data, or continue without them by --on-bad-image skip"
         )
     return data
+
+
+def task_on(spec: DatasetSpec, name: str, settings: Mapping[str, Any], data_dir: Path | None = None) -> Task | None:
+    """What a model must solve on these data, found without reading an image; None if only opening the data tells.
+
+    Raises `GlimpseZooError` as `open_data` does.
+    """
+    if not spec.find_task:
+        return task_of(spec, settings)
+    return load_string(spec.find_task)(spec, name, load_string(spec.config).parse(settings, owner="data"), data_dir)
 
 
 def batches(

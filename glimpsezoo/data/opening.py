@@ -12,6 +12,7 @@ from glimpsezoo.data.config import AugmentedSettings
 from glimpsezoo.data.fingerprint import fingerprint
 from glimpsezoo.data.images import NaturalImages, SplitSource
 from glimpsezoo.data.labels import content_of
+from glimpsezoo.data.wordnet import english
 from glimpsezoo.specs import Task
 
 SHOWN = 6  # class names in a line
@@ -80,7 +81,7 @@ def told(data: ImageData) -> str | None:
     if found is None:
         return None
     height, width = data.task.image_size
-    names = ", ".join(found.classes[:SHOWN]) + (", ..." if len(found.classes) > SHOWN else "")
+    names = ", ".join(map(english, found.classes[:SHOWN])) + (", ..." if len(found.classes) > SHOWN else "")
     parts = [
         f"{len(found.classes)} class{'' if len(found.classes) == 1 else 'es'} ({names})",
         ", ".join(f"{split} from {source}" for split, source in found.splits.items()),

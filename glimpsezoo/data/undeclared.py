@@ -14,7 +14,7 @@ from glimpsezoo.data.config import FolderSettings, HubSettings, OpenSettings
 from glimpsezoo.data.encoded import EncodedImages, FolderImages
 from glimpsezoo.data.images import SplitSource
 from glimpsezoo.data.labels import LabelColumn, Labels, classes_of
-from glimpsezoo.data.layout import FolderLayout, read_layout
+from glimpsezoo.data.layout import ClassFolder, FolderLayout, read_layout
 from glimpsezoo.data.opening import Opening, opened
 from glimpsezoo.data.preprocessing import decoding_of
 from glimpsezoo.data.splits import FIFTH, TENTH, TEST_NAMES, TRAIN_NAMES, Division, named, splits_in_words
@@ -97,20 +97,14 @@ def _label_column(features: Any, split: str, column: str, images: Callable[[], E
 
 def open_folder(spec: DatasetSpec, name: str, split: str, config: FolderSettings, data_dir: Path | None) -> ImageData:
     """Open a split of `folder:PATH`: class folders in PATH itself, or in split folders of any names."""
-    path = Path(name.removeprefix(spec.name)).expanduser()
-    if data_dir is not None and not path.is_absolute():
-        path = data_dir / path
-    if not path.is_dir():
-        raise GlimpseZooError(f"folder:PATH expects a folder of class folders, got {path}, which is not a folder")
+    path = _path_of(spec, name, data_dir)
     layout = read_layout(path, config.layout, config.train, config.test)
     if split != "test" and layout.train is None:
         raise GlimpseZooError(
             f"expected {path}/train to train and calibrate on, got only {layout.test}: name one by --set data.train=NAME; "
             f"--set data.train={layout.test} trains on a part of {layout.test} and measures on another"
         )
-    test = layout.classes_of("test")
-    train = layout.classes_of("train") if layout.train not in {None, layout.test} else test
-    classes = tuple(sorted({folder.name for folder in (*train, *test)}))
+    train, test, classes = _classes_in(layout)
     files = {folder.name: folder.files for folder in (test if split == "test" else train)}
     numbers = np.repeat(np.arange(len(classes)), [len(files.get(label, ())) for label in classes])
     chosen, divided = np.arange(len(numbers)), layout.train == layout.test
@@ -125,6 +119,28 @@ def open_folder(spec: DatasetSpec, name: str, split: str, config: FolderSettings
     shown = f"{spec.name}{path.resolve().name}"
     source = SplitSource(images, chosen, Labels(len(classes)), spec.crop, numbers, decoding_of(config), every_class=split == "test")
     return opened(Opening(shown, split, config, shown, inferred=inferred), _task(config, classes), source)
+
+
+def folder_task(spec: DatasetSpec, name: str, config: FolderSettings, data_dir: Path | None) -> Task:
+    """The task of `folder:PATH` from the names of its files alone: nothing is decoded or hashed."""
+    layout = read_layout(_path_of(spec, name, data_dir), config.layout, config.train, config.test)
+    return _task(config, _classes_in(layout)[2])
+
+
+def _path_of(spec: DatasetSpec, name: str, data_dir: Path | None) -> Path:
+    path = Path(name.removeprefix(spec.name)).expanduser()
+    if data_dir is not None and not path.is_absolute():
+        path = data_dir / path
+    if not path.is_dir():
+        raise GlimpseZooError(f"folder:PATH expects a folder of class folders, got {path}, which is not a folder")
+    return path
+
+
+def _classes_in(layout: FolderLayout) -> tuple[list[ClassFolder], list[ClassFolder], tuple[str, ...]]:
+    """The class folders to train on and to measure on, and the names of all classes."""
+    test = layout.classes_of("test")
+    train = layout.classes_of("train") if layout.train not in {None, layout.test} else test
+    return train, test, tuple(sorted({folder.name for folder in (*train, *test)}))
 
 
 def _without_test_images(layout: FolderLayout, name: str, files: Mapping[str, tuple[Path, ...]]) -> str:

@@ -1,7 +1,36 @@
-"""WordNet ids of the classes of ImageNet and its subsets, in label order: class names without a network.
+"""WordNet ids of the classes of ImageNet and its subsets, in label order, and their English names: without a network.
 
-A class has the same name in every set, so the names show which sets are subsets of others.
+A class has the same id in every set, so the ids show which sets are subsets of others. Data and cards keep the ids; people are shown the
+names. The names, in wordnet.txt, are the first words of WordNet's synsets (WordNet 3.0, Princeton University, under its license); where two
+classes have the same one, a second word tells them apart.
 """
+
+from functools import cache
+from importlib.resources import files
+
+
+@cache
+def _names() -> dict[str, str]:
+    lines = (files("glimpsezoo.data") / "wordnet.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split(" ", 1) for line in lines)
+
+
+def english(name: str) -> str:
+    """The name of a class for people: English for a WordNet id of ImageNet; any other name as it is.
+
+    >>> english("n01440764"), english("cat")
+    ('tench', 'cat')
+    """
+    return _names().get(name, name)
+
+
+def titled(name: str) -> str:
+    """The name for people, with the id that files and settings have.
+
+    >>> titled("n01440764"), titled("cat")
+    ('tench (n01440764)', 'cat')
+    """
+    return f"{english(name)} ({name})" if name in _names() else name
 
 
 def _ids(numbers: str) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from glimpsezoo.core.protocol import PHASES, GlimpseModel
 from glimpsezoo.core.rollout import Record, rollout
 from glimpsezoo.data.base import Batch, ImageData, OnBadImage
 from glimpsezoo.data.loading import batches
+from glimpsezoo.data.wordnet import titled
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.environment import channels_last, device_name, package_version
 from glimpsezoo.evaluation.rows import Measured, PaperCosts, Rows, StoredUnit
@@ -397,6 +398,6 @@ def _check(job: Job, config: EvaluationConfig) -> None:
     own, asked = job.model.task, job.data.task
     if own.classes != asked.classes:
         raise GlimpseZooError(
-            f"expected data of the model's {len(own.classes)} classes ({', '.join(own.classes[:3])}, ...), "
-            f"got {len(asked.classes)} ({', '.join(asked.classes[:3])}, ...): measure it on data with these classes"
+            f"expected data of the model's {len(own.classes)} classes ({', '.join(map(titled, own.classes[:3]))}, ...), "
+            f"got {len(asked.classes)} ({', '.join(map(titled, asked.classes[:3]))}, ...): measure it on data with these classes"
         )

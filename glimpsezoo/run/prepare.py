@@ -10,9 +10,8 @@ from glimpsezoo.conditions.corruptions.published import CorruptedFolders
 from glimpsezoo.core.computing import without_compiler
 from glimpsezoo.core.protocol import PRECISIONS, Computing, GlimpseModel
 from glimpsezoo.data.base import ImageData
-from glimpsezoo.data.config import task_of
 from glimpsezoo.data.limited import Held, limited
-from glimpsezoo.data.loading import SPLITS, open_data
+from glimpsezoo.data.loading import SPLITS, open_data, task_on
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.files import check_writable
@@ -24,9 +23,20 @@ from glimpsezoo.run.request import RunRequest
 from glimpsezoo.run.updating import check_kept, check_update
 from glimpsezoo.run.work import COMPARISON, RunWork
 from glimpsezoo.specs import DatasetSpec, Task
+from glimpsezoo.zoo.arguments import argument_card, split_argument
 from glimpsezoo.zoo.cards import RESULT, ROWS
 from glimpsezoo.zoo.hub import PREFIX
-from glimpsezoo.zoo.names import Assignments, ModelChoice, argument_names, build_model, choose_model, data_folder, declared_settings
+from glimpsezoo.zoo.matching import AUTO, matched, references, without_auto
+from glimpsezoo.zoo.names import (
+    Assignments,
+    ModelChoice,
+    argument_names,
+    build_model,
+    choose_model,
+    data_folder,
+    declared_settings,
+    model_name,
+)
 from glimpsezoo.zoo.own_data import DataChoice, choose_data
 from glimpsezoo.zoo.plugins import registry
 
@@ -39,20 +49,22 @@ CALIBRATION = 2_000  # at most so many images are used to find thresholds
 def prepare(request: RunRequest) -> RunWork:
     """Resolve and check everything that a run needs before anything is measured or written. Raises `GlimpseZooError`."""
     _check(request)
-    sets = Assignments.parse(request.sets, argument_names(request.models), scopes=scopes())
+    named = [*argument_names(request.models), *references((*request.sets, *request.models))]
+    sets = Assignments.parse(request.sets, named, scopes=scopes())
     chosen = choose_data(request.models, request.data, sets.of("data"), request.checkpoint)
     request = replace(request, data=chosen.name)
     _check_split(request, chosen.spec)
     sets.check_all_declared({name: declared_settings(name) for name in request.models})
     measures = parse_measures(request.measures, sets)
+    notes: list[str] = []
+    sets = _matched(request, chosen, sets, notes)
     choices = [choose_model(name, chosen.name, sets, request.checkpoint) for name in request.models]
     if request.update_card:
         check_update(request, choices)
-    data, task = None, task_of(chosen.spec, chosen.settings)
-    if task is None or request.checkpoint != "none" or not all(measure.without_data for measure in measures):
+    data, task = None, _task_without_data(request, chosen, measures)
+    if task is None:
         data = _open(request, chosen, request.split, request.limit)
         task = data.task
-    notes: list[str] = []
     computings = _computings(request, notes)
     names = [computing.of(name) for name in _names(choices) for computing in computings]
     choices = [choice for choice in choices for _ in computings]
@@ -82,6 +94,39 @@ def prepare(request: RunRequest) -> RunWork:
         store=UnitStore(STORE if data is None else _store(request.output)),
         notes=notes,
     )
+
+
+def _task_without_data(request: RunRequest, chosen: DataChoice, measures: list[Measure]) -> Task | None:
+    """The task, if nothing is measured on the data, so that they are not opened; None if they must be.
+
+    Data that declare their task are opened for cards, whose cost may depend on the images.
+    """
+    if request.update_card or not all(measure.without_data for measure in measures):
+        return None
+    if chosen.spec.task is None or request.checkpoint == "none":
+        return task_on(chosen.spec, chosen.name, chosen.settings, data_folder(request.data_dir))
+    return None
+
+
+def _matched(request: RunRequest, chosen: DataChoice, sets: Assignments, notes: list[str]) -> Assignments:
+    """The settings with a number for each that is `auto:MODEL`; a note says which."""
+
+    def find_task() -> Task:
+        folder = data_folder(request.data_dir)
+        return task_on(chosen.spec, chosen.name, chosen.settings, folder) or _open(request, chosen, request.split, None).task
+
+    plain = without_auto(sets)
+    found = {name: dict(values) for name, values in plain.scoped.items()}
+    for argument in request.models:
+        name, own = split_argument(argument)
+        model = model_name(name, argument_card(name))
+        given = {**sets.of_model([model, name], declared_settings(argument)), **own}
+        given = {key: value for key, value in given.items() if value not in {f"{AUTO}{name}", f"{AUTO}{model}"}}  # not of itself
+        values, said = matched(given, model, plain, chosen.name, find_task)
+        if said:
+            found.setdefault(argument, {}).update({key: value for key, value in values.items() if value != given[key]})
+            notes += said
+    return replace(plain, scoped=found)
 
 
 def _computings(request: RunRequest, notes: list[str]) -> list[Computing]:
@@ -159,17 +204,19 @@ def _check(request: RunRequest) -> None:
         got = ",".join(request.precisions)
         raise GlimpseZooError(f"--precision expects float32, bf16 or both (float32,bf16), got {got!r}: {did_you_mean(got, PRECISIONS)}")
     if len(set(request.models)) < len(request.models):
-        raise GlimpseZooError(f"expected each model once, got {' '.join(request.models)}: name each once")
+        raise GlimpseZooError(
+            f"expected each model once, got {' '.join(request.models)}: name each once, or with other settings (MODEL@KEY=VALUE)"
+        )
 
 
 def _names(choices: list[ModelChoice]) -> list[str]:
     """The models' names in results: the card's address or the model's name. Equal addresses are prefixed by their parent folder."""
-    names = [choice.card.called if choice.card else choice.full_name for choice in choices]
+    names = [choice.called for choice in choices]
     names = [
-        "/".join(choice.card.folder.resolve().parts[-2:]) if choice.card and names.count(name) > 1 else name
+        "/".join(choice.card.folder.resolve().parts[-2:]) + choice.suffix if choice.card and names.count(name) > 1 else name
         for choice, name in zip(choices, names, strict=True)
     ]
-    cards = [choice.card.folder.resolve() for choice in choices if choice.card]
+    cards = [(choice.card.folder.resolve(), choice.suffix) for choice in choices if choice.card]
     if len(set(names)) < len(names) or len(set(cards)) < len(cards):
         raise GlimpseZooError(f"expected each model once, got {' '.join(c.name for c in choices)}: two of them are the same")
     return names

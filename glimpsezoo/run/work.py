@@ -128,7 +128,7 @@ class RunWork:
     @property
     def subject(self) -> str:
         """What the run measures, of which models, on which images."""
-        changed = [", ".join(f"{key}={value}" for key, value in choice.changed.items()) for choice in self.choices]
+        changed = [", ".join(f"{key}={choice.changed[key]}" for key in choice.changed if key not in choice.own) for choice in self.choices]
         models = [f"{name} ({change})" if change else name for name, change in zip(self.names, changed, strict=True)]
         what = f"{', '.join(text for measure in self.measures for text in measure.texts)} of {', '.join(models)}"
         if self.bench is None:

@@ -12,32 +12,29 @@ from glimpsezoo.data.loading import batches_per_epoch, open_data
 from glimpsezoo.data.memory import in_memory
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.files import check_writable, output_to
-from glimpsezoo.settings import Settings
-from glimpsezoo.specs import DatasetSpec, LoggerSpec, load_string
+from glimpsezoo.specs import LoggerSpec, load_string
 from glimpsezoo.training.folder import CHECKPOINT, load_checkpoint, locked
 from glimpsezoo.training.job import TrainingJob
 from glimpsezoo.training.request import TrainingRequest
-from glimpsezoo.training.start import chosen_start, load_start, settings_of_start
-from glimpsezoo.training.target import Target, recipe_of, target_of
+from glimpsezoo.training.resolve import resolve
+from glimpsezoo.training.start import chosen_start, load_start
+from glimpsezoo.training.target import Target, target_of
 from glimpsezoo.training.work import TrainingWork
 from glimpsezoo.zoo.card_config import CONFIG, CardData
 from glimpsezoo.zoo.cards import CURVE, LOG, Card
-from glimpsezoo.zoo.names import Assignments, data_folder, data_spec, public_name
+from glimpsezoo.zoo.names import data_folder, data_spec
 from glimpsezoo.zoo.plugins import registry, usable
 from glimpsezoo.zoo.recipes import Recipe
 
 
 def prepare_training(request: TrainingRequest) -> TrainingWork:
     """Resolve the names and settings, open the data, build the model, and prepare the output folder. Raises `GlimpseZooError`."""
-    start = chosen_start(request)
-    target = target_of(request, start)
+    target, start = _target(request)
     folder = request.output or target.usual_output
     _check_output(request, folder)
-    if target.spec.training_step is None:
-        raise GlimpseZooError(
-            f"expected a model that can be trained, got {target.model!r}, for which its plugin has no training step: import a card instead"
-        )
-    recipe, settings, data = _settings(request, target, start)
+    found = resolve(request, target, start)
+    recipe, settings, data = found.recipe, found.settings, found.data
+    assert target.spec.training_step is not None  # ensured by `_target`
     _check_augmix(recipe, target, data)
     training_data, calibration = _open(request, target, data, recipe)
     torch.manual_seed(recipe.seed)
@@ -58,34 +55,27 @@ def prepare_training(request: TrainingRequest) -> TrainingWork:
     if not request.dry_run:
         _prepare_folder(request, job)
     loggers = tuple(usable(registry().find(LoggerSpec, name)) for name in request.loggers)
-    return TrainingWork(target, job, settings, data, request.data_dir, loaded, loggers=loggers)
+    return TrainingWork(target, job, settings, data, request.data_dir, loaded, said=found.said, loggers=loggers)
 
 
-def _settings(request: TrainingRequest, target: Target, start: Card | None) -> tuple[Recipe, Settings, CardData]:
-    """The recipe, the settings of the model and those of the data.
+def printed_recipe(request: TrainingRequest) -> str:
+    """The recipe that would be used, with all options applied, as the text of a recipe file. Raises `GlimpseZooError`."""
+    target, start = _target(request)
+    return resolve(request, target, start).printed(target)
 
-    Where several give a value, the last one wins: the model's defaults for the data, the card that the user starts from, the recipe, and
-    `--set`.
+
+def _target(request: TrainingRequest) -> tuple[Target, Card | None]:
+    """What is trained on which data, and the card that the user starts from.
+
+    Raises `GlimpseZooError` for a model without a training step.
     """
-    spec = target.spec
-    schema: type[Settings] = load_string(spec.config)
-    names = [request.model, target.model]
-    sets = Assignments.parse(request.sets, names, scopes=("data", "train"))
-    sets.check_all_declared({target.model: schema.model_fields})
-    recipe = recipe_of(request, target).override(sets.of("train") | ({"seed": str(request.seed)} if request.seed is not None else {}))
-    prefix = {spec.prefix_key: target.model.removeprefix(spec.name)} if spec.prefix else {}
-    own = sets.of_model(names, schema.model_fields)
-    of_model, of_data = settings_of_start(start, target)
-    values = {**spec.defaults.get(target.data, {}), **of_model, **recipe.settings, **prefix, **own}
-    settings = schema.parse(values, owner=target.model)
-    data = _card_data(target.data, data_spec(target.data), {**of_data, **recipe.data, **sets.of("data")})
-    return recipe, settings, data
-
-
-def _card_data(name: str, spec: DatasetSpec, given: dict[str, Any]) -> CardData:
-    """The data set and its settings as the card keeps them: values instead of text."""
-    schema: type[Settings] = load_string(spec.config)
-    return CardData(name=public_name(name), settings=schema.parse(given, owner="data").model_dump(mode="json", include=set(given)))
+    start = chosen_start(request)
+    target = target_of(request, start)
+    if target.spec.training_step is None:
+        raise GlimpseZooError(
+            f"expected a model that can be trained, got {target.model!r}, for which its plugin has no training step: import a card instead"
+        )
+    return target, start
 
 
 def _check_augmix(recipe: Recipe, target: Target, data: CardData) -> None:

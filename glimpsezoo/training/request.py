@@ -21,7 +21,12 @@ class TrainingRequest:
     sets: tuple[str, ...] = ()
     """`--set` texts."""
     recipe_file: str | None = None
-    """A TOML file, or the name of another recipe of the model; None takes the recipe MODEL.DATA[.VARIANT]."""
+    """A TOML file, or the name of another recipe of the model; None takes the recipe MODEL.DATA[.VARIANT], or makes one for the data."""
+    epochs: int | None = None
+    """Length of the whole training: see `Recipe.scaled`."""
+    lr: float | None = None
+    """Largest learning rate of the whole training: see `Recipe.scaled`."""
+    batch_size: int | None = None
     seed: int | None = None
     """Replaces the seed of the recipe."""
     workers: int = 0

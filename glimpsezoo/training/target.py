@@ -45,7 +45,7 @@ def target_of_recipe(name: str) -> Target | None:
     """The target of a recipe's full name, MODEL.DATA[.VARIANT]; None if no plugin has such a recipe."""
     for spec in registry().all(ModelSpec):
         if file_name(name) in recipe_names(spec):
-            model, data = _split(name, spec)
+            model, data = split_name(name, spec)
             return Target(spec, model + name[len(model) :], model, data)
     return None
 
@@ -82,7 +82,7 @@ def target_of(request: TrainingRequest, start: Card | None) -> Target:
     return target
 
 
-def _split(recipe: str, spec: ModelSpec) -> tuple[str, str]:
+def split_name(recipe: str, spec: ModelSpec) -> tuple[str, str]:
     """The model and the data set in MODEL.DATA[.VARIANT].
 
     The model names of a prefix spec may contain dots, so the first part that names a data set ends the model's name. Recipe files have

@@ -42,6 +42,8 @@ class TrainingWork:
     seconds: float = 0.0
     loggers: tuple[LoggerSpec, ...] = ()
     """What else is told of every epoch."""
+    said: tuple[str, ...] = ()
+    """What was chosen for the user, one line each."""
 
     @property
     def summary(self) -> str:
@@ -55,8 +57,8 @@ class TrainingWork:
 
     @property
     def notes(self) -> list[str]:
-        """What was inferred about the data, and whether they are held in memory."""
-        data, lines = self.job.train, [told(self.job.train)]
+        """What was chosen for the user, what was inferred about the data, and whether they are held in memory."""
+        data, lines = self.job.train, [*self.said, told(self.job.train)]
         if isinstance(data, InMemory):
             lines.append(f"{len(data):,} training images are decoded once and held in memory, about {data.expected / 1e9:.2g} GB")
         return [line for line in lines if line]

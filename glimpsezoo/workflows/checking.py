@@ -13,7 +13,7 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import Task
 from glimpsezoo.testing import IMAGES, Case, Finding, check_rule, rules
 from glimpsezoo.testing.learning import training_of
-from glimpsezoo.zoo.cards import find_card
+from glimpsezoo.zoo.arguments import argument_card
 from glimpsezoo.zoo.names import Assignments, argument_names, build_model, choose_model, data_folder, data_spec, declared_settings
 from glimpsezoo.zoo.own_data import DEFAULT_DATA, DataChoice, choose_data
 
@@ -29,7 +29,7 @@ def findings_of(
     """
     given = Assignments.parse(sets, argument_names([name]))
     given.check_all_declared({name: declared_settings(name)})
-    named = find_card(name)
+    named = argument_card(name)
     if data is None and given.of("data"):
         raise GlimpseZooError("--set data.KEY expects a data set, got none: name one by --data")
     if data is None and data_dir is not None:

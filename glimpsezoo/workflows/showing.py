@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.files import file_name
 from glimpsezoo.settings import settings_of
 from glimpsezoo.specs import DatasetSpec, ModelSpec, Spec, load_string
 from glimpsezoo.zoo.cards import Card, card_paths
 from glimpsezoo.zoo.plugins import registry
-from glimpsezoo.zoo.recipes import recipe_names
+from glimpsezoo.zoo.recipes import Recipe, read_recipe, recipe_names, recipe_text
 
 
 def assignments(settings: Mapping[str, Any]) -> str:
@@ -27,12 +28,22 @@ def card_facts(card: Card) -> dict[str, Any]:
         "model": f"{config.model} ({config.plugin})",
         "settings": assignments(config.config),
         "data": f"{config.data.name} {assignments(config.data.settings)}".rstrip(),
-        "classes": len(config.task.classes),
+        "classes": list(config.task.classes),
         "top-1": (found.measured if found else "") or "not measured yet",
         "MACs": found.cost if found else "",
         "sha256": config.weights.sha256 if config.weights else "",
         "made by": config.trained.get("command", ""),
     }
+
+
+def recipe_file(name: str) -> tuple[str, Recipe]:
+    """The text of a shipped recipe, and the recipe. Raises `GlimpseZooError` for an unknown name."""
+    specs = registry().all(ModelSpec)
+    known = {each: spec for spec in specs for each in recipe_names(spec)}
+    if file_name(name) not in known:
+        raise GlimpseZooError(f"expected a recipe ('glimpsezoo list recipes'), got {name!r}: {did_you_mean(file_name(name), known)}")
+    spec = known[file_name(name)]
+    return recipe_text(spec, name), read_recipe(spec, name)
 
 
 def facts_of(name: str, data_dir: str | None, sets: tuple[str, ...]) -> dict[str, Any]:
@@ -81,6 +92,7 @@ def _data_facts(name: str, spec: DatasetSpec) -> dict[str, Any]:
         "homepage": spec.homepage,
         "image size": f"{task.image_size[0]} x {task.image_size[1]}, {task.channels} channel(s)" if task else "as opened",
         "classes": len(task.classes) if task else "as opened",
+        "class names": list(task.classes) if task else [],
         "splits": dict(spec.splits),
         "transform": spec.transform,
         "calibration": spec.calibration,

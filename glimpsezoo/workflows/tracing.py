@@ -93,7 +93,7 @@ def draw_traces(request: TraceRequest) -> DrawnTraces:
     rule = given_rule(sets, registry())
     chosen = choose_data([request.model], request.data, sets.of("data"), request.checkpoint)
     choice = choose_model(request.model, chosen.name, sets, request.checkpoint)
-    name = choice.card.called if choice.card else choice.full_name
+    name = choice.called
     card_task = choice.card.config.task.task() if choice.card else chosen.spec.task
     note, other = None, ""
     if request.files and card_task is not None:

@@ -9,6 +9,7 @@ from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.measures.catalogue import PRESETS
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import AttackSpec, CorruptionSpec, ImporterSpec, MeasureSpec, ModelSpec, PaperSpec, load_string
+from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.cards import Card, card_paths, find_card
 from glimpsezoo.zoo.hub import PREFIX
 from glimpsezoo.zoo.names import Assignments, argument_names, card_named, data_spec, declared_settings, model_name, spec_of
@@ -35,10 +36,12 @@ def check_names(
         check_condition(under)
     if data is not None:
         data_spec(data)
-    names = list(models)
+    arguments = [split_argument(model) for model in models]
+    names = [name for name, _ in arguments]
     local = [name for name in names if not name.startswith(PREFIX)]
-    for name in local:
-        spec_of(name, find_card(name))
+    for name, own in arguments:
+        if name in local:
+            load_string(spec_of(name, find_card(name)).config).check_keys(own, owner=name)
     if checkpoint is not None and checkpoint not in NO_CARD and not checkpoint.startswith(PREFIX) and local:
         card_named(checkpoint, model_name(local[0], find_card(local[0])))
     if local == names:

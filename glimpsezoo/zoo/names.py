@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glimpsezoo.data.wordnet import titled
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import DatasetSpec, ImporterSpec, ModelSpec, Task, load_string
+from glimpsezoo.zoo.arguments import argument_card, split_argument
 from glimpsezoo.zoo.cards import Card, card_paths, find_card
 from glimpsezoo.zoo.plugins import registry, usable
 from glimpsezoo.zoo.recipes import recipe_names
@@ -91,11 +93,23 @@ class ModelChoice:
     settings: Settings
     changed: dict[str, Any]
     """The settings that differ from the card."""
+    own: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of this argument alone: what was typed after its `@`."""
 
     @property
     def full_name(self) -> str:
         """The name of the model: `timm:resnet18` for one of a prefix spec."""
         return self.spec.name + str(getattr(self.settings, self.spec.prefix_key)) if self.spec.prefix else self.spec.name
+
+    @property
+    def called(self) -> str:
+        """The name of the model in results: the card's address or the model's name, with its own settings, if any."""
+        return (self.card.called if self.card else self.full_name) + self.suffix
+
+    @property
+    def suffix(self) -> str:
+        """The own settings as they are typed, with the `@`."""
+        return f"@{','.join(f'{key}={value}' for key, value in self.own.items())}" if self.own else ""
 
 
 def choose_model(name: str, data: str, sets: Assignments, checkpoint: str | None) -> ModelChoice:
@@ -104,27 +118,30 @@ def choose_model(name: str, data: str, sets: Assignments, checkpoint: str | None
     checkpoint: None takes the card of the argument; 'none' and 'timm' take no card; anything else is the name or the path of a card.
     Raises `GlimpseZooError`.
     """
-    named = find_card(name)
-    spec, model = spec_of(name, named), model_name(name, named)
-    card = _trained(name, model, data, named, checkpoint)
+    argument, own = split_argument(name)
+    named = find_card(argument)
+    spec, model = spec_of(argument, named), model_name(argument, named)
+    card = _trained(argument, model, data, named, checkpoint)
     source = card or named
     values = dict(source.config.config if source else spec.defaults.get(data, {}))
     if spec.prefix:
         values[spec.prefix_key] = model.removeprefix(spec.name)
     schema: type[Settings] = load_string(spec.config)
-    changes = sets.of_model([model, name], schema.model_fields)
+    own = {key: sets.scoped.get(name, {}).get(key, value) for key, value in own.items()}  # a number in place of auto:MODEL
+    changes = {**sets.of_model([model, argument, name], schema.model_fields), **own}
     settings = schema.parse({**values, **changes}, owner=name)
     changed = {}
     if card:
         before, after = schema.parse(values, owner=name).model_dump(), settings.model_dump()
         changed = {key: value for key, value in changes.items() if before[key] != after[key]}
         card = card.at(changed["revision"]) if card.config.released and "revision" in changed else card
-    return ModelChoice(name, spec, card and card.located(), settings, changed)
+    return ModelChoice(name, spec, card and card.located(), settings, changed, own)
 
 
 def argument_names(arguments: Iterable[str]) -> list[str]:
     """The names that `--set NAME.KEY` accepts for the models of a command: each argument, and the model of each card."""
-    return [name for argument in arguments for name in (argument, model_name(argument, find_card(argument)))]
+    named = [split_argument(argument).name for argument in arguments]
+    return [name for argument in named for name in (argument, model_name(argument, find_card(argument)))]
 
 
 def model_name(name: str, card: Card | None) -> str:
@@ -170,7 +187,7 @@ def _importing(model: str, checkpoint: str) -> str:
 
 def declared_settings(name: str) -> list[str]:
     """The `--set` keys of a model argument."""
-    return list(load_string(spec_of(name, find_card(name)).config).model_fields)
+    return list(load_string(spec_of(split_argument(name).name, argument_card(name)).config).model_fields)
 
 
 def spec_of(name: str, card: Card | None) -> ModelSpec:
@@ -187,7 +204,9 @@ def spec_of(name: str, card: Card | None) -> ModelSpec:
         known = [spec.name + ("NAME" if spec.prefix else "") for spec in specs]
         broken = [plugin.provenance.plugin for plugin in plugins.plugins if plugin.error]
         why = f" (broken: {', '.join(broken)}; see 'glimpsezoo plugins')" if broken else ""
-        raise GlimpseZooError(f"expected a model or a card, got {name!r}: {did_you_mean(name, [*known, *card_paths()])}{why}")
+        named, at, _ = name.partition("@")
+        form = " (settings of its own are MODEL@KEY=VALUE)" if at else ""
+        raise GlimpseZooError(f"expected a model or a card, got {name!r}{form}: {did_you_mean(named, [*known, *card_paths()])}{why}")
     broken = [plugin.error for plugin in plugins.plugins if plugin.error and plugin.provenance.distribution == card.config.plugin]
     remedy = f"its plugin {card.config.plugin} is broken: {broken[0]}" if broken else f"install its plugin, {card.config.plugin}"
     raise GlimpseZooError(f"card {card.name!r} needs the model {card.config.model!r}, which no installed plugin has: {remedy}")
@@ -203,20 +222,13 @@ def _no_card(name: str, data: str, spec: ModelSpec) -> str:
 
 
 def _training(name: str, data: str, spec: ModelSpec) -> str:
-    """The command that trains the model on the data: by its recipe, by the first of several, or by a recipe for other data."""
-    recipes = recipe_names(spec) if spec.training_step else []
-    wanted = file_name(f"{name}.{data}")
-    own = [recipe for recipe in recipes if recipe == wanted or recipe.startswith(f"{wanted}.")]
-    if not recipes:
+    """The command that trains the model on the data: by its recipe, by the first of several, or by a generic one."""
+    if not spec.training_step:
         return ""
-    if wanted in own:
-        command = f"{name} --data {data}"
-    elif own:
-        command = own[0]
-    else:
-        nearest = sorted(recipes, key=lambda recipe: (not recipe.startswith(file_name(f"{name}.")), not recipe.endswith(".digits")))
-        command = f"{name} --data {data} --recipe {nearest[0]}"
-    return f"train one ('glimpsezoo train {command}'), "
+    wanted = file_name(f"{name}.{public_name(data)}")
+    variants = [recipe for recipe in recipe_names(spec) if recipe.startswith(f"{wanted}.")]
+    exact = not variants or wanted in recipe_names(spec)
+    return f"train one ('glimpsezoo train {f'{name} --data {data}' if exact else variants[0]}'), "
 
 
 def build_model(choice: ModelChoice, task: Task, *, checkpoint: str | None = None, seed: int = 0) -> "GlimpseModel[Any]":
@@ -257,7 +269,7 @@ def _agreed(card: Card, task: Task) -> Task:
 
 
 def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(map(titled, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def data_spec(name: str) -> DatasetSpec:

@@ -9,6 +9,7 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.measures.result import TrainedOn
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import DatasetSpec, load_string
+from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.card_config import UNKNOWN, CardConfig
 from glimpsezoo.zoo.cards import Card, find_card
 from glimpsezoo.zoo.names import card_for, data_spec, public_name
@@ -46,7 +47,7 @@ def choose_data(arguments: Iterable[str], data: str | None, given: Mapping[str, 
     the data support it. Raises `GlimpseZooError` if the cards differ in them.
     """
     other = find_card(checkpoint) if checkpoint is not None and checkpoint not in NO_CARD else None
-    named = {argument: other or find_card(argument) for argument in arguments}
+    named = {name: other or find_card(name) for name in (split_argument(argument).name for argument in arguments)}
     name = data if data is not None else _own_name({argument: card for argument, card in named.items() if card})
     spec, shown = data_spec(name), public_name(name)
     if checkpoint is None:

@@ -2,17 +2,18 @@
 
 import itertools
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from glimpsezoo.conditions.attacks.settings import L2_EPS, LINF_EPS, Length, Norm, PGDSettings
-from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.errors import GlimpseZooError, counted, did_you_mean
 from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import ModelSpec
+from glimpsezoo.toml_text import toml_text
 
 
 class AdversarialRecipe(Settings):
@@ -177,6 +178,24 @@ class Recipe(Settings):
             raise GlimpseZooError(f"expected a recipe in TOML, got {name} ({error}): correct it") from None
         return cls.parse(values, owner=f"recipe {name}")
 
+    def to_toml(self) -> str:
+        """The text of a recipe file with everything that was set; `from_toml` reads it back."""
+        values = {"seed": self.seed, **self.model_dump(mode="json", exclude_unset=True)}
+        return toml_text({key: value for key, value in values.items() if value != {}})  # an empty table of a phase has a meaning
+
+    def scaled(self, *, epochs: int | None = None, lr: float | None = None) -> Self:
+        """Apply `--epochs` and `--lr`, which are those of the whole training: its phases keep their proportions.
+
+        epochs: of all phases together, at least one each. lr: the largest learning rate. Raises `GlimpseZooError`.
+        """
+        lengths = shares(self.phase, epochs) if epochs is not None else [None] * len(self.phase)
+        factor = lr / max(phase.lr for phase in self.phase) if lr is not None else 1.0
+        phases = []
+        for phase, length in zip(self.phase, lengths, strict=True):
+            values: dict[str, Any] = {"epochs": length, "steps": None} if length else {}
+            phases.append(phase.changed(values | ({"lr": phase.lr * factor} if lr is not None else {}), {}))
+        return self.model_copy(update={"phase": tuple(phases)})
+
     def override(self, values: Mapping[str, Any]) -> Self:
         """Apply `--set train.KEY=value`: a key of the whole training, or a key that is set in every training phase.
 
@@ -210,6 +229,21 @@ def check_keys(keys: Iterable[str]) -> None:
             raise GlimpseZooError(f"expected a key of a recipe or of its phases, got 'train.{key}': {hint}")
 
 
+def shares(phases: Sequence[PhaseRecipe], epochs: int) -> list[int]:
+    """Divide `epochs` among training phases in proportion to their lengths, at least one each. Raises `GlimpseZooError`."""
+    if epochs < len(phases):
+        raise GlimpseZooError(
+            f"--epochs expects at least one epoch for each of the {counted(len(phases), 'training phase')} of the recipe, got {epochs}: "
+            "give more, or set the length of every phase by --set train.steps=N"
+        )
+    lengths = [phase.epochs for phase in phases] if all(phase.epochs for phase in phases) else [phase.steps for phase in phases]
+    if not all(lengths):
+        raise GlimpseZooError("--epochs expects a recipe with all phases in epochs or all in steps, got both: change them in the recipe")
+    whole, ends = sum(filter(None, lengths)), list(itertools.accumulate(length or 0 for length in lengths))
+    spare = epochs - len(phases)  # beyond one epoch each
+    return [1 + spare * end // whole - spare * start // whole for start, end in itertools.pairwise([0, *ends])]
+
+
 def recipe_names(spec: ModelSpec) -> list[str]:
     """The names of a model's recipes, `MODEL.DATA[.VARIANT]`; for a prefix spec, those of all its models."""
     if spec.recipes is None:
@@ -221,7 +255,7 @@ def recipe_names(spec: ModelSpec) -> list[str]:
 
 def recipe_title(spec: ModelSpec, name: str) -> str:
     """The title of a recipe: the first paragraph of the comment at its top."""
-    lines = itertools.takewhile(lambda line: line.startswith("# "), _text(spec, name).splitlines())
+    lines = itertools.takewhile(lambda line: line.startswith("# "), recipe_text(spec, name).splitlines())
     return " ".join(line.removeprefix("# ") for line in lines)
 
 
@@ -238,8 +272,9 @@ def find_recipe(spec: ModelSpec, card_name: str) -> Recipe:
 
 def read_recipe(spec: ModelSpec, name: str) -> Recipe:
     """A recipe by its name, one of `recipe_names`."""
-    return Recipe.from_toml(_text(spec, name), name=name)
+    return Recipe.from_toml(recipe_text(spec, name), name=name)
 
 
-def _text(spec: ModelSpec, name: str) -> str:
+def recipe_text(spec: ModelSpec, name: str) -> str:
+    """The file of a recipe by its name, with its comments."""
     return (files(str(spec.recipes)) / f"{file_name(name)}.toml").read_text(encoding="utf-8")

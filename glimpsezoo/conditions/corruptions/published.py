@@ -13,6 +13,7 @@ from glimpsezoo.data.fingerprint import fingerprint
 from glimpsezoo.data.images import NaturalImages, SplitSource
 from glimpsezoo.data.labels import Labels
 from glimpsezoo.data.layout import is_hidden, is_image
+from glimpsezoo.data.wordnet import titled
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.specs import Task
 
@@ -86,12 +87,14 @@ class CorruptedFolders:
             got = ", ".join(sorted(found)[:3]) + (", ..." if len(found) > 3 else "") if found else "none"
             raise GlimpseZooError(
                 f"--corrupted-dir expects a folder for each of the data's {len(self.task.classes)} classes in {root}, "
-                f"got {got} without {missing[0]!r}: choose the data set that was corrupted by --data"
+                f"got {got} without {titled(missing[0])!r}: choose the data set that was corrupted by --data"
             )
         by_class = [self._files(root, label) for label in self.task.classes]
         empty = [label for label, names in zip(self.task.classes, by_class, strict=True) if not names]
         if empty:
-            raise GlimpseZooError(f"--corrupted-dir expects images of every class in {root}, got none in {empty[0]}: complete the folder")
+            raise GlimpseZooError(
+                f"--corrupted-dir expects images of every class in {root}, got none in {titled(empty[0])}: complete the folder"
+            )
         return by_class
 
     @staticmethod

@@ -17,6 +17,7 @@ from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.regions import Regions
 from glimpsezoo.core.rollout import Look, Record, Trace, rollout
+from glimpsezoo.data.wordnet import english
 from glimpsezoo.reports.pictures.seen import glimpses_seen, pixels_of
 
 
@@ -153,7 +154,7 @@ def trace_image(viewing: Viewing, subject: Subject) -> Traced:
         model=viewing.model_name,
         image=subject.name,
         condition=viewing.condition_name,
-        label=None if subject.label is None else classes[subject.label],
+        label=None if subject.label is None else english(classes[subject.label]),
         pixels=pixels_of(images[0]),
         looks=looks,
         steps=trace.steps,
@@ -189,4 +190,4 @@ def _look(step: int, look: Look, glimpses: tuple[Glimpse, ...], classes: tuple[s
     assert look.logits is not None
     confidence, prediction = look.logits[0].float().softmax(0).max(0)
     right = None if label is None else int(prediction) == label
-    return TracedLook(step, glimpses, classes[int(prediction)], float(confidence), right)
+    return TracedLook(step, glimpses, english(classes[int(prediction)]), float(confidence), right)

@@ -5,6 +5,7 @@ The policy lets a page load nothing and run only its own script (identified by h
 
 import base64
 import hashlib
+import re
 from typing import Any
 
 from glimpsezoo.measures.shown import Cell, Table
@@ -12,7 +13,8 @@ from glimpsezoo.reports.pictures.scene import DARK, LIGHT
 from glimpsezoo.reports.pictures.svg import clean, colour_classes
 from glimpsezoo.reports.templates import source, template
 
-_EMPTY = {"input", "meta", "br"}
+_EMPTY = {"input", "meta", "br", "wbr"}
+UNBROKEN = 30  # letters of a name that stay on one line
 
 
 class Html(str):
@@ -41,14 +43,31 @@ def join(*children: str) -> Html:
     return Html("".join(child if isinstance(child, Html) else clean(child) for child in children))
 
 
+def named(text: str) -> Html:
+    """A name that may break after a dot or a space but not within a word, which would otherwise break at a hyphen.
+
+    A word that is too long for a phone may break anywhere.
+
+    >>> named("pyramid-m3.digits")
+    '<span class="whole">pyramid-m3.</span><wbr>digits'
+    """
+    found = []
+    for word in re.findall(r"\s+|[^\s.]*\.+|[^\s.]+", text):
+        found.append(element("span", word, class_="whole") if "-" in word and len(word) <= UNBROKEN else clean(word))
+        found += ["<wbr>"] if word.endswith(".") else []
+    return Html("".join(found))
+
+
 def table(found: Table) -> Html:
     """A table that scrolls sideways. The first cell of each row is its heading. If `found.folded` is set, the table is folded under it."""
     kinds = ["words" if heading in found.words else None for heading in found.headings]
-    head = element("tr", *(element("th", heading, scope="col", class_=kind) for heading, kind in zip(found.headings, kinds, strict=True)))
+    head = element(
+        "tr", *(element("th", named(heading), scope="col", class_=kind) for heading, kind in zip(found.headings, kinds, strict=True))
+    )
     body = []
     for first, *rest in found.rows:
         cells = [_cell(cell, kind) for cell, kind in zip(rest, kinds[1:], strict=True)]
-        body.append(element("tr", element("th", first.text, scope="row"), *cells))
+        body.append(element("tr", element("th", named(first.text), scope="row"), *cells))
     whole = scrolling(element("table", captioned(found.caption), element("thead", head), element("tbody", *body)), found.caption)
     return element("details", element("summary", found.folded), whole) if found.folded else whole
 

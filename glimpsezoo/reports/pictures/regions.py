@@ -32,6 +32,10 @@ class _Region:
     def centre(self) -> tuple[float, float]:
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
+    @property
+    def area(self) -> float:
+        return (self.right - self.left) * (self.bottom - self.top)
+
 
 def size_of(traced: Traced) -> tuple[float, float]:
     """Width and height of the image in px."""
@@ -87,6 +91,8 @@ def _path(looks: Sequence[Sequence[_Region]]) -> Iterator[Shape]:
         for region in regions:
             (x, y), (right, down) = centres.get(region.glimpse.parent, middle), region.centre
             step, colour = region.look.step, series(region.look.step - 1)
+            if (x, y) == (right, down):
+                continue
             line = Path(x=x, y=y, points=((0.0, 0.0), (right - x, down - y)), stroke="paper", line=2.6, step=step)
             yield from (line, replace(line, stroke=colour, line=1.1))
             yield from _end(region)
@@ -117,18 +123,17 @@ def _numbers(regions: Sequence[_Region], width: float, height: float) -> Iterato
     taken: list[_Place] = []
     for region in regions:
         wide = chip(region.glimpse.number, region.look.step, 0, 0)[0].width
-
-        def hidden(choice: tuple[int, _Place]) -> float:
-            rank, place = choice
-            others = sum(place.shared(*corners) / area for corners, area in areas)
-            numbers = sum(place.shared(each.x, each.y, each.x + each.width, each.y + CHIP) for each in taken)
-            return others + 10 * numbers + ELSEWHERE * (rank > 0)
-
-        corners = [(each.left, each.top, each.right, each.bottom) for each in regions]
-        areas = [(each, max(1.0, (each[2] - each[0]) * (each[3] - each[1]))) for each in corners]
-        _, best = min(enumerate(_around(region, wide, width, height)), key=hidden)
+        places = _around(region, wide, width, height)
+        hidden = [_hidden(place, regions, taken) + ELSEWHERE * (rank > 0) for rank, place in enumerate(places)]
+        best = places[hidden.index(min(hidden))]
         taken.append(best)
         yield from chip(region.glimpse.number, region.look.step, best.x, best.y)
+
+
+def _hidden(place: _Place, regions: Sequence[_Region], taken: Sequence[_Place]) -> float:
+    """The share of each region that a number at `place` would hide, summed; other numbers weigh more than any region."""
+    found = sum(place.shared(each.left, each.top, each.right, each.bottom) / max(1.0, each.area) for each in regions)
+    return found + 10 * sum(place.shared(each.x, each.y, each.x + each.width, each.y + CHIP) for each in taken)
 
 
 def _around(region: _Region, wide: float, width: float, height: float) -> list[_Place]:

@@ -17,7 +17,7 @@ EXACT = 100  # px: larger images may be compressed with losses
 
 
 def svg_file(scene: Scene) -> str:
-    """A standalone SVG file, light or dark as the reader's system or the page around it is. Its own background keeps it readable on any page."""
+    """A standalone SVG file, light or dark as the page around it or the reader's system. Its own background keeps it readable anywhere."""
     style = f"<style>:root{{color-scheme:light dark}}text{{font-family:{FONT}}}{themed()}</style>"
     paper = f'<rect width="{_n(scene.width)}" height="{_n(scene.height)}" rx="6" class="f-paper"/>'
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{_svg(scene, style + paper, exact=True)}\n'

@@ -114,6 +114,8 @@ class Line:
     points: tuple[Point, ...]
     dashed: bool = False
     dots: bool = True
+    mark: str = ""
+    """A few letters beside its last point, where a legend would be too long."""
 
 
 @dataclass(frozen=True)

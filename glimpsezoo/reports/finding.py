@@ -51,11 +51,11 @@ def _close(best: Entry, close: Sequence[Entry], tests: Tests) -> str:
     alike = [best, *close]
     costs = [_macs(each) for each in alike]
     known = [cost for cost in costs if cost is not None]
-    if len(known) < len(alike) or known.count(min(known)) > 1:
+    if len(known) < len(alike) or len(set(known)) == 1:
         return f"No significant difference in accuracy between {_listed(alike)}: none is shown to be better or cheaper"
     cheapest = alike[known.index(min(known))]
     if cheapest is best:
-        second = close[0]
+        second = next(each for each in close if _macs(each) != min(known))
         return (
             f"{best.name} is the cheapest of the {len(alike)} most accurate models; the next, {second.name}, is not significantly worse "
             f"({_difference(tests[second.name, best.name])}){_times(second, best)}"

@@ -69,7 +69,7 @@ def table(found: Table) -> Html:
         cells = [_cell(cell, kind) for cell, kind in zip(rest, kinds[1:], strict=True)]
         body.append(element("tr", element("th", named(first.text), scope="row"), *cells))
     whole = scrolling(element("table", captioned(found.caption), element("thead", head), element("tbody", *body)), found.caption)
-    return element("details", element("summary", found.folded), whole) if found.folded else whole
+    return element("details", element("summary", named(found.folded)), whole) if found.folded else whole
 
 
 def _cell(cell: Cell, kind: str | None) -> Html:
@@ -81,7 +81,7 @@ def _cell(cell: Cell, kind: str | None) -> Html:
 
 def captioned(text: str) -> Html:
     """A table's caption, which stays visible while the table scrolls."""
-    return element("caption", element("span", text))
+    return element("caption", element("span", named(text)))
 
 
 def scrolling(content: Html, label: str) -> Html:

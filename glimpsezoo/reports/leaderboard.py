@@ -72,5 +72,5 @@ def paired_tests(entries: Sequence[Entry], pairs: Sequence[Pair]) -> Html:
     texts = pair_texts(entries, pairs)
     if not texts:
         return Html("")
-    listed = element("ul", *(element("li", text) for text in texts))
+    listed = element("ul", *(element("li", named(text)) for text in texts))
     return element("details", element("summary", f"Paired tests, image by image ({len(texts)})"), listed, open=len(texts) <= FEW)

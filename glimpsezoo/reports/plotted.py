@@ -16,7 +16,7 @@ def plotted(name: str, figure: Figure, *, files: bool = True) -> Html:
     """The plot. name: unique on the page. files: whether it can be saved."""
     scene = plot(figure.title, figure.lines, figure.x, figure.y)
     legend = [element("li", _mark(f"{name}-{k}", line), named(line.name)) for k, line in enumerate(figure.lines)]
-    caption = element("figcaption", element("strong", figure.title), ". " if figure.note else "", figure.note)
+    caption = element("figcaption", element("strong", named(figure.title)), ". " if figure.note else "", figure.note)
     saved = _saved(figure) if files else Html("")
     drawn = Html(svg_part(scene, name))
     return element("figure", caption, drawn, element("ul", *legend, class_="legend"), saved, class_="plot")

@@ -36,7 +36,7 @@ def report(runs: Sequence[str], path: Path, *, traces: int, data_dir: str | None
             continue
         seen.add(_looker(measured))
         try:
-            shown += _traced(measured, traces, data_dir)
+            shown += traces_of(measured, traces, data_dir)
         except Exception as error:  # a plugin, its data or its weights may fail in any way; the report needs none of them
             notes.append(f"{measured.entry.name} is not shown looking: {one_line(error)}")
     reported = Reported(compared.entries, compared.pairs, shown, notes)
@@ -46,7 +46,7 @@ def report(runs: Sequence[str], path: Path, *, traces: int, data_dir: str | None
     return reported
 
 
-def _traced(measured: StoredResult, images: int, data_dir: str | None) -> list[Traced]:
+def traces_of(measured: StoredResult, images: int, data_dir: str | None) -> list[Traced]:
     """Traces of images chosen by their rows; without rows, of the first few. Raises `GlimpseZooError` if the data are unavailable."""
     result = measured.entry.result
     name = _card_name(measured)

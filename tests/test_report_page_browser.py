@@ -3,6 +3,7 @@
 import io
 import shutil
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,6 +15,7 @@ from result_files import result
 from test_report_page import EVIL, entries, trace
 from test_trace_pictures import traced
 
+from glimpsezoo.measures.pairs import Pair
 from glimpsezoo.measures.shown import Entry
 from glimpsezoo.reports.flip import flip_page
 from glimpsezoo.reports.page import Reported, report_page
@@ -192,8 +194,8 @@ BROKEN = """names => {
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), broken = [];
   for (let node = walk.nextNode(); node; node = walk.nextNode()) {
     if (!node.parentElement.closest('th,td,li,summary,h3,figcaption') || !node.parentElement.checkVisibility()) continue;
-    for (const found of node.data.matchAll(/[\\w-]+/g)) {
-      if (!names.some(name => name.split('.').includes(found[0]))) continue;
+    for (const found of node.data.matchAll(/\\d+\\.\\d+|[\\w-]+/g)) {
+      if (!/^[\\d.]+$/.test(found[0]) && !names.some(name => name.split('.').includes(found[0]))) continue;
       const range = document.createRange();
       range.setStart(node, found.index);
       range.setEnd(node, found.index + found[0].length);
@@ -207,7 +209,8 @@ BROKEN = """names => {
 @pytest.mark.parametrize("width", [375, 1280, 1920])
 def test_names_do_not_break_within_a_word(show: Any, width: int):
     names = [LONG, "pyramid-m3.digits", "mgnet.tiny-imagenet.ff-net-short"]
-    page = show(report_page(Reported([Entry(name, result(name, eps=8 / 255)) for name in names], ())), width)
+    pairs = [Pair(a=a, b=b, n=9, only_a=1, only_b=1, difference=0.01, low=-0.013, high=0.03, p=0.5) for a, b in combinations(names, 2)]
+    page = show(report_page(Reported([Entry(name, result(name, eps=8 / 255)) for name in names], pairs)), width)
     assert page.evaluate(BROKEN, names) == []
 
 

@@ -44,17 +44,18 @@ def join(*children: str) -> Html:
 
 
 def named(text: str) -> Html:
-    """A name that may break after a dot or a space but not within a word, which would otherwise break at a hyphen.
+    """Text that may break at spaces and after the dots of names, but not within a word or a number, which otherwise break at a hyphen.
 
     A word that is too long for a phone may break anywhere.
 
-    >>> named("pyramid-m3.digits")
-    '<span class="whole">pyramid-m3.</span><wbr>digits'
+    >>> named("pyramid-m3.digits at 0.5")
+    '<span class="whole">pyramid-m3.</span><wbr>digits at 0.5'
     """
     found = []
-    for word in re.findall(r"\s+|[^\s.]*\.+|[^\s.]+", text):
-        found.append(element("span", word, class_="whole") if "-" in word and len(word) <= UNBROKEN else clean(word))
-        found += ["<wbr>"] if word.endswith(".") else []
+    for spaced in re.split(r"(\s+)", text):
+        words = re.split(r"(?<=[^\d]\.)|(?<=\.)(?=[^\d])", spaced)
+        kept = (element("span", word, class_="whole") if "-" in word and len(word) <= UNBROKEN else clean(word) for word in words)
+        found.append("<wbr>".join(kept))
     return Html("".join(found))
 
 

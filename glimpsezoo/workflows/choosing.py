@@ -54,7 +54,7 @@ def _kinds(hits: Bool[ndarray, "n T"]) -> dict[str, Bool[ndarray, "n"]]:
     wrong = {"wrong": ~hits[:, -1]}
     if hits.shape[1] == 1:
         return {"right": hits[:, 0], **wrong}
-    return {"right early": hits.all(1), "right late": ~hits[:, 0] & hits[:, -1], **wrong}
+    return {"right early": np.asarray(hits.all(1)), "right late": ~hits[:, 0] & hits[:, -1], **wrong}
 
 
 def _said(name: str, those: Bool[ndarray, "n"], hits: Bool[ndarray, "n T"]) -> str:

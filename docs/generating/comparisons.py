@@ -122,8 +122,18 @@ def index() -> str:
 
 
 def said(group: Group) -> str:
+    return f"{group.settings}: {finding(group)}" if group.settings else finding(group)
+
+
+def finding(group: Group) -> str:
     (text,) = findings(group.entries, group.pairs)
-    return f"{group.settings}: {text}" if group.settings else text
+    return text
+
+
+def filled(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """A table without its empty columns."""
+    places = [k for k in range(len(headings)) if any(row[k] for row in rows)]
+    return [headings[k] for k in places], [[row[k] for k in places] for row in rows]
 
 
 def page(name: str, several: Sequence[Group]) -> str:
@@ -137,8 +147,8 @@ def section(group: Group) -> list[str]:
     picture = f"![Accuracy of the cards on {group.name} against their MACs per image]({picture_of(group)})"
     return [
         f"## {group.name}" if group.settings else "",
-        f"**{said(group)}**",
-        compared(table(HEADINGS, rows)),
+        f"**{finding(group)}**",
+        compared(table(*filled(HEADINGS, rows))),
         compared(f"{picture}\n\nEvery step of every card; the numbers are those of the table. Bars are 95 % intervals."),
         tests(group),
         measured_lines([group.entries[0].result])[0],

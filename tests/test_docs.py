@@ -8,8 +8,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
@@ -60,8 +63,9 @@ def test_every_card_has_a_page_of_its_own():
 
 def test_the_pictures_are_what_trace_draws(generate: ModuleType):
     """Up to a pixel and a per cent, and the colours of small pixels: another processor rounds otherwise."""
-    pictures = generate.models.pictures()
-    assert {f"cards/{path.name}" for path in (DOCS / "cards").glob("*.svg")} == set(pictures), f"docs/cards {STALE}"
+    pictures = generate.pictures()
+    lying = {path.relative_to(DOCS).as_posix() for folder in generate.FOLDERS for path in (DOCS / folder).glob("*.svg")}
+    assert lying == set(pictures), f"docs/ {STALE}"
     for path, drawn in pictures.items():
         (lines, numbers), (old_lines, old_numbers) = _measured(drawn), _measured((DOCS / path).read_text(encoding="utf-8"))
         assert lines == old_lines, f"docs/{path} {STALE}"
@@ -83,6 +87,42 @@ def test_everything_that_is_registered_has_its_place(generate: ModuleType):
     for name in [config.parent.name for config in ROOT.glob("zoo_cards/*/config.json")]:
         assert f"cards/{name}.md" in pages
         assert name in pages["models/index.md"]
+
+
+def test_every_measured_card_is_compared_on_its_data(generate: ModuleType):
+    pages, models = generate.generated(), generate.models
+    for card in models.cards():
+        result = models.evidence(card)
+        if result and result.accuracy:
+            page = pages[f"comparisons/{result.data.name}.md"]
+            assert f"](../cards/{card.folder.name}.md) | {100 * result.accuracy.top1.value:.1f}<br>(" in page, card.folder.name
+            assert f"(../comparisons/{result.data.name}.md)" in pages[f"models/{models.page_of(models.spec_of(card))}"]
+
+
+def test_a_comparison_says_what_the_paired_tests_say(generate: ModuleType):
+    page = generate.generated()["comparisons/digits.md"]
+    names = re.findall(r"^\| \d+ \| \[([^\]]+)\].*<br>", page, re.MULTILINE)
+    assert (names[0], len(names)) == ("cnn4.digits", 8)
+    for worse in ("mgnet.digits", "ranzato.digits"):
+        rows = {name: unit.rows for name in (worse, names[0]) if (unit := read_rows(ROOT / "zoo_cards" / name / "rows.parquet"))}
+        pair = every_pair(rows)[0]
+        said = f"{100 * pair.difference:+.2f}"
+        line = re.search(rf"^\| \d+ \| \[{worse}\][^|]*\| (\S+) ", page.partition("Paired tests")[2], re.MULTILINE)
+        assert line
+        assert line[1] == (f"**{said}**" if pair.p < 0.05 else said)
+    assert "mgnet.digits is not significantly worse than cnn4.digits" in page
+
+
+def test_the_gallery_says_how_its_images_were_chosen(generate: ModuleType):
+    page = generate.generated()["gallery/index.md"]
+    for name in ("mgnet.digits", "pyramid-m3.digits", "ranzato.digits"):
+        part = page.partition(f"## {name}\n")[2].partition("\n## ")[0]
+        captions = re.findall(r"<figcaption>(.*?)</figcaption>", part)
+        assert [caption.split(":")[0] for caption in captions[:3]] == ["Right early", "Right late", "Wrong"]
+        assert captions[3].startswith("Flipped by ")
+        unit = read_rows(ROOT / "zoo_cards" / name / "rows.parquet")
+        assert unit
+        assert f"one of {int((~unit.rows.hits[:, -1]).sum())} such images of 2,980, drawn at random" in captions[2]
 
 
 @pytest.mark.parametrize("name", ["results", "hooks", "settings"])
@@ -170,6 +210,43 @@ def test_every_page_is_named_in_the_navigation(site: Path, pages: dict[Path, Pag
     assert {path.parent for path in pages if path.name == "index.html"} - reached == set()
 
 
+@pytest.fixture
+def served(site: Path) -> Iterator[str]:
+    """The site on this machine, as search needs it."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_the_menu_is_short_and_search_finds(served: str):
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        menu = page.locator(".md-sidebar--primary .md-nav__link:visible")
+        page.goto(served)
+        shown = list(dict.fromkeys(filter(None, menu.all_inner_texts())))
+        assert shown[1] == "Gallery"
+        assert len(shown) < 10
+        page.goto(f"{served}/cards/mgnet.digits/")
+        cards = [text for text in menu.all_inner_texts() if text.endswith(".digits")]
+        assert "mgnet.digits" in cards
+        assert "ranzato.digits" not in cards  # folded under its own model
+        page.keyboard.press("Control+k")
+        page.keyboard.type("frozen glimpses")
+        page.get_by_text("worst-case").first.wait_for()
+        browser.close()
+
+
 # What is not on the site
 
 
@@ -204,6 +281,12 @@ def _commands(page: Path) -> list[str]:
 def _mentioned(page: Path) -> list[str]:
     """The commands in its sentences, which need not be complete."""
     return re.findall(r"`(glimpsezoo [a-z][^`\n]*)`", page.read_text(encoding="utf-8"))
+
+
+def test_screenshots_are_small():
+    sizes = {path.name: path.stat().st_size for path in (DOCS / "screens").glob("*.png")}
+    assert sizes.keys() == {"report-light.png", "report-dark.png"}
+    assert max(sizes.values()) < 150_000
 
 
 def _parse(line: str, *, complete: bool = True) -> None:

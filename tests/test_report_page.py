@@ -1,19 +1,23 @@
 """The report: one page with the results' numbers, in which no text becomes markup."""
 
 import base64
+import csv
 import hashlib
+import io
 import re
 import shutil
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from command_line import ask
 from result_files import put, result, rows
 
-from glimpsezoo.measures.shown import Axis, Entry, Line, Point
+from glimpsezoo.measures.shown import Axis, Entry, Figure, Line, Point
 from glimpsezoo.measures.threats import curves
 from glimpsezoo.reports.figures import figures, training_curves, training_picture
 from glimpsezoo.reports.page import LARGEST, Reported, report_page
@@ -21,10 +25,12 @@ from glimpsezoo.reports.pictures.scene import Dot, Words
 from glimpsezoo.reports.pictures.scene import Path as Polyline
 from glimpsezoo.reports.pictures.traced import Glimpse, Traced, TracedLook
 from glimpsezoo.reports.plots import HEIGHT, LEFT, WIDTH, plot, with_legend
+from glimpsezoo.reports.plotted import figure_data
 
 ZOO = Path(__file__).parent.parent / "zoo_cards"
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
-EMPTY = {"meta", "input", "br"}
+EMPTY = {"meta", "input", "br", "wbr"}
+FILE = ("data:image/svg+xml;", "data:text/csv;")  # what a link may hold
 
 
 class Reader(HTMLParser):
@@ -70,11 +76,11 @@ def test_a_page_is_whole_and_asks_for_nothing():
     names = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
     assert len(names) == len(set(names))
     for _, attributes in reader.elements:
-        assert (attributes.get("src") or attributes.get("href") or "#").startswith(("#", "data:image/"))
+        assert (attributes.get("src") or attributes.get("href") or "#").startswith(("#", "data:image/", *FILE))
         for name in (attributes.get("aria-labelledby") or attributes.get("aria-controls") or "").split():
             assert name in names
         assert not [key for key in attributes if key.startswith("on")]
-    assert {link["href"] for link in reader.all("a")} <= {f"#{name}" for name in names}
+    assert {link["href"] for link in reader.all("a") if "download" not in link} <= {f"#{name}" for name in names}
     assert "url(" not in page
     assert "@import" not in page
 
@@ -91,7 +97,9 @@ def test_only_the_page_s_own_script_may_run():
 
 def test_nothing_that_the_page_is_told_becomes_markup():
     plain, evil = (_reported(name) for name in ("harmless", EVIL))
-    counts = [[tag for tag, _ in Reader(report_page(each)).elements] for each in (plain, evil)]
+    breaks = {("wbr", None), ("span", "whole")}  # where a name may break
+    found = [Reader(report_page(each)).elements for each in (plain, evil)]
+    counts = [[tag for tag, values in elements if (tag, values.get("class")) not in breaks] for elements in found]
     assert counts[0] == counts[1]
     page = report_page(evil)
     assert page.count("<script") == 1
@@ -124,7 +132,7 @@ def test_the_leaderboard_has_the_numbers_and_every_verdict():
     page = report_page(Reported(entries(), ()))
     board = re.search(r'<table id="board">.*?</table>', page, re.DOTALL)
     assert board
-    heads = re.findall(r"<button[^>]*>(.*?)</button>", board[0])
+    heads = [re.sub("<.*?>", "", head) for head in re.findall(r"<button[^>]*>(.*?)</button>", board[0])]
     lines = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in re.findall(r"<tr>(.*?)</tr>", board[0].split("<tbody>")[1])]
     cells = [{head: re.sub("<.*?>", "", cell) for head, cell in zip(heads, line, strict=True)} for line in lines]
     assert [line["top-1 %"] for line in cells] == ["90.0 (88.0-92.0)", "90.0 (88.0-92.0)", "80.0 (78.0-82.0)"]
@@ -142,6 +150,62 @@ def test_plots_are_pictures_with_words():
     assert all(svg.get("aria-labelledby") for svg in pictures)
     assert len(reader.all("caption")) == len(reader.all("table")) > 3
     assert all(cell.get("scope") in {"col", "row"} for cell in reader.all("th"))
+
+
+def files(page: str) -> dict[str, str]:
+    """The files that a page's links save, by name."""
+    links = [link for link in Reader(page).all("a") if "download" in link]
+    return {str(link["download"]): unquote(str(link["href"]).partition(",")[2]) for link in links}
+
+
+def test_every_plot_is_saved_as_svg_and_csv():
+    page = report_page(Reported(entries(), ()))
+    saved, data = files(page), entries()[0].result.data.name
+    plots = page.count('class="plot"')
+    assert len(saved) == 2 * plots + 1
+    drawing = ElementTree.fromstring(saved[f"accuracy-against-cost-{data}-test.svg"])
+    texts = {each.text for each in drawing.iter() if each.tag.endswith("text")}
+    assert {"mgnet", "cnn4", "MACs per image"} <= texts  # with its legend
+    table = list(csv.DictReader(io.StringIO(saved[f"accuracy-against-cost-{data}-test.csv"])))
+    (last,) = (row for row in table if row["line"] == "cnn4" and float(row["MACs per image"]) == 1e7)
+    assert [float(last[key]) for key in ("top-1 %", "top-1 % low", "top-1 % high")] == pytest.approx([80, 78, 82])
+    assert len(list(csv.DictReader(io.StringIO(saved["leaderboard.csv"])))) == 3
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "\t=1", '"a",b\nc', "<b>"])
+def test_no_name_is_a_formula_or_another_cell(name: str):
+    figure = Figure("s", name, (Line(name, 0, (Point(1, -2.5),)),), Axis(name), Axis("y"))
+    head, row = csv.reader(io.StringIO(figure_data(figure)))
+    safe = f"'{name}" if name[0] in "=+-@\t" else name
+    assert head == ["line", safe, "y"]
+    assert row == [safe, "1", "-2.5"]
+
+
+def test_the_headline_says_what_when_and_which_is_better():
+    page = report_page(Reported(entries(), ()))
+    header = unescape(page.partition("<header>")[2].partition("</header>")[0])
+    assert "3 models on " in header
+    assert f"measured {entries()[0].result.run.started.date().isoformat()}" in header
+    assert "mgnet classifies 90.0 (88.0-92.0) % of the images correctly" in header  # no rows, no test
+
+
+def test_columns_that_matter_come_first():
+    page = report_page(Reported(entries(), ()))
+    heads = [re.sub("<.*?>", "", head) for head in re.findall(r"<button[^>]*>(.*?)</button>", page)]
+    assert heads[:4] == ["model", "top-1 %", "MACs", "corrupted %"]
+    assert heads[-2:] == ["parameters", "steps"]
+    other = entries()[0]
+    data = other.result.data.model_copy(update={"name": "other"})
+    both = report_page(Reported([other, Entry("b", other.result.model_copy(update={"data": data}))], ()))
+    assert ">data</button>" in both
+    assert "data" not in heads  # the title says it
+
+
+def test_without_room_nothing_can_be_saved_and_the_page_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("glimpsezoo.reports.page.LARGEST", 60_000)
+    page = report_page(Reported(entries(), ()))
+    assert "plots cannot be saved" in page
+    assert not [name for name in files(page) if name.endswith(".svg")]
 
 
 def test_the_heat_map_has_every_corruption_and_says_what_is_missing():
@@ -258,8 +322,9 @@ def test_a_report_of_cards_shows_where_they_look_and_how_they_were_trained(capsy
     path = tmp_path / "report.html"
     answer = ask(capsys, "report", "mgnet.digits", "pyramid-m3.digits", "-o", path, "--traces", "1")
     assert answer.status == 0, answer.err
-    page = path.read_text(encoding="utf-8")
+    page = re.sub(r"<wbr>|</?span[^>]*>", "", path.read_text(encoding="utf-8"))
     assert len(re.findall(r'id="trace-\d+-title"', page)) == 2
+    assert page.count("Right early: right after every step, one of ") == 2
     assert "Training losses of mgnet.digits" in page
     assert "glimpsezoo run mgnet cnn4 ranzato pyramid-m3 --update-card" in unescape(page)
     assert "Paired tests, image by image (1)" in page

@@ -1,19 +1,27 @@
 """The pages in a real Chromium: they open without a network, sort, filter, flip, fit a phone, and log nothing."""
 
+import io
 import shutil
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 from command_line import ask
+from PIL import Image
 from result_files import result
 from test_report_page import EVIL, entries, trace
 from test_trace_pictures import traced
 
+from glimpsezoo.measures.pairs import Pair
 from glimpsezoo.measures.shown import Entry
 from glimpsezoo.reports.flip import flip_page
 from glimpsezoo.reports.page import Reported, report_page
+from glimpsezoo.reports.pictures.layout import panel
+from glimpsezoo.reports.pictures.scene import DARK, LIGHT
+from glimpsezoo.reports.pictures.svg import svg_file
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -165,3 +173,97 @@ def test_later_steps_are_hidden_until_they_are_asked_for(show: Any):
     page.get_by_label("Up to step").fill("2")
     assert set(page.evaluate(shown)) == {"1", "2"}
     assert page.locator("#shown").inner_text() == "2"
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_plot_and_its_data_are_saved_from_a_file_on_disk(show: Any, report: str, tmp_path: Path, scripts: bool):
+    page = show(report, scripts=scripts)
+    plot = page.locator("figure.plot").first
+    for name, start in (("SVG", "<?xml"), ("data as CSV", "line,MACs per image,top-1 %")):
+        with page.expect_download() as waiting:
+            plot.get_by_role("link", name=name).click()
+        saved = tmp_path / waiting.value.suggested_filename
+        waiting.value.save_as(saved)
+        assert saved.read_text(encoding="utf-8").startswith(start)
+        assert saved.stem.startswith("accuracy-against-cost")
+    assert {path.suffix for path in tmp_path.iterdir()} == {".html", ".svg", ".csv"}
+
+
+LONG = "ranzato.jittered-mnist.2-no-diversity-finetuned"
+BROKEN = """names => {
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), broken = [];
+  for (let node = walk.nextNode(); node; node = walk.nextNode()) {
+    if (!node.parentElement.closest('th,td,li,summary,h3,figcaption') || !node.parentElement.checkVisibility()) continue;
+    for (const found of node.data.matchAll(/\\d+\\.\\d+|[\\w-]+/g)) {
+      if (!/^[\\d.]+$/.test(found[0]) && !names.some(name => name.split('.').includes(found[0]))) continue;
+      const range = document.createRange();
+      range.setStart(node, found.index);
+      range.setEnd(node, found.index + found[0].length);
+      if (new Set([...range.getClientRects()].map(box => Math.round(box.top))).size > 1) broken.push(found[0]);
+    }
+  }
+  return broken;
+}"""
+
+
+@pytest.mark.parametrize("width", [375, 1280, 1920])
+def test_names_do_not_break_within_a_word(show: Any, width: int):
+    names = [LONG, "pyramid-m3.digits", "mgnet.tiny-imagenet.ff-net-short"]
+    pairs = [Pair(a=a, b=b, n=9, only_a=1, only_b=1, difference=0.01, low=-0.013, high=0.03, p=0.5) for a, b in combinations(names, 2)]
+    page = show(report_page(Reported([Entry(name, result(name, eps=8 / 255)) for name in names], pairs)), width)
+    assert page.evaluate(BROKEN, names) == []
+
+
+def test_a_phone_shows_the_columns_that_matter_and_that_there_are_more(show: Any, report: str):
+    page = show(report, 375)
+    inside = "cell => { const box = cell.getBoundingClientRect(); return box.left >= 0 && box.right <= innerWidth }"
+    heads = page.locator("#board thead th")
+    seen = [heads.nth(k).inner_text().split()[0] for k in range(heads.count()) if heads.nth(k).evaluate(inside)]
+    assert seen[:2] == ["model", "top-1"]
+    board = page.locator(".scroll", has=page.locator("#board"))
+    assert board.evaluate("box => box.scrollWidth > box.clientWidth")
+    assert shade(board, "right") > 20  # a shadow at the edge that hides columns
+    assert shade(board, "left") < 10
+    board.evaluate("box => box.scrollTo(box.scrollWidth, 0)")
+    assert shade(board, "right") < 10
+    name = page.locator("#board tbody th").first
+    assert name.evaluate(inside)  # the names stay
+
+
+def shade(box: Any, side: str) -> float:
+    """How much darker a scrolling box is at an edge than its page is, in levels of 255."""
+    image = Image.open(io.BytesIO(box.screenshot())).convert("L")
+    x = image.width - 2 if side == "right" else 1
+    return 255 - median(image.getpixel((x, y)) for y in range(image.height))
+
+
+def test_a_wide_screen_is_used(show: Any, report: str):
+    def across(width: int) -> list[float]:
+        page = show(report, width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        return page.locator("main > section").evaluate_all("all => all.map(each => each.getBoundingClientRect().left)")
+
+    assert len(set(across(1920))) == 2
+    assert len(set(across(1280))) == 1
+    page = show(report, 1920)
+    assert page.locator("main").bounding_box()["width"] > 1700
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
+def test_a_page_of_traces_fills_the_screen_and_needs_no_scrolling(show: Any, width: int, height: int):
+    for row in ([traced(True, False, True)], [traced(True, False, True), traced(True, False, False)]):
+        page = show(flip_page([row]), width)
+        page.set_viewport_size({"width": width, "height": height})
+        drawn = page.locator(".slide svg").evaluate_all("all => all.map(each => each.getBoundingClientRect().toJSON())")
+        assert len({box["top"] for box in drawn}) == 1
+        assert page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]") == [width, height]
+        assert drawn[-1]["right"] - drawn[0]["left"] > 0.9 * width
+        assert drawn[0]["height"] > 0.6 * height or len(row) > 1
+
+
+@pytest.mark.parametrize(("mode", "paper"), [("light", LIGHT["paper"]), ("dark", DARK["paper"])])
+def test_a_picture_on_a_page_is_light_or_dark_as_the_page(show: Any, mode: str, paper: str, tmp_path: Path):
+    (tmp_path / "trace.svg").write_text(svg_file(panel(traced(True, True))), encoding="utf-8")
+    page = show(f"<body style='color-scheme:{mode}'><img src='trace.svg'>")  # whatever the system prefers
+    image = Image.open(io.BytesIO(page.locator("img").screenshot())).convert("RGB")
+    assert f"#{bytes(image.getpixel((20, 90))).hex()}" == paper

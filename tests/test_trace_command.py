@@ -13,6 +13,8 @@ from PIL import Image
 
 from glimpsezoo.commands.tracing import _numbers
 from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.reports.pictures.layout import HEAD
+from glimpsezoo.reports.pictures.regions import LONGER, MARGIN
 
 
 @pytest.fixture(autouse=True)
@@ -129,8 +131,8 @@ def test_regions_are_told_in_shares_of_the_image(capsys: pytest.CaptureFixture[s
     second = others[0]["regions"][0]
     edge = re.search(r'<rect x="([\d.]+)" y="([\d.]+)"[^>]*class="s-s1"', svg)
     assert edge
-    assert float(edge[1]) == pytest.approx(16 + 208 * second["left"] + 1, abs=0.01)  # within the margin, one px inside the edge
-    assert float(edge[2]) == pytest.approx(16 + 48 + 208 * second["top"] + 1, abs=0.01)
+    assert float(edge[1]) == pytest.approx(16 + MARGIN + LONGER * second["left"] + 1, abs=0.01)  # within the margin, one px inside the edge
+    assert float(edge[2]) == pytest.approx(16 + HEAD + LONGER * second["top"] + 1, abs=0.01)
 
 
 def test_the_commands_of_the_how_to_exist_with_their_options():

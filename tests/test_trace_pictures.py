@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from itertools import pairwise
 from xml.etree import ElementTree
 
@@ -13,6 +14,7 @@ from PIL import Image
 from glimpsezoo.reports.flip import flip_page
 from glimpsezoo.reports.pictures.layout import in_words, panel, sheet
 from glimpsezoo.reports.pictures.raster import gif_file, painted, png_file
+from glimpsezoo.reports.pictures.regions import LONGER, image_with_regions
 from glimpsezoo.reports.pictures.scene import DARK, LIGHT, SERIES, Bitmap, Box, Dot, Path, Scene, Words, beside, fitting, framed, stacked
 from glimpsezoo.reports.pictures.svg import data_uri, svg_file, svg_part
 from glimpsezoo.reports.pictures.traced import Glimpse, Traced, TracedLook
@@ -150,10 +152,76 @@ def test_every_glimpse_has_its_number_on_the_image_and_below_it():
 
 def test_children_are_joined_to_their_parents():
     found = traced(True, True, True, wide=2)
-    lines = [shape for shape in panel(found).shapes if isinstance(shape, Path)]
+    lines = [shape for shape in panel(found).shapes if isinstance(shape, Path) and shape.stroke == "muted"]
     assert len(lines) == 4  # of five nodes
     flat = panel(traced(True, True, True)).until(1)
     assert not [shape for shape in flat.shapes if isinstance(shape, Path)]
+
+
+def at(*places: tuple[float, float, float], parents: tuple[int, ...] = ()) -> Traced:
+    """One glimpse per step: (left, top, side) as shares of the image's sides."""
+    looks = tuple(
+        TracedLook(k, (Glimpse(k, dict(enumerate(parents, 1)).get(k, 0), left, top, side, side, (PIXELS,)),), "cat", 0.5, True)
+        for k, (left, top, side) in enumerate(places, start=1)
+    )
+    return Traced("m", "one", "clean", "cat", PIXELS, looks, len(looks), "", 1)
+
+
+@pytest.mark.parametrize(
+    ("parents", "starts"), [((), [(0.5, 0.5), (0.125, 0.125)]), ((0, 1, 1), [(0.5, 0.5), (0.5, 0.5)])], ids=["in turn", "from the parent"]
+)
+def test_a_path_leads_from_look_to_look(parents: tuple[int, ...], starts: list[tuple[float, float]]):
+    shapes = list(image_with_regions(at((0, 0, 1), (0, 0, 0.25), (0.5, 0.5, 0.5), parents=parents)))
+    lines = [shape for shape in shapes if isinstance(shape, Path) and shape.stroke != "paper"]
+    assert [(line.x / LONGER, line.y / LONGER) for line in lines] == starts
+    ends = [((line.x + line.points[-1][0]) / LONGER, (line.y + line.points[-1][1]) / LONGER) for line in lines]
+    assert ends == [(0.125, 0.125), (0.75, 0.75)]
+    assert [line.step for line in lines] == [2, 3]
+    assert max(line.line for line in lines) < 1.5  # thin
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        [(0, 0, 1)],
+        [(0, 0, 1), (0.1, 0.3, 0.4), (0.08, 0.35, 0.4)],
+        [(0, 0, 1), (0.82, 0, 0.18), (0, 0.82, 0.18)],
+        [(0.25, 0.25, 0.25), (0.5, 0.25, 0.25), (0.25, 0.5, 0.25), (0.5, 0.5, 0.25)],
+    ],
+)
+def test_a_number_stands_beside_its_region_and_not_on_it(places: list[tuple[float, float, float]]):
+    shapes = list(image_with_regions(at(*places)))
+    numbers = [shape for shape in shapes if isinstance(shape, Box) and shape.fill]
+    assert len(numbers) == len(places)
+    for number, (left, top, side) in zip(numbers, places, strict=True):
+        x, y, long = left * LONGER, top * LONGER, side * LONGER
+        across = max(x - number.x - number.width, number.x - x - long)
+        down = max(y - number.y - number.height, number.y - y - long)
+        assert 0 <= max(across, down) <= 3, "touches it from outside"
+        assert min(across, down) <= 0
+    for number in numbers:  # what is looked at closely stays free
+        for left, top, side in places:
+            if side < 0.3:
+                across = min(number.x + number.width, (left + side) * LONGER) - max(number.x, left * LONGER)
+                down = min(number.y + number.height, (top + side) * LONGER) - max(number.y, top * LONGER)
+                assert min(across, down) <= 0
+
+
+def test_an_svg_is_light_or_dark_as_its_reader():
+    text = svg_file(panel(traced(True)))
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    light, dark = style.split("@media(prefers-color-scheme:dark)")
+    for colours, part in ((LIGHT, light), (DARK, dark)):
+        assert all(f".f-{role}{{fill:{value}}}" in part for role, value in colours.items())
+    assert 'class="f-paper"/>' in text  # whatever page it stands on
+
+
+def test_a_caption_does_not_repeat_the_picture():
+    one = traced(True)
+    assert "<figcaption>" not in flip_page([[one]])
+    said = replace(one, chosen="drawn at random", note="a caveat")
+    (caption,) = re.findall(r"<figcaption>(.*?)</figcaption>", flip_page([[said]]))
+    assert caption == "drawn at random. a caveat."
 
 
 def test_many_glimpses_are_counted_and_not_drawn():

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from generating.checkout import ROOT, called, cards, cards_of, distribution, ours, page_of, plugins, spec_of, title_of
 from generating.markdown import code, joined, prose, settings_table, shown, slug, table
+from glimpsezoo.files import file_name
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.text import macs_text, with_interval
 from glimpsezoo.measures.threats import cell_of, masking_text
@@ -105,6 +106,7 @@ def model_page(spec: ModelSpec) -> str:
         *in_short(spec),
         *(looks(card, "../cards/") for card in cards_of(spec) if called(card) == f"{spec.name}.{EMBEDDED}"),
         "## Numbers",
+        compared_on(spec),
         *(numbers(spec) or [without_numbers(spec)]),
         "## What it computes",
         prose(inspect.getdoc(inspect.getmodule(load_string(spec.model))) or ""),
@@ -121,6 +123,13 @@ def in_short(spec: ModelSpec) -> list[str]:
     rows = list(takewhile(lambda line: line.startswith("|"), dropwhile(lambda line: line != "| | |", lines)))
     away = [re.sub(r"\(#", f"(../plugins/{distribution(spec)}.md#", row) for row in rows]
     return ["## In short", "\n".join(away)] if rows else []
+
+
+def compared_on(spec: ModelSpec) -> str:
+    """Links to the pages of the data sets that its cards were measured on."""
+    results = [result for card in cards_of(spec) if (result := evidence(card)) and result.accuracy]
+    names = sorted({result.data.name for result in results})
+    return f"Beside all other cards: {', '.join(f'[{name}](../comparisons/{file_name(name)}.md)' for name in names)}." if names else ""
 
 
 def without_numbers(spec: ModelSpec) -> str:

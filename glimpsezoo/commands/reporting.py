@@ -11,7 +11,12 @@ from glimpsezoo.commands import names, options
 @click.argument("runs", nargs=-1, metavar="RUN...", shell_complete=names.cards)
 @click.option("-o", "--output", default="report.html", show_default=True, metavar="FILE", help="File for the page.")
 @click.option(
-    "--traces", default=2, show_default=True, type=click.IntRange(0, 20), metavar="N", help="Images per model whose glimpses are shown."
+    "--traces",
+    default=4,
+    show_default=True,
+    type=click.IntRange(0, 20),
+    metavar="N",
+    help="Images per model whose glimpses are shown: in turn right early, right late, wrong, and flipped by a corruption.",
 )
 @options.together(options.data_dir, options.force, options.debug)
 def report(runs: tuple[str, ...], output: str, traces: int, data_dir: str | None, force: bool, debug: bool) -> None:

@@ -86,9 +86,9 @@ class AccuracyMeasure(Measure):
     def columns(cls, results: Sequence[Result], layout: Layout) -> list[Column]:
         if layout == "steps":
             return [Column("top-1 %", _at_step(lambda step: percent_cell(step.top1)))]
-        nll = Column("NLL", _at_step(lambda step: _plain(step.nll)), higher=False)
+        nll = Column("NLL", _at_step(lambda step: _plain(step.nll)), higher=False, minor=True)
         if layout == "board":
-            ece = Column("ECE %", _at_step(lambda step: percent_cell(step.ece)), higher=False)
+            ece = Column("ECE %", _at_step(lambda step: percent_cell(step.ece)), higher=False, minor=True)
             return [Column("top-1 %", _at_step(lambda step: percent_cell(step.top1))), nll, ece]
         return [
             Column("top-1 %", _at_step(lambda step: Cell(percent(step.top1)))),

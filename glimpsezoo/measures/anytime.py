@@ -169,7 +169,7 @@ class AnytimeMeasure(Measure):
 
     @classmethod
     def columns(cls, results: Sequence[Result], layout: Layout) -> list[Column]:
-        return [Column("anytime mean %", _area)] if layout == "board" else []
+        return [Column("anytime mean %", _area, minor=True)] if layout == "board" else []
 
     @classmethod
     def footnotes(cls, results: Sequence[Result], layout: Layout) -> list[str]:

@@ -232,7 +232,7 @@ class CorruptedMeasure(Measure):
     @classmethod
     def columns(cls, results: Sequence[Result], layout: Layout) -> list[Column]:
         found = [Column("corrupted %", _mean_at)]
-        return [*found, Column("mCE %", _mce_cell, higher=False)] if layout == "board" else found
+        return [*found, Column("mCE %", _mce_cell, higher=False, minor=True)] if layout == "board" else found
 
     @classmethod
     def footnotes(cls, results: Sequence[Result], layout: Layout) -> list[str]:

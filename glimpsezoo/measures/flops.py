@@ -140,7 +140,7 @@ class FlopsMeasure(Measure):
     def columns(cls, results: Sequence[Result], layout: Layout) -> list[Column]:
         if layout == "steps":
             return [Column("MACs", _macs_at, higher=False, last=True)]
-        paper = Column("paper's MACs", _paper_macs, higher=False)
+        paper = Column("paper's MACs", _paper_macs, higher=False, minor=True)
         if layout == "details":
             return [Column("MACs/image", _macs_at, higher=False), paper]
         unknown = Column("MACs without a formula", lambda result, _: Cell(", ".join(result.missing)), words=True)

@@ -45,6 +45,8 @@ class Column:
     """Heading of the column that it stands behind; '' for its own place."""
     last: bool = False
     """Whether it stands behind the columns of all other measures, in a table of steps."""
+    minor: bool = False
+    """Whether it stands behind those that are not, on a page's leaderboard: a phone shows the first few."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ class Line:
     points: tuple[Point, ...]
     dashed: bool = False
     dots: bool = True
+    mark: str = ""
+    """A few letters beside its last point, where a legend would be too long."""
 
 
 @dataclass(frozen=True)

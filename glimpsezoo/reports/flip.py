@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from glimpsezoo.reports.html import Html, element, join, page, scrolling
-from glimpsezoo.reports.pictures.layout import in_words, panel
+from glimpsezoo.reports.pictures.layout import panel
 from glimpsezoo.reports.pictures.svg import svg_part
 from glimpsezoo.reports.pictures.traced import Traced
 from glimpsezoo.reports.templates import source
@@ -28,16 +28,17 @@ def flip_page(rows: Sequence[Sequence[Traced]]) -> str:
 
 
 def trace_figure(traced: Traced, name: str) -> Html:
-    """A trace, captioned by its description. name: unique on the page."""
+    """A trace, captioned by what its picture does not say: how the image was chosen, and caveats. name: unique on the page."""
     scene = panel(traced)
     drawing = element("div", Html(svg_part(scene, name)), style=f"min-width:{SMALLEST * scene.width:.0f}px;max-width:{scene.width:.0f}px")
     picture = scrolling(drawing, f"{traced.model}, {traced.image}, {traced.condition}")
-    return element("figure", picture, element("figcaption", in_words(traced)))
+    said = [f"{text}." for text in (traced.chosen, traced.note) if text]
+    return element("figure", picture, element("figcaption", " ".join(said)) if said else Html(""))
 
 
 def _slide(number: int, row: Sequence[Traced]) -> Html:
     figures = [trace_figure(traced, f"trace-{number}-{k}") for k, traced in enumerate(row)]
-    heading = element("h2", f"{number}. {row[0].image}")
+    heading = element("h2", f"{number}. {row[0].image}", class_="unseen")  # the picture says it
     return element("section", heading, element("div", *figures, class_="traces"), class_="slide", aria_label=row[0].image)
 
 

@@ -5,6 +5,7 @@ The policy lets a page load nothing and run only its own script (identified by h
 
 import base64
 import hashlib
+import re
 from typing import Any
 
 from glimpsezoo.measures.shown import Cell, Table
@@ -12,7 +13,8 @@ from glimpsezoo.reports.pictures.scene import DARK, LIGHT
 from glimpsezoo.reports.pictures.svg import clean, colour_classes
 from glimpsezoo.reports.templates import source, template
 
-_EMPTY = {"input", "meta", "br"}
+_EMPTY = {"input", "meta", "br", "wbr"}
+UNBROKEN = 30  # letters of a name that stay on one line
 
 
 class Html(str):
@@ -41,16 +43,34 @@ def join(*children: str) -> Html:
     return Html("".join(child if isinstance(child, Html) else clean(child) for child in children))
 
 
+def named(text: str) -> Html:
+    """Text that may break at spaces and after the dots of names, but not within a word or a number, which otherwise break at a hyphen.
+
+    A word that is too long for a phone may break anywhere.
+
+    >>> named("pyramid-m3.digits at 0.5")
+    '<span class="whole">pyramid-m3.</span><wbr>digits at 0.5'
+    """
+    found = []
+    for spaced in re.split(r"(\s+)", text):
+        words = re.split(r"(?<=[^\d]\.)|(?<=\.)(?=[^\d])", spaced)
+        kept = (element("span", word, class_="whole") if "-" in word and len(word) <= UNBROKEN else clean(word) for word in words)
+        found.append("<wbr>".join(kept))
+    return Html("".join(found))
+
+
 def table(found: Table) -> Html:
     """A table that scrolls sideways. The first cell of each row is its heading. If `found.folded` is set, the table is folded under it."""
     kinds = ["words" if heading in found.words else None for heading in found.headings]
-    head = element("tr", *(element("th", heading, scope="col", class_=kind) for heading, kind in zip(found.headings, kinds, strict=True)))
+    head = element(
+        "tr", *(element("th", named(heading), scope="col", class_=kind) for heading, kind in zip(found.headings, kinds, strict=True))
+    )
     body = []
     for first, *rest in found.rows:
         cells = [_cell(cell, kind) for cell, kind in zip(rest, kinds[1:], strict=True)]
-        body.append(element("tr", element("th", first.text, scope="row"), *cells))
+        body.append(element("tr", element("th", named(first.text), scope="row"), *cells))
     whole = scrolling(element("table", captioned(found.caption), element("thead", head), element("tbody", *body)), found.caption)
-    return element("details", element("summary", found.folded), whole) if found.folded else whole
+    return element("details", element("summary", named(found.folded)), whole) if found.folded else whole
 
 
 def _cell(cell: Cell, kind: str | None) -> Html:
@@ -62,7 +82,7 @@ def _cell(cell: Cell, kind: str | None) -> Html:
 
 def captioned(text: str) -> Html:
     """A table's caption, which stays visible while the table scrolls."""
-    return element("caption", element("span", text))
+    return element("caption", element("span", named(text)))
 
 
 def scrolling(content: Html, label: str) -> Html:

@@ -10,6 +10,8 @@ from glimpsezoo.reports.pictures.scene import Box, Dot, Path, Scene, Shape, Word
 WIDTH, HEIGHT = 420.0, 290.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 12.0, 46.0
 TICKS = 5  # approximate number per axis
+MARK = 11  # px: height of a line's mark
+TOP_MARK, LOW_MARK = 24, 240  # px: where marks may stand
 SWATCH, LETTER = 30.0, 7.0  # px: width of a legend's mark, and the average width of a letter
 
 
@@ -54,6 +56,7 @@ def plot(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> Scene:
     heights = [value for point in points for value in (point.low, point.y, point.high) if value is not None]
     up = _scale(y, heights, HEIGHT - BOTTOM, TOP + BOTTOM - HEIGHT)
     shapes = [*_axes(across, up), *(shape for line in lines for shape in _drawn(line, across, up))]
+    shapes += _marks(lines, across, up)
     return Scene(WIDTH, HEIGHT, title, _in_words(lines, x, y), tuple(shapes))
 
 
@@ -98,6 +101,24 @@ def _drawn(line: Line, across: _Scale, up: _Scale) -> Iterator[Shape]:
             for end in (bottom, top):
                 yield Path(x=x - 3, y=end, points=((0, 0), (6, 0)), stroke=series(line.series), line=1.2)
         yield Dot(x=x, y=up(point.y), radius=3.5 if not line.dashed else 2.5, fill=series(line.series), tip=tip)
+
+
+def _marks(lines: Sequence[Line], across: _Scale, up: _Scale) -> Iterator[Words]:
+    """The mark of each line beside its last point, at the nearest height where it touches no other."""
+    taken: list[tuple[float, float, float]] = []  # x, y and width
+    for line in (line for line in lines if line.mark and line.points):
+        x, y, wide = across(line.points[-1].x), up(line.points[-1].y) + 4, 7.0 * len(line.mark)
+        sides = [side for side in (x + 6, x - 6 - wide) if side + wide < WIDTH]
+        heights = sorted(range(TOP_MARK, LOW_MARK, MARK), key=lambda height: abs(height - y))
+        free = [
+            (side, float(height))
+            for height in heights
+            for side in sides
+            if all(abs(height - b) >= MARK or side >= a + w or a >= side + wide for a, b, w in taken)
+        ]
+        left, down = min(free, key=lambda place: abs(place[1] - y), default=(sides[0], y))
+        taken.append((left, down, wide))
+        yield Words(x=left, y=down, text=line.mark, size=11, fill=series(line.series), bold=True)
 
 
 def _in_words(lines: Sequence[Line], x: Axis, y: Axis) -> str:

@@ -66,9 +66,15 @@ def _steps(result: Result) -> int:
 
 def board_columns(entries: Sequence[Entry]) -> list[Column]:
     """The columns of a leaderboard: the measures at the last step, then the model's parameters and steps."""
-    parameters = Column("parameters", lambda result, _: Cell(macs_text(result.model.parameters), result.model.parameters), higher=False)
-    steps = Column("steps", lambda result, _: Cell(str(result.model.steps), result.model.steps), higher=False)
+    parameters = Column(
+        "parameters", lambda result, _: Cell(macs_text(result.model.parameters), result.model.parameters), higher=False, minor=True
+    )
+    steps = Column("steps", lambda result, _: Cell(str(result.model.steps), result.model.steps), higher=False, minor=True)
     return [*columns_of([entry.result for entry in entries], "board"), parameters, steps]
+
+
+def _parameters(result: Result, _: int) -> Cell:
+    return Cell(macs_text(result.model.parameters), result.model.parameters)
 
 
 def board(entries: Sequence[Entry]) -> Table:
@@ -142,7 +148,7 @@ def comma_separated(table: Table) -> str:
     places = range(len(table.headings))
     bounded = {place for place in places if any(row[place].low is not None for row in table.rows)}
     headings = [[heading, f"{heading} low", f"{heading} high"] if k in bounded else [heading] for k, heading in enumerate(table.headings)]
-    writer.writerow([name for names in headings for name in names])
+    writer.writerow([_harmless(name) for names in headings for name in names])
     for row in table.rows:
         line: list[object] = []
         for place, cell in enumerate(row):
@@ -154,7 +160,7 @@ def comma_separated(table: Table) -> str:
 
 def _harmless(text: str) -> str:
     """Text that no spreadsheet runs as a formula."""
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text
+    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
 
 
 def latex(table: Table, comments: Sequence[str] = ()) -> str:

@@ -1,4 +1,4 @@
-"""Writes the report of runs as one page, with traces of a few images if the data can be opened."""
+"""Writes the report of runs as one page, with traces of chosen images if the data can be opened."""
 
 import json
 from collections.abc import Sequence
@@ -10,8 +10,10 @@ from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import limited
 from glimpsezoo.data.loading import open_data
 from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.reports.page import Reported, report_page
-from glimpsezoo.reports.pictures.traced import Subject, Traced, Viewing, trace_image
+from glimpsezoo.reports.pictures.traced import Traced, Viewing, trace_image
+from glimpsezoo.workflows.choosing import Measured, chosen_traces
 from glimpsezoo.workflows.comparing import StoredResult, card_of, presented, read_runs
 from glimpsezoo.workflows.tracing import write_file
 from glimpsezoo.zoo.card_config import CONFIG
@@ -34,7 +36,7 @@ def report(runs: Sequence[str], path: Path, *, traces: int, data_dir: str | None
             continue
         seen.add(_looker(measured))
         try:
-            shown += _traced(measured, traces, data_dir)
+            shown += traces_of(measured, traces, data_dir)
         except Exception as error:  # a plugin, its data or its weights may fail in any way; the report needs none of them
             notes.append(f"{measured.entry.name} is not shown looking: {one_line(error)}")
     reported = Reported(compared.entries, compared.pairs, shown, notes)
@@ -44,8 +46,8 @@ def report(runs: Sequence[str], path: Path, *, traces: int, data_dir: str | None
     return reported
 
 
-def _traced(measured: StoredResult, images: int, data_dir: str | None) -> list[Traced]:
-    """Traces of the first few images of a stratified choice. Raises `GlimpseZooError` if the measured images are unavailable."""
+def traces_of(measured: StoredResult, images: int, data_dir: str | None) -> list[Traced]:
+    """Traces of images chosen by their rows; without rows, of the first few. Raises `GlimpseZooError` if the data are unavailable."""
     result = measured.entry.result
     name = _card_name(measured)
     choice = choose_model(name, result.data.name, Assignments(scoped={name: dict(result.model.config)}), None)
@@ -54,12 +56,13 @@ def _traced(measured: StoredResult, images: int, data_dir: str | None) -> list[T
     data = _opened(measured, settings, data_dir)
     model = build_model(choice, data.task).to(torch.device("cpu"))
     viewing = Viewing(model, measured.entry.name, seed=result.run.seed)
-    chosen = [next(iter(data.examples_at([place]))) for place in range(min(images, len(data)))]
-    return [
-        trace_image(viewing, Subject(f"{measured.entry.data}, id {example.id}", example.image, example.label, example.id))
-        for example in chosen
-        if not isinstance(example, Exception)
-    ]
+    rows = measured.rows
+    found = Measured(viewing, data, Rows.empty(model.steps) if rows is None else rows, result)
+    if len(found.rows) == len(data):
+        return chosen_traces(found, images)
+    said = "Not chosen by outcome: no row of this image lies beside the result"
+    shown = [found.shown(place, said) for place in range(min(images, len(data)))]
+    return [trace_image(viewing, subject) for subject in shown if subject]
 
 
 def _looker(measured: StoredResult) -> str:
@@ -78,11 +81,12 @@ def _card_name(measured: StoredResult) -> str:
 
 
 def _opened(measured: StoredResult, settings: dict, data_dir: str | None) -> ImageData:
-    """A few images of the measured data. Raises `GlimpseZooError` if the data on this machine differ."""
+    """The measured images, in the order of their rows. Raises `GlimpseZooError` if the data on this machine differ."""
     about = measured.entry.result.data
     if about.split is None or about.fingerprint is None:
         raise GlimpseZooError("it was measured without data")
     whole = open_data(data_spec(about.name), about.name, about.split, settings, data_folder(data_dir), on_bad_image="skip")
-    if whole.info.fingerprint != about.fingerprint.partition("-limit")[0]:
+    fingerprint, _, limit = about.fingerprint.partition("-limit")
+    if whole.info.fingerprint != fingerprint:
         raise GlimpseZooError(f"{about.name} {about.split} on this machine is not the data that was measured")
-    return limited(whole, len(whole.task.classes))
+    return limited(whole, int(limit) if limit else None)

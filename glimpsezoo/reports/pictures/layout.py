@@ -1,22 +1,19 @@
-"""A traced image as a drawing: the image with its regions, the predictions, and the glimpses as a tree from left to right."""
+"""A trace as a drawing: the image with its regions, the predictions, and the glimpses as a tree from left to right."""
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from glimpsezoo.measures.text import macs_text
+from glimpsezoo.reports.pictures.regions import ABOVE, CHIP, MARGIN, MOST, chip, image_with_regions, size_of
 from glimpsezoo.reports.pictures.scene import Bitmap, Box, Path, Scene, Shape, Words, beside, fitting, framed, series, stacked
 from glimpsezoo.reports.pictures.traced import Glimpse, Traced, TracedLook
 
-IMAGE = 208.0  # px: the image's longer side
 COLUMN = 160.0  # px: width of the predictions beside it
-HEAD = 48.0  # px: height of the lines above it
+HEAD = 40.0 + ABOVE  # px: height of the lines above it
 ROW = 52.0  # px: height of one prediction
-MOST = 24  # glimpses drawn per step; a number stands for the rest
 SIZES = ((4, 72.0), (9, 48.0))  # (rows, px): the size of glimpses in a tree of up to so many rows
 SMALLEST = 28.0  # px: the size of glimpses in larger trees
 GAP = 30.0  # px between a node and its children
-BADGE = 25.0  # px for the number to the left of a glimpse
 
 
 def sheet(rows: Sequence[Sequence[Traced]]) -> Scene:
@@ -26,13 +23,13 @@ def sheet(rows: Sequence[Sequence[Traced]]) -> Scene:
 
 def panel(traced: Traced) -> Scene:
     """One image under one condition."""
-    height, width = traced.pixels.shape[:2]
-    zoom = IMAGE / max(height, width)
-    width, height = width * zoom, height * zoom
-    foot = HEAD + max(height, ROW * len(traced.looks) + 30)
-    tree = _tree(traced, foot + 34)
-    shapes = [*_heading(traced, width + 16 + COLUMN), *_image(traced, width, height), *_predictions(traced, width + 16), *tree]
-    right = max([width + 16 + COLUMN, *(_right(shape) for shape in tree)])
+    width, height = size_of(traced)
+    column = MARGIN + width + MARGIN + 4
+    foot = HEAD + max(height + ABOVE, ROW * len(traced.looks) + 30)
+    tree = _tree(traced, foot + 28)
+    image = [shape.moved(MARGIN, HEAD) for shape in image_with_regions(traced)]
+    shapes = [*_heading(traced, column + COLUMN), *image, *_predictions(traced, column), *tree]
+    right = max([column + COLUMN, *(_right(shape) for shape in tree)])
     down = max([foot, *(_bottom(shape) for shape in tree)])
     title = f"{traced.model} looks at {traced.image} ({traced.condition})"
     return Scene(right + 2, down + 2, title, in_words(traced), tuple(shapes))
@@ -54,51 +51,6 @@ def _heading(traced: Traced, width: float) -> Iterator[Shape]:
     label = f", label {traced.label}" if traced.label is not None else ""
     yield Words(x=0, y=14, text=fitting(f"{traced.model}: {traced.condition}", width, 15), size=15, bold=True)
     yield Words(x=0, y=34, text=fitting(f"{traced.image}{label}", width, 12), fill="muted")
-
-
-def _image(traced: Traced, width: float, height: float) -> Iterator[Shape]:
-    """The image and its numbered regions. A halo keeps the edges visible on any image."""
-    yield Bitmap(x=0, y=HEAD, width=width, height=height, pixels=traced.pixels, tip=f"{traced.image}, {traced.condition}")
-    for look in traced.looks:
-        for glimpse in look.glimpses[:MOST]:
-            left, top = max(0.0, glimpse.left), max(0.0, glimpse.top)
-            right, bottom = min(1.0, glimpse.left + glimpse.width), min(1.0, glimpse.top + glimpse.height)
-            x, y = left * width + 1, HEAD + top * height + 1
-            wide, high = max(2.0, (right - left) * width - 2), max(2.0, (bottom - top) * height - 2)
-            tip = f"glimpse {glimpse.number}, step {look.step}"
-            halo = Box(x=x, y=y, width=wide, height=high, stroke="paper", line=3.5, step=look.step)
-            yield halo
-            yield replace(halo, stroke=series(look.step - 1), line=1.8, tip=tip)
-    yield from _numbers(traced, width, height)
-
-
-def _numbers(traced: Traced, width: float, height: float) -> Iterator[Shape]:
-    """The numbers, in the corners of the regions and above all edges. Numbers that share a corner are placed next to each other."""
-    taken: list[Box] = []
-    for look in traced.looks:
-        for glimpse in look.glimpses[:MOST]:
-            x, y = max(0.0, glimpse.left) * width, HEAD + max(0.0, glimpse.top) * height
-            box, words = _badge(glimpse, look.step, x, y)
-            start = min(x, width - box.width)
-            place = replace(box, x=start)
-            while clash := next((other for other in taken if _overlap(place, other)), None):
-                right = clash.x + clash.width
-                place = replace(place, x=right) if right + box.width <= width else replace(place, x=start, y=place.y + box.height)
-            taken.append(place)
-            yield from (place, words.moved(place.x - x, place.y - y))
-
-
-def _overlap(one: Box, other: Box) -> bool:
-    across = one.x < other.x + other.width and other.x < one.x + one.width
-    return across and one.y < other.y + other.height and other.y < one.y + one.height
-
-
-def _badge(glimpse: Glimpse, step: int, x: float, y: float) -> tuple[Box, Words]:
-    text = str(glimpse.number)
-    return (
-        Box(x=x, y=y, width=10 + 6 * len(text), height=15, fill=series(step - 1), step=step),
-        Words(x=x + 5 + 3 * len(text), y=y + 11.5, text=text, size=11, fill="on", anchor="middle", bold=True, step=step),
-    )
 
 
 def _predictions(traced: Traced, x: float) -> Iterator[Shape]:
@@ -132,10 +84,10 @@ def _tree(traced: Traced, top: float) -> list[Shape]:
         for glimpse in look.glimpses[:MOST]:
             y = top + rows[glimpse.number] * (size + 8)
             shapes += _line(ends.get(glimpse.parent), (x - 2, y + size / 2), look)
-            views = list(_views(glimpse, look, x + BADGE, y, size))
+            views = list(_views(glimpse, look, x + MARGIN, y, size))
             right = max(_right(view) for view in views)
             ends[glimpse.number], width = (right + 2, y + size / 2), max(width, right - x)
-            shapes += [*views, *_badge(glimpse, look.step, x, y + size / 2 - 7.5)]
+            shapes += [*views, *chip(glimpse.number, look.step, x, y + (size - CHIP) / 2)]
         if len(look.glimpses) > MOST:
             y = top + (max(rows.values()) + 1) * (size + 8) + 12
             shapes.append(Words(x=x, y=y, text=f"and {len(look.glimpses) - MOST} more", fill="muted", step=look.step))

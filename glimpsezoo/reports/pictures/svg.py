@@ -10,22 +10,27 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
-from glimpsezoo.reports.pictures.scene import LIGHT, Bitmap, Box, Dot, Path, Scene, Shape, Words
+from glimpsezoo.reports.pictures.scene import DARK, LIGHT, Bitmap, Box, Dot, Path, Scene, Shape, Words
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 EXACT = 100  # px: larger images may be compressed with losses
 
 
 def svg_file(scene: Scene) -> str:
-    """A standalone SVG file, on a white background."""
-    style = f"<style>text{{font-family:{FONT}}}{colour_classes(LIGHT)}</style>"
-    paper = f'<rect width="{_n(scene.width)}" height="{_n(scene.height)}" class="f-paper"/>'
+    """A standalone SVG file, light or dark as the page around it or the reader's system. Its own background keeps it readable anywhere."""
+    style = f"<style>:root{{color-scheme:light dark}}text{{font-family:{FONT}}}{themed()}</style>"
+    paper = f'<rect width="{_n(scene.width)}" height="{_n(scene.height)}" rx="6" class="f-paper"/>'
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{_svg(scene, style + paper, exact=True)}\n'
 
 
 def svg_part(scene: Scene, name: str) -> str:
     """An SVG element for a page. name: unique on the page; letters, digits and hyphens."""
     return _svg(scene, "", exact=False, name=name)
+
+
+def themed() -> str:
+    """The style sheet of the colour roles, in light and in dark mode."""
+    return f"{colour_classes(LIGHT)}@media(prefers-color-scheme:dark){{{colour_classes(DARK)}}}"
 
 
 def colour_classes(colours: dict[str, str]) -> str:

@@ -69,6 +69,8 @@ class Subject:
     """None if unknown."""
     id: int
     """Key of the image's noise."""
+    chosen: str = ""
+    """How it was chosen, in words; '' if the user named it."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Traced:
     """MACs that ran."""
     note: str = ""
     """A caveat about the condition."""
+    chosen: str = ""
+    """How the image was chosen, in words; '' if the user named it."""
     at_least: bool = False
     """Whether `macs` is a lower bound."""
 
@@ -163,6 +167,7 @@ def trace_image(viewing: Viewing, subject: Subject) -> Traced:
         else "",
         macs=int(sum(trace.macs.stopped_at(trace.steps, classify_every_step=trace.rule_reads).values())),
         note=note,
+        chosen=subject.chosen,
         at_least=bool(meter.missing),
     )
 

@@ -1,0 +1,86 @@
+"""The sentence of a report: it says what the paired tests say, and no more."""
+
+import re
+
+import pytest
+from result_files import result
+
+from glimpsezoo.measures.pairs import Pair
+from glimpsezoo.measures.shown import Entry
+from glimpsezoo.reports.finding import findings, headline
+
+
+def entry(name: str, top1: float, macs: float, data: str = "digits") -> Entry:
+    found = result(name, top1=top1)
+    cost = found.flops.model_copy(update={"macs": found.flops.macs.model_copy(update={"mean": macs})})
+    return Entry(name, found.model_copy(update={"flops": cost, "data": found.data.model_copy(update={"name": data})}))
+
+
+def paired(entries: list[Entry], *close: str) -> list[Pair]:
+    """Every ordered pair; `close` are not significantly worse than any other."""
+    found = []
+    for a in entries:
+        for b in entries:
+            gain = a.result.accuracy.top1.value - b.result.accuracy.top1.value
+            p = 0.4 if a.name in close or gain >= 0 else 0.001
+            bounds = {"low": gain - 0.01, "high": gain + 0.01}
+            if a is not b:
+                found.append(Pair(a=a.name, b=b.name, n=100, only_a=1, only_b=1, difference=gain, p=p, **bounds))
+    return found
+
+
+def test_one_that_is_better_than_all_others_is_called_so_with_its_price():
+    models = [entry("small", 0.8, 1e6), entry("large", 0.9, 4e6), entry("old", 0.7, 2e6)]
+    (said,) = findings(models, paired(models))
+    assert said.startswith("large is significantly more accurate than all 2 others; the next is small")
+    assert "+10.00 points" in said
+    assert said.endswith("needs 4 times its MACs.")
+
+
+def test_the_cheapest_of_those_that_are_not_worse_is_named():
+    models = [entry("small", 0.89, 1e6), entry("twin", 0.885, 1e6), entry("large", 0.9, 4e6), entry("old", 0.7, 1e5)]
+    (said,) = findings(models, paired(models, "small", "twin"))
+    assert said.startswith("small is not significantly worse than large (-1.00 points")
+    assert said.endswith("needs 0.25 times its MACs.")
+    assert "old" not in said
+
+
+def test_the_best_may_be_the_cheapest_too():
+    models = [entry("best", 0.9, 1e6), entry("large", 0.89, 4e6)]
+    (said,) = findings(models, paired(models, "large"))
+    assert re.match(r"best is the cheapest of the 2 most accurate models; the next, large, is not significantly worse \(-1.00", said)
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_it_says_that_none_is_better_or_cheaper(unknown: bool):
+    models = [entry("a", 0.9, 1e6), entry("b", 0.89, 2e6 if unknown else 1e6)]
+    if unknown:  # a lower bound is no cost
+        models[1] = Entry("b", models[1].result.model_copy(update={"missing": ("an operation",)}))
+        assert models[1].result.at_least
+    (said,) = findings(models, paired(models, "b"))
+    assert said == "No significant difference in accuracy between a and b: none is shown to be better or cheaper."
+
+
+def test_without_a_test_nothing_is_called_significant():
+    models = [entry("a", 0.9, 1e6), entry("b", 0.7, 1e6), entry("c", 0.6, 1e6)]
+    (said,) = findings(models, [])
+    assert "no test says whether by chance" in said
+    assert "significant" not in said
+    (said,) = findings(models, [pair for pair in paired(models) if "c" not in (pair.a, pair.b)])
+    assert said.startswith("a is significantly more accurate than b (")
+    assert said.endswith("(1 more could not be tested).")
+    (said,) = findings(models[:1], [])
+    assert said == "a classifies 90.0 (88.0-92.0) % of the images correctly at 1.000 M MACs per image."
+
+
+def test_models_on_different_data_are_not_compared():
+    models = [entry("a", 0.9, 1e6), entry("b", 0.7, 1e6, data="mnist")]
+    assert [text.split(":")[0] for text in findings(models, [])] == [f"On {each.data}" for each in models]
+
+
+def test_the_headline_has_the_day_the_version_and_the_number_of_images():
+    one = entry("a", 0.9, 1e6)
+    day = one.result.run.started.date().isoformat()
+    parts = list(headline([one]))
+    assert parts[0] == f"measured {day}"
+    assert parts[-1] == "100 images"

@@ -76,7 +76,8 @@ def _names_of_efficientnet_pytorch(like: nn.Module) -> dict[str, str]:
         "bn3": "_bn2",
     }
     plain = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", **se, "conv_pw": "_project_conv", "bn2": "_bn2"}
-    blocks = [(f"blocks.{stage}.{place}", block) for stage, blocks in enumerate(like.blocks.children()) for place, block in enumerate(blocks)]
+    stages = [list(stage.named_children()) for stage in like.blocks.children()]
+    blocks = [(f"blocks.{stage}.{place}", block) for stage, inside in enumerate(stages) for place, block in inside]
     for number, (own, block) in enumerate(blocks):
         within = expanding if hasattr(block, "conv_pwl") else plain
         layers |= {f"{own}.{name}": f"_blocks.{number}.{theirs}" for name, theirs in within.items()}

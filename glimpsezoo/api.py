@@ -14,6 +14,7 @@ from glimpsezoo.core.computing import without_compiler
 from glimpsezoo.core.exits import ExitRule, Fixed
 from glimpsezoo.core.feedforward import FeedForward
 from glimpsezoo.core.protocol import Computing, GlimpseModel, Precision
+from glimpsezoo.data.among import among
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import limited
 from glimpsezoo.data.loading import open_data as open_split
@@ -121,7 +122,8 @@ def evaluate(
 ) -> EvaluationResult:
     """Measure a model on a data set as `glimpsezoo run` does: accuracy with 95 % intervals and cost, at every step. Nothing is written.
 
-    data: the name of a data set, whose `split` is opened, or a split that is already open (see `open_data`). None takes the data of the
+    data: the name of a data set, whose `split` is opened, or a split that is already open (see `open_data`). They may have some of the
+    model's classes only; predictions are among all of them. None takes the data of the
     model's card, or the digits if it has no card. Data by name have the settings that `run` gives them: the card's own, if the card was
     trained on these data.
     data_dir: a folder to read data by name from, as for `--data-dir`. limit: measure a fixed stratified choice of this many images.
@@ -141,7 +143,7 @@ def evaluate(
     """
     if isinstance(data, ImageData) and data_dir is not None:
         raise GlimpseZooError(f"expected data by name to read from data_dir={str(data_dir)!r}, got data that are open: leave data_dir out")
-    images = data if isinstance(data, ImageData) else _opened(model, data, split, data_dir)
+    images = among(data if isinstance(data, ImageData) else _opened(model, data, split, data_dir), model.task.classes)
     trained = trained_on(model.card) if model.card else None
     other = departure(model.card.name if model.card else type(model).__name__, trained, data_section(images))
     if NEVER_TRAINED in other:

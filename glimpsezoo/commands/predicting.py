@@ -114,7 +114,6 @@ def _print(answers: "list[Answer]", *, as_csv: bool) -> None:
 
 def _table(answers: "list[Answer]", *, numbers: bool) -> "Table":
     """One row per image. numbers: a column for each further class and its probability, instead of one for all of them in words."""
-    from glimpsezoo.data.wordnet import english
     from glimpsezoo.measures.shown import Cell, Table
     from glimpsezoo.measures.text import macs_text
 
@@ -125,11 +124,11 @@ def _table(answers: "list[Answer]", *, numbers: bool) -> "Table":
     rows = []
     for file, prediction in found:
         first, *others = prediction.top
-        cells = [Cell(file), Cell(english(first.label)), _share(first.probability)]
+        cells = [Cell(file), Cell(first.name), _share(first.probability)]
         if numbers:
-            cells += [cell for guess in others for cell in (Cell(english(guess.label)), _share(guess.probability))]
+            cells += [cell for guess in others for cell in (Cell(guess.name), _share(guess.probability))]
         elif further:
-            cells.append(Cell(", ".join(f"{english(guess.label)} {100 * guess.probability:.1f}" for guess in others)))
+            cells.append(Cell(", ".join(f"{guess.name} {100 * guess.probability:.1f}" for guess in others)))
         macs = Cell(macs_text(prediction.macs, at_least=prediction.macs_at_least), prediction.macs)
         rows.append((*cells, Cell(f"{prediction.exit_step} of {prediction.steps}", prediction.exit_step), macs))
     words = frozenset({"image", "prediction", "then", *(f"prediction {k + 1}" for k in further)})

@@ -9,6 +9,7 @@ from typing import Any
 from glimpsezoo.conditions.corruptions.published import CorruptedFolders
 from glimpsezoo.core.computing import without_compiler
 from glimpsezoo.core.protocol import PRECISIONS, Computing, GlimpseModel
+from glimpsezoo.data.among import among, task_among
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import Held, limited
 from glimpsezoo.data.loading import SPLITS, open_data, task_on
@@ -65,6 +66,8 @@ def prepare(request: RunRequest) -> RunWork:
     if task is None:
         data = _open(request, chosen, request.split, request.limit)
         task = data.task
+        if chosen.classes == task.classes and (present := int(data.labels().unique().numel())) < len(task.classes):
+            notes.append(f"{chosen.shown} has {present:,} of the {len(task.classes):,} classes: predictions are among all of them")
     computings = _computings(request, notes)
     names = [computing.of(name) for name in _names(choices) for computing in computings]
     choices = [choice for choice in choices for _ in computings]
@@ -104,7 +107,8 @@ def _task_without_data(request: RunRequest, chosen: DataChoice, measures: list[M
     if request.update_card or not all(measure.without_data for measure in measures):
         return None
     if chosen.spec.task is None or request.checkpoint == "none":
-        return task_on(chosen.spec, chosen.name, chosen.settings, data_folder(request.data_dir))
+        found = task_on(chosen.spec, chosen.name, chosen.settings, data_folder(request.data_dir))
+        return found and task_among(found, chosen.classes)
     return None
 
 
@@ -226,6 +230,7 @@ def _open(request: RunRequest, chosen: DataChoice, split: str, limit: int | None
     """A split of the data, or `limit` of its images. Raises `GlimpseZooError` if it is empty, as nothing would be measured."""
     folder, bad = data_folder(request.data_dir), request.on_bad_image
     data = open_data(chosen.spec, chosen.name, split, chosen.settings, folder, on_bad_image=bad, fresh=request.fresh)
+    data = among(data, chosen.classes)
     if not len(data):
         remedy = "add training images" if split == "calibration" else "add some, or choose another --split"
         raise GlimpseZooError(f"expected images in the {split} split of {chosen.shown}, got none: {remedy}")

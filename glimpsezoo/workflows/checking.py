@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from glimpsezoo.data.among import among
 from glimpsezoo.data.base import BadImageError
 from glimpsezoo.data.limited import limited
 from glimpsezoo.data.loading import open_data
@@ -46,7 +47,8 @@ def findings_of(
 
 def _calibration(data: DataChoice, data_dir: str | None) -> tuple[Task, Float[Tensor, "B C H W"]]:
     """The task of a data set and some images of its calibration split. Raises `GlimpseZooError` if no image can be read."""
-    opened = limited(open_data(data.spec, data.name, "calibration", data.settings, data_folder(data_dir)), IMAGES)
+    whole = among(open_data(data.spec, data.name, "calibration", data.settings, data_folder(data_dir)), data.classes)
+    opened = limited(whole, IMAGES)
     examples = [example for example in opened.examples_at(range(len(opened))) if not isinstance(example, BadImageError)]
     if not examples:
         raise GlimpseZooError(f"expected images that can be read, got none in the calibration split of {data.name!r}: check its files")

@@ -19,6 +19,7 @@ from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import Look, Record, Trace, rollout
 from glimpsezoo.data.config import AugmentedSettings, OpenSettings
 from glimpsezoo.data.preprocessing import UPRIGHT_OVER_BLACK, AnyImage, FittedImage, Preprocessing, Window, decoding_of, each_of
+from glimpsezoo.data.wordnet import english
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import DatasetSpec, Task, load_string
 from glimpsezoo.zoo.card_config import UNKNOWN, CardConfig
@@ -30,6 +31,9 @@ class Guess(NamedTuple):
     """One class."""
 
     label: str
+    """As the data and the card have it: a WordNet id for ImageNet."""
+    name: str
+    """For people: English for a WordNet id, otherwise the label."""
     index: int
     """Of the class in `model.task.classes`."""
     probability: float
@@ -58,8 +62,13 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The name of the most probable class."""
+        """The most probable class, as the data and the card have it."""
         return self.top[0].label
+
+    @property
+    def name(self) -> str:
+        """Its name for people."""
+        return self.top[0].name
 
     @property
     def index(self) -> int:
@@ -75,6 +84,7 @@ class Prediction:
         """As plain values, for `json.dumps`."""
         return {
             "label": self.label,
+            "name": self.name,
             "probability": self.probability,
             "top": [guess._asdict() for guess in self.top],
             "exit_step": self.exit_step,
@@ -196,7 +206,7 @@ class Predictor:
         macs = _macs(trace)
         for row, image in enumerate(batch):
             yield Prediction(
-                top=tuple(Guess(classes[index], index, share) for index, share in zip(chosen[row], probable[row], strict=True)),
+                top=tuple(_guess(classes, *found) for found in zip(chosen[row], probable[row], strict=True)),
                 exit_step=int(trace.last_step[row]),
                 steps=trace.steps,
                 looks=_looks(trace, row, image.window),
@@ -205,6 +215,10 @@ class Predictor:
                 conversions=image.conversions,
                 logits=logits[row],
             )
+
+
+def _guess(classes: Sequence[str], index: int, probability: float) -> Guess:
+    return Guess(classes[index], english(classes[index]), index, probability)
 
 
 def _macs(trace: Trace) -> list[int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from glimpsezoo.data.among import among
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import limited
 from glimpsezoo.data.loading import open_data
@@ -53,7 +54,7 @@ def traces_of(measured: StoredResult, images: int, data_dir: str | None) -> list
     choice = choose_model(name, result.data.name, Assignments(scoped={name: dict(result.model.config)}), None)
     assert choice.card is not None  # `_card_name` would have raised otherwise
     settings = own_settings(choice.card.config, result.data.name) if result.data.settings is None else result.data.settings
-    data = _opened(measured, settings, data_dir)
+    data = among(_opened(measured, settings, data_dir), choice.card.config.task.classes)
     model = build_model(choice, data.task).to(torch.device("cpu"))
     viewing = Viewing(model, measured.entry.name, seed=result.run.seed)
     rows = measured.rows

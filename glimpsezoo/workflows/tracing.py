@@ -8,6 +8,7 @@ import torch
 
 from glimpsezoo.conditions.corruptions.condition import Corruption
 from glimpsezoo.core.exits import ExitRule, Fixed
+from glimpsezoo.data.among import among
 from glimpsezoo.data.loading import open_data
 from glimpsezoo.data.opening import told
 from glimpsezoo.data.preprocessing import Preprocessing
@@ -121,7 +122,7 @@ def _from_data(request: TraceRequest, chosen: DataChoice) -> tuple[list[Subject]
     if request.files:
         raise GlimpseZooError(f"--image expects a trained card or data of a known size, got {chosen.name!r}: use --index")
     folder = data_folder(request.data_dir)
-    data = open_data(chosen.spec, chosen.name, request.split, chosen.settings, folder, on_bad_image="skip")
+    data = among(open_data(chosen.spec, chosen.name, request.split, chosen.settings, folder, on_bad_image="skip"), chosen.classes)
     subjects = []
     for index in request.indices or (0,):
         if not 0 <= index < len(data):

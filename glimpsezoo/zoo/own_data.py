@@ -27,6 +27,8 @@ class DataChoice:
     spec: DatasetSpec
     settings: dict[str, Any]
     """The settings of the cards, overridden by those of the user."""
+    classes: tuple[str, ...] | None = None
+    """The classes of all cards of the command; None if it has no card, or if they differ. The data may have some of them only."""
 
     @property
     def shown(self) -> str:
@@ -55,7 +57,8 @@ def choose_data(arguments: Iterable[str], data: str | None, given: Mapping[str, 
     cards = {card.called: card.config for card in named.values() if card}
     own = {called: card for called, card in cards.items() if _same(card.data.name, shown)}
     settings = _agreed({called: own_settings(card, name) for called, card in (own or cards).items()}, spec, given)
-    return DataChoice(name, spec, {**settings, **given})
+    classes = {tuple(card.task.classes) for card in cards.values()}
+    return DataChoice(name, spec, {**settings, **given}, classes.pop() if len(classes) == 1 else None)
 
 
 def own_settings(card: CardConfig, name: str) -> dict[str, Any]:

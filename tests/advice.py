@@ -202,12 +202,12 @@ OF_COMMANDS = {
             f"run mgnet {PHOTOS} {FLOPS} {UNTRAINED}",
         ),
     ),
-    "--checkpoint expects 'none', 'timm' or a card": Case(
+    "--checkpoint expects 'none', 'timm', a card or": Case(
         f"run cnn4 {FLOPS} --checkpoint best", (f"run cnn4 {FLOPS} --checkpoint cnn4.digits",)
     ),
-    "turn the file into a card first": Case(
-        f"run {MOBILE} --data digits {FLOPS} --checkpoint weights.pth",
-        ("{quoted}", f"run new {FLOPS} --data digits"),
+    "--checkpoint expects one model with a file of weights": Case(
+        f"run {MOBILE} cnn4 --data digits {FLOPS} --checkpoint weights.pth",
+        (f"run {MOBILE} --data digits {FLOPS} --checkpoint weights.pth",),
         _weights,
     ),
     "--checkpoint expects a card of": Case(

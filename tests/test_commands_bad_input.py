@@ -64,7 +64,7 @@ UNTRAINED = ("--checkpoint", "none")
         (("run", "cnn4", "--split", "tset"), ("--split expects one of train, calibration, test, got 'tset'", "did you mean 'test'?")),
         (("run", "cnn4", "--split", "tset", "--measure", "flops", *UNTRAINED), ("--split expects", "got 'tset'")),
         (("run", "cnn4"), ("expected a trained card of 'cnn4' for 'digits', got none", "train cnn4 --data digits", "--checkpoint none")),
-        (("run", "cnn4", "--checkpoint", "best"), ("--checkpoint expects 'none', 'timm' or a card, got 'best'",)),
+        (("run", "cnn4", "--checkpoint", "best"), ("--checkpoint expects 'none', 'timm', a card or a file of weights, got 'best'",)),
         (("run", "cnn4", "--checkpoint", "timm"), ("has no published weights",)),
         (("run", "cnn4", "--update-card", *UNTRAINED), ("--update-card expects trained cards",)),
         (("run", "mgnet", *UNTRAINED, "--set", "backbone=resnet19"), ("got 'resnet19'", "'resnet18'")),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import Answer, ask, photo_card, photos
 from PIL import Image
 
@@ -97,3 +98,21 @@ def test_an_exit_rule_saves_steps(tmp_path: Path, capsys: pytest.CaptureFixture[
     (early,) = lines(ask(capsys, *words, "--set", "anytime.threshold=0.5"))
     (late,) = lines(ask(capsys, *words))
     assert (early["exit_step"], late["exit_step"]) == (1, 3)
+
+
+def test_a_file_of_weights_is_imported_once_with_the_classes_of_the_folder(say: Say, here: Path):
+    import timm
+
+    photos(here / "photos", per_class=2)
+    own = timm.create_model("mobilenetv3_small_050", num_classes=2).eval()
+    torch.save({"module." + name: tensor for name, tensor in own.state_dict().items()}, "mine.pth")
+    words = ("predict", "timm:mobilenetv3_small_050", "photos", "--data", "folder:photos", "--checkpoint", "mine.pth", "--json")
+    first, second = say(*words), say(*words)
+    assert ("module." in first.err, second.err, first.out) == (True, "", second.out)
+    mean, std = (torch.tensor(value)[:, None, None] for value in (own.pretrained_cfg["mean"], own.pretrained_cfg["std"]))
+    transform = gz.transform_of(gz.create_model("cnn4", task=gz.Task((224, 224), 3, ("a",))))
+    for answer in lines(first):
+        pixels = transform(Image.open(str(answer["image"])).resize((256, 256), Image.Resampling.BILINEAR).crop((16, 16, 240, 240)))
+        with torch.no_grad():
+            expected = own(((pixels - mean) / std)[None]).argmax().item()
+        assert answer["label"] == ("dark", "light")[int(expected)]

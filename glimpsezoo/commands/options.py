@@ -1,8 +1,10 @@
 """Options that mean the same in every command."""
 
+import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -82,6 +84,18 @@ def together(*options: Decorator) -> Decorator:
         return command
 
     return decorate
+
+
+def as_card(checkpoint: str | None, models: Sequence[str], data: str | None) -> str | None:
+    """What `--checkpoint` names. Weights in a file of another project are imported into the user's folder first, once."""
+    if checkpoint is None or not os.path.isfile(checkpoint):
+        return checkpoint
+    from glimpsezoo.workflows.importing import import_for_models
+
+    folder, notes = import_for_models(models, Path(checkpoint), data)
+    for note in notes:
+        say(note)
+    return str(folder)
 
 
 def pick_device(name: str) -> Any:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         "--checkpoint",
         metavar="CARD",
         shell_complete=names.checkpoints,
-        help="A card; 'timm' takes the published weights of a timm model.",
+        help="A card, or a file of weights; 'timm' takes timm's own weights.",
     ),
     options.settings,
     options.device,
@@ -52,6 +52,7 @@ def predict(model: str, files: tuple[str, ...], **given: Any) -> int:
     """
     from glimpsezoo.zoo.early import check_names
 
+    given["checkpoint"] = options.as_card(given["checkpoint"], [model], given["data"])
     check_names([model], data=given["data"], checkpoint=given["checkpoint"], sets=given["sets"])
     from glimpsezoo.workflows.predicting_files import PredictRequest, image_files, predict_files
 

@@ -48,7 +48,7 @@ class MeasureOption(click.Option):
         "--checkpoint",
         metavar="CARD",
         shell_complete=names.checkpoints,
-        help="A card; 'none' measures untrained; 'timm' takes timm's own weights.",
+        help="A card, or a file of weights; 'none' measures untrained; 'timm' takes timm's own.",
     ),
     click.option("--measure", cls=MeasureOption, metavar="LIST", shell_complete=names.measures),
     click.option("--corrupted-dir", metavar="DIR", help="Published corrupted images: folders corruption/severity/class/image."),
@@ -89,6 +89,7 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     from glimpsezoo.zoo.early import check_names
 
     models, given["sets"] = configuring.merged(models, given["sets"])
+    given["checkpoint"] = options.as_card(given["checkpoint"], models, given["data"])
     question = question_of({"models": models, **given}, options.screen())
     if answer := recall(question):
         for line in answer.said:

@@ -32,7 +32,12 @@ if TYPE_CHECKING:
     options.device,
     options.seed,
     options.settings,
-    click.option("--checkpoint", metavar="CARD", shell_complete=names.checkpoints, help="A card; 'none' shows an untrained model."),
+    click.option(
+        "--checkpoint",
+        metavar="CARD",
+        shell_complete=names.checkpoints,
+        help="A card, or a file of weights; 'none' shows an untrained model.",
+    ),
     click.option("--html", is_flag=True, help="Write a single HTML page to flip through."),
     click.option("-o", "--output", metavar="FILE", help="File for the picture: .png, .svg, .gif or .html.  [default: MODEL-I.png]"),
     options.force,
@@ -56,6 +61,7 @@ def trace(model: str, more: tuple[str, ...], **given: Any) -> None:
     """
     from glimpsezoo.zoo.early import check_names
 
+    given["checkpoint"] = options.as_card(given["checkpoint"], [model], given["data"])
     check_names([model], data=given["data"], checkpoint=given["checkpoint"], sets=given["sets"], under=given["under"])
     from glimpsezoo.workflows.tracing import TraceRequest, draw_traces
 

@@ -1,18 +1,21 @@
 """Turn a released checkpoint into a card."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from glimpsezoo.data.config import SizedSettings
+from glimpsezoo.data.loading import task_on
 from glimpsezoo.errors import GlimpseZooError, one_line
-from glimpsezoo.files import output_to
+from glimpsezoo.files import file_name, output_to, user_folder
 from glimpsezoo.reports.readme import write_card_readme
 from glimpsezoo.specs import ImporterSpec, ModelSpec, Task, load_string
+from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.card_config import CONFIG, UNKNOWN, CardConfig, CardData, CardTask
 from glimpsezoo.zoo.cards import Card, misfits, write_card
+from glimpsezoo.zoo.hub import sha256_of
 from glimpsezoo.zoo.names import Assignments, command_line, data_spec, public_name
 from glimpsezoo.zoo.plugins import registry, usable
 
@@ -65,6 +68,22 @@ def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | No
     return card
 
 
+def import_for_models(models: Sequence[str], checkpoint: Path, data: str | None) -> tuple[Path, tuple[str, ...]]:
+    """The card of a file that `--checkpoint` names, in the user's folder, and the notes of its import, if that had to be done.
+
+    models: the model arguments of the command, which must be one. Raises `GlimpseZooError`.
+    """
+    if len(models) != 1:
+        raise GlimpseZooError(f"--checkpoint expects one model with a file of weights, got {' '.join(models)}: name the one whose it is")
+    model = split_argument(models[0]).name
+    parts = (sha256_of(checkpoint)[:16], file_name(model), *([file_name(public_name(data))] if data else []))
+    folder = user_folder() / "imported" / "-".join(parts) / checkpoint.stem
+    if (folder / CONFIG).is_file():
+        return folder, ()
+    card = import_checkpoint(model, checkpoint, folder, data, ())
+    return folder, tuple(card.config.trained["notes"])
+
+
 @contextmanager
 def _import_errors(checkpoint: Path, model: str) -> Iterator[None]:
     """Turn any error of a plugin's importer into one line about the file. Raises `GlimpseZooError`."""
@@ -80,8 +99,12 @@ def _import_errors(checkpoint: Path, model: str) -> Iterator[None]:
 
 
 def _named_classes(task: Task, data: str) -> Task:
-    """The task with the class names of `data`. Raises `GlimpseZooError` if the number of classes or channels differs."""
-    declared = data_spec(data).task
+    """The task with the class names of `data`. Raises `GlimpseZooError` if the number of classes or channels differs.
+
+    Those of a folder are in alphabetical order, as torchvision's ImageFolder and timm number them.
+    """
+    spec = data_spec(data)
+    declared = task_on(spec, data, {"channels": task.channels} if spec.local else {})
     if declared is None:
         return task
     if len(declared.classes) != len(task.classes):

@@ -12,7 +12,7 @@ from glimpsezoo.specs import AttackSpec, CorruptionSpec, ImporterSpec, MeasureSp
 from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.cards import Card, card_paths, find_card
 from glimpsezoo.zoo.hub import PREFIX
-from glimpsezoo.zoo.names import Assignments, argument_names, card_named, data_spec, declared_settings, model_name, spec_of
+from glimpsezoo.zoo.names import Assignments, argument_names, card_named, data_spec, declared_settings, spec_of
 from glimpsezoo.zoo.own_data import NO_CARD
 from glimpsezoo.zoo.plugins import registry, usable
 
@@ -43,7 +43,7 @@ def check_names(
         if name in local:
             load_string(spec_of(name, find_card(name)).config).check_keys(own, owner=name)
     if checkpoint is not None and checkpoint not in NO_CARD and not checkpoint.startswith(PREFIX) and local:
-        card_named(checkpoint, model_name(local[0], find_card(local[0])))
+        card_named(checkpoint)
     if local == names:
         check_keys(local, data, Assignments.parse(sets, argument_names(local)))
 

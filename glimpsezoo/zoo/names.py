@@ -14,7 +14,7 @@ from glimpsezoo.data.wordnet import titled
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
-from glimpsezoo.specs import DatasetSpec, ImporterSpec, ModelSpec, Task, load_string
+from glimpsezoo.specs import DatasetSpec, ModelSpec, Task, load_string
 from glimpsezoo.zoo.arguments import argument_card, split_argument
 from glimpsezoo.zoo.cards import Card, card_paths, find_card
 from glimpsezoo.zoo.plugins import registry, usable
@@ -158,31 +158,24 @@ def _trained(name: str, model: str, data: str, named: Card | None, checkpoint: s
         if card is None:
             raise GlimpseZooError(_no_card(name, data, spec_of(name, None)))
         return card
-    card = card_named(checkpoint, model)
+    card = card_named(checkpoint)
     if card.config.model != model:
         raise GlimpseZooError(f"--checkpoint expects a card of {model!r}, got {checkpoint!r}, a card of {card.config.model!r}")
     return card
 
 
-def card_named(checkpoint: str, model: str) -> Card:
-    """The card that `--checkpoint` names for a model. Raises `GlimpseZooError` if there is none."""
+def card_named(checkpoint: str) -> Card:
+    """The card that `--checkpoint` names. Raises `GlimpseZooError` if there is none."""
     card = find_card(checkpoint)
     if card is None:
-        raise GlimpseZooError(f"--checkpoint expects 'none', 'timm' or a card, got {checkpoint!r}: {_importing(model, checkpoint)}")
+        hint = did_you_mean(checkpoint, card_paths())
+        raise GlimpseZooError(f"--checkpoint expects 'none', 'timm', a card or a file of weights, got {checkpoint!r}: {hint}")
     return card
 
 
 def card_for(model: str, data: str) -> Card | None:
     """The card MODEL.DATA that is taken if the argument names a model, not a card."""
     return find_card(f"{model}.{public_name(data)}")
-
-
-def _importing(model: str, checkpoint: str) -> str:
-    """The advice for a name that is not a card: import the file, if there is an importer for the model; else the nearest names."""
-    importers = registry().all(ImporterSpec)
-    if Path(checkpoint).is_file() and any(model == spec.name or (spec.prefix and model.startswith(spec.name)) for spec in importers):
-        return f"turn the file into a card first ('glimpsezoo import {model} {checkpoint} -o DIR')"
-    return did_you_mean(checkpoint, card_paths())
 
 
 def declared_settings(name: str) -> list[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from glimpsezoo.core.stream import RolloutStream
     from glimpsezoo.data.preprocessing import Preprocessing, Window
     from glimpsezoo.errors import GlimpseZooError
+    from glimpsezoo.workflows.exporting import Exported, export
     from glimpsezoo.workflows.predicting import Guess, Prediction
     from glimpsezoo.zoo.models import create_model, list_models, load
 
@@ -103,6 +104,7 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.core.rollout": ("rollout", "Trace", "Record", "Classified"),
         "glimpsezoo.core.stream": ("RolloutStream",),
         "glimpsezoo.core.inference": ("inference",),
+        "glimpsezoo.workflows.exporting": ("export", "Exported"),
         "glimpsezoo.core.exits": ("Fixed", "Confidence", "Margin", "Entropy", "Patience"),
         "glimpsezoo.errors": ("GlimpseZooError",),
     },

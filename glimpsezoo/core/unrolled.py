@@ -102,6 +102,14 @@ class Stepped(NamedTuple):
     """What the next step needs to know of the m images; empty after the last step."""
 
 
+class Kept(NamedTuple):
+    """What goes from the graph of one step to that of the next."""
+
+    state: Any
+    history: tuple[Tensor, ...]
+    """The logits of the steps that the exit rule reads."""
+
+
 class OneStep(nn.Module):
     """One step of a model with an exit rule. The first takes images and ids; a later one takes images, their places, and the state.
 
@@ -131,7 +139,7 @@ class OneStep(nn.Module):
         if after.state.step == self.steps:
             return Stepped(after.rows, after.logits, torch.ones_like(after.rows, dtype=torch.bool), tensors)
         exits = torch.zeros_like(after.rows, dtype=torch.bool) if run.exits is None else run.exits
-        self.tell(flattened((after.state, after.history), tensors, after.rows.shape[0]))
+        self.tell(flattened(Kept(after.state, after.history), tensors, after.rows.shape[0]))
         return Stepped(after.rows, after.logits, exits, tensors)
 
 
@@ -154,7 +162,7 @@ _TENSOR, _BATCH = "tensor", "batch"
 def flattened(value: Any, tensors: list[Tensor], batch: int) -> Any:
     """Appends the tensors of any value that `gather` takes, and returns its layout, from which `unflattened` makes the value again."""
     if isinstance(value, Tensor):
-        tensors.append(value)
+        tensors.append(value.clone())  # two outputs of a graph must not be one
         return _TENSOR
     if isinstance(value, Batched):
         parts = {each.name: getattr(value, each.name) for each in fields(value)}
@@ -181,8 +189,8 @@ def unflattened(layout: Any, tensors: Any, batch: int) -> Any:
     return tuple(parts.values()) if layout.kind is tuple else layout.kind(**parts)
 
 
-def names_of(layout: Any, prefix: str = "state") -> list[str]:
+def names_of(layout: Any, path: str = "") -> list[str]:
     """The names of a layout's tensors, in their order: the path of each through the fields of the state."""
     if layout == _TENSOR:
-        return [prefix]
-    return [name for key, part in layout.parts.items() for name in names_of(part, f"{prefix}.{key}")] if isinstance(layout, _Group) else []
+        return [path.lstrip(".")]
+    return [name for key, part in layout.parts.items() for name in names_of(part, f"{path}.{key}")] if isinstance(layout, _Group) else []

@@ -1,7 +1,7 @@
 """Classifies images with the graphs beside this file, step after step, until all images are done: numpy and onnxruntime are enough.
 
-    from run import classify
-    logits, last_step = classify(images)    # images: float32 [B, C, H, W] in [0, 1]; glimpsezoo.json has the size and the classes
+from run import classify
+logits, last_step = classify(images)    # images: float32 [B, C, H, W] in [0, 1]; glimpsezoo.json has the size and the classes
 """
 
 from functools import cache
@@ -31,5 +31,5 @@ def classify(images, ids=None):
         logits[here], last_step[here] = found["logits"], step
         staying = np.flatnonzero(~found["exits"])
         here, step = here[staying], step + 1
-        feed = {**found, "images": images[here], "index": staying}
+        feed = {name.removeprefix("next_"): value for name, value in found.items()} | {"images": images[here], "index": staying}
     return logits, last_step

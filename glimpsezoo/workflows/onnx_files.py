@@ -33,9 +33,12 @@ class Step(NamedTuple):
 def converted(program: ExportedProgram, inputs: list[str] | None, outputs: list[str]) -> Any:
     """The ONNX model (a `ModelProto`) of a program."""
     program = program.run_decompositions(decompositions())
-    found = torch.onnx.export(program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
+    found = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, input_names=inputs, output_names=outputs)
     assert found is not None
-    return found.model_proto
+    proto = found.model_proto
+    for node in (*proto.graph.node, *(each for function in proto.functions for each in function.node)):
+        node.ClearField("metadata_props")  # with the paths of this machine's source files
+    return proto
 
 
 def describe(proto: Any, described: dict[str, Any]) -> None:

@@ -3,7 +3,8 @@
 torch.export runs a model's own Python once, on tensors without values. Three things need care, and everything else is as always:
 - The built-in `len` must return an int, so it would fix the number of images. Within `symbolic`, `len(tensor)` is `tensor.shape[0]`.
 - A tensor that is kept for the next call (`kept`) would leave one graph and enter another. Nothing is kept meanwhile.
-- A check that looks into a tensor has no value to look at, and a graph could not raise its error. It asks `exporting` first.
+- A check that looks into a tensor has no value to look at, and a graph could not raise its error. It asks `exporting` first. Those of
+  torch's distributions, and of annotations (by which a size is an int), are off.
 """
 
 import builtins
@@ -13,6 +14,7 @@ from functools import lru_cache, wraps
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
 
+import jaxtyping
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -50,14 +52,16 @@ def kept(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def symbolic() -> Iterator[None]:
     """For the time in which torch.export follows a model. It is for the whole process, so other threads should not compute meanwhile."""
     global _exporting
-    validating = Distribution._validate_args
+    validating, unchecked = Distribution._validate_args, jaxtyping.config.jaxtyping_disable
     Distribution.set_default_validate_args(False)
+    jaxtyping.config.update("jaxtyping_disable", True)
     _exporting, builtins.len = True, _length
     try:
         yield
     finally:
         _exporting, builtins.len = False, _len
         Distribution.set_default_validate_args(validating)
+        jaxtyping.config.update("jaxtyping_disable", unchecked)
 
 
 def _length(value: Any) -> Any:

@@ -31,5 +31,5 @@ def classify(images, ids=None):
         logits[here], last_step[here] = found["logits"], step
         staying = np.flatnonzero(~found["exits"])
         here, step = here[staying], step + 1
-        feed = {name.removeprefix("next_"): value for name, value in found.items()} | {"images": images[here], "index": staying}
+        feed = {name.removeprefix("next_"): value for name, value in found.items()} | {"images": images[here], "places": staying}
     return logits, last_step

@@ -206,7 +206,7 @@ def _programs(model: GlimpseModel[Any], steps: int, rule: ExitRule, seed: int) -
             state, state_sizes = _like_outputs(program, skip=3)
             images = given[0]
             given, sizes = (images, torch.arange(len(images)), state), ({0: batch}, {0: batch}, state_sizes)
-            inputs = ["images", "index", *kept]
+            inputs = ["images", "places", *kept]
 
 
 def _like_outputs(program: ExportedProgram, skip: int) -> tuple[list[Tensor], list[dict[int, Any]]]:

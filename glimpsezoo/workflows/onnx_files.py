@@ -32,9 +32,13 @@ class Step(NamedTuple):
 
 def converted(program: ExportedProgram, inputs: list[str] | None, outputs: list[str]) -> Any:
     """The ONNX model (a `ModelProto`) of a program."""
+    from onnxscript import optimizer  # pyright: ignore[reportMissingImports]
+
     program = program.run_decompositions(decompositions())
     found = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, input_names=inputs, output_names=outputs)
     assert found is not None
+    optimizer.fold_constants(found.model)  # of torch's own optimisation, its rewriting of patterns takes minutes for large graphs
+    optimizer.remove_unused_nodes(found.model)
     proto = found.model_proto
     for node in (*proto.graph.node, *(each for function in proto.functions for each in function.node)):
         node.ClearField("metadata_props")  # with the paths of this machine's source files

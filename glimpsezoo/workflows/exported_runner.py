@@ -6,6 +6,7 @@ logits, last_step = classify(images)    # images: float32 [B, C, H, W] in [0, 1]
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort  # pyright: ignore[reportMissingImports]
@@ -24,7 +25,9 @@ def classify(images, ids=None):
     feed = {"images": images, "ids": here if ids is None else ids}
     while len(here) and (graph := session(step)):
         names = [output.name for output in graph.get_outputs()]
-        found = dict(zip(names, graph.run(names, {given.name: feed[given.name] for given in graph.get_inputs()}), strict=True))
+        found: dict[str, Any] = dict(
+            zip(names, graph.run(names, {given.name: feed[given.name] for given in graph.get_inputs()}), strict=True)
+        )
         here = here[found["rows"]]  # the images that took the step
         if logits is None:
             logits = np.zeros((len(images), found["logits"].shape[1]), np.float32)

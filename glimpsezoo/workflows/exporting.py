@@ -35,6 +35,7 @@ from glimpsezoo.zoo.plugins import registry
 
 MOST = 65_536  # images in a batch
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
+TESTED = "2.14"  # the version of torch whose exporter the tests use
 CLOSE = 0.01  # of the largest logit: a graph that differs by more is wrong
 
 
@@ -271,7 +272,7 @@ def _one_line(model: GlimpseModel[Any], kind: str) -> Iterator[None]:
         to = "a torch.export program" if kind == ".pt2" else "ONNX"
         raise GlimpseZooError(
             f"expected a model that torch {torch.__version__} can export, got {_name(model)}, which does not become {to} ({why}): "
-            "export another form (NAME.pt2, a folder), or serve it with gz.inference"
+            f"update torch ({TESTED} was tested), export another form (NAME.pt2, a folder), or serve it with gz.inference"
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""Exported graphs under onnxruntime beside the model within gz.inference, each with two threads.
+"""Exported graphs under onnxruntime beside the model within gz.inference, each with the threads of one core.
 
-pytest benchmarks/test_export.py --benchmark-json out.json && python benchmarks/ratios.py out.json
+OMP_NUM_THREADS=1 taskset -c 0 pytest benchmarks/test_export.py --benchmark-json out.json && python benchmarks/ratios.py out.json
 """
 
 import numpy as np

@@ -209,8 +209,8 @@ def test_the_command_says_what_it_wrote(say: Ask, here: Path, tmp_path: Path):
     [
         (("-o", "model.tflite"), ("model.tflite", ".onnx", ".pt2", "slash")),
         (("-o", "m.onnx", "--steps", "9"), ("1 to 3", "9")),
-        (("-o", "m.onnx", "--set", "anytime.rule=margin"), ("export", "anytime.threshold")),
-        (("-o", "m.onnx", "--set", "anytime.macs=3"), ("export", "anytime.macs")),
+        (("-o", "m.onnx", "--set", "anytime.rule=margin"), ("anytime.rule alone", "anytime.threshold")),
+        (("-o", "m.onnx", "--set", "anytime.macs=3"), ("anytime.macs",)),
     ],
 )
 def test_what_cannot_be_is_one_line(say: Ask, words: tuple[str, ...], facts: tuple[str, ...]):

@@ -1,5 +1,6 @@
 """Write a model as a graph that runs without glimpsezoo: a torch.export program, or ONNX."""
 
+import copy
 import json
 import logging
 import warnings
@@ -107,6 +108,7 @@ def export(
     for a path that exists, for a model that torch or ONNX cannot express, and if the outputs differ.
     """
     path, kind = _checked(path, force=force)
+    model = model if model.device.type == "cpu" else copy.deepcopy(model).cpu()  # a graph has no device
     budget, rule = budget_of(model, steps), exit_rule or Fixed()
     described = describe(model, budget, rule, seed)
     before, model.computing = model.computing, Computing()

@@ -21,6 +21,10 @@ SIDE_BY_SIDE = [
         ],
     ),
     ("test_loop", [("plain loop", "MGNet"), ("plain loop", "MGNet compiled")]),
+    (
+        "test_export",
+        [("eager", "ONNX"), ("eager with exits", "ONNX with exits"), ("eager with exits", "ONNX step by step")],
+    ),
     ("test_harness", [("harness", "bare loop")]),
     ("test_cost_counting", [("counted", "uncounted")]),
 ]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from glimpsezoo.core.stream import RolloutStream
     from glimpsezoo.data.preprocessing import Preprocessing, Window
     from glimpsezoo.errors import GlimpseZooError
+    from glimpsezoo.workflows.exporting import Exported, export
     from glimpsezoo.workflows.predicting import Guess, Prediction
     from glimpsezoo.zoo.models import create_model, list_models, load
 
@@ -35,13 +36,14 @@ if TYPE_CHECKING:
     # isort: split
     # For authors of models
     from glimpsezoo.api import FeedForward, GlimpseModel
-    from glimpsezoo.core.batched import Batched, join_rows, select_rows
+    from glimpsezoo.core.batched import Batched, join_rows, rows_of_each, select_rows
     from glimpsezoo.core.feedforward import FeedForwardState, Normalise, cross_entropy_step
     from glimpsezoo.core.macs import Meter, count_macs
     from glimpsezoo.core.noise import Noise
     from glimpsezoo.core.protocol import PaperMacs, Phase, State
     from glimpsezoo.core.regions import Decision, Made, Regions
     from glimpsezoo.core.senses import bilinear_crop, crop, grid_crop, resample, retina, straight_through_crop, thumbnail
+    from glimpsezoo.core.symbolic import exporting
     from glimpsezoo.errors import did_you_mean
     from glimpsezoo.settings import Settings
     from glimpsezoo.specs import ImporterSpec, ModelSpec, PaperSpec, Task
@@ -102,6 +104,7 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.core.rollout": ("rollout", "Trace", "Record", "Classified"),
         "glimpsezoo.core.stream": ("RolloutStream",),
         "glimpsezoo.core.inference": ("inference",),
+        "glimpsezoo.workflows.exporting": ("export", "Exported"),
         "glimpsezoo.core.exits": ("Fixed", "Confidence", "Margin", "Entropy", "Patience"),
         "glimpsezoo.errors": ("GlimpseZooError",),
     },
@@ -115,8 +118,9 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.core.regions": ("Regions", "Decision", "Made"),
         "glimpsezoo.core.senses": ("crop", "bilinear_crop", "straight_through_crop", "retina", "grid_crop", "resample", "thumbnail"),
         "glimpsezoo.core.noise": ("Noise",),
-        "glimpsezoo.core.batched": ("Batched", "select_rows", "join_rows"),
+        "glimpsezoo.core.batched": ("Batched", "select_rows", "join_rows", "rows_of_each"),
         "glimpsezoo.core.macs": ("Meter", "count_macs"),
+        "glimpsezoo.core.symbolic": ("exporting",),
         "glimpsezoo.training.job": ("TrainingPhase",),
         "glimpsezoo.training.reinforce": ("monte_carlo", "returns", "reinforce"),
         "glimpsezoo.settings": ("Settings",),

@@ -237,6 +237,12 @@ OF_COMMANDS = {
     "--data expects data with the checkpoint's {} classes": Case(
         f"import {MOBILE} weights.pth -o new --data imagenet", (f"import {MOBILE} weights.pth -o new --data digits",), _weights
     ),
+    "end the name of a folder with a slash": Case("export cnn4 -o cnn4.digits", ("export cnn4 -o cnn4.digits/",)),
+    "workflows/exporting.py choose another --output, or --force": Case(
+        "export cnn4 -o new.pt2",
+        ("export cnn4 -o other.pt2", "export cnn4 -o new.pt2 --force"),
+        lambda stack: Path("new.pt2").write_text(""),
+    ),
     "choose another by --output, or --force": Case(
         "new-plugin spot -o photos", ("new-plugin spot -o plugins/spot", "new-plugin spot -o photos --force")
     ),

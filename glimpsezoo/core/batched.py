@@ -3,13 +3,14 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, Self
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from glimpsezoo.core.symbolic import kept
 from glimpsezoo.errors import GlimpseZooError
 
 
@@ -92,13 +93,13 @@ def _detached(value: Any) -> Any:
     return value
 
 
-@lru_cache(maxsize=4096)
+@kept(4096)
 def repeated(value: float, batch: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """`value` for each of `batch` images [batch], in memory once, so that `gather` need not copy it. It must not be written to."""
     return _in_memory_once(value, dtype, device).expand(batch)
 
 
-@lru_cache(maxsize=1024)
+@kept(1024)
 def _in_memory_once(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for a backward pass later
         return torch.full((1,), value, dtype=dtype, device=device)
@@ -116,6 +117,15 @@ def _rows(value: Tensor, index: Int[Tensor, "n"]) -> Tensor:
     return value.index_select(0, index) if value.is_contiguous() else value[index]
 
 
+def rows_of_each(image: Int[Tensor, "N"], batch: int) -> Int[Tensor, "B"]:
+    """How many rows of a flat layout each of `batch` images has. image: that of each row.
+
+    >>> rows_of_each(torch.tensor([0, 0, 2]), 3).tolist()
+    [2, 0, 1]
+    """
+    return image.new_zeros(batch).index_add(0, image, torch.ones_like(image))
+
+
 def select_rows(image: Int[Tensor, "N"], batch: int, index: Int[Tensor, "n"]) -> tuple[Int[Tensor, "M"], Int[Tensor, "M"]]:
     """Gather a flat, ordered-by-image layout of N rows for images `index` [n] of `batch`.
 
@@ -126,7 +136,7 @@ def select_rows(image: Int[Tensor, "N"], batch: int, index: Int[Tensor, "n"]) ->
     >>> position.tolist(), image.tolist()
     ([3, 0, 1], [0, 1, 1])
     """
-    counts = torch.bincount(image, minlength=batch)
+    counts = rows_of_each(image, batch)
     first = counts.cumsum(0) - counts
     taken = counts[index]
     new_image = torch.repeat_interleave(torch.arange(len(index), device=image.device), taken)

@@ -150,8 +150,8 @@ class Patience(ThresholdRule):
     @staticmethod
     def score(logits: Float[Tensor, "B T C"]) -> Float[Tensor, "B"]:
         prediction = logits.argmax(-1)  # [B, T]
-        same = prediction == prediction[:, -1:]
-        return (same.flip(1).long().cumprod(1).sum(1) - 1).to(logits.dtype)  # from the last step backwards, until it differs
+        differs = prediction != prediction[:, -1:]
+        return ((differs.flip(1).cumsum(1) == 0).sum(1) - 1).to(logits.dtype)  # from the last step backwards, until it differs
 
     @staticmethod
     def checked(threshold: float) -> float:

@@ -13,6 +13,7 @@ from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel, State
 from glimpsezoo.core.regions import Decision, Regions
 from glimpsezoo.core.rollout import rollout
+from glimpsezoo.core.symbolic import exporting
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import Task
 
@@ -81,7 +82,7 @@ class FeedForward(GlimpseModel[FeedForwardState]):
 
     def sense(self, images: Float[Tensor, "B C H W"], state: FeedForwardState, regions: Regions) -> Any:
         """Raises `GlimpseZooError` for a region that is only a part of the image."""
-        if regions.centre.any() or (regions.scale != 1).any():
+        if not exporting() and (regions.centre.any() or (regions.scale != 1).any()):
             raise GlimpseZooError(
                 f"{type(self).__name__} looks at the whole image, got a region that is a part of it: leave its decision as it is"
             )

@@ -2,23 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Literal, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from glimpsezoo.core.batched import Batched, gather, join, join_rows, repeated, select_rows
+from glimpsezoo.core.batched import Batched, gather, join, join_rows, repeated, rows_of_each, select_rows
+from glimpsezoo.core.symbolic import exporting, kept
 
 Made = Literal["given", "regressed", "sampled", "mode", "top-k", "searched"]
 
 
-@lru_cache(maxsize=1024)
+@kept(1024)
 def _numbers(batch: int, device: torch.device) -> Int[Tensor, "B"]:
     """0 to B - 1, always the same tensor, so that `Regions.single` knows it without looking into it."""
     with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for a backward pass later
-        return torch.arange(batch, device=device)
+        numbers = torch.arange(batch, device=device)
+    numbers.of_each_image = True  # type: ignore[attr-defined]
+    return numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +77,15 @@ class Regions(Batched):
     @property
     def single(self) -> bool:
         """Whether every image is known to have exactly one region, as from `one_each`: then nothing needs to be counted or copied."""
+        if exporting():
+            return hasattr(self.image, "of_each_image")
         return self.image is _numbers(self.batch, self.image.device)
 
     def counts(self) -> Int[Tensor, "B"]:
         """How many regions each image has."""
         if self.single:
             return repeated(1, self.batch, torch.long, self.image.device)
-        return torch.bincount(self.image, minlength=self.batch)
+        return rows_of_each(self.image, self.batch)
 
     def images_of(self, images: Float[Tensor, "B *rest"]) -> Float[Tensor, "N *rest"]:
         """The image of every region, or the row of any other tensor with one row per image. Single regions need no copy."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -16,6 +15,7 @@ from glimpsezoo.core.macs import Charge, MacTable, Meter
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel, Phase, Policy, State
 from glimpsezoo.core.regions import Decision
+from glimpsezoo.core.symbolic import kept
 from glimpsezoo.errors import GlimpseZooError
 
 Choose = Callable[[Tensor, State, Decision], Decision]
@@ -137,7 +137,7 @@ def budget_of(model: GlimpseModel[Any], steps: int | None) -> int:
     return budget
 
 
-@lru_cache(maxsize=1024)
+@kept(1024)
 def _numbered(batch: int, device: torch.device) -> Noise:
     """The noise of images with the ids 0 to B - 1 under seed 0, kept because it costs as much as a small look."""
     with torch.inference_mode(False):  # tensors made in inference mode could not be saved for a backward pass later
@@ -173,10 +173,11 @@ class Present(Batched):
 
     def only_active(self) -> Self:
         """Without the images that exited but stay in the batch."""
-        return self if self.active is None else replace(self.select(_indices(self.active)), active=None)
+        return self if self.active is None else replace(self.select(indices(self.active)), active=None)
 
 
-def _indices(mask: Bool[Tensor, "b"]) -> Int[Tensor, "n"]:
+def indices(mask: Bool[Tensor, "b"]) -> Int[Tensor, "n"]:
+    """The places of the images of `mask`."""
     return mask.nonzero().squeeze(1)
 
 
@@ -309,7 +310,7 @@ class Rollout:
         if here.active is None:
             self._stop(here, order[staying:])
             return rest.select(order[:staying]) if compact else replace(rest, active=~mask)
-        self._stop(here, _indices(here.active & mask))
+        self._stop(here, indices(here.active & mask))
         active = here.active & ~mask
         if not active.any():
             return None
@@ -318,7 +319,7 @@ class Rollout:
     def _stop(self, here: Present, index: Int[Tensor, "n"] | None = None) -> None:
         """Record the last step of the images `index` of the batch (or of all that have not exited), classified now if they are not yet."""
         if index is None and here.active is not None:
-            index = _indices(here.active)
+            index = indices(here.active)
         if here.logits is None:
             here, index = self._classify(here if index is None else here.select(index)), None
         assert here.logits is not None

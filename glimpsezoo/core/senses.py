@@ -9,7 +9,6 @@
 What lies outside the image is 0.
 """
 
-from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -18,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from glimpsezoo.core.regions import Regions
+from glimpsezoo.core.symbolic import kept
 
 
 def crop(images: Float[Tensor, "B C H W"], regions: Regions, side: int) -> Float[Tensor, "N C {side} {side}"]:
@@ -33,7 +33,8 @@ def crop(images: Float[Tensor, "B C H W"], regions: Regions, side: int) -> Float
     plane = regions.image[:, None] * channels + torch.arange(channels, device=images.device)  # [N, C]
     first = (plane[:, :, None] * (height + 2) + row[:, None]) * (width + 2)  # [N, C, side], of every row
     framed = F.pad(images, (1, 1, 1, 1))  # a frame of zeros, from which all pixels outside are taken
-    return framed.take(first[:, :, :, None] + column[:, None, None])
+    pixel = first[:, :, :, None] + column[:, None, None]  # [N, C, side, side]
+    return framed.flatten().index_select(0, pixel.flatten()).view(pixel.shape)
 
 
 def bilinear_crop(images: Float[Tensor, "B C H W"], regions: Regions, side: int) -> Float[Tensor, "N C {side} {side}"]:
@@ -100,7 +101,7 @@ def resample(
     return F.grid_sample(regions.images_of(images), grid.permute(0, 2, 3, 1).to(images), mode=mode, align_corners=align_corners)
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _points(size: tuple[int, int], align_corners: bool, device: torch.device) -> Float[Tensor, "2 h w"]:
     """x and y in [-1, 1] of `size` (height, width) points at equal distances; a single row or column lies at 0."""
     with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for a backward pass later
@@ -142,7 +143,7 @@ def _shrink_rows(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "
     return (rows * share.to(images)[:, :, None]).sum(3)
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _covered(old: int, size: int, device: torch.device) -> tuple[Int[Tensor, "h reach"], Float[Tensor, "h reach"]]:
     """For each of `size` new rows, the old rows (of `old`) that it may cover, and their share in it."""
     with torch.inference_mode(False):  # tensors made in inference mode could not be saved for a backward pass later

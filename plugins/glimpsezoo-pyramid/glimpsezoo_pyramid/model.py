@@ -41,9 +41,11 @@ from glimpsezoo import (
     Regions,
     State,
     Task,
+    exporting,
     find_policy,
     grid_crop,
     join_rows,
+    rows_of_each,
     select_rows,
     thumbnail,
 )
@@ -73,15 +75,13 @@ class Flat(Batched):
 
     def append(self, other: Self) -> Self:
         """The rows of both; for each image, those of `self` come first."""
-        if not len(self.image):
-            return other
         order = torch.cat([self.image, other.image]).argsort(stable=True)
         both = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in self._rows()}
         return replace(self, **both)._at(order)
 
     def counts(self) -> Int[Tensor, "B"]:
         """The number of rows of each image."""
-        return torch.bincount(self.image, minlength=self.batch)
+        return rows_of_each(self.image, self.batch)
 
     def first(self) -> Int[Tensor, "B"]:
         """The first row of each image."""
@@ -114,7 +114,7 @@ class Tree(Flat):
 
     def has_children(self) -> Bool[Tensor, "N"]:
         """Which nodes have attended cells."""
-        return torch.bincount(self.parent_row()[self.level > 0], minlength=len(self.image)) > 0
+        return rows_of_each(self.parent_row()[self.level > 0], len(self.image)) > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +227,7 @@ class Pyramid(GlimpseModel[PyramidState]):
         vector = self._gated(features.vector, decision)
         nodes = Tree(**rows, level=torch.full_like(cell, state.step), parent=regions.parent, cell=cell, vector=vector)
         frontier = Frontier(**rows, ordinal=ordinal, path=path, centre=regions.centre, scale=regions.scale, map=features.map)
-        return replace(state, tree=tree.append(nodes), frontier=frontier)
+        return replace(state, tree=tree.append(nodes) if state.step else nodes, frontier=frontier)
 
     def _gated(self, vector: Float[Tensor, "N f"], decision: Decision) -> Float[Tensor, "N f"]:
         """V of the attended cells, with the gradient of their probabilities outside training."""
@@ -244,8 +244,9 @@ class Pyramid(GlimpseModel[PyramidState]):
         vector, parent_row, has_children = tree.vector, tree.parent_row(), tree.has_children()
         for level in reversed(range(state.step - 1)):
             children = (tree.level == level + 1).nonzero().squeeze(1)
-            parents = (has_children & (tree.level == level)).nonzero().squeeze(1)
-            slot = torch.searchsorted(parents, parent_row[children])
+            merging = has_children & (tree.level == level)  # [N]
+            parents = merging.nonzero().squeeze(1)
+            slot = (merging.cumsum(0) - 1)[parent_row[children]]  # the place of each child's parent among `parents`
             grid = vector.new_zeros(len(parents), CELLS, vector.shape[1])  # cells that were not attended stay zero vectors
             grid = grid.index_put((slot, tree.cell[children]), vector[children])
             grid = grid.transpose(1, 2).unflatten(2, (GRID, GRID))  # [p, 9, f] -> [p, f, 3, 3]
@@ -317,7 +318,7 @@ class Pyramid(GlimpseModel[PyramidState]):
         if phase != "classify":
             return super().work(phase, state, decision)
         merging = state.tree.image[state.tree.has_children()]
-        return torch.bincount(merging, minlength=state.tree.batch)
+        return rows_of_each(merging, state.tree.batch)
 
     def paper_macs(self, step: int) -> PaperMacs | None:
         """Exact for one level. For more levels the paper counts the attended cells, which the measured cost does too; so None."""
@@ -335,7 +336,7 @@ def _place(state: PyramidState, regions: Regions) -> tuple[Int[Tensor, "N"], Int
         return torch.zeros_like(image), torch.zeros_like(image)
     counts = frontier.counts()
     among_frontier = regions.parent - (state.tree.counts() - counts)[image]
-    if ((among_frontier < 0) | (among_frontier >= counts[image])).any():
+    if not exporting() and ((among_frontier < 0) | (among_frontier >= counts[image])).any():
         raise ValueError("expected parents from the step before, got a region with another parent: give its parent's ordinal in the image")
     node = frontier.first()[image] + among_frontier
     offset = (regions.centre - frontier.centre[node]) / frontier.scale[node, None] * 2  # (x, y), each -1, 0 or 1

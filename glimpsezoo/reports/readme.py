@@ -12,7 +12,7 @@ from glimpsezoo.reports.templates import template
 from glimpsezoo.reports.text import measured_lines
 from glimpsezoo.specs import DatasetSpec
 from glimpsezoo.zoo.card_config import UNKNOWN, Published
-from glimpsezoo.zoo.cards import CURVE, README, ROWS, Card
+from glimpsezoo.zoo.cards import CURVE, README, ROWS, Card, address_of
 from glimpsezoo.zoo.hub import PREFIX
 from glimpsezoo.zoo.plugins import registry
 from glimpsezoo.zoo.results import evidence, measure_classes
@@ -26,15 +26,15 @@ def write_card_readme(card: Card) -> None:
 def card_text(card: Card, result: Result | None) -> str:
     """The README.md of a card: Hub metadata, description, results, training, limitations."""
     config = card.config
-    address = f"{PREFIX}{config.hub}" if config.hub and not config.released else card.name
+    address = f"{PREFIX}{config.hub}" if config.hub and not config.released else address_of(card)
     rows = tuple((Cell(key), Cell(str(value))) for key, value in config.config.items())
     return template("card.md.jinja").render(
         card=card,
         config=config,
         result=result,
         metadata=_metadata(card, result),
+        needs=_needs(card),
         run=run_command(card, address),
-        run_by_name=run_command(card, card.name),
         steps=_steps(result) if result and result.accuracy else None,
         published=_published(config.published(), result),
         blocks=_blocks(result) if result else None,
@@ -43,6 +43,21 @@ def card_text(card: Card, result: Result | None) -> str:
         curve=CURVE if (card.folder / CURVE).is_file() else "",
         settings=Table("", ("setting", "value"), rows, frozenset({"setting", "value"})),
     )
+
+
+def _needs(card: Card) -> str:
+    """What the command that measures a card needs, in words."""
+    own, plugin = card.config.data.name, f"glimpsezoo with the plugin `{card.config.plugin}`"
+    spec = next((each for each in registry().all(DatasetSpec) if own == each.name or (each.prefix and own.startswith(each.name))), None)
+    if own == UNKNOWN:
+        return f"{plugin}, and the data that it was trained on, which it does not name"
+    if spec is None:
+        return f"{plugin}, and the plugin of the data set `{own}`"
+    if spec.embedded:
+        return f"{plugin}; the data are part of glimpsezoo"
+    if spec.local:
+        return f"{plugin}, and the folder `{own.removeprefix(spec.name)}` with its images"
+    return f"{plugin}, and the data set `{own}`, from the Hub or (`--data-dir DIR`) from a copy on disk"
 
 
 def run_command(card: Card, argument: str, *, data: str | None = None, data_dir: str | None = None) -> str:

@@ -104,7 +104,7 @@ def export(
     early, and is a part of the graph. seed: that of the images' noise, for a model that draws from it; the ids of the images are then an
     input. force: overwrite what is there.
 
-    ONNX needs the packages onnx, onnxscript and onnxruntime (`pip install 'glimpsezoo[export]'`). Raises `GlimpseZooError` without them,
+    ONNX needs the packages onnx, onnxscript and onnxruntime (the extra `export`). Raises `GlimpseZooError` without them,
     for a path that exists, for a model that torch or ONNX cannot express, and if the outputs differ.
     """
     path, kind = _checked(path, force=force)
@@ -138,7 +138,7 @@ def _checked(given: str | Path, *, force: bool) -> tuple[Path, str]:
         raise GlimpseZooError(f"--output expects NAME.onnx, NAME.pt2 or a folder, got {path.name!r}: end the name of a folder with a slash")
     missing = [name for name in NEEDED if find_spec(name) is None]
     if kind != ".pt2" and missing:
-        raise GlimpseZooError(f"ONNX needs the packages {', '.join(NEEDED)}, got no {missing[0]}: pip install 'glimpsezoo[export]'")
+        raise GlimpseZooError(f"ONNX needs the packages {', '.join(NEEDED)}, got no {missing[0]}: pip install {' '.join(NEEDED)}")
     if path.exists() and not force and (kind or any(path.iterdir())):
         raise GlimpseZooError(f"expected a new file or folder, got {str(path)!r}, which exists: choose another --output, or --force")
     return path, kind

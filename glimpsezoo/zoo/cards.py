@@ -258,6 +258,11 @@ def _folder_of(name: str) -> Path | None:
     return Path(name) if os.path.isfile(Path(name, CONFIG)) else card_paths().get(file_name(name))
 
 
+def address_of(card: Card) -> str:
+    """The name that finds a card in its folder from here; from elsewhere, if it is outside of the working directory, its folder's name."""
+    return _address(str(card.folder.absolute()), card)
+
+
 def _address(name: str, card: Card) -> str:
     folder = card.folder.resolve()
     own = card.name if file_name(card.name) == folder.name else folder.name

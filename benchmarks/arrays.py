@@ -118,4 +118,4 @@ def open_arrays(folder: Path, split: str, settings: Mapping[str, Any] | None = N
     known = HUB_SETS[NAME]
     opening = Opening(NAME, split, config, f"hf:{known.source.repository}", images.facts["revision"])
     rows = np.load(folder / f"{split}-rows.npy")
-    return opened(opening, SPEC.task, SplitSource(images, rows, Labels(len(SPEC.task.classes)), known.crop, images.numbers))
+    return opened(opening, SPEC.task, SplitSource(images, rows, Labels(len(SPEC.task.classes)), SPEC.crop, images.numbers))

@@ -82,7 +82,7 @@ def test_what_is_wrong_with_the_command_is_one_line(say: Ask, words: tuple[str, 
 
 
 def test_data_can_be_read_from_a_folder(say: Ask, here: Path):
-    photos(here / "photos", per_class=6, side=64, split="train")
+    photos(here / "photos", per_class=20, side=64, split="train")
     answer = say("check", "cnn4", "--json", "--data", "folder:photos")
     assert answer.status == 0
     two = {finding["rule"]: finding for finding in answer.json["findings"]}["shapes"]["numbers"]["logits"]

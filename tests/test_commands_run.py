@@ -230,14 +230,14 @@ def test_flops_of_untrained_models_need_neither_data_nor_network(run: Ask, here:
     assert not (here / "runs" / ".units").exists()
 
 
-def test_flops_on_data_that_declare_no_size_are_counted_on_them(run: Ask, here: Path):
+def test_flops_on_data_that_declare_no_size_are_counted_on_noise_of_their_size(run: Ask, here: Path):
     for place in range(12):
         folder = here / "photos" / ("cat", "dog")[place % 2]
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40), (20 * place, 0, 0)).save(folder / f"{place}.png")
     words = ("--data", "folder:photos", "--set", "data.size=32", "--measure", "flops", "--json")
     found = run("cnn4", *UNTRAINED, *words).json["results"][0]
-    assert (found["flops"]["images"], found["data"]["image_size"], found["data"]["classes"]) == ("data", [32, 32], 2)
+    assert (found["flops"]["images"], found["data"]["image_size"], found["data"]["classes"]) == ("noise", [32, 32], 2)
 
 
 def test_declared_sizes_follow_the_data_s_settings(run: Ask):

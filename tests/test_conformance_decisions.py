@@ -201,7 +201,7 @@ def honest_step(model: Seeker, images: Tensor, labels: Tensor, phase: Any) -> di
     right = (trace.logits.argmax(1) == labels).float()[:, None]
     return {
         "cross_entropy": F.cross_entropy(trace.logits, labels),
-        "reinforce": reinforce(log_prob, (right - 0.5)[:, None].expand_as(log_prob)),
+        "reinforce": reinforce(log_prob, (right - 0.5).expand_as(log_prob)),
     }
 
 

@@ -241,7 +241,7 @@ class TestBadRows:
             data.training_example(4, 0)
 
     def test_an_empty_class_is_named_unless_skipped(self, folder: Path) -> None:
-        with pytest.raises(GlimpseZooError, match=r"198 \('n01641577', .*--on-bad-image skip"):
+        with pytest.raises(GlimpseZooError, match=r"198 \('bullfrog \(n01641577\)', .*--on-bad-image skip"):
             opened("tiny-imagenet", "test", folder)
 
 

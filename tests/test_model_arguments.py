@@ -56,7 +56,7 @@ def test_one_card_in_two_settings_is_told_apart_everywhere(say: Say, here: Path)
     assert [(each["model"]["name"], each["model"]["steps"], each["model"]["config"]["alpha"]) for each in found] == [
         (name, steps, 0.5) for name, steps in zip(names, (2, 4, 3), strict=True)
     ]
-    assert sorted(path.name for path in Path("r").iterdir()) == sorted([*names, "comparison.json"])
+    assert sorted(path.name for path in Path("r").iterdir()) == sorted([*names, "command.toml", "comparison.json"])
     pairs = json.loads(Path("r/comparison.json").read_text())["pairs"]
     assert {(pair["a"], pair["b"]) for pair in pairs} == {(a, b) for a in names for b in names if a != b}
     first = answer.err.splitlines()[0]

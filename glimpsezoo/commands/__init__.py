@@ -24,10 +24,10 @@ _COMMANDS = {  # in the order in which users need them: where each one is, and t
     "report": ("reporting:report", "Write one web page about one or more runs."),
     "pull": ("sharing:pull", "Copy a trained card from the Hub, to run it by name."),
     "push": ("sharing:push", "Publish CARD, a name or a folder, as OWNER/NAME on the Hub."),
-    "export": ("exporting:export", "Write a model as a graph that runs without glimpsezoo: as ONNX, or as a program of torch.export."),
+    "export": ("exporting:export", "Write MODEL as an ONNX graph or a torch.export program."),
     "import": ("importing:import_", "Turn a released checkpoint of MODEL into a card."),
     "check": ("checking:check", "Check that a model or a card conforms to the protocol."),
-    "doctor": ("doctoring:doctor", "Say what is installed and what works on this machine, for bug reports."),
+    "doctor": ("doctoring:doctor", "Say what is installed and what works, for bug reports."),
     "completion": ("completing:completion", "Print the script that lets SHELL complete names."),
     "new-plugin": ("new_plugin:new_plugin", "Write a new plugin with a tiny working model."),
 }

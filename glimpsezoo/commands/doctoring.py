@@ -11,7 +11,7 @@ from glimpsezoo.commands import options
 @options.as_json
 @options.debug
 def doctor(as_json: bool, debug: bool) -> int:
-    """Say what is installed and what works on this machine, for bug reports.
+    """Say what is installed and what works, for bug reports.
 
     A line each for versions, extras, plugins, devices, threads, the Hub and the disk. The exit status is 1 if something that is installed
     does not work. Tokens are not shown.

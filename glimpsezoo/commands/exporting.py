@@ -5,21 +5,26 @@ from typing import Any
 
 import click
 
-from glimpsezoo.commands import options
+from glimpsezoo.commands import names, options
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=names.models)
 @click.option("-o", "--output", required=True, metavar="PATH", help="NAME.onnx, NAME.pt2, or a folder (FOLDER/) for a graph per step.")
 @click.option("--steps", type=click.IntRange(1), metavar="T", help="The most looks of an image.  [default: the model's own number]")
-@click.option("--checkpoint", metavar="CARD", help="Weights of this card; 'none' for untrained ones, 'timm' for those of timm.")
+@click.option(
+    "--checkpoint",
+    metavar="CARD",
+    shell_complete=names.checkpoints,
+    help="A card, or a file of weights; 'none' exports untrained weights, 'timm' timm's own.",
+)
 @options.together(options.data, options.data_dir, options.settings, options.seed, options.force, options.as_json, options.debug)
 def export(model: str, **given: Any) -> None:
-    """Write a model as a graph that runs without glimpsezoo: as ONNX, or as a program of torch.export.
+    """Write MODEL as an ONNX graph or a torch.export program.
 
-    The graph takes images in [0, 1] in batches of any size, and gives logits. With an exit rule, images that exit leave the batch within
-    the graph. A folder gets a graph per step and 'run.py', which runs them and stops once all images are done. The outputs are compared
-    with those of the model before the command ends.
+    It runs without glimpsezoo. The graph takes images in [0, 1] in batches of any size, and gives logits. With an exit rule, images that
+    exit leave the batch within the graph. A folder gets a graph per step and 'run.py', which runs them and stops once all images are done.
+    The outputs are compared with those of the model before the command ends.
 
     \b
     Examples:
@@ -27,6 +32,10 @@ def export(model: str, **given: Any) -> None:
       glimpsezoo export mgnet.digits -o mgnet.pt2 --steps 2
       glimpsezoo export mgnet.digits -o mgnet/ --set anytime.threshold=0.9
     """
+    from glimpsezoo.zoo.early import check_names
+
+    given["checkpoint"] = options.as_card(given["checkpoint"], [model], given["data"])
+    check_names([model], data=given["data"], checkpoint=given["checkpoint"], sets=given["sets"])
     from glimpsezoo.workflows.exporting import ExportRequest, export_card
 
     done = export_card(ExportRequest(model=model, **{key: value for key, value in given.items() if key not in {"as_json", "debug"}}))

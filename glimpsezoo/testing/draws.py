@@ -210,6 +210,8 @@ def _deviations(square: float, freedom: int) -> float:
 
 def fresh_noise(case: Case) -> RuleResult:
     """Every step draws from noise of its own: what is drawn is independent of what other steps draw."""
+    if not case.model.follows.reads_own:
+        return RuleResult({}, skipped="another policy makes the decisions, which may draw an order of places once")
     return independent(list(draws_of(case, DRAWS // 4)))
 
 

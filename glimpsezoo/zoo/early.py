@@ -36,12 +36,12 @@ def check_names(
         check_condition(under)
     if data is not None:
         data_spec(data)
-    arguments = [split_argument(model) for model in models]
-    names = [name for name, _ in arguments]
+    arguments = {model: split_argument(model) for model in models}
+    names = [name for name, _ in arguments.values()]
     local = [name for name in names if not name.startswith(PREFIX)]
-    for name, own in arguments:
+    for argument, (name, own) in arguments.items():
         if name in local:
-            load_string(spec_of(name, find_card(name)).config).check_keys(own, owner=name)
+            load_string(spec_of(name, find_card(name)).config).check_keys(own, owner=argument)
     if checkpoint is not None and checkpoint not in NO_CARD and not checkpoint.startswith(PREFIX) and local:
         card_named(checkpoint)
     if local == names:

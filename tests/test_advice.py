@@ -107,6 +107,7 @@ ELSEWHERE = {
     "see 'glimpsezoo plugins')": "a plugin that is broken: test_plugins",
     "expected the rows of {} (seed {})": "test_claims provokes it; that --update-card writes the rows is seen in test_which_card",
     "free some space and repeat the command": "a full disk; another folder is chosen above",
+    "from the Hub or (`--data-dir DIR`) from a copy on disk": "the text of a card: test_docs_true",
     "try the size it was made for, --set image_size": "test_timm_model",
     "connect, or measure without weights (--checkpoint none)": "test_timm_pretrained",
 }

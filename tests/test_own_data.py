@@ -207,7 +207,7 @@ def test_the_measure_it_line_measures_it_and_the_card_says_nothing_of_the_machin
         config = Card.read(folder).config
         assert (config.name, config.data.name) == ("cnn4.folder:coin", "folder:coin")
         assert "--recipe r.toml -o card" in config.trained["command"]
-        assert "glimpsezoo run cnn4.folder:coin --data folder:coin\n" in (folder / "README.md").read_text()
+        assert f"glimpsezoo run card{number} --data folder:coin\n" in (folder / "README.md").read_text()
     assert f"--data-dir {here}/far" in line
 
 

@@ -24,6 +24,7 @@ RUN = ("run", "mgnet", "--checkpoint", "none", *TINY, "--limit", "30", "--measur
 # a process group, which is struck as by Ctrl-C in a shell: its workers get the signal, too. A strike is: in which call of a function.
 CASES = """
 import json, os, sys, time
+import glimpsezoo.training.loggers
 import glimpsezoo_mgnet.training
 from glimpsezoo.commands import main, program
 from glimpsezoo.evaluation import jobs
@@ -72,6 +73,7 @@ open("answers", "w").write(json.dumps(answers))
 """
 BLOCK = ("jobs._RunningJob", "_once", 2)  # the second one
 STEP, SAVE = ("glimpsezoo_mgnet.training", "mgnet_step", 2), ("loop", "write_checkpoint", 1)
+CLOSE = ("glimpsezoo.training.loggers.Loggers", "close", 1)  # what is cleaned up after that
 
 
 class Case(NamedTuple):
@@ -140,10 +142,10 @@ def test_a_stopped_run_says_what_is_kept_and_goes_on(tmp_path: Path) -> None:
 def test_a_stopped_training_writes_its_checkpoint_and_goes_on(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(RECIPE)
     stopped = [Case(str(status), TRAIN, [(*STEP, number)]) for number, status in STATUS.items()]
-    thrice = [(*place, signal.SIGINT) for place in (STEP, SAVE, ("loop", "append_to_log", 99))]
+    thrice = [(*place, signal.SIGINT) for place in (STEP, SAVE, CLOSE)]
     first = [*stopped, Case("thrice", TRAIN, thrice)]
     ended = answers(tmp_path, TRAIN, *first, *(Case(case.folder, TRAIN) for case in first))
-    for case, status, end, again in zip(first, [*STATUS.values(), 130], ended, ended[4:], strict=True):
+    for case, status, end, again in zip(first, [*STATUS.values(), 130], ended[:4], ended[4:], strict=True):
         assert end.status == status
         assert "checkpoint is kept" in end.line
         assert ("; resumes from its checkpoint" in again.err) == (case.folder != "thrice")  # the checkpoint itself was interrupted

@@ -1,4 +1,4 @@
-"""How a command is stopped: by SIGINT (Ctrl-C), SIGTERM (kill, a scheduler) or SIGHUP (the terminal closes), or by a pipe that nobody reads.
+"""How a command is stopped: by SIGINT (Ctrl-C), SIGTERM (kill, a scheduler) or SIGHUP (the terminal closes), or a pipe that nobody reads.
 
 The first signal raises `Stopped`, so that files are closed and a training writes its checkpoint; the command then ends in one line. A
 second signal, while that is under way, says the line and ends the process at once, which loses nothing either: files are written

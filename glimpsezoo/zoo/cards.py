@@ -164,7 +164,7 @@ class Card:
     def weights(self) -> dict[str, Any]:
         """The tensors by name, all of them finite.
 
-        Raises `GlimpseZooError` if the file is missing, has another hash, is not a safetensors file, or has values that are NaN or infinite.
+        Raises `GlimpseZooError` if the file is missing, has another hash, is not a safetensors file, or has NaN or infinite values.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load

@@ -47,7 +47,8 @@ def child(folder, strikes, closed, words):
     reader, writer = os.pipe()
     os.close(reader)
     for stream in (1, 2):
-        os.dup2(writer if stream in closed else os.open(str(stream), os.O_CREAT | os.O_TRUNC | os.O_WRONLY), stream)
+        kept = os.open(str(stream), os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+        os.dup2(writer if stream in closed else kept, stream)
     for place, name, at, number in strikes:
         struck(eval(place), name, at, number)
     sys.argv = ["glimpsezoo", *words]

@@ -1,6 +1,6 @@
 """`python -m glimpsezoo`."""
 
-from glimpsezoo.commands import main
+from glimpsezoo.commands import program
 
 if __name__ == "__main__":
-    main()
+    program()

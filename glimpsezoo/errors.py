@@ -13,6 +13,18 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+_MEMORY = ("out of memory", "not enough memory", "DefaultCPUAllocator", "alloc_cpu", "std::bad_alloc")  # in messages of allocators
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the CPU or on an accelerator: a `MemoryError`, or the RuntimeError of one of torch's allocators.
+
+    >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory")), out_of_memory(OSError())
+    (True, True, False)
+    """
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in str(error) for text in _MEMORY))
+
+
 def counted(count: int, what: str) -> str:
     """A number with its noun.
 

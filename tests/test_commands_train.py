@@ -103,7 +103,7 @@ def test_stopped_between_two_steps_it_goes_on_from_there(train: Ask, here: Path,
         stop_bar(patch, after=2)
         stopped = train("mgnet", *QUICK, "-o", "cut")
     assert (stopped.status, stopped.out) == (130, "")
-    assert stopped.err.endswith("glimpsezoo: stopped; the same command resumes here\n")
+    assert stopped.err.endswith("glimpsezoo: stopped; the last checkpoint is kept: the same command resumes here\n")
     assert sorted(path.name for path in (here / "cut").iterdir()) == [CHECKPOINT]  # and no card
 
     with monkeypatch.context() as patch:
@@ -119,7 +119,7 @@ def test_stopped_with_fresh_it_goes_on_without(train: Ask, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         stop_bar(patch, after=2)
         stopped = train("mgnet", *QUICK, "-o", "cut", "--fresh")
-    assert stopped.err.endswith("glimpsezoo: stopped; the same command without --fresh resumes here, with --fresh it starts over\n")
+    assert stopped.err.endswith(": the same command without --fresh resumes here, with --fresh it starts over\n")
     assert "; resumes from its checkpoint" in train("mgnet", *QUICK, "-o", "cut").err
 
 

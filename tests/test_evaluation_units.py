@@ -17,7 +17,7 @@ from glimpsezoo.conditions.base import Clean
 from glimpsezoo.core.exits import Confidence
 from glimpsezoo.core.protocol import PaperMacs
 from glimpsezoo.data.base import BadImageError
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.errors import GlimpseZooError, out_of_memory
 from glimpsezoo.evaluation import jobs
 from glimpsezoo.evaluation.jobs import Evaluation, EvaluationConfig, Job, run_job, run_units, unit_ids
 from glimpsezoo.evaluation.store import UnitStore
@@ -171,11 +171,12 @@ class LittleMemory(Clean):
     """Runs out of memory with more than `most` images."""
 
     most: int = 4
+    error: Exception = field(default_factory=lambda: torch.OutOfMemoryError("out of memory"))
     sizes: list[int] = field(default_factory=list)
 
     def apply(self, images: Tensor, labels: Tensor, ids: Tensor, model: Any) -> Tensor:
         if len(images) > self.most:
-            raise torch.OutOfMemoryError("out of memory")
+            raise self.error
         self.sizes.append(len(images))
         return images
 
@@ -187,6 +188,27 @@ def test_a_batch_too_large_for_the_device_is_halved() -> None:
     assert max(little.sizes) == 4
     assert {unit.batch_size for unit in found.measured} == {4}
     assert_same(found.rows, run_job(job_of()).rows)
+
+
+ALLOCATOR = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError(ALLOCATOR), RuntimeError("not enough memory: you tried to allocate 9 bytes")]
+)
+def test_a_batch_too_large_for_the_memory_of_the_cpu_is_halved(error: Exception) -> None:
+    little = LittleMemory(error=error)
+    found = run_job(job_of(condition=little))
+    assert not found.failed
+    assert max(little.sizes) == 4
+    assert_same(found.rows, run_job(job_of()).rows)
+
+
+def test_torch_says_that_memory_ran_out_as_it_is_understood() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert out_of_memory(caught.value)
+    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_a_batch_size_that_was_asked_for_is_not_changed() -> None:

@@ -5,13 +5,20 @@ import importlib
 import os
 import sys
 import traceback
+from contextlib import suppress
+from typing import Any
 
 import click
 
-from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
+from glimpsezoo.commands import signals
+from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line, out_of_memory
 
 _EXPECTED = (GlimpseZooError, click.ClickException)
-_RESUMABLE = ("run", "train", "pull")  # commands that keep their finished work
+_KEPT = {  # by the commands that go on where they were stopped
+    "run": "finished blocks of 1,000 images are kept",
+    "train": "the last checkpoint is kept",
+    "pull": "what was downloaded is kept",
+}
 _COMMANDS = {  # in the order in which users need them: where each one is, and the first sentence of its help, which a test compares
     "run": ("running:run", "Measure accuracy, cost and robustness of models on --data."),
     "train": ("training:train", "Train MODEL on --data, and write a card for 'run'."),
@@ -49,6 +56,16 @@ class _Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
 
+    def make_context(self, *given: Any, **more: Any) -> click.Context:
+        with signals.closed_pipes_stop():  # under --help
+            return super().make_context(*given, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with signals.closed_pipes_stop():
+            status = super().invoke(ctx)
+            click.echo(nl=False)  # flushes, or a closed pipe would be noticed at the end of the process, with a traceback
+            return status
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not ctx.resilient_parsing and not args[0].startswith("-") and args[0] not in _COMMANDS:
             raise GlimpseZooError(f"expected a command, got {args[0]!r}: {did_you_mean(args[0], _COMMANDS)}")
@@ -77,25 +94,44 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
+def program() -> None:
+    """The command line in a process of its own, whose start and end a signal interrupts without a traceback."""
+    signals.end_at_once()
+    main()
+
+
 def main(args: list[str] | None = None) -> None:
-    """Entry point. Exit status: 0 done; 1 some units failed; 2 the command or its input is wrong, with one line that says why; 130 stopped.
+    """Entry point. Exit status: 0 done; 1 some units failed; 2 the command or its input is wrong, with one line that says why.
+
+    A command that is stopped says in one line what is kept and how to go on: 130 by Ctrl-C (SIGINT), 143 by SIGTERM, 129 by SIGHUP. If
+    nobody reads its output any more (`| head`), it ends without a word: 141.
 
     An unexpected error is one line with exit status 1; --debug shows its traceback.
     """
     words = sys.argv[1:] if args is None else args
-    debug = "--debug" in words
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the one line reports the final error; retries are not printed
-    try:
-        status = cli.main(args=args, prog_name="glimpsezoo", standalone_mode=False)
-    except (KeyboardInterrupt, click.Abort):
-        _complain(_stopped(words))
-        sys.exit(130)
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        _complain(_line(error))
-        sys.exit(2 if isinstance(error, _EXPECTED) or _refused_by_system(error) else 1)
+    with signals.raised(_stopped(words)):
+        try:
+            status = cli.main(args=args, prog_name="glimpsezoo", standalone_mode=False)
+        except (signals.Stopped, KeyboardInterrupt, click.Abort) as stop:
+            status = signals.exit_status(stop)
+            signals.forget_closed_pipes()
+            if status != signals.PIPE_CLOSED:
+                with suppress(OSError):  # of a terminal that was closed
+                    click.echo(nl=sys.stderr.isatty(), err=True)  # after '^C'
+                    _complain(_stopped(words))
+        except Exception as error:
+            status = _failed(error, debug="--debug" in words)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _failed(error: Exception, *, debug: bool) -> int:
+    """Say why a command failed, and return the exit status."""
+    signals.forget_closed_pipes()
+    if debug:
+        traceback.print_exception(error)
+    _complain(_line(error))
+    return 2 if isinstance(error, _EXPECTED) or _refused_by_system(error) or out_of_memory(error) else 1
 
 
 def _complain(text: str) -> None:
@@ -106,12 +142,13 @@ def _complain(text: str) -> None:
 
 
 def _stopped(words: list[str]) -> str:
-    """What the same command will do after it was stopped."""
-    if next((word for word in words if not word.startswith("-")), None) not in _RESUMABLE:
-        return "stopped; the same command starts over"
+    """What is kept of a command that was stopped, and what the same command will do."""
+    kept = _KEPT.get(next((word for word in words if not word.startswith("-")), ""))
+    if kept is None:
+        return "stopped; nothing of it is kept: the same command starts over"
     if "--fresh" in words:
-        return "stopped; the same command without --fresh resumes here, with --fresh it starts over"
-    return "stopped; the same command resumes here"
+        return f"stopped; {kept}: the same command without --fresh resumes here, with --fresh it starts over"
+    return f"stopped; {kept}: the same command resumes here"
 
 
 def _refused_by_system(error: Exception) -> bool:
@@ -131,4 +168,6 @@ def _line(error: Exception) -> str:
     if isinstance(error, OSError) and _refused_by_system(error):
         place = f" {str(error.filename)!r}" if error.filename else ""
         return f"expected a file or folder that can be used, got{place or ' one'} ({error.strerror}): check its path and permissions"
+    if out_of_memory(error):
+        return f"expected enough memory, got none left ({one_line(error):.120}): take a smaller batch or image, or close other programs"
     return f"unexpected {type(error).__name__} ({one_line(error):.200}): repeat the command with --debug for the traceback"

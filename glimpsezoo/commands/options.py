@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo.commands import names
+from glimpsezoo.commands import names, signals
 
 if TYPE_CHECKING:  # help does without rich
     from rich.console import Console
@@ -20,9 +20,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 @cache  # one console, so that a line does not damage a progress bar
 def stderr() -> "Console":
     """The console for progress and notes."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False, emoji=False)  # `folder:fish:` is a name, not a fish
+    return _console(stderr=True)
 
 
 def say(text: str) -> None:
@@ -32,10 +30,16 @@ def say(text: str) -> None:
 
 def stdout() -> "Console":
     """The console for results. A pipe gets 100 columns, so that tables look the same in a file."""
+    console = _console()
+    return console if console.is_terminal else _console(width=100)
+
+
+def _console(**settings: Any) -> "Console":
     from rich.console import Console
 
-    console = Console(highlight=False, emoji=False)
-    return console if console.is_terminal else Console(highlight=False, emoji=False, width=100)
+    console = Console(highlight=False, emoji=False, **settings)  # `folder:fish:` is a name, not a fish
+    console.on_broken_pipe = signals.pipe_closed
+    return console
 
 
 def screen() -> dict[str, object]:

@@ -1,14 +1,12 @@
 """`train`: train a card by a recipe."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo.commands import forecasting, names, options, progress
+from glimpsezoo.commands import forecasting, names, options, progress, signals
 
 if TYPE_CHECKING:
     from glimpsezoo.training.work import TrainingWork
@@ -113,28 +111,9 @@ def train(model: str, **given: Any) -> None:
 
 def _train(work: "TrainingWork") -> None:
     """Train, and show the progress."""
-    # `closing`: a command that is stopped saves a checkpoint at once.
-    with _stop_after_a_step() as stopped, closing(work.steps()) as lines, progress.training_progress() as show:
+    # A checkpoint can only be written between steps, so a signal waits for the end of a step; `closing` then saves at once.
+    with signals.delayed() as stopped, closing(work.steps()) as lines, progress.training_progress() as show:
         for line in lines:
             show(line)
             if stopped:
-                raise KeyboardInterrupt
-
-
-@contextmanager
-def _stop_after_a_step() -> Iterator[list[int]]:
-    """Delay Ctrl-C until the current step is done, because a checkpoint can only be written between steps. A second Ctrl-C stops at once.
-
-    Yields a list that is not empty once the user pressed Ctrl-C.
-    """
-    asked: list[int] = []
-
-    def ask(number: int, frame: object) -> None:
-        asked.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
+                break

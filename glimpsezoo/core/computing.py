@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from glimpsezoo.core.protocol import GlimpseModel
-from glimpsezoo.errors import one_line
+from glimpsezoo.errors import one_line, out_of_memory
 
 _SHAPES = 64  # versions of a phase that torch keeps: by model, by number of images (one, and many), by step
 
@@ -72,9 +72,9 @@ class _Compiled:
             return self.phase(*given)
         try:
             return self.compiled(*given)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:  # of the compiler, which raises many types, or of the model, which then raises it again
+        except Exception as error:  # of the compiler, which raises many types, or of the model, which then raises it again
+            if out_of_memory(error):
+                raise
             found = self.phase(*given)
             self.failed = True
             return found

@@ -32,7 +32,7 @@ from glimpsezoo.core.rollout import Record, rollout
 from glimpsezoo.data.base import Batch, ImageData, OnBadImage
 from glimpsezoo.data.loading import batches
 from glimpsezoo.data.wordnet import titled
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.errors import GlimpseZooError, out_of_memory
 from glimpsezoo.evaluation.environment import channels_last, device_name, package_version
 from glimpsezoo.evaluation.rows import Measured, PaperCosts, Rows, StoredUnit
 from glimpsezoo.evaluation.store import UnitStore
@@ -329,8 +329,8 @@ class _RunningJob:
         while True:
             try:
                 return self._once(start, stop)
-            except torch.OutOfMemoryError:
-                if self.config.batch_size != "auto" or self.reader.batch_size == 1:
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error) or self.config.batch_size != "auto" or self.reader.batch_size == 1:
                     raise
             self.reader = _Reader(self.job.data, self.config, self.reader.batch_size // 2)
 

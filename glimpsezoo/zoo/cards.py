@@ -162,7 +162,10 @@ class Card:
         return fetch_blob(card.origin, Blob(declared.file, declared.sha256, declared.bytes))
 
     def weights(self) -> dict[str, Any]:
-        """The tensors by name. Raises `GlimpseZooError` if the file is missing, has another hash, or is not a safetensors file."""
+        """The tensors by name, all of them finite.
+
+        Raises `GlimpseZooError` if the file is missing, has another hash, is not a safetensors file, or has NaN or infinite values.
+        """
         from safetensors import SafetensorError
         from safetensors.torch import load
 
@@ -175,11 +178,15 @@ class Card:
                 f"card {self.name!r} expects other weights than those in its file (another sha256{cut}): get the card again"
             )
         try:
-            return load(content)
+            tensors = load(content)
         except SafetensorError as error:
             raise GlimpseZooError(
                 f"card {self.name!r} expects its weights as safetensors, got a damaged file ({one_line(error)}): get the card again"
             ) from None
+        if wrong := not_finite(tensors):
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise GlimpseZooError(f"card {self.name!r} expects finite weights, got {wrong[0]}{more}: get the card again, or train it again")
+        return tensors
 
     def load_into(self, model: Any, *, changed: Mapping[str, Any]) -> None:
         """Load the weights into a model that has the same tensors.
@@ -208,6 +215,18 @@ def misfits(tensors: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
         if name in tensors and tensors[name].shape != own[name].shape
     ]
     return missing + extra + shapes
+
+
+def not_finite(tensors: Mapping[str, Any]) -> list[str]:
+    """The tensors with values that are NaN or infinite, and how many those are."""
+    found = []
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            values = tensor.float() if tensor.element_size() == 1 else tensor  # torch cannot calculate with 8 bits
+            if not values.sum().isfinite():  # a finite sum, which is quick, has finite terms
+                count = values.numel() - int(values.isfinite().sum())
+                found += [f"tensor {name} with {count:,} of {values.numel():,} values NaN or infinite"] if count else []
+    return found
 
 
 def card_folders() -> list[Path]:

@@ -71,6 +71,8 @@ def test_a_file_that_is_no_image_does_not_stop_the_others(card: Path, say: Say):
     bad = {each["image"] for each in found if "error" in each}
     assert bad == {"photos/dark/broken.png", "nowhere.png"}
     assert all(name in answer.err for name in bad)
+    rows = list(csv.DictReader(io.StringIO(say("predict", "card", "photos", "--csv").out)))
+    assert [row["image"] for row in rows if row["error"]] == ["photos/dark/broken.png"]
 
 
 @pytest.mark.parametrize(

@@ -84,3 +84,11 @@ def test_the_headline_has_the_day_the_version_and_the_number_of_images():
     parts = list(headline([one]))
     assert parts[0] == f"measured {day}"
     assert parts[-1] == "100 images"
+
+
+def test_too_few_images_are_said_to_tell_nothing():
+    entries = [entry("a", 0.9, 2e6), entry("b", 0.8, 1e6)]
+    pairs = [each.model_copy(update={"n": 10, "low": -0.3, "high": 0.2}) for each in paired(entries, "b")]
+    (said,) = findings(entries, pairs)
+    assert said.startswith("10 images cannot tell a and b apart (")
+    assert "significant" not in said

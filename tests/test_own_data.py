@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,29 @@ def test_the_record_of_an_older_result_says_nothing_of_its_training():
     stored["model"].pop("trained_on", None)
     stored["data"].pop("settings", None)
     assert result_type().model_validate(stored).departure == ""
+
+
+def test_a_folder_that_changed_since_the_training_is_a_warning(say: Say, here: Path):
+    """One more file moves others between the splits of a folder without split folders."""
+    folder = photos(here / "photos")
+    assert say("train", "cnn4", "--data", "folder:photos", "--set", "data.size=32", "--epochs", "2", "-o", "mine").status == 0
+    words = ("run", "mine", "--measure", "accuracy")
+    assert "has changed" not in say(*words).err
+    shutil.copy(folder / "dark" / "3.png", folder / "dark" / "0a.png")
+    assert "warning: folder:photos has changed since mine was trained on it" in say(*words).err
+
+
+def test_a_training_that_took_no_step_does_not_stand_in_the_way(say: Say, here: Path):
+    folder = photos(here / "photos")
+    for number in range(25):
+        (folder / "light" / f"{number}x.png").write_bytes(b"broken")
+    words = ("train", "cnn4", "--data", "folder:photos", "--set", "data.size=32", "--epochs", "2", "-o", "mine")
+    assert say(*words).status == 2
+    for path in (folder / "light").glob("*x.png"):
+        path.unlink()
+    assert say(*words).status == 0
+
+
+def test_the_plain_name_of_a_folder_is_answered_with_the_name_to_type(say: Say, here: Path):
+    photos(here / "photos")
+    assert "did you mean 'folder:photos'?" in say("train", "cnn4", "--data", "photos").err

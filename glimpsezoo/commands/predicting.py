@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from glimpsezoo.measures.shown import Cell, Table
     from glimpsezoo.workflows.predicting_files import Answer
 
+SHOWN = 5  # class names in a line
+
 
 @click.command()
 @click.argument("model", shell_complete=names.models)
@@ -54,7 +56,7 @@ def predict(model: str, files: tuple[str, ...], **given: Any) -> int:
 
     given["checkpoint"] = options.as_card(given["checkpoint"], [model], given["data"])
     check_names([model], data=given["data"], checkpoint=given["checkpoint"], sets=given["sets"])
-    from glimpsezoo.workflows.predicting_files import PredictRequest, image_files, predict_files
+    from glimpsezoo.workflows.predicting_files import PredictRequest, image_files, predict_files, predictor_of
 
     if given["as_json"] and given["as_csv"]:
         raise GlimpseZooError("expected one format, got --json and --csv: leave one out")
@@ -66,11 +68,14 @@ def predict(model: str, files: tuple[str, ...], **given: Any) -> int:
         checkpoint=given["checkpoint"],
         top=given["top"],
         seed=given["seed"],
-        batch_size=1 if "-" in files else given["batch_size"],
     )
+    predictor = predictor_of(request)
+    card = predictor.model.card
+    if card is not None and model == card.model and given["checkpoint"] is None:
+        options.say(f"{model} is the card {card.name} here, which tells apart {_known(card.task.classes)}")
     images = image_files(_from_stdin(files))
     answers, failed = [], 0
-    for answer in predict_files(request, images):
+    for answer in predict_files(predictor, images, 1 if "-" in files else given["batch_size"]):
         if answer.prediction is None:
             failed += 1
             options.say(answer.error)
@@ -82,6 +87,12 @@ def predict(model: str, files: tuple[str, ...], **given: Any) -> int:
     if not given["as_json"]:
         _print(answers, as_csv=given["as_csv"])
     return 1 if failed else 0
+
+
+def _known(classes: tuple[str, ...]) -> str:
+    from glimpsezoo.data.wordnet import english
+
+    return f"{len(classes):,} classes ({', '.join(map(english, classes[:SHOWN]))}{', ...' if len(classes) > SHOWN else ''})"
 
 
 def _from_stdin(files: Iterable[str]) -> Iterator[str]:
@@ -119,6 +130,7 @@ def _table(answers: "list[Answer]", *, numbers: bool) -> "Table":
     from glimpsezoo.measures.text import macs_text
 
     found = [(answer.file, answer.prediction) for answer in answers if answer.prediction]
+    failed = [answer for answer in answers if answer.prediction is None] if numbers else []
     further = range(1, max((len(prediction.top) for _, prediction in found), default=1))
     headings = ["image", "prediction", "%"]
     headings += [name for k in further for name in (f"prediction {k + 1}", f"% {k + 1}")] if numbers else ["then"] if further else []
@@ -133,7 +145,12 @@ def _table(answers: "list[Answer]", *, numbers: bool) -> "Table":
         macs = Cell(macs_text(prediction.macs, at_least=prediction.macs_at_least), prediction.macs)
         rows.append((*cells, Cell(f"{prediction.exit_step} of {prediction.steps}", prediction.exit_step), macs))
     words = frozenset({"image", "prediction", "then", *(f"prediction {k + 1}" for k in further)})
-    return Table("", (*headings, "step", "MACs"), tuple(rows), words)
+    headings += ["step", "MACs"]
+    if failed:
+        rows = [(*row, Cell("")) for row in rows]
+        rows += [(Cell(answer.file), *[Cell("")] * (len(headings) - 1), Cell(answer.error)) for answer in failed]
+        headings.append("error")
+    return Table("", tuple(headings), tuple(rows), words | {"error"})
 
 
 def _share(probability: float) -> "Cell":

@@ -99,6 +99,6 @@ def pair_text(pair: Pair, macs_a: float | None, macs_b: float | None) -> str:
     worse = f"{'significantly' if pair.p < 0.05 else 'not significantly'} worse (one-sided {p})"
     text = (
         f"{pair.a} against {pair.b}: {100 * pair.difference:+.2f} points ({100 * pair.low:+.2f} to {100 * pair.high:+.2f}), "
-        f"{'better' if pair.low > 0 else worse}"
+        f"{'better' if pair.low > 0 else 'not significantly better' if pair.difference > 0 else worse}"
     )
     return text + (f", at {macs_a / macs_b:.3g} times its MACs" if macs_a and macs_b else "")

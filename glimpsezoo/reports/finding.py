@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from glimpsezoo.errors import counted
 from glimpsezoo.measures.costs import mean_macs
 from glimpsezoo.measures.pairs import Pair
 from glimpsezoo.measures.shown import Entry
 from glimpsezoo.measures.text import macs_text, with_interval
 
+VAGUE = 0.1  # width of an interval, as a share of the images, that says nothing of which model is better
 SIGNIFICANT = 0.05  # one-sided, like the words of a pair
 
 Tests = Mapping[tuple[str, str], Pair]
@@ -49,6 +51,10 @@ def _first(best: Entry, others: Sequence[Entry], tests: Tests) -> str:
 def _close(best: Entry, close: Sequence[Entry], tests: Tests) -> str:
     """Some others are not significantly worse: the cheapest of all these, if their costs are known and differ."""
     alike = [best, *close]
+    pairs = [tests[each.name, best.name] for each in close]
+    if max(pair.high - pair.low for pair in pairs) > VAGUE:
+        images = counted(min(pair.n for pair in pairs), "image")
+        return f"{images} cannot tell {_listed(alike)} apart ({_difference(pairs[0])})"
     costs = [_macs(each) for each in alike]
     known = [cost for cost in costs if cost is not None]
     if len(known) < len(alike) or len(set(known)) == 1:

@@ -68,6 +68,7 @@ def prepare(request: RunRequest) -> RunWork:
         task = data.task
         if chosen.classes == task.classes and (present := int(data.labels().unique().numel())) < len(task.classes):
             notes.append(f"{chosen.shown} has {present:,} of the {len(task.classes):,} classes: predictions are among all of them")
+        notes += _changed_data(request, chosen, choices)
     computings = _computings(request, notes)
     names = [computing.of(name) for name in _names(choices) for computing in computings]
     choices = [choice for choice in choices for _ in computings]
@@ -235,6 +236,24 @@ def _open(request: RunRequest, chosen: DataChoice, split: str, limit: int | None
         remedy = "add training images" if split == "calibration" else "add some, or choose another --split"
         raise GlimpseZooError(f"expected images in the {split} split of {chosen.shown}, got none: {remedy}")
     return limited(data, limit)
+
+
+def _changed_data(request: RunRequest, chosen: DataChoice, choices: list[ModelChoice]) -> list[str]:
+    """A warning per card that was trained on this folder when it held other files: the splits may have moved.
+
+    A split of a folder without split folders is every fifth or tenth of its files, so that one more file moves others between splits.
+    """
+    found, folder = [], data_folder(request.data_dir)
+    for card in {choice.card.called: choice.card for choice in choices if choice.card}.values():
+        then = card.config.trained.get("data")
+        if then is not None and chosen.spec.local and card.config.data.name == chosen.shown:
+            now = open_data(chosen.spec, chosen.name, "train", card.config.data.settings, folder, on_bad_image="skip").info.fingerprint
+            if now != then:
+                found.append(
+                    f"warning: {chosen.shown} has changed since {card.called} was trained on it, so that images of its {request.split} "
+                    "split may have been trained on: train it again, or keep the test images in a folder of their own (PATH/test)"
+                )
+    return found
 
 
 def _calibration(request: RunRequest, chosen: DataChoice, measures: list[Measure], notes: list[str]) -> ImageData | None:

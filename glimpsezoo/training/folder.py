@@ -70,6 +70,8 @@ def load_checkpoint(job: TrainingJob) -> dict[str, Any] | None:
         digest = state["job"]
     except Exception as error:  # torch.load raises anything for a damaged file
         raise GlimpseZooError(f"expected a checkpoint in {path.parent.name}, got a damaged one: start over with --fresh") from error
+    if digest != job_digest(job) and not (state["phase"] or state["step"]):
+        return None  # of a training that was stopped before its first step: nothing is lost
     if digest != job_digest(job):
         raise GlimpseZooError(f"{path.parent.name} holds the checkpoint of another training: choose another --output, or --fresh")
     return state

@@ -96,6 +96,7 @@ class TrainingWork:
                 "minutes": round(self.seconds / 60, 1),
                 "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {job.device.type}",
                 "torch": torch.__version__,
+                "data": job.train.info.fingerprint,
             },
         )
         with locked(job.folder), output_to(job.folder):

@@ -29,6 +29,7 @@ from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import output_to
 from glimpsezoo.measures.calibration import EXITS, given_rule
 from glimpsezoo.workflows import onnx_files
+from glimpsezoo.workflows.predicting import transform_of
 from glimpsezoo.zoo.card_config import CardConfig
 from glimpsezoo.zoo.names import Assignments, argument_names, build_model, choose_model, data_folder, declared_settings
 from glimpsezoo.zoo.own_data import choose_data
@@ -152,7 +153,6 @@ def describe(model: GlimpseModel[Any], steps: int, rule: ExitRule, seed: int) ->
     """What a graph says of itself: everything that whoever runs it must know. Values are text, or JSON as text in the files."""
     card: CardConfig | None = model.card
     height, width = model.task.image_size
-    colours = {1: "grey", 3: "RGB"}.get(model.task.channels, f"{model.task.channels}-channel")
     return {
         "model": card.model if card else type(model).__name__,
         "card": card.name if card else None,
@@ -161,8 +161,7 @@ def describe(model: GlimpseModel[Any], steps: int, rule: ExitRule, seed: int) ->
         "image_size": [height, width],
         "channels": model.task.channels,
         "classes": list(model.task.classes),
-        "preprocessing": f"{colours} images resized to {height} x {width} px (height x width), float32 in [0, 1], as [batch, channels, "
-        "height, width]; they are normalised within the graph",
+        "preprocessing": f"{transform_of(model).extra_repr()}; float32 in [0, 1], [batch, channels, height, width]; the graph normalises",
         "steps": steps,
         "exit_rule": {"name": rule.name, **rule.parameters},
         "seed": seed if model.stochastic else None,

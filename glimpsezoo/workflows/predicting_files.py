@@ -33,7 +33,6 @@ class PredictRequest:
     checkpoint: str | None = None
     top: int = 5
     seed: int = 0
-    batch_size: int = 32
 
 
 class Answer(NamedTuple):
@@ -46,11 +45,10 @@ class Answer(NamedTuple):
     """Why there is no prediction, in one line."""
 
 
-def predict_files(request: PredictRequest, files: Iterable[str]) -> Iterator[Answer]:
+def predict_files(predictor: Predictor, files: Iterable[str], batch_size: int) -> Iterator[Answer]:
     """The answers for files, in their order, `batch_size` at a time. Raises `GlimpseZooError` for what concerns all of them."""
-    predictor = _predictor(request)
     names = iter(files)
-    while chunk := list(itertools.islice(names, request.batch_size)):
+    while chunk := list(itertools.islice(names, batch_size)):
         fitted = [(name, _fitted(predictor.transform, name)) for name in chunk]
         found = predictor.answer([image for _, image in fitted if isinstance(image, FittedImage)])
         for name, image in fitted:
@@ -69,7 +67,8 @@ def image_files(given: Iterable[str]) -> Iterator[str]:
         yield from inside
 
 
-def _predictor(request: PredictRequest) -> Predictor:
+def predictor_of(request: PredictRequest) -> Predictor:
+    """The model that answers, with its card's preprocessing. Raises `GlimpseZooError`."""
     sets = Assignments.parse(request.sets, argument_names([request.model]), scopes=scopes())
     sets.check_all_declared({request.model: declared_settings(request.model)})
     for scope, values in sets.scopes.items():

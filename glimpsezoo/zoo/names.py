@@ -266,8 +266,13 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def data_spec(name: str) -> DatasetSpec:
-    """The spec of a data set, by its name."""
-    return registry().find(DatasetSpec, name)
+    """The spec of a data set, by its name. Raises `GlimpseZooError`; for a folder on this machine, it says how that is named."""
+    try:
+        return registry().find(DatasetSpec, name)
+    except GlimpseZooError:
+        if Path(name).is_dir():
+            raise GlimpseZooError(f"expected the name of a data set, got {name!r}, a folder: did you mean 'folder:{name}'?") from None
+        raise
 
 
 def public_name(data: str) -> str:

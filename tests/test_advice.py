@@ -90,7 +90,7 @@ ELSEWHERE = {
     "Train MODEL on --data, and write a card for 'run'.": "the summary of a command",
     "install it: pip install -e": "test_commands_new_plugin and test_docs_plugins install it",
     "train one ('glimpsezoo train {}')": "a part of the message about a card that is not there, which is followed",
-    "stopped; the same command without --fresh": "test_commands_train stops one",
+    ": the same command without --fresh resumes here": "test_commands_train stops one",
     "--corrupted-dir expects severities": "as those above: the folder is completed",
     "--corrupted-dir expects images of every class": "as those above: the folder is completed",
     "--corrupted-dir expects as many images": "as those above: the folder is completed",

@@ -249,4 +249,4 @@ def test_a_reader_that_leaves_is_no_traceback(here: Path, words: tuple[str, ...]
         [sys.executable, "-m", "glimpsezoo", *words], stdout=writer, stderr=subprocess.PIPE, text=True, check=False, cwd=here
     )
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (141, "")

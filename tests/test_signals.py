@@ -23,7 +23,7 @@ RUN = ("run", "mgnet", "--checkpoint", "none", *TINY, "--limit", "30", "--measur
 # Does a command undisturbed, and then every case in a process of its own, forked because importing takes longer than all of them. Each is
 # a process group, which is struck as by Ctrl-C in a shell: its workers get the signal, too. A strike is: in which call of a function.
 CASES = """
-import json, os, sys, time
+import json, os, signal, sys, time
 import glimpsezoo.training.loggers
 import glimpsezoo_mgnet.training
 from glimpsezoo.commands import main, program
@@ -42,6 +42,9 @@ def struck(place, name, at, number):
 
 def child(folder, strikes, closed, words):
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests themselves may run where signals are ignored
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     os.makedirs(folder, exist_ok=True)
     os.chdir(folder)
     reader, writer = os.pipe()

@@ -64,3 +64,10 @@ def test_a_class_that_the_model_does_not_have_is_refused(card: Path, say: Callab
     assert (answer.status, "4 classes" in answer.err) == (2, True)
     with pytest.raises(GlimpseZooError, match="4 classes"):
         gz.evaluate(gz.load("card"), "folder:photos")
+
+
+def test_a_limit_leaves_out_images_and_not_classes(card: Path, say: Callable[..., Answer]):
+    own = photo_card(card.parent / "own").folder
+    assert "predictions are among all" not in say("run", own, "--measure", "accuracy", "--limit", "1", "--data", "folder:photos").err
+    few = say("run", "card", "--data", "folder:photos", "--measure", "accuracy", "--limit", "1")
+    assert "has 2 of the 4 classes" in few.err

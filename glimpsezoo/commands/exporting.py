@@ -12,12 +12,7 @@ from glimpsezoo.commands import names, options
 @click.argument("model", shell_complete=names.models)
 @click.option("-o", "--output", required=True, metavar="PATH", help="NAME.onnx, NAME.pt2, or a folder (FOLDER/) for a graph per step.")
 @click.option("--steps", type=click.IntRange(1), metavar="T", help="The most looks of an image.  [default: the model's own number]")
-@click.option(
-    "--checkpoint",
-    metavar="CARD",
-    shell_complete=names.checkpoints,
-    help="A card, or a file of weights; 'none' exports untrained weights, 'timm' timm's own.",
-)
+@options.checkpoint
 @options.together(options.data, options.data_dir, options.settings, options.seed, options.force, options.as_json, options.debug)
 def export(model: str, **given: Any) -> None:
     """Write MODEL as an ONNX graph or a torch.export program.

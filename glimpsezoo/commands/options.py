@@ -59,6 +59,12 @@ def print_names(names: Iterable[str]) -> None:
         click.echo(name)
 
 
+checkpoint = click.option(
+    "--checkpoint",
+    metavar="CARD",
+    shell_complete=names.checkpoints,
+    help="A card, or a file of weights; 'none' takes untrained weights, 'timm' timm's own.",
+)
 SEED = click.IntRange(0, 2**32 - 1)
 data = click.option(
     "--data",

@@ -23,12 +23,7 @@ SHOWN = 5  # class names in a line
 @options.together(
     click.option("--top", default=5, show_default=True, type=click.IntRange(1), metavar="K", help="Name the K most probable classes."),
     click.option("--data", metavar="NAME", shell_complete=names.data, help="The data set whose classes a model without a card has."),
-    click.option(
-        "--checkpoint",
-        metavar="CARD",
-        shell_complete=names.checkpoints,
-        help="A card, or a file of weights; 'timm' takes timm's own weights.",
-    ),
+    options.checkpoint,
     options.settings,
     options.device,
     click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), metavar="N", help="Images in a batch."),

@@ -44,12 +44,7 @@ class MeasureOption(click.Option):
     options.seed,
     options.workers,
     options.settings,
-    click.option(
-        "--checkpoint",
-        metavar="CARD",
-        shell_complete=names.checkpoints,
-        help="A card, or a file of weights; 'none' measures untrained; 'timm' takes timm's own.",
-    ),
+    options.checkpoint,
     click.option("--measure", cls=MeasureOption, metavar="LIST", shell_complete=names.measures),
     click.option("--corrupted-dir", metavar="DIR", help="Published corrupted images: folders corruption/severity/class/image."),
     click.option(

@@ -32,12 +32,7 @@ if TYPE_CHECKING:
     options.device,
     options.seed,
     options.settings,
-    click.option(
-        "--checkpoint",
-        metavar="CARD",
-        shell_complete=names.checkpoints,
-        help="A card, or a file of weights; 'none' shows an untrained model.",
-    ),
+    options.checkpoint,
     click.option("--html", is_flag=True, help="Write a single HTML page to flip through."),
     click.option("-o", "--output", metavar="FILE", help="File for the picture: .png, .svg, .gif or .html.  [default: MODEL-I.png]"),
     options.force,

@@ -9,6 +9,7 @@ import click
 from glimpsezoo.commands import forecasting, names, options, progress, signals
 
 if TYPE_CHECKING:
+    from glimpsezoo.training.request import TrainingRequest
     from glimpsezoo.training.work import TrainingWork
 
 
@@ -67,26 +68,8 @@ def train(model: str, **given: Any) -> None:
     check_names(model, given["data"], given["recipe"], given["sets"], given["loggers"])
     from glimpsezoo.evaluation.environment import keep_freed_memory
     from glimpsezoo.training.prepare import prepare_training, printed_recipe
-    from glimpsezoo.training.request import TrainingRequest
 
-    request = TrainingRequest(
-        model=model,
-        data=given["data"],
-        data_dir=given["data_dir"],
-        sets=tuple(given["sets"]),
-        recipe_file=given["recipe"],
-        epochs=given["epochs"],
-        lr=given["lr"],
-        batch_size=given["batch_size"],
-        seed=given["seed"],
-        device=options.pick_device(given["device"]),
-        workers=given["workers"],
-        output=Path(given["output"]) if given["output"] else None,
-        force=given["force"],
-        fresh=given["fresh"],
-        dry_run=given["dry_run"],
-        loggers=given["loggers"],
-    )
+    request = _request(model, given)
     if given["print_recipe"]:
         click.echo(printed_recipe(request))
         return
@@ -107,6 +90,29 @@ def train(model: str, **given: Any) -> None:
         return
     click.echo(f"{card.name} -> {card.folder}")
     click.echo(f"measure it: {work.run_command(card)}")
+
+
+def _request(model: str, given: dict[str, Any]) -> "TrainingRequest":
+    from glimpsezoo.training.request import TrainingRequest
+
+    return TrainingRequest(
+        model=model,
+        data=given["data"],
+        data_dir=given["data_dir"],
+        sets=tuple(given["sets"]),
+        recipe_file=given["recipe"],
+        epochs=given["epochs"],
+        lr=given["lr"],
+        batch_size=given["batch_size"],
+        seed=given["seed"],
+        device=options.pick_device(given["device"]),
+        workers=given["workers"],
+        output=Path(given["output"]) if given["output"] else None,
+        force=given["force"],
+        fresh=given["fresh"],
+        dry_run=given["dry_run"],
+        loggers=given["loggers"],
+    )
 
 
 def _train(work: "TrainingWork") -> None:

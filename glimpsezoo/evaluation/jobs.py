@@ -397,7 +397,5 @@ def _check(job: Job, config: EvaluationConfig) -> None:
         raise GlimpseZooError(f"expected a budget of 1 to {job.model.steps} steps for {job.name}, got {job.steps}")
     own, asked = job.model.task, job.data.task
     if own.classes != asked.classes:
-        raise GlimpseZooError(
-            f"expected data of the model's {len(own.classes)} classes ({', '.join(map(titled, own.classes[:3]))}, ...), "
-            f"got {len(asked.classes)} ({', '.join(map(titled, asked.classes[:3]))}, ...): measure it on data with these classes"
-        )
+        wanted, got = (f"{len(task.classes)} classes ({', '.join(map(titled, task.classes[:3]))}, ...)" for task in (own, asked))
+        raise GlimpseZooError(f"expected data of the model's {wanted}, got {got}: measure it on data with these classes")

@@ -9,9 +9,9 @@ from typing import Any
 from glimpsezoo.conditions.corruptions.published import CorruptedFolders
 from glimpsezoo.core.computing import without_compiler
 from glimpsezoo.core.protocol import PRECISIONS, Computing, GlimpseModel
-from glimpsezoo.data.among import among, task_among
+from glimpsezoo.data.among import AmongClasses, among, task_among
 from glimpsezoo.data.base import ImageData
-from glimpsezoo.data.limited import Held, limited
+from glimpsezoo.data.limited import Held, Limited, limited
 from glimpsezoo.data.loading import SPLITS, open_data, task_on
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.evaluation.store import UnitStore
@@ -66,9 +66,7 @@ def prepare(request: RunRequest) -> RunWork:
     if task is None:
         data = _open(request, chosen, request.split, request.limit)
         task = data.task
-        if chosen.classes == task.classes and (present := int(data.labels().unique().numel())) < len(task.classes):
-            notes.append(f"{chosen.shown} has {present:,} of the {len(task.classes):,} classes: predictions are among all of them")
-        notes += _changed_data(request, chosen, choices)
+        notes += [*_some_classes(data, chosen), *_changed_data(request, chosen, choices)]
     computings = _computings(request, notes)
     names = [computing.of(name) for name in _names(choices) for computing in computings]
     choices = [choice for choice in choices for _ in computings]
@@ -236,6 +234,14 @@ def _open(request: RunRequest, chosen: DataChoice, split: str, limit: int | None
         remedy = "add training images" if split == "calibration" else "add some, or choose another --split"
         raise GlimpseZooError(f"expected images in the {split} split of {chosen.shown}, got none: {remedy}")
     return limited(data, limit)
+
+
+def _some_classes(data: ImageData, chosen: DataChoice) -> list[str]:
+    """A note for data that have some of the cards' classes only."""
+    whole = data.data if isinstance(data, Limited) else data
+    if not isinstance(whole, AmongClasses):
+        return []
+    return [f"{chosen.shown} has {len(whole.numbers):,} of the {len(whole.task.classes):,} classes: predictions are among all of them"]
 
 
 def _changed_data(request: RunRequest, chosen: DataChoice, choices: list[ModelChoice]) -> list[str]:

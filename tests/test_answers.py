@@ -16,6 +16,7 @@ from command_line import make_card
 
 from glimpsezoo.run import answers
 from glimpsezoo.run.answers import Question, question_of, recall, remember
+from glimpsezoo.run.finishing import finish
 from glimpsezoo.run.prepare import prepare
 from glimpsezoo.run.request import RunOutcome, RunRequest
 from glimpsezoo.run.work import RunWork
@@ -41,7 +42,7 @@ def finished(here: Path, measures: tuple[str, ...] = ("accuracy",), **options: A
     )
     work.get_ready()
     work.measure(lambda *_: None)
-    return work, work.finish()
+    return work, finish(work)
 
 
 def asked(after: float = LATER) -> Question:
@@ -123,7 +124,7 @@ def test_data_of_one_s_own_are_inputs(here: Path) -> None:
     data = f"folder:{here / 'photos'}"
     work, _ = finished(here)
     chosen = replace(work.chosen, name=data, spec=replace(work.chosen.spec, name="folder:", prefix=True, embedded=False, local=True))
-    work.chosen, outcome = chosen, work.finish()
+    work.chosen, outcome = chosen, finish(work)
     remember(asked(), work, outcome, "")
     assert recall(asked()) is not None
     (image, *_) = sorted((here / "photos").rglob("*.png"))

@@ -94,15 +94,15 @@ def test_a_run_of_robustness_alone_prints_its_numbers(run: Ask):
 
 def test_images_that_are_held_are_read_without_workers(run: Ask, monkeypatch: pytest.MonkeyPatch):
     """Worker processes do not share held images and would read them again under every condition."""
-    from glimpsezoo.run import work
+    from glimpsezoo.run import portions
 
-    real, seen = work.run_job, set()
+    real, seen = portions.run_units, set()
 
     def noted(job, config, *given, **more):
         seen.add((type(job.data) is Held, config.workers))
         return real(job, config, *given, **more)
 
-    monkeypatch.setattr(work, "run_job", noted)
+    monkeypatch.setattr(portions, "run_units", noted)
     results(run("cnn4", *UNTRAINED, "--measure", "fog:1,fog:2", "--workers", "1", "--json"))
     assert seen == {(False, 1), (True, 0)}
 
@@ -259,9 +259,9 @@ def test_all_rules_can_be_asked_for(run: Ask):
 
 def test_a_stopped_run_goes_on_where_it_was(run: Ask, monkeypatch: pytest.MonkeyPatch):
     words = ("cnn4", *UNTRAINED, "--measure", "accuracy,fog,pgd")
-    from glimpsezoo.run import work
+    from glimpsezoo.run import portions
 
-    real, seen = work.run_job, []
+    real, seen = portions.run_units, []
 
     def stops(*given, **more):
         seen.append(given)
@@ -269,9 +269,9 @@ def test_a_stopped_run_goes_on_where_it_was(run: Ask, monkeypatch: pytest.Monkey
             raise KeyboardInterrupt
         return real(*given, **more)
 
-    monkeypatch.setattr(work, "run_job", stops)
+    monkeypatch.setattr(portions, "run_units", stops)
     assert run(*words).status == 130
-    monkeypatch.setattr(work, "run_job", real)
+    monkeypatch.setattr(portions, "run_units", real)
     again = run(*words)
     assert "4 units measured, 3 reused" in again.err  # clean and two severities were done
     assert "(3 units measured already)" in again.err

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from glimpsezoo import ranks
 from glimpsezoo.commands import configuring, forecasting, names, options, progress
 
 if TYPE_CHECKING:
@@ -43,6 +44,14 @@ class MeasureOption(click.Option):
     click.option("--compile", is_flag=True, help="Compile the models (torch.compile, with frozen weights)."),
     options.seed,
     options.workers,
+    click.option(
+        "--engine",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="Who does the work: threads of this process, processes:N, or ray; auto takes what should be done first.",
+    ),
+    click.option("--ray-address", metavar="ADDRESS", help="The Ray cluster of --engine ray.  [default: this machine]"),
     options.settings,
     options.checkpoint,
     click.option("--measure", cls=MeasureOption, metavar="LIST", shell_complete=names.measures),
@@ -80,6 +89,21 @@ def run(models: tuple[str, ...], **given: Any) -> int:
       glimpsezoo run mgnet --data imagenet100 --set backbone=resnet50 --checkpoint none --measure quick
       glimpsezoo run mgnet --dry-run
     """
+    if ranks.here().world == 1:
+        return _run(models, given)
+    from glimpsezoo.run.engines.torchrun import dismiss, serve
+
+    if not ranks.speaks():
+        serve()
+        return 0
+    try:
+        return _run(models, given)
+    finally:
+        dismiss()
+
+
+def _run(models: tuple[str, ...], given: dict[str, Any]) -> int:
+    """The command, in the process that prints and writes."""
     from glimpsezoo.run.answers import question_of, recall
     from glimpsezoo.zoo.early import check_names
 
@@ -111,6 +135,7 @@ def _measure(work: "RunWork", question: "Question | None", *, as_json: bool) -> 
     from glimpsezoo.reports.table import print_results
     from glimpsezoo.reports.text import print_comparison
     from glimpsezoo.run.answers import combined, remember
+    from glimpsezoo.run.finishing import finish
 
     if work.calibration is None and not work.request.compile:
         work.get_ready()
@@ -121,7 +146,7 @@ def _measure(work: "RunWork", question: "Question | None", *, as_json: bool) -> 
     for note in before:
         options.say(note)
     progress.follow_run(work.measure)
-    outcome = work.finish()
+    outcome = finish(work)
     for note in (note for note in work.said if note not in before):
         options.say(note)
     options.say(outcome.summary)
@@ -165,6 +190,8 @@ def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
         force=given["force"],
         fresh=given["fresh"],
         update_card=given["update_card"],
+        engine=given["engine"],
+        ray_address=given["ray_address"],
         dry_run=given["dry_run"],
         options={key: value for key, value in said.items() if key not in configuring.OUTCOME},
         words=configuring.words_of("run", said),

@@ -8,10 +8,9 @@ A job is done in units of 1,000 images, which the store keeps as soon as each is
 was being measured.
 """
 
-import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -33,16 +32,20 @@ from glimpsezoo.data.base import Batch, ImageData, OnBadImage
 from glimpsezoo.data.loading import batches
 from glimpsezoo.data.wordnet import titled
 from glimpsezoo.errors import GlimpseZooError, out_of_memory
-from glimpsezoo.evaluation.environment import channels_last, device_name, package_version
+from glimpsezoo.evaluation.environment import channels_last, device_name
+from glimpsezoo.evaluation.identity import identity_of
 from glimpsezoo.evaluation.rows import Measured, PaperCosts, Rows, StoredUnit
 from glimpsezoo.evaluation.store import UnitStore
-from glimpsezoo.hashing import core_hash, source_hash, unit_id, weights_hash
-from glimpsezoo.schema import SCHEMA
+from glimpsezoo.hashing import unit_id
 from glimpsezoo.specs import Task
 
 UNIT = 1000  # images per unit
 MAX_BATCH = 256
 _POLL = 0.5  # seconds between checks for units that another process is measuring
+Span = tuple[int, int]
+Known = Mapping[str, StoredUnit | Exception]
+"""By the ids of units: the content, or why a unit failed."""
+_NOTHING: Known = {}
 
 
 @dataclass(frozen=True)
@@ -117,13 +120,15 @@ def run_job(
     store: UnitStore | None = None,
     *,
     on_images: Callable[[int], None] | None = None,
+    known: Known = _NOTHING,
 ) -> Evaluation:
-    """Measure all units of a job. on_images: called after every batch with the number of images finished so far.
+    """Measure all units of a job. on_images: called after every batch with the number of images finished so far. known: what others have
+    measured of it for this run, by the ids of units.
 
     Raises `GlimpseZooError` for errors that the user can fix, and if no image could be measured. Any other error fails only its unit, and
     is kept in `failed`.
     """
-    units = sorted(run_units(job, config, store, on_images=on_images), key=lambda unit: unit.start)
+    units = sorted(run_units(job, config, store, on_images=on_images, known=known), key=lambda unit: unit.start)
     finished = [unit for unit in units if unit.content is not None]
     contents = [unit.content for unit in finished if unit.content is not None]
     rows = Rows.concatenate([Rows.empty(job.budget), *(content.rows for content in contents)])
@@ -142,60 +147,32 @@ def run_units(
     store: UnitStore | None = None,
     *,
     on_images: Callable[[int], None] | None = None,
+    known: Known = _NOTHING,
+    spans: Sequence[Span] | None = None,
 ) -> Iterator[Unit]:
-    """Yield every unit of a job as soon as it is finished. Stored units are reused; units that another process is measuring are awaited."""
+    """Yield every unit of a job as soon as it is finished. Stored units are reused; units that another process is measuring are awaited.
+
+    known: as in `run_job`. spans: the units to take, if not all.
+    """
     config = config or EvaluationConfig()
     _check(job, config)
     if config.device is not None:
         job.model.to(config.device)
     channels_last(job.model)
     with evaluating(job.model):
-        yield from _RunningJob(job, config, store, on_images or (lambda _: None)).units()
+        yield from _RunningJob(job, config, store, on_images or (lambda _: None), known).units(spans)
+
+
+def spans_of(job: Job) -> list[Span]:
+    """The units of a job: the first image of each, and the one after its last."""
+    images = len(job.data)
+    return [(start, min(start + UNIT, images)) for start in range(0, images, UNIT)]
 
 
 def unit_ids(job: Job, seed: int = 0) -> list[str]:
     """The ids of all units of a job; `UnitStore.has` tells which of them are done."""
     identity = identity_of(job, seed)
-    return [unit_id(identity, start, stop) for start, stop in _spans(len(job.data))]
-
-
-def identity_of(job: Job, seed: int) -> dict[str, Any]:
-    """Everything that decides the outcome of a job's units, except which images they are: JSON values."""
-    model, kind = job.model, type(job.model)
-    return {
-        "schema": SCHEMA,
-        "core": core_hash(),
-        "model": {
-            "class": f"{kind.__module__}:{kind.__qualname__}",
-            "config": model.config.model_dump(mode="json"),
-            "task": dataclasses.asdict(model.task),
-            "weights": weights_hash(model.state_dict()),
-            "source": source_hash(kind),
-            "libraries": _libraries(model),
-            "policy": source_hash(type(model.follows)),
-            "computing": dataclasses.asdict(model.computing),
-        },
-        "data": {key: value for key, value in dataclasses.asdict(job.data.info).items() if key != "inferred"},  # the fingerprint covers it
-        "condition": {
-            "name": job.condition.name,
-            "parameters": job.condition.parameters,
-            "implementation": [job.condition.implementation, source_hash(job.condition.kind)],
-        },
-        "exit_rule": {
-            "name": job.exit_rule.name,
-            "parameters": job.exit_rule.parameters,
-            "source": source_hash(type(job.exit_rule)),
-        },
-        "steps": job.budget,
-        "seed": seed,
-    }
-
-
-def _libraries(model: GlimpseModel[Any]) -> dict[str, str]:
-    """Versions of the other packages that the model uses, such as a backbone's library. torch is left out, like the device."""
-    tops = {type(module).__module__.partition(".")[0] for module in model.modules()}
-    own = {"torch", "glimpsezoo", type(model).__module__.partition(".")[0]}
-    return {name: package_version(name) or "unknown" for name in tops - own}
+    return [unit_id(identity, start, stop) for start, stop in spans_of(job)]
 
 
 def auto_batch_size(task: Task, device: torch.device) -> int:
@@ -268,8 +245,8 @@ class _Reader:
 class _RunningJob:
     """One job in progress."""
 
-    def __init__(self, job: Job, config: EvaluationConfig, store: UnitStore | None, on_images: Callable[[int], None]) -> None:
-        self.job, self.config, self.store, self.on_images = job, config, store, on_images
+    def __init__(self, job: Job, config: EvaluationConfig, store: UnitStore | None, on_images: Callable[[int], None], known: Known) -> None:
+        self.job, self.config, self.store, self.on_images, self.known = job, config, store, on_images, known
         self.device = job.model.device
         size = config.batch_size
         size = auto_batch_size(job.data.task, self.device) if size == "auto" else size
@@ -282,8 +259,8 @@ class _RunningJob:
         whole = len(printed) == len(costs)
         self.paper = PaperCosts(convention=printed[0].convention, by_step=tuple(cost.value for cost in printed)) if whole else None
 
-    def units(self) -> Iterator[Unit]:
-        waiting = _spans(len(self.job.data))
+    def units(self, spans: Sequence[Span] | None) -> Iterator[Unit]:
+        waiting = spans_of(self.job) if spans is None else list(spans)
         while waiting:
             busy = []
             for start, stop in waiting:
@@ -300,6 +277,9 @@ class _RunningJob:
     def _take(self, start: int, stop: int) -> Unit | None:
         """One unit, from the store or measured now; None while another process is measuring it."""
         name = unit_id(self.identity, start, stop) if self.store else ""
+        if (found := self.known.get(name)) is not None:
+            failed = isinstance(found, Exception)
+            return Unit(start, stop, name, error=found) if failed else Unit(start, stop, name, found)
         if content := self._stored(name):
             return Unit(start, stop, name, content, reused=True)
         with self._claim(name) as mine:
@@ -384,10 +364,6 @@ def _nothing(data: ImageData, skipped: list[str]) -> str:
     if not skipped:
         return f"expected images in {split}, got none: add some, or choose another split"
     return f"expected images that can be read in {split}, got none among {len(skipped)} (the first: {skipped[0]}): repair them"
-
-
-def _spans(images: int) -> list[tuple[int, int]]:
-    return [(start, min(start + UNIT, images)) for start in range(0, images, UNIT)]
 
 
 def _check(job: Job, config: EvaluationConfig) -> None:

@@ -1,15 +1,21 @@
 """Planned work of a run: evaluations of models, and findings that do not have one row per image."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from glimpsezoo.conditions.base import Remembered
 from glimpsezoo.data.limited import Held
 from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.hashing import unit_id
 from glimpsezoo.schema import Section
 
 BACKWARD = 2.0  # cost of a gradient, relative to its forward pass
+
+
+def never(done: Mapping[Hashable, Any]) -> bool:
+    """No work is superfluous."""
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +32,19 @@ class Planned:
     """Cost per image, in forward passes."""
     images: int
     """Number of images."""
-    unless: Callable[[Mapping[Hashable, Any]], bool] = lambda done: False
-    """Whether the work is superfluous, given what its measure has found of the model so far, by key."""
+    together: Hashable = None
+    """Pieces of one measure with the same value are done in order by one process, because they share images in memory or read each
+    other's outcomes; None for a piece that stands alone.
+    """
+    unless: Callable[[Mapping[Hashable, Any]], bool] = never
+    """Whether the work is superfluous, given what its measure has found of the model so far, by key. It may read only pieces that
+    are done together with this one.
+    """
+
+    @property
+    def stored_as(self) -> str | None:
+        """Name of the outcome in the store, if it has one name: that of a finding which is kept."""
+        return None
 
     @property
     def forward_images(self) -> float:
@@ -56,6 +73,14 @@ class PlannedFinding(Planned):
     """Class of the outcome."""
     find: Callable[[], Section | None]
     """Computes it; returns None and adds a note if that is impossible."""
+
+    @property
+    def stored_as(self) -> str | None:
+        return None if self.identity is None else unit_id(self.identity, 0, self.images)
+
+
+Plan = Sequence[tuple[str, Planned]]
+"""All work of a run in order, each piece with the name of its measure."""
 
 
 def evaluation_of(job: Job, *, index: int, key: Hashable, label: str, seed: int, **more: Any) -> PlannedEvaluation:

@@ -16,7 +16,7 @@ from glimpsezoo.core.exits import ExitRule
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.limited import limited
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
-from glimpsezoo.evaluation.jobs import identity_of
+from glimpsezoo.evaluation.identity import identity_of
 from glimpsezoo.evaluation.plan import Planned, PlannedFinding, evaluation_of
 from glimpsezoo.evaluation.rows import Rows, common_ids
 from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Sets, Update
@@ -174,6 +174,7 @@ class AttackedMeasure(Measure):
                         label=attack.name,
                         passes=1 + (attack.passes(bench.models[index], number) if run == 0 and not attack.aims_at_looks else 0),
                         seed=bench.seed + run,
+                        together=(index, place),
                         last_of=tuple(rounds) if last else (),
                         unless=partial(_has_converged, place, number, attack.evaluations),
                     )
@@ -193,6 +194,7 @@ class AttackedMeasure(Measure):
             label=attack.name,
             passes=2 + attack.passes(model),
             images=len(data),
+            together=(index, place),
             identity={**identity_of(bench.job(index, data, attack), bench.seed), "looks": looks_code()},
             kind=Looks,
             find=partial(looks_under, bench, model, data, images),

@@ -178,6 +178,7 @@ class CorruptedMeasure(Measure):
                         key=(wanted.spec.name, severity),
                         label=f"{wanted.spec.name} {severity}",
                         seed=bench.seed,
+                        together=(wanted.spec.name, severity),
                         last_of=(kept,) if kept is not None and index == models[-1] else (),
                     )
 

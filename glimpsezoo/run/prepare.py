@@ -19,10 +19,11 @@ from glimpsezoo.files import check_writable
 from glimpsezoo.measures.base import Bench, Measure
 from glimpsezoo.measures.calibration import without_thresholds
 from glimpsezoo.measures.corrupted import CorruptedMeasure
+from glimpsezoo.run.finishing import COMPARISON
 from glimpsezoo.run.parse import parse_measures, scopes
 from glimpsezoo.run.request import RunRequest
 from glimpsezoo.run.updating import check_kept, check_update
-from glimpsezoo.run.work import COMPARISON, RunWork
+from glimpsezoo.run.work import RunWork
 from glimpsezoo.specs import DatasetSpec, Task
 from glimpsezoo.zoo.arguments import argument_card, split_argument
 from glimpsezoo.zoo.cards import RESULT, ROWS

@@ -58,6 +58,10 @@ class RunRequest:
     """Whether stored units are ignored."""
     update_card: bool = False
     """Whether the results become the evidence of the cards."""
+    engine: str = "auto"
+    """Who does the work: auto, threads, processes:N or ray."""
+    ray_address: str | None = None
+    """Of the Ray cluster; None means the one that RAY_ADDRESS names, or this machine."""
     dry_run: bool = False
     """Whether the run is only planned: nothing is measured, written or deleted."""
     options: Mapping[str, Any] = field(default_factory=dict)

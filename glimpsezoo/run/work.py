@@ -2,8 +2,8 @@
 
 import contextlib
 import datetime as dt
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +12,29 @@ from pydantic import ValidationError
 from glimpsezoo.core.exits import ThresholdRule
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import ImageData
-from glimpsezoo.data.limited import Held
 from glimpsezoo.data.opening import told
-from glimpsezoo.errors import GlimpseZooError, counted
-from glimpsezoo.evaluation.environment import environment_section
+from glimpsezoo.errors import counted
 from glimpsezoo.evaluation.jobs import run_job, unit_ids
 from glimpsezoo.evaluation.plan import Planned, PlannedEvaluation, PlannedFinding, evaluation_of
-from glimpsezoo.evaluation.rows import StoredUnit, write_rows
 from glimpsezoo.evaluation.store import UnitStore
-from glimpsezoo.files import file_name, output_to, write_whole
-from glimpsezoo.hashing import unit_id, weights_hash
 from glimpsezoo.measures.base import Bench, Measure
 from glimpsezoo.measures.calibration import Calibration, NoCalibrationError, calibration_plan, exit_settings, without_thresholds
-from glimpsezoo.measures.costs import missing_operations
-from glimpsezoo.measures.pairs import Comparison, every_pair
-from glimpsezoo.measures.result import Checkpoint, Data, Failure, Result, Run, TrainedOn, Units, departure
-from glimpsezoo.measures.sections import converted, data_section, declared_data_section, failures, model_section
-from glimpsezoo.reports.readme import write_card_readme
-from glimpsezoo.run.request import RunOutcome, RunRequest
+from glimpsezoo.measures.result import Data, TrainedOn, departure
+from glimpsezoo.measures.sections import data_section, declared_data_section
+from glimpsezoo.measures.stopwatch import threads
+from glimpsezoo.run.engines.choosing import AUTO, THREADS, Choice, chosen, engine, fastest
+from glimpsezoo.run.portions import Doer, Outcome, Portion, config_of
+from glimpsezoo.run.progress import OnProgress, Progress
+from glimpsezoo.run.request import RunRequest
+from glimpsezoo.run.sharing import Sharing
 from glimpsezoo.run.timing import compile_now, seconds_per_image
-from glimpsezoo.run.updating import evidence_of
-from glimpsezoo.schema import Section
 from glimpsezoo.specs import Task
-from glimpsezoo.toml_text import toml_text
-from glimpsezoo.zoo.cards import RESULT, ROWS, remember_place
-from glimpsezoo.zoo.names import Assignments, ModelChoice, command_line
+from glimpsezoo.zoo.names import Assignments, ModelChoice
 from glimpsezoo.zoo.own_data import DataChoice, trained_on
 from glimpsezoo.zoo.plugins import registry
-from glimpsezoo.zoo.results import measure_specs, result_type
 
-COMPARISON, COMMAND = "comparison.json", "command.toml"
 CLEAN = "accuracy"  # errors of clean evaluations are reported under this measure
 _FOR_ALL: Hashable = object()  # key of the clean evaluations
-OnProgress = Callable[[str, float, float], None]  # label, expected seconds until now, expected seconds in all
 
 
 @dataclass
@@ -82,6 +72,10 @@ class RunWork:
     """All work in order, each piece with the name of its measure. Set by `get_ready`."""
     seconds_per_image: list[float] = field(default_factory=list)
     """One value per model, measured by `get_ready`."""
+    sharing: Sharing = field(init=False)
+    """What has been found of the plan. Set by `get_ready`."""
+    engine: Choice = field(default_factory=lambda: Choice(THREADS))
+    """Who does it. Set by `get_ready`."""
     done: dict[str, dict[int, dict[Hashable, Any]]] = field(default_factory=dict)
     """Measure -> model -> key -> outcome."""
 
@@ -99,6 +93,30 @@ class RunWork:
             *clean_plan(self.bench),
             *((measure.name, planned) for measure in self.measures for planned in measure.plan(self.bench)),
         ]
+        self.sharing = Sharing(self.plan, self.request.config, self.store, self.stored)
+        self.engine = self._engine()
+
+    def _engine(self) -> Choice:
+        """The engine that the user named; else the one that should be done first."""
+        choice, device = chosen(self.request.engine), self.request.device
+        if choice.kind != AUTO:
+            return choice
+        if device.type != "cpu" or self.request.compile:
+            return Choice(THREADS)
+        left = self.sharing.left()
+
+        def with_one() -> list[float]:
+            with threads(1):
+                rates = [seconds_per_image(model, self.task, device) for model in self.models]
+            return [self._seconds_of(each, rates) for each in left]
+
+        return fastest([self._seconds_of(each, self.seconds_per_image) for each in left], with_one)
+
+    def _seconds_of(self, portion: Portion, rates: Sequence[float]) -> float:
+        """Expected time for a portion. rates: seconds per image of every model."""
+        pieces = [self.plan[place][1] for place in portion.pieces if place not in portion.skip]
+        share = 1.0 if portion.span is None else (portion.span[1] - portion.span[0]) / max(1, pieces[0].images)
+        return share * sum(planned.forward_images * rates[planned.index] for planned in pieces)
 
     def calibrations(self) -> tuple[type[ThresholdRule], list[PlannedFinding]]:
         """The exit rule, and the work that finds its thresholds for every model with several steps."""
@@ -153,8 +171,8 @@ class RunWork:
     @property
     def warnings(self) -> list[str]:
         """One warning for each model that was trained at another image size."""
-        about = self._data_section(0)
-        sizes = [(name, trained.image_size) for name, trained in zip(self.names, map(_trained_on, self.choices), strict=True) if trained]
+        about = self.data_section(0)
+        sizes = [(name, trained.image_size) for name, trained in zip(self.names, map(training_of, self.choices), strict=True) if trained]
         return [
             f"warning: {name} was never trained at {about.image_size[0]} x {about.image_size[1]} px: some of its parts may be "
             "untrained, and its cost differs from that at the size it was trained for"
@@ -167,31 +185,30 @@ class RunWork:
         """What was inferred about the data, and what has been left out so far, and why."""
         inferred = told(self.bench.data) if self.bench is not None else None
         notes = self.bench.notes if self.bench is not None else {}
-        return [*([inferred] if inferred else []), *self.notes, *(note for index in sorted(notes) for note in notes[index])]
+        workers = [self.engine.said] if self.engine.said else []
+        return [*([inferred] if inferred else []), *self.notes, *workers, *(note for index in sorted(notes) for note in notes[index])]
 
     def _departures(self) -> str:
         """The models that were trained on other data, as text to append."""
-        about = self._data_section(0)
-        found = [departure(name, trained, about) for name, trained in zip(self.names, map(_trained_on, self.choices), strict=True)]
+        about = self.data_section(0)
+        found = [departure(name, trained, about) for name, trained in zip(self.names, map(training_of, self.choices), strict=True)]
         return "".join(f"; {text}" for text in found if text)
 
     # Measuring
 
     def measure(self, on_progress: OnProgress) -> None:
-        """Do all planned work."""
-        passed = 0.0
-        for name, planned in self.plan:
-            label, whole, before = f"{self.names[planned.index]}: {planned.label}", self._seconds(planned), passed
-            passed += whole
-
-            def report(images: int, label: str = label, before: float = before, share: float = whole / max(1, planned.images)) -> None:
-                on_progress(label, before + share * images, self.expected_seconds)
-
+        """Do all planned work: first what can be shared, then the rest, and put together what came of it."""
+        if self.bench is None:
+            return
+        progress = Progress(self.plan, [self._seconds(planned) for _, planned in self.plan], self.names, on_progress)
+        doer = Doer(self.plan, self.bench, self.request.config)
+        with engine(self.engine, doer, self.sharing.keep, progress.on_images, self.request.ray_address) as workers:
+            found = self.sharing.share(workers, progress.on_portion)
+        for index, note in found.notes:
+            self.bench.note(index, note)
+        for place, (name, planned) in enumerate(self.plan):
             if not planned.unless(self.done.get(name, {}).get(planned.index, {})):
-                report(0)
-                self._keep(name, planned, self._outcome(planned, report))
-            for images in planned.last_of if isinstance(planned, PlannedEvaluation) else ():
-                images.forget()
+                self._keep(name, planned, self._outcome(place, planned, found))
 
     def _keep(self, name: str, planned: Planned, outcome: Any) -> None:
         """Store an outcome for its measure; clean evaluations are shared by all measures."""
@@ -201,18 +218,15 @@ class RunWork:
         else:
             self.done.setdefault(name, {}).setdefault(planned.index, {})[planned.key] = outcome
 
-    def _outcome(self, planned: Planned, report: Callable[[int], None]) -> Any:
+    def _outcome(self, place: int, planned: Planned, found: Outcome) -> Any:
         if isinstance(planned, PlannedFinding):
-            return self._find(planned)
+            return found.findings[place] if place in found.findings else self._find(planned)
         assert isinstance(planned, PlannedEvaluation)
-        config = replace(self.request.config, seed=planned.seed)
-        if isinstance(planned.job.data, Held):
-            config = replace(config, workers=0)  # a worker process would not share what it reads
-        return run_job(planned.job, config, self.store, on_images=report)
+        return run_job(planned.job, config_of(planned, self.request.config), self.store, known=found.units)
 
     def stored(self, planned: PlannedFinding) -> Any:
         """The finding from the store; None if it is not there, or is not to be reused."""
-        name = _finding_id(planned)
+        name = planned.stored_as
         known = None if name is None or self.request.fresh else self.store.read_finding(name)
         if known is not None:
             with contextlib.suppress(ValidationError):  # a damaged file is computed again
@@ -224,7 +238,7 @@ class RunWork:
         known = self.stored(planned)
         if known is not None:
             return known
-        name, found = _finding_id(planned), planned.find()
+        name, found = planned.stored_as, planned.find()
         if name is not None and found is not None:
             self.store.write_finding(name, found.to_json())
         return found
@@ -248,125 +262,16 @@ class RunWork:
                 ids = unit_ids(planned.job, planned.seed)
                 finished = 0 if self.request.fresh else sum(self.store.has(unit) for unit in ids)
                 reused, left = reused + finished, 1 - finished / max(1, len(ids))
-            elif isinstance(planned, PlannedFinding) and (name := _finding_id(planned)) and not self.request.fresh:
+            elif isinstance(planned, PlannedFinding) and (name := planned.stored_as) and not self.request.fresh:
                 left = 0.0 if self.store.read_finding(name) is not None else 1.0
             seconds += left * self._seconds(planned)
         return seconds, reused
 
-    # Results
-
-    def finish(self) -> RunOutcome:
-        """Write every result, and comparison.json if several models were measured for accuracy."""
-        comparison = self._comparison()
-        results = [self._result(index) for index in range(len(self.models))]
-        written = tuple(self._write(index, result) for index, result in enumerate(results))
-        with output_to(self.folder):
-            write_whole(self.folder / COMMAND, f"{toml_text(self.request.options)}\n".encode())
-            if comparison is not None:
-                write_whole(self.folder / COMPARISON, comparison.to_json().encode())
-        return RunOutcome(tuple(results), comparison, f"{_counts(results)}; results in {self.folder}", written)
-
-    def _comparison(self) -> Comparison | None:
-        """Paired tests between the models, if several were measured for accuracy."""
-        if len(self.models) == 1 or self.bench is None or not any(measure.name == CLEAN for measure in self.measures):
-            return None
-        rows = {name: self.bench.clean_rows(index) for index, name in enumerate(self.names)}
-        known = {name: each for name, each in rows.items() if each is not None}
-        if len(known) < len(rows):
-            return None  # the errors say why
-        try:
-            return Comparison(run=self.request.id, data=self.chosen.shown, pairs=every_pair(known))
-        except GlimpseZooError as error:  # different units of the models failed
-            self.notes.append(f"no paired test: {error}")
-            return None
-
-    def _result(self, index: int) -> Result:
-        choice, bench = self.choices[index], self.bench
-        assert choice.spec.provenance is not None
-        model, name = self.models[index], self.names[index]
-        sections, errors = self._sections(index), tuple(self._errors(index))
-        clean = bench.clean[index].measured if bench is not None else ()
-        evaluations = [found for _, found in self._evaluations(index)]
-        return result_type()(
-            run=self._run(index, failed=bool(errors)),
-            model=model_section(model, name, choice.spec.provenance, self._checkpoint(index), _trained_on(choice)),
-            data=self._data_section(sum(len(unit.skipped) for unit in clean), converted(clean)),
-            environment=environment_section(self.request.device),
-            errors=errors,
-            notes=(*self.notes, *(bench.notes.get(index, ()) if bench is not None else ())),
-            missing=missing_operations([unit for found in evaluations for unit in found.measured]) if bench else _missing_in(sections),
-            **sections,
-        )
-
-    def _sections(self, index: int) -> dict[str, Any]:
-        """The sections of result.json, by measure."""
-        found = {spec.name: None for spec in measure_specs()}
-        if self.bench is None:
-            model = self.models[index].to(self.request.device)
-            mine = {measure.name: measure.section_without_data(model, self.request.config) for measure in self.measures}
-        else:
-            mine = {measure.name: measure.section(self.bench, index, self.done.get(measure.name, {})) for measure in self.measures}
-        return {name: mine[name] for name in found if name in mine}
-
-    def _evaluations(self, index: int) -> Iterator[tuple[str, Any]]:
-        """Every evaluation of a model, each with the name of its measure."""
-        if self.bench is None:
-            return
-        yield CLEAN, self.bench.clean[index]
-        for name, by_model in self.done.items():
-            yield from ((name, found) for found in by_model.get(index, {}).values() if not isinstance(found, Section | None))
-
-    def _errors(self, index: int) -> Iterator[Failure]:
-        for name, found in self._evaluations(index):
-            yield from failures(name, found.failed)
-
-    def _write(self, index: int, result: Result) -> Path:
-        """Write the result and its rows; with --update-card, also into the card, unless units failed. Returns where the result is."""
-        folders, card = [file_name(name).replace(" ", "-") for name in self.names], self.choices[index].card
-        folder = folders[index] + (f"-{index + 1}" if folders.index(folders[index]) < index else "")  # 'a/b' and 'a_b' collide
-        places = {self.folder / folder: result}
-        if self.request.update_card and card and not result.errors:
-            places[card.folder] = evidence_of(card, result)
-        clean = self.bench.clean[index] if self.bench is not None else None
-        for place, content in places.items():
-            with output_to(place):
-                place.mkdir(parents=True, exist_ok=True)
-                if clean is not None and len(clean.rows):
-                    write_rows(place / ROWS, StoredUnit(clean.rows, clean.measured[0]))
-                else:
-                    (place / ROWS).unlink(missing_ok=True)
-                write_whole(place / RESULT, content.to_json().encode())
-                if card and place == card.folder:
-                    write_card_readme(card)
-        if card:
-            remember_place(card)
-        return self.folder / folder / RESULT
-
-    def _run(self, index: int, *, failed: bool) -> Run:
-        found = [evaluation for _, evaluation in self._evaluations(index)]
-        return Run(
-            id=self.request.id,
-            command=command_line(self.request.words),
-            started=self.started,
-            finished=dt.datetime.now(dt.UTC),
-            seed=self.request.seed,
-            limit=self.request.limit,
-            status="failed" if failed else "done",
-            units=Units(done=sum(each.done for each in found), reused=sum(each.reused for each in found)),
-        )
-
-    def _data_section(self, skipped: int, conversions: dict[str, int] | None = None) -> Data:
+    def data_section(self, skipped: int, conversions: dict[str, int] | None = None) -> Data:
+        """The section of result.json about the data."""
         if self.bench is None:
             return declared_data_section(self.chosen.shown, self.task, self.chosen.recorded)
         return data_section(self.bench.data, skipped=skipped, conversions=conversions, settings=self.chosen.recorded)
-
-    def _checkpoint(self, index: int) -> Checkpoint | None:
-        choice = self.choices[index]
-        if choice.card:
-            return choice.card.checkpoint()
-        if self.request.checkpoint == "timm":
-            return Checkpoint(uri=choice.full_name, revision=None, sha256=weights_hash(self.models[index].state_dict()))
-        return None
 
 
 def clean_plan(bench: Bench) -> Iterator[tuple[str, Planned]]:
@@ -375,25 +280,5 @@ def clean_plan(bench: Bench) -> Iterator[tuple[str, Planned]]:
         yield CLEAN, evaluation_of(bench.job(index, bench.data), index=index, key=_FOR_ALL, label="clean", seed=bench.seed)
 
 
-def _finding_id(planned: PlannedFinding) -> str | None:
-    """The name of a finding in the store; None if it is never stored."""
-    return None if planned.identity is None else unit_id(planned.identity, 0, planned.images)
-
-
-def _missing_in(sections: dict[str, Any]) -> tuple[str, ...]:
-    """Operations without a formula, collected from the sections of a run without data."""
-    return tuple(sorted({name for section in sections.values() for name in getattr(section, "missing", ())}))
-
-
-def _trained_on(choice: ModelChoice) -> TrainedOn | None:
+def training_of(choice: ModelChoice) -> TrainedOn | None:
     return trained_on(choice.card.config) if choice.card else None
-
-
-def _counts(results: list[Result]) -> str:
-    """How many units were measured, reused and failed."""
-    if results[0].data.fingerprint is None:
-        return "counted"
-    done, reused = (sum(getattr(result.run.units, what) for result in results) for what in ("done", "reused"))
-    errors = [failure.error for result in results for failure in result.errors]
-    failed = f", {counted(len(errors), 'unit')} FAILED ({errors[0]}; all errors are in result.json)" if errors else ""
-    return f"{counted(done, 'unit')} measured, {reused} reused{failed}"

@@ -1,0 +1,54 @@
+"""What an engine is: it takes portions, and gives what came of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Self
+
+from glimpsezoo.evaluation.rows import StoredUnit
+from glimpsezoo.run.portions import Doer, Outcome, Portion
+
+
+class WorkerDiedError(Exception):
+    """A worker ended before its portion was done; the portion can be given to another."""
+
+
+class Engine(ABC):
+    """Does portions, as many at once as it has `slots`. A context manager, which ends its workers."""
+
+    slots: int = 1
+
+    @abstractmethod
+    def submit(self, portion: Portion, given: Outcome) -> Future[Outcome]:
+        """Begin a portion. given: what is known of it already.
+
+        The future raises `WorkerDiedError` if the worker died, `GlimpseZooError` as `Doer.do` does, and any other error of the engine.
+        """
+
+    @abstractmethod
+    def close(self, *, hurry: bool) -> None:
+        """End all workers. hurry: also those that are at work."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close(hurry=kind is not None)
+
+
+class ThisProcess(Engine):
+    """One portion after another, in this process."""
+
+    def __init__(self, doer: Doer, keep: Callable[[str, StoredUnit], None], on_images: Callable[[int, int], None]) -> None:
+        self.doer, self.keep, self.on_images = doer, keep, on_images
+
+    def submit(self, portion: Portion, given: Outcome) -> Future[Outcome]:
+        done: Future[Outcome] = Future()
+        found = self.doer.do(portion, given, keep=self.keep, on_images=self.on_images)
+        found.notes.clear()  # they are in this process's bench already
+        done.set_result(found)
+        return done
+
+    def close(self, *, hurry: bool) -> None:
+        """There are no workers."""

@@ -1,0 +1,81 @@
+"""Which engine does a run: the one that the user named, or the one that is expected to be done first."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.evaluation.rows import StoredUnit
+from glimpsezoo.ranks import here
+from glimpsezoo.run.engines.base import Engine, ThisProcess
+from glimpsezoo.run.portions import Doer
+
+AUTO, THREADS, PROCESSES, RAY, RANKS = "auto", "threads", "processes", "ray", "torchrun"
+START = 10.0  # seconds until a worker process has loaded torch, and the models
+WORTH = 30.0  # seconds of work from which on several processes are thought of
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine, and how many workers it has."""
+
+    kind: str
+    workers: int = 1
+    said: str = ""
+    """What the user is told about it."""
+
+
+def chosen(text: str) -> Choice:
+    """What `--engine` says. Raises `GlimpseZooError`."""
+    kind, _, count = text.partition(":")
+    if here().world > 1:
+        if kind != AUTO:
+            raise GlimpseZooError(f"expected the ranks of torchrun to share the work, got --engine {text} too: leave one of them out")
+        return Choice(RANKS, here().world)
+    if kind == PROCESSES and (count == "" or (count.isdecimal() and int(count) > 0)):
+        return Choice(PROCESSES, int(count) if count else cores())
+    if kind not in (AUTO, THREADS, RAY) or count:
+        known = (AUTO, THREADS, f"{PROCESSES}:N", RAY)
+        raise GlimpseZooError(f"--engine expects auto, threads, processes:N or ray, got {text!r}: {did_you_mean(text, known)}")
+    return Choice(kind)
+
+
+def fastest(with_threads: Sequence[float], with_one: Callable[[], Sequence[float]]) -> Choice:
+    """Processes, if they are expected to be done before this one with all its threads.
+
+    with_threads: expected seconds of each portion that is left. with_one: the same with one thread, which takes a while to find out.
+    """
+    count = min(cores(), len(with_threads))
+    if count < 2 or sum(with_threads) < WORTH:
+        return Choice(THREADS)
+    alone = with_one()
+    together = START + max(sum(alone) / count, *alone)
+    if together >= sum(with_threads):
+        return Choice(THREADS)
+    gain = sum(with_threads) / together
+    return Choice(PROCESSES, count, f"{count} processes with one thread each, which should take {1 / gain:.0%} of one process's time")
+
+
+def cores() -> int:
+    """How many cores are meant for this process: as many as torch uses threads (OMP_NUM_THREADS, the cores that it may run on)."""
+    return torch.get_num_threads()
+
+
+def engine(
+    choice: Choice, doer: Doer, keep: Callable[[str, StoredUnit], None], on_images: Callable[[int, int], None], address: str | None = None
+) -> Engine:
+    """The engine of a choice. keep, on_images: as `Doer.do` takes them. address: of a Ray cluster."""
+    if choice.kind == PROCESSES:
+        from glimpsezoo.run.engines.processes import Processes
+
+        return Processes(doer, choice.workers)
+    if choice.kind == RAY:
+        from glimpsezoo.run.engines.ray import Ray
+
+        return Ray(doer, address)
+    if choice.kind == RANKS:
+        from glimpsezoo.run.engines.torchrun import Ranks
+
+        return Ranks(doer)
+    return ThisProcess(doer, keep, on_images)

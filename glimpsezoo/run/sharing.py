@@ -1,0 +1,205 @@
+"""Shares the work of a run between its workers, and with everybody else who works on the same store.
+
+Whoever takes a portion claims what it lacks; what another process has claimed is left for later. Workers need no store: they are given what
+is known, and what they find is written here.
+"""
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from time import sleep
+from typing import Any, NamedTuple
+
+from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.evaluation.jobs import EvaluationConfig, Known, Span, run_job, spans_of, unit_ids
+from glimpsezoo.evaluation.plan import Plan, PlannedEvaluation, PlannedFinding
+from glimpsezoo.evaluation.rows import StoredUnit
+from glimpsezoo.evaluation.store import UnitStore
+from glimpsezoo.run.engines.base import Engine, WorkerDiedError
+from glimpsezoo.run.portions import Outcome, Portion, config_of, portions_of
+from glimpsezoo.schema import Section
+
+POLL = 0.5  # seconds between checks for what another process is measuring
+TRIES = 3  # times that a portion is given to a worker, if workers die of it
+
+
+class _Flight(NamedTuple):
+    """A portion that a worker has."""
+
+    portion: Portion
+    tries: int
+    claims: ExitStack
+
+
+@dataclass
+class Sharing:
+    """The work of one run on a store."""
+
+    plan: Plan
+    config: EvaluationConfig
+    store: UnitStore
+    stored_finding: Callable[[PlannedFinding], Section | None]
+    """Reads a finding from the store."""
+    found: Outcome = field(default_factory=Outcome)
+    """What was found for this run."""
+    _ids: dict[int, dict[Span, str]] = field(default_factory=dict)
+    """Place in the plan -> the ids of its units."""
+
+    @cached_property
+    def portions(self) -> list[Portion]:
+        return portions_of(self.plan)
+
+    def left(self) -> list[Portion]:
+        """What is not done yet."""
+        return [left for portion in self.portions if (left := self._left(portion)) is not None]
+
+    def keep(self, unit_id: str, unit: StoredUnit) -> None:
+        """Store a unit that was measured."""
+        self.store.write(unit_id, unit)
+        self.found.units[unit_id] = unit
+
+    def share(self, engine: Engine, on_portion: Callable[[Portion], None] = lambda _: None) -> Outcome:
+        """Do all portions. on_portion: called after each one, also if it was done already.
+
+        Raises `GlimpseZooError` for errors that the user can fix, and if workers die of a portion again and again.
+        """
+        waiting = deque((portion, 1) for portion in self.portions)
+        if engine.slots > 1:  # long portions first, so that nobody waits for one at the end
+            waiting = deque(sorted(waiting, key=lambda each: each[0].span is not None))
+        flying: dict[Future[Outcome], _Flight] = {}
+        busy: list[tuple[Portion, int]] = []
+        try:
+            while waiting or flying or busy:
+                while waiting and len(flying) < engine.slots:
+                    portion, tries = waiting.popleft()
+                    claims = ExitStack()
+                    left = self._claimed(portion, claims)
+                    if left is None:
+                        busy.append((portion, tries))
+                    elif not left:
+                        on_portion(portion)
+                    else:
+                        flying[engine.submit(left[0], self._given(portion))] = _Flight(portion, tries, claims)
+                done = wait(flying, timeout=POLL, return_when=FIRST_COMPLETED).done
+                for future in done:
+                    flight = flying.pop(future)
+                    with flight.claims:
+                        try:
+                            self._add(future.result())
+                        except WorkerDiedError as error:
+                            if flight.tries == TRIES:
+                                raise GlimpseZooError(_deadly(self.plan, flight.portion, error)) from None
+                            waiting.appendleft((flight.portion, flight.tries + 1))
+                            continue
+                    on_portion(flight.portion)
+                if not done and not flying:
+                    sleep(POLL)
+                if done or not flying:
+                    waiting.extend(busy)
+                    busy.clear()
+        finally:
+            for flight in flying.values():
+                flight.claims.close()
+        return self.found
+
+    def _claimed(self, portion: Portion, claims: ExitStack) -> list[Portion] | None:
+        """What is left of a portion, claimed: one portion, or none if all is done. None if another process has claimed some of it."""
+        if (left := self._left(portion)) is None:
+            return []
+        if not all(claims.enter_context(self.store.claim(name)) for name in self._names(left)):
+            claims.close()
+            return None
+        if (left := self._left(portion)) is None:  # somebody finished it just before it was claimed
+            claims.close()
+            return []
+        return [left]
+
+    def _left(self, portion: Portion) -> Portion | None:
+        """The portion without what is done; None if nothing is left."""
+        if portion.span is not None:
+            skip = frozenset(place for place in portion.pieces if self._is_done(place, portion.span))
+            return None if len(skip) == len(portion.pieces) else replace(portion, skip=skip)
+        done: dict[Hashable, Any] = {}
+        for place in portion.pieces:
+            planned = self.plan[place][1]
+            if planned.unless(done):
+                continue
+            if not self._is_done(place, None):
+                return portion
+            if isinstance(planned, PlannedEvaluation) and place != portion.pieces[-1]:  # its rows tell whether the rest is superfluous
+                config = config_of(planned, self.config)
+                done[planned.key] = run_job(planned.job, config, self.store, known=self._known(place))
+        return None
+
+    def _is_done(self, place: int, span: Span | None) -> bool:
+        """Whether a unit of a piece, or all of it, was found for this run or is in the store."""
+        planned = self.plan[place][1]
+        if isinstance(planned, PlannedFinding):
+            return place in self.found.findings or self.stored_finding(planned) is not None
+        found, fresh = self.found.units, self.config.fresh
+        return all(name in found or (not fresh and self.store.has(name)) for name in self._names_of(place, span))
+
+    def _names(self, portion: Portion) -> Iterator[str]:
+        """The names in the store of what a portion finds."""
+        for place in portion.pieces:
+            if place not in portion.skip:
+                yield from self._names_of(place, portion.span)
+
+    def _names_of(self, place: int, span: Span | None) -> list[str]:
+        planned = self.plan[place][1]
+        if not isinstance(planned, PlannedEvaluation):
+            return [planned.stored_as] if planned.stored_as is not None else []
+        if place not in self._ids:
+            self._ids[place] = dict(zip(spans_of(planned.job), unit_ids(planned.job, planned.seed), strict=True))
+        return [self._ids[place][span]] if span is not None else list(self._ids[place].values())
+
+    def _given(self, portion: Portion) -> Outcome:
+        """What is known of a portion whose pieces read each other's outcomes."""
+        given = Outcome()
+        for place in portion.pieces if portion.span is None else ():
+            planned = self.plan[place][1]
+            if isinstance(planned, PlannedEvaluation):
+                given.units |= self._known(place)
+            elif isinstance(planned, PlannedFinding) and (found := self.stored_finding(planned)) is not None:
+                given.findings[place] = found
+        return given
+
+    def _known(self, place: int) -> Known:
+        """The units of an evaluation that are known, by id."""
+        known: dict[str, StoredUnit | Exception] = {}
+        for name in self._names_of(place, None):
+            if name in self.found.units:
+                known[name] = self.found.units[name]
+            elif unit := self._read(name):
+                known[name] = unit
+        return known
+
+    def _read(self, name: str) -> StoredUnit | None:
+        """A stored unit; None if there is none, or if it is to be measured again."""
+        unit = None if self.config.fresh else self.store.read(name)
+        return None if unit and unit.measured.skipped and self.config.on_bad_image == "fail" else unit
+
+    def _add(self, found: Outcome) -> None:
+        """Store what a worker has found."""
+        for name, unit in found.units.items():
+            if name not in self.found.units and isinstance(unit, StoredUnit):
+                self.store.write(name, unit)
+        for place, section in found.findings.items():
+            name = self.plan[place][1].stored_as
+            if name is not None and section is not None:
+                self.store.write_finding(name, section.to_json())
+        self.found.units |= found.units
+        self.found.findings |= found.findings
+        self.found.notes += found.notes
+
+
+def _deadly(plan: Plan, portion: Portion, error: Exception) -> str:
+    measure, planned = plan[portion.pieces[0]]
+    what = f"{planned.label} ({measure})"
+    return (
+        f"expected workers that measure {what}, got {TRIES} that died of it ({one_line(error)}), perhaps because memory ran out: repeat "
+        "the command, which goes on from there, with fewer processes or a smaller --batch-size"
+    )

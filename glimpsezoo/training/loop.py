@@ -29,7 +29,7 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.environment import channels_last
 from glimpsezoo.training.adversarial import freely_changed, learn_change, worst_images
 from glimpsezoo.training.consistency import consistency
-from glimpsezoo.training.folder import append_to_log, load_checkpoint, locked, remove_log, truncate_log, write_checkpoint
+from glimpsezoo.training.folder import append_to_log, load_checkpoint, locked, remove_log, write_checkpoint, write_log
 from glimpsezoo.training.job import TrainingJob, TrainingPhase
 from glimpsezoo.training.optimisers import make_optimiser, make_schedule
 from glimpsezoo.zoo.recipes import PhaseRecipe
@@ -98,6 +98,7 @@ class _TrainingRun:
         self.memory: dict[str, Tensor] = {}
         self.calibration: list[Batch] = []  # held in memory once read, if it fits
         self.sums: dict[str, float] = {}  # of the losses in the current epoch
+        self.log: list[dict[str, Any]] = []  # its lines so far
         self.began = self.saved = time.monotonic()
         self.seconds = 0.0  # of the training before it was interrupted
         self.restored: dict[str, Any] = {}
@@ -219,6 +220,7 @@ class _TrainingRun:
             "calibration_top1": calibration,
         }
         append_to_log(self.job.folder, line)
+        self.log.append(line)
         return calibration
 
     def _calibration_batches(self) -> Iterable[Batch]:
@@ -266,6 +268,7 @@ class _TrainingRun:
             "memory": self.memory,
             "sums": self.sums,
             "seconds": self._seconds(),
+            "log": self.log,  # the file may have lines of steps that are repeated after a kill
         }
         if self.optimiser is not None and self.schedule is not None:
             state |= {"optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict()}
@@ -280,9 +283,12 @@ class _TrainingRun:
             return
         self.model.load_state_dict(state["model"])
         self.phase, self.step, self.memory, self.sums = state["phase"], state["step"], state["memory"], state["sums"]
-        self.seconds = state["seconds"]
+        self.seconds, self.log = state["seconds"], state["log"]
         self.restored = {key: state[key] for key in ("optimiser", "schedule") if key in state}
-        truncate_log(self.job.folder, self.phase, self.step)
+        if self.log:
+            write_log(self.job.folder, self.log)
+        else:
+            remove_log(self.job.folder)
 
 
 def calibration_accuracy(model: GlimpseModel[Any], data: Iterable[Batch], device: torch.device) -> float:

@@ -52,10 +52,9 @@ def prepare_training(request: TrainingRequest) -> TrainingWork:
         workers=request.workers,
         start=loaded.config.weights.sha256 if loaded and loaded.config.weights else None,
     )
-    if not request.dry_run:
-        _prepare_folder(request, job)
+    seconds = 0.0 if request.dry_run else _prepare_folder(request, job)
     loggers = tuple(usable(registry().find(LoggerSpec, name)) for name in request.loggers)
-    return TrainingWork(target, job, settings, data, request.data_dir, loaded, said=found.said, loggers=loggers)
+    return TrainingWork(target, job, settings, data, request.data_dir, loaded, seconds, loggers, found.said)
 
 
 def printed_recipe(request: TrainingRequest) -> str:
@@ -103,21 +102,24 @@ def _open(request: TrainingRequest, target: Target, data: CardData, recipe: Reci
 
 
 def _check_output(request: TrainingRequest, folder: Path) -> None:
-    """Refuse a folder that cannot be written, and one with a finished card unless the user asks to train it again."""
-    if (folder / CONFIG).exists() and not (request.force or request.fresh):
+    """Refuse a folder that cannot be written, and one with a finished card unless the user asks to train it again.
+
+    A card beside its checkpoint is not finished: the training was killed while it wrote the card.
+    """
+    if (folder / CONFIG).exists() and not (request.force or request.fresh or (folder / CHECKPOINT).exists()):
         raise GlimpseZooError(
             f"expected an output folder without a card, got {str(folder)!r} with one: choose another --output, or --force to train it again"
         )
     check_writable(folder)
 
 
-def _prepare_folder(request: TrainingRequest, job: TrainingJob) -> None:
+def _prepare_folder(request: TrainingRequest, job: TrainingJob) -> float:
     """Create the folder, and remove config.json from it: until the training ends, it is not a card.
 
-    A checkpoint in the folder is checked first, and removed with the log if the user starts over.
+    A checkpoint in the folder is checked first, and removed with the log if the user starts over. Returns the seconds of training so far.
     """
-    if not request.fresh:
-        load_checkpoint(job)
+    state = None if request.fresh else load_checkpoint(job)
     with locked(job.folder), output_to(job.folder):
         for old in (CONFIG, *((CHECKPOINT, LOG, CURVE) if request.fresh else ())):
             (job.folder / old).unlink(missing_ok=True)
+    return state["seconds"] if state else 0.0

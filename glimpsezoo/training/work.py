@@ -100,9 +100,7 @@ class TrainingWork:
             },
         )
         with locked(job.folder), output_to(job.folder):
-            card = write_card(job.folder, config, job.model, keep_log=True)
-            draw_training(card)
-            write_card_readme(card)
+            card = write_card(job.folder, config, job.model, keep_log=True, beside=_describe)
             (job.folder / CHECKPOINT).unlink(missing_ok=True)
         return card
 
@@ -124,6 +122,11 @@ def _values(line: Progress) -> dict[str, float]:
     """The numbers of an epoch, as loggers get them."""
     measured = {} if line.calibration is None else {"calibration_top1": line.calibration}
     return {**{f"loss/{name}": value for name, value in line.losses.items()}, "lr": line.lr, "epoch": line.epoch, **measured}
+
+
+def _describe(card: Card) -> None:
+    draw_training(card)
+    write_card_readme(card)
 
 
 def draw_training(card: Card) -> None:

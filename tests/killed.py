@@ -128,11 +128,13 @@ def _watch(place: Place, log: int) -> None:
         here = len(seen) == place.at
         if here and place.when == "before":
             _die()
-        found = do()
-        if here and place.when == "torn":
-            return _Torn(found)
-        if here:
-            _die()
+        try:
+            found = do()
+            if here and place.when == "torn":
+                return _Torn(found)
+        finally:  # also of a folder that is there already
+            if here and place.when == "after":
+                _die()
         return found
 
     def watched(name: str) -> Callable[..., Any]:
@@ -147,7 +149,9 @@ def _watch(place: Place, log: int) -> None:
 
     def opened(path: Any, mode: str = "r", *given: Any, **more: Any) -> Any:
         do = lambda: plain_open(path, mode, *given, **more)  # noqa: E731
-        return change("write", path, do) if set(mode) & set("wax+") and not isinstance(path, int) else do()
+        if isinstance(path, int) or not set(mode) & set("wax+"):
+            return do()
+        return change("open" if os.path.isdir(path) else "write", path, do)  # a file without a name in a folder is not torn
 
     for name in ("replace", "rename", "unlink", "remove", "mkdir", "rmdir", "link", "symlink", "truncate"):
         setattr(os, name, watched(name))

@@ -11,7 +11,8 @@ from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.specs import ModelSpec, load_string
 from glimpsezoo.testing.case import Case, RuleResult, Training
 from glimpsezoo.training.job import TrainingPhase
-from glimpsezoo.training.loop import choose_trainable, set_training_mode
+from glimpsezoo.training.loop import choose_trainable
+from glimpsezoo.training.step import set_training_mode
 from glimpsezoo.training.optimisers import make_optimiser
 from glimpsezoo.zoo.recipes import PhaseRecipe, read_recipe, recipe_names
 

@@ -4,6 +4,7 @@ Process 0 alone prints and writes. An error is said once, by the first process t
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun, and launchers like it, set
 PATIENCE = timedelta(minutes=10)  # how long a process waits for the others
 T = TypeVar("T")
-_store: Any = None  # of this process's group
+_stores: list[Any] = []  # of this process's group, if it has joined one
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,10 @@ def speaks() -> bool:
 
 
 def may_complain() -> bool:
-    """Whether this process says why the command ends: the first that asks. Before the processes are joined, process 0, since all fail alike."""
-    if _store is None:
-        return speaks()
-    with suppress(RuntimeError):  # the store is gone
-        return _store.add("complaints", 1) == 1
+    """Whether this process says why the command ends: the first that asks; before the processes are joined, process 0: all fail alike."""
+    for store in _stores:
+        with suppress(RuntimeError):  # the store is gone
+            return store.add("complaints", 1) == 1
     return speaks()
 
 
@@ -67,7 +67,6 @@ def joined(device: "torch.device") -> Iterator[Ranks]:
 
     Raises `GlimpseZooError` if they do not find each other.
     """
-    global _store
     ranks = here()
     if ranks.world == 1:
         yield ranks
@@ -91,10 +90,10 @@ def joined(device: "torch.device") -> Iterator[Ranks]:
             f"expected {counted(ranks.world, 'process')} that find each other at {place}, got none ({one_line(error):.100}): start all of "
             "them by torchrun"
         ) from None
-    _store = store
+    _stores.append(store)
     yield ranks
     dist.destroy_process_group()  # after an error, the end of the process does that: others may be in the middle of something
-    _store = None
+    _stores.clear()
 
 
 @contextmanager
@@ -104,9 +103,14 @@ def lost() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise GlimpseZooError(
-            f"expected {counted(here().world, 'process')} until the end, got one that ended earlier ({one_line(error):.60}): what was kept "
-            "is whole; repeat the command, which resumes"
+            f"expected {counted(here().world, 'process')} until the end, got one that ended earlier ({_why(error):.60}): what was kept is "
+            "whole; repeat the command, which resumes"
         ) from error
+
+
+def _why(error: Exception) -> str:
+    """The message without the place in the source of gloo that begins it."""
+    return re.sub(r"^\[[^]]*\]\s*", "", one_line(error))
 
 
 def together(do: Callable[[], T]) -> T:

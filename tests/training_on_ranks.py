@@ -1,11 +1,11 @@
-"""Trainings in float64 under torchrun, as a program: `training_on_ranks.py FOLDER NAME...`. Each ends with its weights in FOLDER/NAME.pt.
+"""Trainings as a program, with torchrun or without: `training_on_ranks.py [FOLDER/]NAME[:float32][@STEPS]...`.
 
-Without torchrun, the same trainings run on one process. In float64, sums in another order differ by so little that anything else that the
-number of processes changed would be seen.
+NAME is a recipe of this file or a model, and the weights are written to [FOLDER/]NAME.pt. @STEPS stops the training after so many steps.
+Trainings are in float64, where sums in another order differ by so little that anything else that the number of processes changes is seen.
 """
 
 import sys
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from toy_models import TASK, Peek, toy
 import glimpsezoo as gz
 from glimpsezoo import ranks
 from glimpsezoo.core.rollout import rollout
-from glimpsezoo.data.base import Batch, DataInfo, Example, ImageData
+from glimpsezoo.data.base import DataInfo, Example, ImageData
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import ModelSpec, load_string
@@ -110,37 +110,48 @@ def job(folder: Path, name: str, share: Share) -> TrainingJob:
         model = gz.create_model(word, task=task, seed=3, **options)
         training_step, data = load_string(str(spec.training_step)), Blobs(task)
     model = model.to(torch.get_default_dtype())
-    folder = folder / name
     folder.mkdir(exist_ok=True, parents=True)
     found = Recipe.from_toml("batch_size = 8\nprecision = 'float32'\n" + recipe, name="toy")
     return TrainingJob(
-        model=model, training_step=training_step, recipe=found, train=data, calibration=data, folder=folder, share=share, checkpoint_seconds=0
+        model=model,
+        training_step=training_step,
+        recipe=found,
+        train=data,
+        calibration=data,
+        folder=folder,
+        share=share,
+        checkpoint_seconds=0,
     )
 
 
-def main(folder: Path, names: list[str]) -> None:
-    """A name that ends in `@N` stops after N steps; the same name without it goes on."""
+def main(words: list[str]) -> None:
+    loop.CALIBRATION_BATCH = 4
     with ranks.joined(torch.device("cpu")) as here:
-        for each in names:
-            name, _, stop = each.partition("@")
-            work = job(folder, name, Share(here.rank, here.world))
+        for word in words:
+            place, _, stop = word.partition("@")
+            name = place.rpartition("/")[2]
+            torch.set_default_dtype(torch.float32 if ":float32" in name else torch.double)
+            name = name.replace(":float32", "")
+            work = job(Path(place), name, Share(here.rank, here.world))
             try:
-                lines = train(work, asked=lambda at=int(stop or 0): at > 0 and seen[-1] + 1 >= at)
-                seen = [0]
-                for line in lines:
-                    seen.append(line.done)
-                    if stop and (line.stops or (here.world == 1 and line.done == int(stop))):
-                        break
-                lines.close()
+                _run(work, int(stop or 0))
             except GlimpseZooError as error:
                 if here.rank == 0:
-                    (folder / f"{name}.error").write_text(str(error))
-                continue
-            if here.rank == 0:
-                torch.save(work.model.state_dict(), folder / f"{name}.pt")
+                    Path(f"{place}.error").write_text(str(error))
+            else:
+                if here.rank == 0:
+                    torch.save(work.model.state_dict(), f"{place}.pt")
+
+
+def _run(work: TrainingJob, stop: int) -> None:
+    """Train to the end, or stop after so many steps; one of the processes asks for that."""
+    done = [0]
+    with closing(train(work, lambda: work.share.rank == work.share.world - 1 and done[-1] + 1 == stop)) as lines:
+        for line in lines:
+            done.append(line.done)
+            if line.stops or (work.share.world == 1 and line.done == stop):
+                break
 
 
 if __name__ == "__main__":
-    torch.set_default_dtype(torch.float32 if sys.argv[1] == "float32" else torch.double)
-    loop.CALIBRATION_BATCH = 4
-    main(Path(sys.argv[2]), sys.argv[3:])
+    main(sys.argv[1:])

@@ -133,10 +133,13 @@ def _train(request: "TrainingRequest") -> "TrainingWork":
     several = work.job.share.world > 1
     # A checkpoint can only be written between steps, so a signal waits for the end of a step; `closing` then saves at once. Several
     # processes stop after the same step.
-    with signals.delayed(patient=several) as stopped, closing(work.steps(lambda: bool(stopped))) as lines:
-        with progress.training_progress() as show:
-            for line in lines:
-                show(line)
-                if line.stops or (stopped and not several):
-                    break
+    with (
+        signals.delayed(patient=several) as stopped,
+        closing(work.steps(lambda: bool(stopped))) as lines,
+        progress.training_progress() as show,
+    ):
+        for line in lines:
+            show(line)
+            if line.stops or (stopped and not several):
+                break
     return work

@@ -76,8 +76,8 @@ def load_checkpoint(job: TrainingJob) -> dict[str, Any] | None:
     first, _, content = path.read_bytes().partition(b"\n")
     if first != MARK + hashlib.sha256(content).hexdigest().encode():
         raise GlimpseZooError(
-            f"expected a whole checkpoint in {path.parent.name}, got a damaged one (another sha256), or one of an older version: start over "
-            "with --fresh"
+            f"expected a whole checkpoint in {path.parent.name}, got a damaged one (another sha256) or one of an older version: "
+            "start over with --fresh"
         )
     state = torch.load(io.BytesIO(content), map_location=job.device, weights_only=True)
     digest = state["job"]

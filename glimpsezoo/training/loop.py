@@ -212,8 +212,8 @@ class _TrainingRun:
         *terms, others, stops, saves = self.share.total(torch.tensor([*terms, sums, asked, due], dtype=torch.double)).tolist()
         if others != sums * self.share.world:
             raise GlimpseZooError(
-                f"expected {self.share.world} processes that add up equally often in step {self.step} of {self.recipe.phase[self.phase].name!r}, "
-                "got some that did not: train on one process"
+                f"expected {self.share.world} processes that add up equally often, got some that did not in step {self.step} of phase "
+                f"{self.recipe.phase[self.phase].name!r}: train on one process"
             )
         self.stops, self.saves = bool(stops), bool(saves)
         return terms

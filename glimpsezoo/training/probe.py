@@ -37,9 +37,9 @@ def check_share(job: TrainingJob, phase: PhaseRecipe, context: TrainingPhase) ->
     gap, what = max((_apart(whole.get(name), shared.get(name)), name) for name in whole.keys() | shared.keys())
     if share.gathered(torch.tensor([gap], dtype=torch.double)).max() > LIMIT:
         raise GlimpseZooError(
-            f"expected a training step that {share.world} processes can share, got phase {phase.name!r} of {type(job.model).__name__}, whose "
-            f"{what} of {count} images is {gap:.1%} off in shares (it uses its batch without phase.mean, or torch's random numbers): train "
-            "on one process"
+            f"expected a training step that {share.world} processes can share, got that of {type(job.model).__name__} in phase "
+            f"{phase.name!r}, whose {what} of {count} images is {gap:.1%} off in shares (it uses its batch without phase.mean, or torch's "
+            "random numbers): train on one process"
         )
 
 

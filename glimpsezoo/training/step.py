@@ -27,7 +27,7 @@ def set_training_mode(model: nn.Module, phase: PhaseRecipe) -> None:
 def compute_gradients(
     job: TrainingJob, phase: PhaseRecipe, images: Float[Tensor, "n C H W"], labels: Int[Tensor, "n"], context: TrainingPhase, whole: int
 ) -> tuple[list[str], Float[Tensor, "terms"]]:
-    """Give every parameter of `job.model` the gradient of the whole batch. Returns the terms of the loss: their names, and this share's part.
+    """Give every parameter of `job.model` the gradient of the whole batch. Returns the names of the loss's terms, and this share's part.
 
     images, labels: of this share. whole: images of the batch. The parts of all processes add up to the terms of the whole batch.
     """

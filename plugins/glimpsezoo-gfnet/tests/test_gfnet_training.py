@@ -76,7 +76,9 @@ def test_the_policys_gradient_is_that_of_the_log_probability_weighted_by_the_adv
 ) -> None:
     model = small(decide="sample")
     trace = rollout(model, images, record=Record(every_step=True, states=True))
-    (found,) = torch.autograd.grad(policy_loss(model, trace, labels, 0.7, phase(6))["policy"], model.locator.actor.weight, retain_graph=True)
+    (found,) = torch.autograd.grad(
+        policy_loss(model, trace, labels, 0.7, phase(6))["policy"], model.locator.actor.weight, retain_graph=True
+    )
     with torch.no_grad():
         right = trace.logits_by_step().softmax(2)[torch.arange(6), :, labels]
         first, second = right[:, 1] - right[:, 0], right[:, 2] - right[:, 1]

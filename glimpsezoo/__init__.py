@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from glimpsezoo.settings import Settings
     from glimpsezoo.specs import ImporterSpec, ModelSpec, PaperSpec, Task
     from glimpsezoo.training.job import TrainingPhase
-    from glimpsezoo.training.reinforce import monte_carlo, reinforce, returns
+    from glimpsezoo.training.reinforce import monte_carlo, reinforce, returns, standardised
     from glimpsezoo.zoo.card_config import Published, PublishedExits
     from glimpsezoo.zoo.checkpoints import Released, read_checkpoint
     from glimpsezoo.zoo.policies import PolicyName, find_policy
@@ -122,7 +122,7 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.core.macs": ("Meter", "count_macs"),
         "glimpsezoo.core.symbolic": ("exporting",),
         "glimpsezoo.training.job": ("TrainingPhase",),
-        "glimpsezoo.training.reinforce": ("monte_carlo", "returns", "reinforce"),
+        "glimpsezoo.training.reinforce": ("monte_carlo", "returns", "reinforce", "standardised"),
         "glimpsezoo.settings": ("Settings",),
         "glimpsezoo.specs": ("Task", "ModelSpec", "ImporterSpec", "PaperSpec"),
         "glimpsezoo.zoo.policies": ("PolicyName", "find_policy"),

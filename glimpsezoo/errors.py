@@ -31,7 +31,7 @@ def counted(count: int, what: str) -> str:
     >>> counted(1, "corruption"), counted(15, "corruption")
     ('1 corruption', '15 corruptions')
     """
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    return f"{count} {what}{'' if count == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def did_you_mean(name: str, known: Iterable[str], *, most: int = 3) -> str:

@@ -219,7 +219,7 @@ OF_COMMANDS = {
     "--set {}={} for {}": Case(f"run cnn4 {FLOPS} --limit 3 --set data.seed=x", (f"run cnn4 {FLOPS} --limit 3 --set data.seed=1",)),
     "holds the checkpoint of another training": Case(f"{TRAIN} -o mine", (f"{TRAIN} -o mine --fresh",), _stopped_training),
     "start over with --fresh": Case(f"{TRAIN} -o mine", (f"{TRAIN} -o mine --fresh",), _damaged),
-    "another training writes to": Case(f"{TRAIN} -o mine", (f"{TRAIN} -o other",), lambda stack: stack.enter_context(locked(Path("mine")))),
+    "another command writes to": Case(f"{TRAIN} -o mine", (f"{TRAIN} -o other",), lambda stack: stack.enter_context(locked(Path("mine")))),
     "--set data.KEY expects a data set": Case("check cnn4 --set data.size=16", ("check cnn4 --data folder:photos --set data.size=16",)),
     "expected a run or a card, got none": Case("compare", ("{quoted}", "compare small")),
     "measure it with 'glimpsezoo run', and name the folder of its results": Case(

@@ -241,7 +241,7 @@ def test_a_folder_that_another_training_writes_is_left_alone(train: Ask, here: P
         for more in ((), ("--fresh",)):
             answer = train("mgnet", *QUICK, "-o", "mine", *more)
             assert (answer.status, answer.out) == (2, "")
-            assert answer.err == "glimpsezoo: another training writes to 'mine': choose another --output\n"
+            assert answer.err == "glimpsezoo: another command writes to 'mine': choose another --output\n"
     assert [path.name for path in folder.iterdir()] == [LOG]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from glimpsezoo import ranks
 from glimpsezoo.commands import signals
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line, out_of_memory
 
@@ -110,7 +111,7 @@ def main(args: list[str] | None = None) -> None:
     """
     words = sys.argv[1:] if args is None else args
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the one line reports the final error; retries are not printed
-    with signals.raised(_stopped(words)):
+    with signals.raised(_stopped(words) if ranks.speaks() else ""):
         try:
             status = cli.main(args=args, prog_name="glimpsezoo", standalone_mode=False)
         except (signals.Stopped, KeyboardInterrupt, click.Abort) as stop:
@@ -135,7 +136,9 @@ def _failed(error: Exception, *, debug: bool) -> int:
 
 
 def _complain(text: str) -> None:
-    """Print the line that ends a command. On a terminal it begins in red, unless NO_COLOR is set."""
+    """Print the line that ends a command. On a terminal it begins in red, unless NO_COLOR is set. Of several processes, one does."""
+    if not ranks.may_complain():
+        return
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     begin = click.style("glimpsezoo:", fg="red", bold=True)  # click leaves the colour out where there is no terminal
     click.echo(f"{begin} {text}", err=True, color=False if plain else None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from glimpsezoo import ranks
 from glimpsezoo.commands import names, signals
 
 if TYPE_CHECKING:  # help does without rich
@@ -24,7 +25,9 @@ def stderr() -> "Console":
 
 
 def say(text: str) -> None:
-    """Print a line on standard error as it is: without line breaks and markup."""
+    """Print a line on standard error as it is: without line breaks and markup. Of several processes, the first one does."""
+    if not ranks.speaks():
+        return
     stderr().print(text, markup=False, soft_wrap=True)
 
 
@@ -115,7 +118,10 @@ def pick_device(name: str) -> Any:
     from glimpsezoo.errors import GlimpseZooError, one_line
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    own = ranks.here()
+    if name == "cuda" and own.world > 1 and torch.cuda.is_available():
+        name = f"cuda:{own.local_rank % torch.cuda.device_count()}"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

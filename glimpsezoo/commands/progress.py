@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from glimpsezoo import ranks
 from glimpsezoo.commands import options
 
 if TYPE_CHECKING:
@@ -60,7 +61,10 @@ def _run_bar(work: "Callable[[OnProgress], None]", *, transient: bool) -> None:
 
 @contextmanager
 def training_progress() -> Iterator[Show]:
-    """Yields what shows the progress of a training after each of its steps."""
+    """Yields what shows the progress of a training after each of its steps, in the first of several processes."""
+    if not ranks.speaks():
+        yield lambda line: None
+        return
     if not sys.stderr.isatty():
         yield training_line
         return

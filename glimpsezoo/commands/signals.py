@@ -41,7 +41,10 @@ def exit_status(stop: BaseException) -> int:
 
 @contextmanager
 def raised(line: str) -> Iterator[None]:
-    """Within, a signal raises `Stopped`, and a second one says `line` and ends the process. Afterwards, signals do what they did before."""
+    """Within, a signal raises `Stopped`, and a second one says `line`, if any, and ends the process.
+
+    Afterwards, signals do what they did before.
+    """
     owner = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -53,7 +56,7 @@ def raised(line: str) -> Iterator[None]:
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
         try:
-            os.write(2, f"glimpsezoo: {line}\n".encode())  # not by sys.stderr, which may be in the middle of a write
+            os.write(2, f"glimpsezoo: {line}\n".encode() if line else b"")  # not by sys.stderr, which may be in the middle of a write
         finally:
             os._exit(128 + number)
 
@@ -65,19 +68,23 @@ def raised(line: str) -> Iterator[None]:
 
 
 @contextmanager
-def delayed() -> Iterator[list[int]]:
-    """Within, the first signal is only noted, in the list that this yields, and raised at the end. A second one does what it did before."""
+def delayed(*, patient: bool = False) -> Iterator[list[int]]:
+    """Within, the first signal is only noted, in the list that this yields, and raised at the end. A second one does what it did before.
+
+    patient: a second one is noted, too. (torchrun passes on what its processes have got already, and ends them itself if they take long.)
+    """
     noted: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         noted.append(number)
-        _restore(before)
+        if not patient:
+            _restore(before)
 
     before = _handle(note)
     try:
         yield noted
     finally:
-        if not noted:
+        if patient or not noted:
             _restore(before)
     if noted:
         raise Stopped(noted[0])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from glimpsezoo import ranks
 from glimpsezoo.commands import forecasting, names, options, progress, signals
 
 if TYPE_CHECKING:
@@ -67,24 +68,23 @@ def train(model: str, **given: Any) -> None:
 
     check_names(model, given["data"], given["recipe"], given["sets"], given["loggers"])
     from glimpsezoo.evaluation.environment import keep_freed_memory
-    from glimpsezoo.training.prepare import prepare_training, printed_recipe
+    from glimpsezoo.training.prepare import printed_recipe
 
     request = _request(model, given)
     if given["print_recipe"]:
-        click.echo(printed_recipe(request))
+        if ranks.speaks():
+            click.echo(printed_recipe(request))
         return
     keep_freed_memory()
-    work = prepare_training(request)
     if given["dry_run"]:
-        from glimpsezoo.training.forecast import forecast
-
-        forecasting.print_training(forecast(work, fresh=given["fresh"]), as_json=given["as_json"])
+        if ranks.speaks():
+            _forecast(request, as_json=given["as_json"])
         return
-    options.say(work.summary)
-    for note in work.notes:
-        options.say(note)
-    _train(work)
-    card = work.finish()
+    with ranks.joined(request.device):
+        work = _train(request)
+        if not ranks.speaks():
+            return
+        card = work.finish()
     if given["as_json"]:
         click.echo(card.config.model_dump_json(indent=2))
         return
@@ -115,11 +115,31 @@ def _request(model: str, given: dict[str, Any]) -> "TrainingRequest":
     )
 
 
-def _train(work: "TrainingWork") -> None:
-    """Train, and show the progress."""
-    # A checkpoint can only be written between steps, so a signal waits for the end of a step; `closing` then saves at once.
-    with signals.delayed() as stopped, closing(work.steps()) as lines, progress.training_progress() as show:
+def _forecast(request: "TrainingRequest", *, as_json: bool) -> None:
+    from glimpsezoo.training.forecast import forecast
+    from glimpsezoo.training.prepare import prepare_training
+
+    forecasting.print_training(forecast(prepare_training(request), fresh=request.fresh), as_json=as_json)
+
+
+def _train(request: "TrainingRequest") -> "TrainingWork":
+    """Train, on all processes, and show the progress."""
+    from glimpsezoo.training.prepare import prepare_training
+
+    work = ranks.together(lambda: prepare_training(request))
+    options.say(work.summary)
+    for note in work.notes:
+        options.say(note)
+    several = work.job.share.world > 1
+    # A checkpoint can only be written between steps, so a signal waits for the end of a step; `closing` then saves at once. Several
+    # processes stop after the same step.
+    with (
+        signals.delayed(patient=several) as stopped,
+        closing(work.steps(lambda: bool(stopped))) as lines,
+        progress.training_progress() as show,
+    ):
         for line in lines:
             show(line)
-            if stopped:
+            if line.stops or (stopped and not several):
                 break
+    return work

@@ -59,7 +59,7 @@ def augmixed(images: Float[Tensor, "n C H W"], noise: Noise, *, severity: int, w
         _change(chains, draws[:, step], lengths > step, severity)
     weights = -noise.uniform(0, width, lane=WEIGHTS).log()  # [n, width]
     weights = (weights / weights.sum(1, keepdim=True)).to(device)
-    mixed = torch.einsum("nk,nkchw->nchw", weights, chains.unflatten(0, (n, width)).to(images) / 255)
+    mixed = torch.einsum("nk,nkchw->nchw", weights.to(images), chains.unflatten(0, (n, width)).to(images) / 255)
     share = noise.uniform(0, 1, lane=SHARE).to(device)[:, :, None, None]  # of the image itself
     return share * images + (1 - share) * mixed
 

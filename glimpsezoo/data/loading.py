@@ -91,16 +91,24 @@ def batches_per_epoch(data: ImageData, batch_size: int) -> int:
 
 
 def training_batches(
-    data: ImageData, epoch: int, seed: int, batch_size: int, workers: int = 0, *, first_batch: int = 0, augment: bool = True
+    data: ImageData,
+    epoch: int,
+    seed: int,
+    batch_size: int,
+    workers: int = 0,
+    *,
+    first_batch: int = 0,
+    augment: bool = True,
+    share: Callable[[Sequence[int]], Sequence[int]] = lambda whole: whole,
 ) -> Iterator[Batch]:
     """The batches of one epoch from `first_batch` on, in an order that is a function of (seed, epoch) alone.
 
     With `augment`, images are those of `training_example`; otherwise they are not augmented. A last batch of a single image is left out.
-    workers: processes that decode (and augment what is not held in memory); 0 decodes in this one.
+    workers: processes that decode (and augment what is not held in memory); 0 decodes in this one. share: takes a part of each batch.
     """
     order = data.training_order(epoch, seed).tolist()
     total = batches_per_epoch(data, batch_size)
-    places = [order[k * batch_size : (k + 1) * batch_size] for k in range(first_batch, total)]
+    places = [share(order[k * batch_size : (k + 1) * batch_size]) for k in range(first_batch, total)]
     if not (augment and isinstance(data, InMemory)):
         yield from _load(_Shuffled(data, places, epoch, augment), workers)
         return

@@ -64,10 +64,10 @@ class InMemory(ImageData):
         return self.data.labels()
 
 
-def in_memory(data: ImageData, device: torch.device) -> ImageData:
+def in_memory(data: ImageData, device: torch.device, holders: int = 1) -> ImageData:
     """`data`, whose training images are held in memory if they are natural images and fit into `SHARE` of what is free.
 
-    Digits that are placed on a canvas are in memory in any case.
+    Digits that are placed on a canvas are in memory in any case. holders: processes that share this memory, and hold them each.
     """
     if not isinstance(data, NaturalImages):
         return data
@@ -76,7 +76,7 @@ def in_memory(data: ImageData, device: torch.device) -> ImageData:
     except BadImageError:  # training will name it when it comes to it
         return data
     expected = len(data) * sum(image.pixels.nbytes for image in sample) // len(sample)
-    return InMemory(data, device, expected) if fits(expected, device) else data
+    return InMemory(data, device, expected) if fits(holders * expected, device) else data
 
 
 def fits(size: int, device: torch.device) -> bool:

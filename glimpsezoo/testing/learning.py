@@ -11,8 +11,9 @@ from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.specs import ModelSpec, load_string
 from glimpsezoo.testing.case import Case, RuleResult, Training
 from glimpsezoo.training.job import TrainingPhase
-from glimpsezoo.training.loop import choose_trainable, set_training_mode
+from glimpsezoo.training.loop import choose_trainable
 from glimpsezoo.training.optimisers import make_optimiser
+from glimpsezoo.training.step import set_training_mode
 from glimpsezoo.zoo.recipes import PhaseRecipe, read_recipe, recipe_names
 
 WITHOUT_RECIPE = PhaseRecipe.parse({"name": "main", "steps": 1, "optimiser": "sgd", "lr": 1e-2}, owner="training")

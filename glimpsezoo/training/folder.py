@@ -1,9 +1,10 @@
 """The folder of a training: its lock, its checkpoint and its log."""
 
 import contextlib
+import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,27 @@ from filelock import FileLock, Timeout
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import write_whole
 from glimpsezoo.training.job import TrainingJob, job_digest
-from glimpsezoo.zoo.cards import LOG, training_log
+from glimpsezoo.zoo.cards import LOG
 
 CHECKPOINT, LOCK = "checkpoint.pt", ".training.lock"
+MARK = b"glimpsezoo checkpoint, sha256 "  # begins the first line, which the hash of all that follows ends
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep every other training out of the folder. Raises `GlimpseZooError` at once if one is running in it."""
+    """Keep every other training and import out of the folder, and remove what a killed one left half-written.
+
+    Raises `GlimpseZooError` at once if one is running in it.
+    """
     with _written(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise GlimpseZooError(f"another training writes to {str(folder)!r}: choose another --output") from None
+            raise GlimpseZooError(f"another command writes to {str(folder)!r}: choose another --output") from None
+        for part in folder.glob(".*.part"):  # of a command that was killed
+            part.unlink(missing_ok=True)
     try:
         yield
     finally:
@@ -53,8 +60,9 @@ def write_checkpoint(job: TrainingJob, state: Mapping[str, Any]) -> None:
     """Replace the checkpoint of the job atomically. Raises `GlimpseZooError` if the folder cannot be written."""
     content = io.BytesIO()  # given a path, torch raises a RuntimeError, not an OSError, if the disk is full
     torch.save({"job": job_digest(job), **state}, content)
+    found = content.getvalue()
     with _written(job.folder):
-        write_whole(job.folder / CHECKPOINT, content.getvalue())
+        write_whole(job.folder / CHECKPOINT, MARK + hashlib.sha256(found).hexdigest().encode() + b"\n" + found)
 
 
 def load_checkpoint(job: TrainingJob) -> dict[str, Any] | None:
@@ -65,11 +73,14 @@ def load_checkpoint(job: TrainingJob) -> dict[str, Any] | None:
     path = job.folder / CHECKPOINT
     if not path.exists():
         return None
-    try:
-        state = torch.load(path, map_location=job.device, weights_only=True)
-        digest = state["job"]
-    except Exception as error:  # torch.load raises anything for a damaged file
-        raise GlimpseZooError(f"expected a checkpoint in {path.parent.name}, got a damaged one: start over with --fresh") from error
+    first, _, content = path.read_bytes().partition(b"\n")
+    if first != MARK + hashlib.sha256(content).hexdigest().encode():
+        raise GlimpseZooError(
+            f"expected a whole checkpoint in {path.parent.name}, got a damaged one (another sha256) or one of an older version: "
+            "start over with --fresh"
+        )
+    state = torch.load(io.BytesIO(content), map_location=job.device, weights_only=True)
+    digest = state["job"]
     if digest != job_digest(job) and not (state["phase"] or state["step"]):
         return None  # of a training that was stopped before its first step: nothing is lost
     if digest != job_digest(job):
@@ -83,12 +94,10 @@ def append_to_log(folder: Path, line: Mapping[str, Any]) -> None:
         log.write(json.dumps(line) + "\n")
 
 
-def truncate_log(folder: Path, phase: int, step: int) -> None:
-    """Remove log lines of steps after the checkpoint, which will be repeated, and a torn last line."""
-    if (folder / LOG).exists():
-        kept = [line for line in training_log(folder) if (line["phase_index"], line["step"]) <= (phase, step)]
-        with _written(folder):
-            write_whole(folder / LOG, "".join(json.dumps(line) + "\n" for line in kept).encode())
+def write_log(folder: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Replace the log of the training. Raises `GlimpseZooError` if it cannot be written."""
+    with _written(folder):
+        write_whole(folder / LOG, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 def remove_log(folder: Path) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.loading import batches_per_epoch
+from glimpsezoo.training.shared import Share
 from glimpsezoo.zoo.recipes import Recipe
 
 TrainingStep = Callable[[GlimpseModel[Any], Tensor, Tensor, "TrainingPhase"], dict[str, Tensor]]
@@ -37,7 +39,18 @@ class TrainingPhase:
     noise: Noise
     """One noise source per image, new in every step."""
     memory: dict[str, Tensor]
-    """Tensors that are kept from step to step (a moving baseline, say) and saved in checkpoints."""
+    """Tensors that are kept from step to step (a moving baseline, say) and saved in checkpoints. On several processes, all must keep the
+    same ones: see `mean`."""
+    share: Share = field(default_factory=Share)
+    """The part of every batch that this process takes: all of it, if the training runs on one process."""
+
+    def mean(self, values: Float[Tensor, "n *s"]) -> Float[Tensor, "*s"]:
+        """The mean over the first axis, and over all processes that share the batch, with gradients.
+
+        A term of the loss that is a mean over images needs no help. Anything else that a training step computes from its batch (the square
+        of a mean, a baseline that it remembers, a normalisation) starts from this. All processes must call it equally often.
+        """
+        return self.share.mean(values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +70,19 @@ class TrainingJob:
     """Processes that decode images; 0 decodes in this process."""
     checkpoint_seconds: float = 30.0
     """Seconds between two checkpoints."""
+    share: Share = field(default_factory=Share)
+    """The part of every batch that this process takes."""
     start: str | None = None
     """SHA-256 of the weights file that the model starts with, if any."""
 
     def per_epoch(self, index: int) -> int:
         """Optimiser steps per epoch of a training phase."""
         return batches_per_epoch(self.train, self.recipe.batch_size) * self.recipe.phase[index].replays
+
+    def images_of(self, index: int, step: int) -> int:
+        """Images of the whole batch of a step of a training phase; the last batch of an epoch may be smaller."""
+        number = step % self.per_epoch(index) // self.recipe.phase[index].replays
+        return min(self.recipe.batch_size, len(self.train) - number * self.recipe.batch_size)
 
     def steps_of(self, index: int) -> int:
         """Optimiser steps of a training phase."""

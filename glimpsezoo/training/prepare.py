@@ -12,11 +12,13 @@ from glimpsezoo.data.loading import batches_per_epoch, open_data
 from glimpsezoo.data.memory import in_memory
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.files import check_writable, output_to
+from glimpsezoo.ranks import here
 from glimpsezoo.specs import LoggerSpec, load_string
 from glimpsezoo.training.folder import CHECKPOINT, load_checkpoint, locked
 from glimpsezoo.training.job import TrainingJob
 from glimpsezoo.training.request import TrainingRequest
 from glimpsezoo.training.resolve import resolve
+from glimpsezoo.training.shared import Share
 from glimpsezoo.training.start import chosen_start, load_start
 from glimpsezoo.training.target import Target, target_of
 from glimpsezoo.training.work import TrainingWork
@@ -29,14 +31,16 @@ from glimpsezoo.zoo.recipes import Recipe
 
 def prepare_training(request: TrainingRequest) -> TrainingWork:
     """Resolve the names and settings, open the data, build the model, and prepare the output folder. Raises `GlimpseZooError`."""
-    target, start = _target(request)
+    ranks, (target, start) = here(), _target(request)
     folder = request.output or target.usual_output
-    _check_output(request, folder)
+    if ranks.rank == 0:
+        _check_output(request, folder)
     found = resolve(request, target, start)
     recipe, settings, data = found.recipe, found.settings, found.data
     assert target.spec.training_step is not None  # ensured by `_target`
     _check_augmix(recipe, target, data)
     training_data, calibration = _open(request, target, data, recipe)
+    _check_batches(len(training_data), recipe.batch_size, ranks.world)
     torch.manual_seed(recipe.seed)
     kind: type[GlimpseModel[Any]] = load_string(target.spec.model)
     model = kind(settings, training_data.task)
@@ -45,17 +49,17 @@ def prepare_training(request: TrainingRequest) -> TrainingWork:
         model=model,
         training_step=load_string(target.spec.training_step),
         recipe=recipe,
-        train=in_memory(training_data, request.device),
+        train=in_memory(training_data, request.device, holders=1 if request.device.type == "cuda" else ranks.local_world),
         calibration=calibration,
         folder=folder,
         device=request.device,
         workers=request.workers,
         start=loaded.config.weights.sha256 if loaded and loaded.config.weights else None,
+        share=Share(ranks.rank, ranks.world),
     )
-    if not request.dry_run:
-        _prepare_folder(request, job)
-    loggers = tuple(usable(registry().find(LoggerSpec, name)) for name in request.loggers)
-    return TrainingWork(target, job, settings, data, request.data_dir, loaded, said=found.said, loggers=loggers)
+    seconds = 0.0 if request.dry_run or ranks.rank > 0 else _prepare_folder(request, job)
+    loggers = () if ranks.rank > 0 else tuple(usable(registry().find(LoggerSpec, name)) for name in request.loggers)
+    return TrainingWork(target, job, settings, data, request.data_dir, loaded, seconds, loggers, found.said)
 
 
 def printed_recipe(request: TrainingRequest) -> str:
@@ -102,22 +106,36 @@ def _open(request: TrainingRequest, target: Target, data: CardData, recipe: Reci
     return training_data, calibration
 
 
+def _check_batches(images: int, batch_size: int, processes: int) -> None:
+    """Refuse batches of which some process would get no image."""
+    rest = images % batch_size
+    smallest, which = (rest, "in the last batch of an epoch") if rest > 1 else (batch_size, "in a batch")
+    if min(smallest, images) < processes:
+        raise GlimpseZooError(
+            f"expected an image of every batch for each of {processes} processes, got {smallest} {which}: choose another --batch-size, or "
+            "fewer processes"
+        )
+
+
 def _check_output(request: TrainingRequest, folder: Path) -> None:
-    """Refuse a folder that cannot be written, and one with a finished card unless the user asks to train it again."""
-    if (folder / CONFIG).exists() and not (request.force or request.fresh):
+    """Refuse a folder that cannot be written, and one with a finished card unless the user asks to train it again.
+
+    A card beside its checkpoint is not finished: the training was killed while it wrote the card.
+    """
+    if (folder / CONFIG).exists() and not (request.force or request.fresh or (folder / CHECKPOINT).exists()):
         raise GlimpseZooError(
             f"expected an output folder without a card, got {str(folder)!r} with one: choose another --output, or --force to train it again"
         )
     check_writable(folder)
 
 
-def _prepare_folder(request: TrainingRequest, job: TrainingJob) -> None:
+def _prepare_folder(request: TrainingRequest, job: TrainingJob) -> float:
     """Create the folder, and remove config.json from it: until the training ends, it is not a card.
 
-    A checkpoint in the folder is checked first, and removed with the log if the user starts over.
+    A checkpoint in the folder is checked first, and removed with the log if the user starts over. Returns the seconds of training so far.
     """
-    if not request.fresh:
-        load_checkpoint(job)
+    state = None if request.fresh else load_checkpoint(job)
     with locked(job.folder), output_to(job.folder):
         for old in (CONFIG, *((CHECKPOINT, LOG, CURVE) if request.fresh else ())):
             (job.folder / old).unlink(missing_ok=True)
+    return state["seconds"] if state else 0.0

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from glimpsezoo.core.noise import Noise
+from glimpsezoo.training.job import TrainingPhase
 
 
 class Samples(NamedTuple):
@@ -35,6 +36,17 @@ def returns(rewards: Float[Tensor, "B T"], discount: float = 1.0) -> Float[Tenso
         later = reward + discount * later
         found.append(later)
     return torch.stack(found[::-1], 1)
+
+
+def standardised(values: Float[Tensor, "B T"], phase: TrainingPhase, epsilon: float) -> Float[Tensor, "B T"]:
+    """The values less their mean, divided by their standard deviation plus epsilon, over the images of the whole batch and all steps."""
+    if phase.share.world == 1:
+        return (values - values.mean()) / (values.std() + epsilon)
+    flat = values.flatten()
+    gap = values - phase.mean(flat)
+    count = phase.share.total(flat.new_tensor(float(len(flat))))
+    deviation = (phase.mean(gap.flatten().square()) * count / (count - 1)).sqrt()
+    return gap / (deviation + epsilon)
 
 
 def reinforce(log_prob: Float[Tensor, "B *T"], advantage: Float[Tensor, "B *T"]) -> Float[Tensor, ""]:

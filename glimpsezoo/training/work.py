@@ -1,7 +1,7 @@
 """A training that is ready to run, and the card that it writes."""
 
 import platform
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -63,10 +63,13 @@ class TrainingWork:
             lines.append(f"{len(data):,} training images are decoded once and held in memory, about {data.expected / 1e9:.2g} GB")
         return [line for line in lines if line]
 
-    def steps(self) -> Generator[Progress]:
-        """Train to the end, and yield the progress after every optimiser step. Closing the iterator saves a checkpoint."""
+    def steps(self, asked: Callable[[], bool] = lambda: False) -> Generator[Progress]:
+        """Train to the end, and yield the progress after every optimiser step. Closing the iterator saves a checkpoint.
+
+        asked: whether this process is asked to stop, of which `Progress.stops` tells all processes.
+        """
         loggers = Loggers(self.loggers, self.job.folder, self.target.card, self._told())
-        with closing(loggers), closing(train(self.job)) as lines:
+        with closing(loggers), closing(train(self.job, asked)) as lines:
             for line in lines:
                 self.seconds = line.seconds
                 if line.ends_epoch:
@@ -82,6 +85,8 @@ class TrainingWork:
         """Write the card and remove the checkpoint. Raises `GlimpseZooError` if the folder cannot be written."""
         job, provenance = self.job, self.target.spec.provenance
         assert provenance is not None
+        threads = f"{counted(job.share.world, 'process')} of " if job.share.world > 1 else ""
+        threads += f"{torch.get_num_threads()} threads"
         config = CardConfig(
             name=self.target.card,
             model=self.target.model,
@@ -94,15 +99,13 @@ class TrainingWork:
                 "command": command_line(),
                 **self._recipe(),
                 "minutes": round(self.seconds / 60, 1),
-                "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {job.device.type}",
+                "machine": f"{platform.machine()}, {threads}, {job.device.type}",
                 "torch": torch.__version__,
                 "data": job.train.info.fingerprint,
             },
         )
         with locked(job.folder), output_to(job.folder):
-            card = write_card(job.folder, config, job.model, keep_log=True)
-            draw_training(card)
-            write_card_readme(card)
+            card = write_card(job.folder, config, job.model, keep_log=True, beside=_describe)
             (job.folder / CHECKPOINT).unlink(missing_ok=True)
         return card
 
@@ -124,6 +127,11 @@ def _values(line: Progress) -> dict[str, float]:
     """The numbers of an epoch, as loggers get them."""
     measured = {} if line.calibration is None else {"calibration_top1": line.calibration}
     return {**{f"loss/{name}": value for name, value in line.losses.items()}, "lr": line.lr, "epoch": line.epoch, **measured}
+
+
+def _describe(card: Card) -> None:
+    draw_training(card)
+    write_card_readme(card)
 
 
 def draw_training(card: Card) -> None:

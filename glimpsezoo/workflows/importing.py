@@ -12,6 +12,7 @@ from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import file_name, output_to, user_folder
 from glimpsezoo.reports.readme import write_card_readme
 from glimpsezoo.specs import ImporterSpec, ModelSpec, Task, load_string
+from glimpsezoo.training.folder import locked
 from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.card_config import CONFIG, UNKNOWN, CardConfig, CardData, CardTask
 from glimpsezoo.zoo.cards import Card, misfits, write_card
@@ -62,10 +63,8 @@ def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | No
         trained={"imported_from": checkpoint.name, "command": command_line(), "notes": notes}
         | ({"published": reported[0].model_dump(mode="json")} if reported else {}),
     )
-    with output_to(folder):
-        card = write_card(folder, config, built)
-        write_card_readme(card)
-    return card
+    with locked(folder), output_to(folder):
+        return write_card(folder, config, built, beside=write_card_readme)
 
 
 def import_for_models(models: Sequence[str], checkpoint: Path, data: str | None) -> tuple[Path, tuple[str, ...]]:

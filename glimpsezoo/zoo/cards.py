@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -273,8 +273,13 @@ def find_card(name: str) -> Card | None:
     return replace(card, address=_address(name, card))
 
 
-def _folder_of(name: str) -> Path | None:
-    return Path(name) if os.path.isfile(Path(name, CONFIG)) else card_paths().get(file_name(name))
+def _folder_of(name: str, coming: Path | None = None) -> Path | None:
+    """The folder that a name finds. coming: a folder that counts as a card although its config.json is not written yet."""
+    places = card_folders() if file_name(name) not in {"", ".", ".."} else ()
+    for folder in (Path(name), *(place / file_name(name) for place in places)):
+        if os.path.isfile(folder / CONFIG) or (coming and folder.resolve() == coming):
+            return folder
+    return None
 
 
 def address_of(card: Card) -> str:
@@ -285,7 +290,7 @@ def address_of(card: Card) -> str:
 def _address(name: str, card: Card) -> str:
     folder = card.folder.resolve()
     own = card.name if file_name(card.name) == folder.name else folder.name
-    found = _folder_of(own)
+    found = _folder_of(own, coming=folder)
     if found is not None and found.resolve() == folder:
         return own
     path, here = Path(os.path.abspath(name)), Path.cwd()
@@ -341,8 +346,10 @@ def training_log(folder: Path) -> tuple[dict[str, Any], ...]:
     return tuple(line for line in lines if isinstance(line, dict) and isinstance(line.get("losses"), dict))
 
 
-def write_card(folder: Path, config: CardConfig, model: Any, *, keep_log: bool = False) -> Card:
-    """Write the weights, then config.json, which makes the folder a card.
+def write_card(
+    folder: Path, config: CardConfig, model: Any, *, keep_log: bool = False, beside: Callable[[Card], None] = lambda card: None
+) -> Card:
+    """Write the weights, then what is `beside` them, and last config.json, which makes the folder a card.
 
     Removes the evidence and history of an earlier card, which belong to other weights. keep_log: keeps the training log.
     """
@@ -355,7 +362,9 @@ def write_card(folder: Path, config: CardConfig, model: Any, *, keep_log: bool =
     for old in (CONFIG, RESULT, ROWS, CURVE, *(() if keep_log else (LOG,))):
         (folder / old).unlink(missing_ok=True)
     write_whole(folder / WEIGHTS, content)
-    return write_config(folder, config.model_copy(update={"weights": weights}))
+    config = config.model_copy(update={"weights": weights})
+    beside(Card(folder, config))
+    return write_config(folder, config)
 
 
 def write_config(folder: Path, config: CardConfig) -> Card:

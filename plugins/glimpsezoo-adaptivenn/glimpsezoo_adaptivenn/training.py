@@ -34,7 +34,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from glimpsezoo import Decision, GlimpseZooError, Record, Settings, State, Trace, TrainingPhase, reinforce, returns, rollout
+from glimpsezoo import Decision, GlimpseZooError, Record, Settings, State, Trace, TrainingPhase, reinforce, returns, rollout, standardised
 from glimpsezoo_adaptivenn.model import AdaptiveNN, AdaptiveNNState, Located
 
 EPSILON = 1e-8  # in the normalisation of advantages
@@ -93,7 +93,7 @@ def training_step(model: AdaptiveNN, images: Float[Tensor, "B C H W"], labels: I
             model.focus_classifier(model.focus(whole)), labels, label_smoothing=options.smoothing
         )
     choices = [look.decision for look in trace.looks if isinstance(look.decision, Located)]
-    return terms | (policy_terms(model, trace, choices, labels, options) if choices else {})
+    return terms | (policy_terms(model, trace, choices, labels, options, phase) if choices else {})
 
 
 def representation_terms(trace: Trace, labels: Int[Tensor, "B"], options: PhaseOptions) -> Terms:
@@ -107,7 +107,9 @@ def representation_terms(trace: Trace, labels: Int[Tensor, "B"], options: PhaseO
     return terms
 
 
-def policy_terms(model: AdaptiveNN, trace: Trace, choices: Sequence[Located], labels: Int[Tensor, "B"], options: PhaseOptions) -> Terms:
+def policy_terms(
+    model: AdaptiveNN, trace: Trace, choices: Sequence[Located], labels: Int[Tensor, "B"], options: PhaseOptions, phase: TrainingPhase
+) -> Terms:
     """The terms that train policy and value net. trace: with the logits and states of every step; choices: of each fixation."""
     maps = [cast(AdaptiveNNState, look.state).map.detach() for look in trace.looks[:-1]]  # from which each place was chosen
     values = torch.cat([model.value(map, index) for index, map in enumerate(maps)], 1)  # [B, T]
@@ -118,6 +120,6 @@ def policy_terms(model: AdaptiveNN, trace: Trace, choices: Sequence[Located], la
         following = F.pad(values[:, 1:], (0, 1))
         advantage = returns(rewards + options.discount * following - values, options.discount * options.trace)
         target = advantage + values
-        advantage = (advantage - advantage.mean()) / (advantage.std() + EPSILON)
+        advantage = standardised(advantage, phase, EPSILON)
     log_prob = torch.stack([choice.log_prob for choice in choices], 1)  # [B, T]
     return {"policy": reinforce(log_prob, advantage) / len(choices), "value": (values - target).square().mean()}

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from glimpsezoo import Decision, GlimpseZooError, Record, Settings, State, Trace, TrainingPhase, returns, rollout
+from glimpsezoo import Decision, GlimpseZooError, Record, Settings, State, Trace, TrainingPhase, returns, rollout, standardised
 from glimpsezoo_gfnet.model import GFNet, GFNetState, Located
 
 CLIP = 0.2  # how far PPO's ratio may be from 1
@@ -66,7 +66,7 @@ def training_step(
 
     trace = rollout(model, images, choose=choose, noise=phase.noise, record=Record(every_step=True, states=True))
     if options.stage == 2:
-        return policy_loss(model, trace, labels, options.discount)
+        return policy_loss(model, trace, labels, options.discount, phase)
     return classification_loss(model, trace, labels)
 
 
@@ -84,13 +84,15 @@ def classification_loss(model: GFNet, trace: Trace, labels: Int[Tensor, "B"]) ->
     return terms
 
 
-def policy_loss(model: GFNet, trace: Trace, labels: Int[Tensor, "B"], discount: float) -> dict[str, Float[Tensor, ""]]:
+def policy_loss(
+    model: GFNet, trace: Trace, labels: Int[Tensor, "B"], discount: float, phase: TrainingPhase
+) -> dict[str, Float[Tensor, ""]]:
     """The loss of stage 2, over the drawn places of a rollout with logits."""
     decisions = [cast(Located, look.decision) for look in trace.looks[1:]]
     with torch.no_grad():
         right = trace.logits_by_step().softmax(2)[torch.arange(len(labels)), :, labels]  # [B, T] probability of the right class
         target = returns(right.diff(dim=1), discount)  # [B, T - 1]
-        target = (target - target.mean()) / (target.std() + EPSILON)
+        target = standardised(target, phase, EPSILON)
     log_prob = torch.stack([decision.log_prob for decision in decisions], 1)  # [B, T - 1]
     value = torch.stack([model.locator.critic(decision.memory)[:, 0] for decision in decisions], 1)
     advantage = target - value.detach()

@@ -43,10 +43,12 @@ def test_stage_1_is_the_loss_of_every_look_and_of_the_encoders_own_classifiers(
     assert len({tuple(look.decision.regions.centre[0].tolist()) for look in trace.looks}) == 3
 
 
-def test_stage_2_rewards_gains_in_the_probability_of_the_right_class(small: Make, images: Tensor, labels: Tensor) -> None:
+def test_stage_2_rewards_gains_in_the_probability_of_the_right_class(
+    small: Make, images: Tensor, labels: Tensor, phase: Callable[..., TrainingPhase]
+) -> None:
     model = small(decide="sample")
     trace = rollout(model, images, record=Record(every_step=True, states=True))
-    terms = policy_loss(model, trace, labels, 0.7)
+    terms = policy_loss(model, trace, labels, 0.7, phase(6))
     p = [look.logits.softmax(1) for look in trace.looks]  # type: ignore[union-attr]
     returns = []
     for k in range(6):
@@ -69,10 +71,14 @@ def test_stage_2_rewards_gains_in_the_probability_of_the_right_class(small: Make
     assert terms["value"].item() == pytest.approx(loss, rel=1e-3)
 
 
-def test_the_policys_gradient_is_that_of_the_log_probability_weighted_by_the_advantage(small: Make, images: Tensor, labels: Tensor) -> None:
+def test_the_policys_gradient_is_that_of_the_log_probability_weighted_by_the_advantage(
+    small: Make, images: Tensor, labels: Tensor, phase: Callable[..., TrainingPhase]
+) -> None:
     model = small(decide="sample")
     trace = rollout(model, images, record=Record(every_step=True, states=True))
-    (found,) = torch.autograd.grad(policy_loss(model, trace, labels, 0.7)["policy"], model.locator.actor.weight, retain_graph=True)
+    (found,) = torch.autograd.grad(
+        policy_loss(model, trace, labels, 0.7, phase(6))["policy"], model.locator.actor.weight, retain_graph=True
+    )
     with torch.no_grad():
         right = trace.logits_by_step().softmax(2)[torch.arange(6), :, labels]
         first, second = right[:, 1] - right[:, 0], right[:, 2] - right[:, 1]

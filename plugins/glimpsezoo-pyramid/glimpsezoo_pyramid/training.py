@@ -60,9 +60,9 @@ def training_step(model: Pyramid, images: Float[Tensor, "B C H W"], labels: Int[
             terms = {"cross_entropy": -log_likelihood.mean()}
             if choices and allowed > 1:
                 guess = -math.log(logits.shape[1])
-                baseline = moving_baseline(phase, f"baseline of {allowed} levels", log_likelihood.detach().mean(), guess)
+                baseline = moving_baseline(phase, f"baseline of {allowed} levels", phase.mean(log_likelihood.detach()), guess)
                 advantage = log_likelihood.detach() - (baseline if rule.baseline else 0.0)
-                terms |= location_terms(rule, choices[: allowed - 1], advantage, rule.targets(allowed, levels))
+                terms |= location_terms(rule, choices[: allowed - 1], advantage, rule.targets(allowed, levels), phase)
             for name, value in terms.items():
                 total[name] = total.get(name, 0) + weight * value
     return total
@@ -83,17 +83,19 @@ def choices_of(model: Pyramid, trace: Trace) -> Choices:
     return choices
 
 
-def location_terms(rule: LearningRule, choices: Choices, advantage: Float[Tensor, "B"], targets: tuple[float, float]) -> Terms:
+def location_terms(
+    rule: LearningRule, choices: Choices, advantage: Float[Tensor, "B"], targets: tuple[float, float], phase: TrainingPhase
+) -> Terms:
     """The three terms that train the location module. advantage: log p(y | l, x) - b per image [B]. targets: (c_t, c_r)."""
     c_t, c_r = targets
     log_prob = expected = torch.zeros_like(advantage)  # log p(l | x), eq. 8a; p_t, eq. 14: each [B]
     for rows, decision in choices:
         log_prob = log_prob.index_add(0, rows, decision.log_prob)
         expected = expected.index_add(0, rows[decision.cells.image], decision.cells.probability.sum(1))
-    by_cell = torch.cat([decision.cells.probability for _, decision in choices]).mean(0)  # p_k, eq. 15: [9]
+    by_cell = phase.mean(torch.cat([decision.cells.probability for _, decision in choices]))  # p_k, eq. 15: [9]
     return {
         "reinforce": rule.lambda_f * reinforce(log_prob, advantage),
-        "cost": rule.lambda_t / 2 * (expected.mean() - c_t).square(),
+        "cost": rule.lambda_t / 2 * (phase.mean(expected) - c_t).square(),
         "diversity": rule.lambda_r / 2 * (by_cell - c_r).square().mean(),
     }
 

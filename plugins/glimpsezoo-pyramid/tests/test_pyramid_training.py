@@ -234,7 +234,7 @@ def test_the_sum_of_location_terms_is_steepest_where_the_rule_says() -> None:
     rule = LearningRule(lambda_f=1.0, lambda_t=0.0, lambda_r=0.0)
     for sign in (1.0, -1.0):
         model.zero_grad()
-        location_terms(rule, choices, torch.full((6,), sign), (2.0, 0.2))["reinforce"].backward(retain_graph=True)
+        location_terms(rule, choices, torch.full((6,), sign), (2.0, 0.2), phase_of())["reinforce"].backward(retain_graph=True)
         cells = [decision.cells for _, decision in choices]
         surprise = sum((c.taken.float() - c.probability).sum(0) for c in cells) / 6
         torch.testing.assert_close(model.location.bias.grad, -sign * surprise, rtol=1e-4, atol=1e-5)  # d log p / d logit = u - p

@@ -1,0 +1,142 @@
+"""The processes of one command that torchrun started: which one this is, and how they speak with one voice.
+
+Process 0 alone prints and writes. An error is said once, by the first process that has one. Without torchrun, there is one process.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from glimpsezoo.errors import GlimpseZooError, counted, one_line
+
+if TYPE_CHECKING:
+    import torch
+
+NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun, and launchers like it, set
+PATIENCE = timedelta(minutes=10)  # how long a process waits for the others
+T = TypeVar("T")
+_stores: list[Any] = []  # of this process's group, if it has joined one
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The place of this process among those of the command."""
+
+    rank: int = 0
+    """Number of this process, from 0."""
+    world: int = 1
+    """Number of processes."""
+    local_rank: int = 0
+    """Number of this process on its machine."""
+    local_world: int = 1
+    """Number of processes on this machine."""
+
+
+def here() -> Ranks:
+    """The place of this process, as torchrun tells it. Raises `GlimpseZooError` if what it tells makes no sense."""
+    if any(name not in os.environ for name in NEEDED):
+        return Ranks()
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    texts = [os.environ.get(name, default) for name, default in zip(names, ("0", "1", "0", "1"), strict=True)]
+    if not all(text.isdecimal() for text in texts) or int(texts[0]) >= int(texts[1]):
+        got = ", ".join(f"{name}={text!r}" for name, text in zip(names, texts, strict=True))
+        raise GlimpseZooError(f"expected the numbers of processes that torchrun sets, got {got}: start them by torchrun, or unset RANK")
+    return Ranks(*map(int, texts))
+
+
+def speaks() -> bool:
+    """Whether this process prints and writes for all."""
+    return os.environ.get("RANK", "0") == "0" or here().rank == 0
+
+
+def may_complain() -> bool:
+    """Whether this process says why the command ends: the first that asks; before the processes are joined, process 0: all fail alike."""
+    for store in _stores:
+        with suppress(RuntimeError):  # the store is gone
+            return store.add("complaints", 1) == 1
+    return speaks()
+
+
+@contextmanager
+def joined(device: "torch.device") -> Iterator[Ranks]:
+    """Within, the processes form a group: NCCL among GPUs, if each process has one of its own, and gloo among CPUs.
+
+    Raises `GlimpseZooError` if they do not find each other.
+    """
+    ranks = here()
+    if ranks.world == 1:
+        yield ranks
+        return
+    import torch
+    import torch.distributed as dist
+
+    own = device.type == "cuda" and ranks.local_world <= torch.cuda.device_count()
+    try:
+        store, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if own else "gloo",
+            store=dist.PrefixStore("group", store),
+            rank=ranks.rank,
+            world_size=ranks.world,
+            timeout=PATIENCE,
+        )
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise GlimpseZooError(
+            f"expected {counted(ranks.world, 'process')} that find each other at {place}, got none ({one_line(error):.100}): start all of "
+            "them by torchrun"
+        ) from None
+    _stores.append(store)
+    yield ranks
+    dist.destroy_process_group()  # after an error, the end of the process does that: others may be in the middle of something
+    _stores.clear()
+
+
+@contextmanager
+def lost() -> Iterator[None]:
+    """Turn the error of a message between processes into one line: another process ended. Raises `GlimpseZooError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise GlimpseZooError(
+            f"expected {counted(here().world, 'process')} until the end, got one that ended earlier ({_why(error):.60}): what was kept is "
+            "whole; repeat the command, which resumes"
+        ) from error
+
+
+def _why(error: Exception) -> str:
+    """The message without the place in the source of gloo that begins it."""
+    return re.sub(r"^\[[^]]*\]\s*", "", one_line(error))
+
+
+def together(do: Callable[[], T]) -> T:
+    """Do it in every process of the group. If it fails in one, it fails in all: they raise its error, or else their own."""
+    ranks = here()
+    if ranks.world == 1:
+        return do()
+    import torch.distributed as dist
+
+    found: list[T] = []
+    own: Exception | None = None
+    try:
+        found.append(do())
+    except Exception as error:
+        own = error
+    texts: list[str | None] = [None] * ranks.world
+    with lost():
+        dist.all_gather_object(texts, None if own is None else _line(own, ranks.rank))
+    if own is not None:
+        raise own
+    if others := [text for text in texts if text is not None]:
+        raise GlimpseZooError(others[0])
+    return found[0]
+
+
+def _line(error: Exception, rank: int) -> str:
+    if isinstance(error, GlimpseZooError):
+        return one_line(error)
+    return f"process {rank} met an unexpected {type(error).__name__} ({one_line(error):.200}): repeat the command with --debug"

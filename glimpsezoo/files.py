@@ -1,13 +1,20 @@
 """Names of files, atomic writes, the user's folder, and checks that output folders can be written."""
 
 import os
+import re
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.processes import is_gone, machine
+
+_PART = re.compile(r"\..+\.(?:([0-9a-f]{8})-(\d+)-[0-9a-f]{8}|[0-9a-f]{32})\.part")  # the latter of earlier versions
+_OLD = 86_400.0  # seconds without a change after which a half-written file of another machine is stale
 
 
 def file_name(name: str) -> str:
@@ -22,12 +29,29 @@ def file_name(name: str) -> str:
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A temporary path to write to. It replaces `path` at the end, so readers see either the old content or the new."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    sweep(path.parent)
+    part = path.with_name(f".{path.name}.{machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
     try:
         yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@lru_cache(1024)
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left half-written in a folder: once per process, because this one leaves nothing."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _PART.fullmatch(entry.name)
+            if found and entry.is_file(follow_symlinks=False) and _is_stale(found, entry):
+                os.unlink(entry.path)
+
+
+def _is_stale(found: re.Match[str], entry: os.DirEntry[str]) -> bool:
+    """Whether the process that wrote a temporary file is gone, or must be, because the file is old."""
+    ended = found[1] is not None and is_gone(found[1], int(found[2]))
+    return ended or time.time() - entry.stat(follow_symlinks=False).st_mtime > _OLD and found[1] != machine()
 
 
 def write_whole(path: Path, content: bytes) -> None:

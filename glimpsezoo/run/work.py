@@ -89,6 +89,7 @@ class RunWork:
         """Compile the models if asked to, time them (for the estimate), find the thresholds of exit rules, and plan all work."""
         if self.bench is None:
             return
+        self.store.sweep()
         for index, model in enumerate(self.models):
             if model.computing.compiled:
                 on_progress(f"{self.names[index]}: compiling", index, len(self.models))
@@ -147,8 +148,10 @@ class RunWork:
         seconds, reused = estimate or self._estimate()
         text = f"{self.subject}, about {max(1, round(seconds))} s"
         text += (f" ({counted(reused, 'unit')} measured already)" if reused else "") + self._departures()
-        own = self.store.folder.parent == self.folder
-        return text + (f"; finished units are kept in {self.store.folder}, because runs/ cannot be written" if own else "")
+        if self.request.store is not None:
+            return f"{text}; finished units are kept in {self.store.shown}"
+        own = self.store.folder is not None and self.store.folder.parent == self.folder
+        return text + (f"; finished units are kept in {self.store.shown}, because runs/ cannot be written" if own else "")
 
     @property
     def warnings(self) -> list[str]:
@@ -167,7 +170,7 @@ class RunWork:
         """What was inferred about the data, and what has been left out so far, and why."""
         inferred = told(self.bench.data) if self.bench is not None else None
         notes = self.bench.notes if self.bench is not None else {}
-        return [*([inferred] if inferred else []), *self.notes, *(note for index in sorted(notes) for note in notes[index])]
+        return [*([inferred] if inferred else []), *self.notes, *self.store.notes, *(note for index in sorted(notes) for note in notes[index])]
 
     def _departures(self) -> str:
         """The models that were trained on other data, as text to append."""
@@ -257,6 +260,7 @@ class RunWork:
 
     def finish(self) -> RunOutcome:
         """Write every result, and comparison.json if several models were measured for accuracy."""
+        self.store.sweep()
         comparison = self._comparison()
         results = [self._result(index) for index in range(len(self.models))]
         written = tuple(self._write(index, result) for index, result in enumerate(results))

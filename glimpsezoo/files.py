@@ -51,7 +51,7 @@ def sweep(folder: Path) -> None:
 def _is_stale(found: re.Match[str], entry: os.DirEntry[str]) -> bool:
     """Whether the process that wrote a temporary file is gone, or must be, because the file is old."""
     ended = found[1] is not None and is_gone(found[1], int(found[2]))
-    return ended or time.time() - entry.stat(follow_symlinks=False).st_mtime > _OLD and found[1] != machine()
+    return ended or (time.time() - entry.stat(follow_symlinks=False).st_mtime > _OLD and found[1] != machine())
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -152,7 +152,9 @@ class Remote(Place):
     def __init__(self, url: str) -> None:
         self.shown = without_credentials(url)
         self._secrets = [part for found in re.findall(r"://(\S*)@", url) for part in (found, *found.split(":")) if part]
-        protocol = url.partition(":")[0].lower()
+        protocol, _, address = url.partition("://")
+        if protocol in _FLAT and re.search("[:@]", address.partition("/")[0]):
+            raise GlimpseZooError(f"--store expects a URL without credentials, got some for {self.shown!r}: put them into the environment")
         try:
             import fsspec
 

@@ -20,7 +20,7 @@ from glimpsezoo.evaluation.rows import StoredUnit, from_parquet, to_parquet
 
 
 class UnitStore:
-    """Finished units in a folder, created when the first one is written, or at a URL. Raises `GlimpseZooError` for a URL that it cannot use."""
+    """Finished units in a folder, created when the first one is written, or at a URL. Raises `GlimpseZooError` for a bad URL."""
 
     def __init__(self, where: Path | str) -> None:
         self.place = place_of(where)

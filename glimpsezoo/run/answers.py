@@ -36,7 +36,7 @@ PLACE = Path("runs", ".units", "answers")
 PACKAGE = __name__.partition(".")[0]
 VERSION = 1  # of the format
 VOLATILE = ("_", "SHLVL", "OLDPWD", "SSH_")  # environment variables that begin like this decide nothing
-DOES_MORE = ("fresh", "force", "update_card", "compile", "dry_run", "debug", "store")  # with one of these options, a run does more than answer
+DOES_MORE = ("fresh", "force", "update_card", "compile", "dry_run", "debug", "store")  # with one of these, a run does more than answer
 NO_CODE = {"__pycache__", "zoo_cards"}  # folders of a package; the cards that a run uses are inputs of their own
 
 

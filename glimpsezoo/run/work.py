@@ -148,10 +148,9 @@ class RunWork:
         seconds, reused = estimate or self._estimate()
         text = f"{self.subject}, about {max(1, round(seconds))} s"
         text += (f" ({counted(reused, 'unit')} measured already)" if reused else "") + self._departures()
-        if self.request.store is not None:
-            return f"{text}; finished units are kept in {self.store.shown}"
         own = self.store.folder is not None and self.store.folder.parent == self.folder
-        return text + (f"; finished units are kept in {self.store.shown}, because runs/ cannot be written" if own else "")
+        why = ", because runs/ cannot be written" if own and self.request.store is None else ""
+        return text + (f"; finished units are kept in {self.store.shown}{why}" if own or self.request.store is not None else "")
 
     @property
     def warnings(self) -> list[str]:
@@ -169,8 +168,8 @@ class RunWork:
     def said(self) -> list[str]:
         """What was inferred about the data, and what has been left out so far, and why."""
         inferred = told(self.bench.data) if self.bench is not None else None
-        notes = self.bench.notes if self.bench is not None else {}
-        return [*([inferred] if inferred else []), *self.notes, *self.store.notes, *(note for index in sorted(notes) for note in notes[index])]
+        about = [note for _, notes in sorted(self.bench.notes.items()) for note in notes] if self.bench is not None else []
+        return [*([inferred] if inferred else []), *self.notes, *self.store.notes, *about]
 
     def _departures(self) -> str:
         """The models that were trained on other data, as text to append."""

@@ -325,4 +325,4 @@ def published_word(word: str) -> str:
         path = value[start:]
         if (path.startswith(("/", "~")) and not path.startswith("//")) or ".." in Path(path).parts:
             return option + value[:start] + Path(path).expanduser().resolve().name
-    return word
+    return option + value

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from glimpsezoo.files import write_whole
-from glimpsezoo.schema import Section
+from glimpsezoo.schema import Amount, Count, Positive, Section
 
 _METADATA, _HASH = b"glimpsezoo", b"glimpsezoo.sha256"
 _COLUMNS = {  # shape and type of each column of `Rows`
@@ -139,11 +139,11 @@ class Measured(Section):
 
     device: str
     """Name of the device that computed."""
-    batch_size: int
+    batch_size: Positive
     """Images per batch."""
-    workers: int
+    workers: Count
     """Processes that decoded images."""
-    seconds: float
+    seconds: Amount
     """Wall-clock time."""
     uncounted: tuple[str, ...]
     """Operations that are not counted, as in `glimpsezoo.core.macs.Count`."""

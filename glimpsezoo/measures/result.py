@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import AwareDatetime, ConfigDict, Field, create_model
 
 from glimpsezoo.evaluation.environment import Environment
-from glimpsezoo.schema import SCHEMA, Section
+from glimpsezoo.schema import SCHEMA, Count, Positive, Section
 
 NEVER_TRAINED = "a size that it was never trained at"
 OWN_POLICIES = ("learned", "whole image")  # of models that look as they were built to
@@ -19,9 +19,9 @@ OWN_POLICIES = ("learned", "whole image")  # of models that look as they were bu
 class Units(Section):
     """Units of work."""
 
-    done: int
+    done: Count
     """How many this run measured."""
-    reused: int
+    reused: Count
     """How many it found finished."""
 
 
@@ -36,9 +36,9 @@ class Run(Section):
     """When it started."""
     finished: AwareDatetime | None
     """When it finished; null before the end."""
-    seed: int
+    seed: Count
     """Seed of every random number."""
-    limit: int | None
+    limit: Positive | None
     """How many images were asked for, null for all."""
     status: Literal["done", "failed", "interrupted"]
     """'failed' if some units failed (`errors` names them)."""
@@ -64,7 +64,7 @@ class TrainedOn(Section):
     """Their name."""
     settings: dict[str, Any]
     """Settings that differ from the data set's defaults and decide its images."""
-    image_size: tuple[int, int]
+    image_size: tuple[Positive, Positive]
     """Height, width in pixels."""
 
 
@@ -79,9 +79,9 @@ class Model(Section):
     """Version of that distribution."""
     config: dict[str, Any]
     """Its settings."""
-    parameters: int
+    parameters: Count
     """Number of parameters."""
-    steps: int
+    steps: Positive
     """The most steps that it takes."""
     policy: str
     """What chooses where it looks: learned, or another policy."""
@@ -131,15 +131,15 @@ class Data(Section):
     """A hash of what decides the images."""
     split: str | None
     """Which split was measured."""
-    examples: int
+    examples: Count
     """How many examples the split has."""
-    skipped: int
+    skipped: Count
     """How many of them could not be read and were left out."""
-    image_size: tuple[int, int]
+    image_size: tuple[Positive, Positive]
     """Height, width in pixels."""
-    channels: int
+    channels: Positive
     """1 for grey, 3 for colour."""
-    classes: int
+    classes: Positive
     """Number of classes."""
     transform: str | None = None
     """What is done to the images before a model sees them."""

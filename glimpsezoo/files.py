@@ -2,10 +2,11 @@
 
 import os
 import re
+import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.processes import is_gone, machine
 
 _PART = re.compile(r"\..+\.(?:([0-9a-f]{8})-(\d+)-[0-9a-f]{8}|[0-9a-f]{32})\.part")  # the latter of earlier versions
+_ASIDE = "written-aside"
 _OLD = 86_400.0  # seconds without a change after which a half-written file of another machine is stale
 
 
@@ -38,14 +40,51 @@ def whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def replace_all(folder: Path, files: Mapping[str, bytes | None]) -> None:
+    """Write several files of a folder, or delete those that are None, in order: all of it or nothing, whenever the process is killed.
+
+    From the moment that everything is written aside, `finish_replacing` ends what a killed process began.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    finish_replacing(folder)
+    aside = folder / f".{_ASIDE}.{machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part"
+    sweep(folder)
+    try:
+        aside.mkdir()
+        order = {str(number): (name, content) for number, (name, content) in enumerate(files.items())}
+        for number, (name, content) in order.items():
+            (aside / f"{number}.{name}").write_bytes(content or b"")
+        os.rename(aside, folder / f".{_ASIDE}")
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    finish_replacing(folder)
+
+
+def finish_replacing(folder: Path) -> None:
+    """Put the files into their places that `replace_all` has written aside, if a process was killed in between. Several may do so at once."""
+    aside = folder / f".{_ASIDE}"
+    if not aside.is_dir():
+        return
+    for path in sorted(aside.iterdir(), key=lambda path: int(path.name.partition(".")[0])):
+        place = folder / path.name.partition(".")[2]
+        with suppress(FileNotFoundError):  # another process was quicker
+            if path.stat().st_size:
+                os.replace(path, place)
+            else:
+                place.unlink(missing_ok=True)
+                path.unlink()
+    with suppress(FileNotFoundError):
+        aside.rmdir()
+
+
 @lru_cache(1024)
 def sweep(folder: Path) -> None:
     """Delete what killed processes left half-written in a folder: once per process, because this one leaves nothing."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             found = _PART.fullmatch(entry.name)
-            if found and entry.is_file(follow_symlinks=False) and _is_stale(found, entry):
-                os.unlink(entry.path)
+            if found and not entry.is_symlink() and _is_stale(found, entry):
+                shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
 
 
 def _is_stale(found: re.Match[str], entry: os.DirEntry[str]) -> bool:

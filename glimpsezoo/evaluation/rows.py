@@ -211,7 +211,8 @@ def read_rows(path: Path) -> StoredUnit | None:
 def from_parquet(content: bytes, name: str = "") -> StoredUnit | None:
     """The reverse of `to_parquet`; None for what is damaged or of another unit. Files of results that are older than hashes have none."""
     try:
-        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        table = file.read(use_threads=False)  # threads over a buffer may abort the process at its end
         measured = table.schema.metadata[_METADATA]
         unit = StoredUnit(Rows.from_table(table), Measured.model_validate_json(measured))
         expected = table.schema.metadata.get(_HASH)

@@ -4,12 +4,15 @@ Conventions, the same in every section: an accuracy, a share and a confidence li
 FLOPs are two of them; a cost is per image; steps count from 1; NLL is in nats; times are in the unit that the key names.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, create_model
 
 from glimpsezoo.evaluation.environment import Environment
+from glimpsezoo.hashing import content_hash
 from glimpsezoo.schema import SCHEMA, Count, Positive, Section
 
 NEVER_TRAINED = "a size that it was never trained at"
@@ -164,6 +167,15 @@ class Failure(Section):
     """In one line."""
 
 
+class Hashes(Section):
+    """What the files were when they were written, as SHA-256; checked when they are read."""
+
+    rows: str | None
+    """Of rows.parquet beside this file; null if there is none."""
+    content: str | None
+    """Of everything else in this file, as JSON with sorted keys and null in this place."""
+
+
 class Result(Section):
     """result.json: all that one run measured of one model on one data set. A section that was not asked for is null or empty.
 
@@ -182,6 +194,8 @@ class Result(Section):
     """On which images."""
     environment: Environment
     """On which machine."""
+    hashes: Hashes | None = None
+    """What was written; null in results that are older than this key."""
 
     if TYPE_CHECKING:  # declared by `result_type`, behind the sections
         errors: tuple[Failure, ...]
@@ -222,7 +236,14 @@ class Result(Section):
 
     def renamed(self, name: str) -> "Result":
         """The same result under another name of its model."""
-        return self.model_copy(update={"model": self.model.model_copy(update={"name": name})})
+        return self.model_copy(update={"model": self.model.model_copy(update={"name": name}), "hashes": None})
+
+    def sealed(self, rows: bytes | None) -> "Result":
+        """The same result with the hash of its rows.parquet and its own, to be written."""
+        hashes = Hashes(rows=None if rows is None else hashlib.sha256(rows).hexdigest(), content=None)
+        bare = self.model_copy(update={"hashes": hashes})
+        content = content_hash(json.loads(bare.to_json()))
+        return bare.model_copy(update={"hashes": hashes.model_copy(update={"content": content})})
 
 
 def policy_text(name: str, *, upper_bound: bool) -> str:

@@ -61,25 +61,29 @@ def replace_all(folder: Path, files: Mapping[str, bytes | None]) -> None:
 
 
 def finish_replacing(folder: Path) -> None:
-    """Put the files into their places that `replace_all` has written aside, if a process was killed in between. Several may do so at once."""
+    """Put the files into their places that `replace_all` has written aside before it was killed. Several may do so at once."""
     aside = folder / f".{_ASIDE}"
-    if not aside.is_dir():
+    if aside.is_symlink() or not aside.is_dir():
         return
-    for path in sorted(aside.iterdir(), key=lambda path: int(path.name.partition(".")[0])):
-        place = folder / path.name.partition(".")[2]
+    named = {path: re.fullmatch(r"([0-9])\.(.+)", path.name) for path in sorted(aside.iterdir())}
+    for path, found in named.items():
         with suppress(FileNotFoundError):  # another process was quicker
-            if path.stat().st_size:
-                os.replace(path, place)
-            else:
-                place.unlink(missing_ok=True)
+            if found and path.stat().st_size:
+                os.replace(path, folder / found[2])
+            elif found:
+                (folder / found[2]).unlink(missing_ok=True)
                 path.unlink()
     with suppress(FileNotFoundError):
         aside.rmdir()
 
 
-@lru_cache(1024)
 def sweep(folder: Path) -> None:
     """Delete what killed processes left half-written in a folder: once per process, because this one leaves nothing."""
+    _sweep(os.path.abspath(folder))
+
+
+@lru_cache(1024)
+def _sweep(folder: str) -> None:
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             found = _PART.fullmatch(entry.name)

@@ -16,7 +16,7 @@ from filelock import FileLock
 from glimpsezoo.evaluation import claims
 from glimpsezoo.evaluation.claims import FOLDER
 from glimpsezoo.evaluation.store import UnitStore
-from glimpsezoo.files import sweep, whole, write_whole
+from glimpsezoo.files import _sweep, sweep, whole, write_whole
 from glimpsezoo.processes import is_gone, machine
 
 ELSEWHERE = {"machine": "00000000", "process": 1, "token": "theirs", "beat": "000000000000"}
@@ -197,7 +197,7 @@ def test_half_written_files_of_ended_processes_are_swept_and_nothing_else(tmp_pa
     for name in (*gone[1:], kept[0], *kept[3:]):
         os.utime(tmp_path / name, (day, day))
     (tmp_path / f".folder.{'1' * 32}.part").mkdir()
-    sweep.cache_clear()
+    _sweep.cache_clear()
     write_whole(tmp_path / "x.parquet", b"")
     assert set(os.listdir(tmp_path)) == {*kept, "x.parquet", f".folder.{'1' * 32}.part"}
 
@@ -205,7 +205,7 @@ def test_half_written_files_of_ended_processes_are_swept_and_nothing_else(tmp_pa
 def test_a_half_written_file_says_whose_it_is(tmp_path: Path) -> None:
     with whole(tmp_path / "x") as part:
         part.touch()
-        sweep.cache_clear()
+        _sweep.cache_clear()
         sweep(tmp_path)
         assert part.exists()
         assert f"{machine()}-{os.getpid()}-" in part.name

@@ -18,7 +18,7 @@ from glimpsezoo.errors import GlimpseZooError, counted
 from glimpsezoo.evaluation.environment import environment_section
 from glimpsezoo.evaluation.jobs import run_job, unit_ids
 from glimpsezoo.evaluation.plan import Planned, PlannedEvaluation, PlannedFinding, evaluation_of
-from glimpsezoo.evaluation.rows import StoredUnit, write_rows
+from glimpsezoo.evaluation.rows import StoredUnit
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.files import file_name, output_to, write_whole
 from glimpsezoo.hashing import unit_id, weights_hash
@@ -28,14 +28,14 @@ from glimpsezoo.measures.costs import missing_operations
 from glimpsezoo.measures.pairs import Comparison, every_pair
 from glimpsezoo.measures.result import Checkpoint, Data, Failure, Result, Run, TrainedOn, Units, departure
 from glimpsezoo.measures.sections import converted, data_section, declared_data_section, failures, model_section
-from glimpsezoo.reports.readme import write_card_readme
 from glimpsezoo.run.request import RunOutcome, RunRequest
 from glimpsezoo.run.timing import compile_now, seconds_per_image
 from glimpsezoo.run.updating import evidence_of
+from glimpsezoo.run.writing import update_card, write_result
 from glimpsezoo.schema import Section
 from glimpsezoo.specs import Task
 from glimpsezoo.toml_text import toml_text
-from glimpsezoo.zoo.cards import RESULT, ROWS, remember_place
+from glimpsezoo.zoo.cards import RESULT, remember_place
 from glimpsezoo.zoo.names import Assignments, ModelChoice, command_line
 from glimpsezoo.zoo.own_data import DataChoice, trained_on
 from glimpsezoo.zoo.plugins import registry
@@ -262,12 +262,13 @@ class RunWork:
         self.store.sweep()
         comparison = self._comparison()
         results = [self._result(index) for index in range(len(self.models))]
-        written = tuple(self._write(index, result) for index, result in enumerate(results))
+        written = [self._write(index, result) for index, result in enumerate(results)]
         with output_to(self.folder):
             write_whole(self.folder / COMMAND, f"{toml_text(self.request.options)}\n".encode())
             if comparison is not None:
                 write_whole(self.folder / COMPARISON, comparison.to_json().encode())
-        return RunOutcome(tuple(results), comparison, f"{_counts(results)}; results in {self.folder}", written)
+        sealed, paths = zip(*written, strict=True)
+        return RunOutcome(sealed, comparison, f"{_counts(results)}; results in {self.folder}", paths)
 
     def _comparison(self) -> Comparison | None:
         """Paired tests between the models, if several were measured for accuracy."""
@@ -323,27 +324,18 @@ class RunWork:
         for name, found in self._evaluations(index):
             yield from failures(name, found.failed)
 
-    def _write(self, index: int, result: Result) -> Path:
-        """Write the result and its rows; with --update-card, also into the card, unless units failed. Returns where the result is."""
+    def _write(self, index: int, result: Result) -> tuple[Result, Path]:
+        """Write the result and its rows; with --update-card, also into the card, unless units failed. Returns what was written, where."""
         folders, card = [file_name(name).replace(" ", "-") for name in self.names], self.choices[index].card
         folder = folders[index] + (f"-{index + 1}" if folders.index(folders[index]) < index else "")  # 'a/b' and 'a_b' collide
-        places = {self.folder / folder: result}
-        if self.request.update_card and card and not result.errors:
-            places[card.folder] = evidence_of(card, result)
         clean = self.bench.clean[index] if self.bench is not None else None
-        for place, content in places.items():
-            with output_to(place):
-                place.mkdir(parents=True, exist_ok=True)
-                if clean is not None and len(clean.rows):
-                    write_rows(place / ROWS, StoredUnit(clean.rows, clean.measured[0]))
-                else:
-                    (place / ROWS).unlink(missing_ok=True)
-                write_whole(place / RESULT, content.to_json().encode())
-                if card and place == card.folder:
-                    write_card_readme(card)
-        if card:
+        rows = StoredUnit(clean.rows, clean.measured[0]) if clean is not None and len(clean.rows) else None
+        written = write_result(self.folder / folder, result, rows)
+        if card and self.request.update_card and not result.errors:
+            update_card(card, evidence_of(card, result), rows)
+        elif card:
             remember_place(card)
-        return self.folder / folder / RESULT
+        return written, self.folder / folder / RESULT
 
     def _run(self, index: int, *, failed: bool) -> Run:
         found = [evaluation for _, evaluation in self._evaluations(index)]

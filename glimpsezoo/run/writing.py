@@ -7,6 +7,7 @@ from glimpsezoo.files import output_to, replace_all
 from glimpsezoo.measures.result import Result
 from glimpsezoo.reports.readme import card_text
 from glimpsezoo.zoo.cards import README, RESULT, ROWS, Card, remember_place
+from glimpsezoo.zoo.results import is_of
 
 
 def write_result(folder: Path, result: Result, rows: StoredUnit | None) -> Result:
@@ -23,7 +24,7 @@ def update_card(card: Card, result: Result, rows: StoredUnit | None) -> None:
 def _write(folder: Path, result: Result, rows: StoredUnit | None, card: Card | None) -> Result:
     content = None if rows is None else to_parquet(rows)
     sealed = result.sealed(content)
-    readme = {README: card_text(card, sealed).encode()} if card else {}
+    readme = {README: card_text(card, sealed if is_of(card, sealed) else None).encode()} if card else {}
     with output_to(folder):
         replace_all(folder, {ROWS: content, RESULT: sealed.to_json().encode(), **readme})
     return sealed

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.evaluation.rows import Rows
+from glimpsezoo.files import finish_replacing
 from glimpsezoo.measures.pairs import Comparison, Pair, every_pair
 from glimpsezoo.measures.result import Data, Result
 from glimpsezoo.measures.shown import Entry
@@ -75,6 +76,8 @@ def presented() -> Iterator[None]:
 
 
 def _read(folder: Path) -> StoredResult:
+    with suppress(OSError):  # of a folder that cannot be written
+        finish_replacing(folder)
     try:
         result = read_result((folder / RESULT).read_bytes())
     except (OSError, ValidationError) as error:

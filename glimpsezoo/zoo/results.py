@@ -95,8 +95,13 @@ def evidence(card: Card) -> Result | None:
         result = read_result(path.read_bytes()) if path.is_file() else None
     except ValidationError:
         return None
-    used = result.model.checkpoint if result else None
-    return result if used and card.config.weights and used.sha256 == card.config.weights.sha256 else None
+    return result if result and is_of(card, result) else None
+
+
+def is_of(card: Card, result: Result) -> bool:
+    """Whether the result was measured with the card's very weights."""
+    used = result.model.checkpoint
+    return used is not None and card.config.weights is not None and used.sha256 == card.config.weights.sha256
 
 
 def result_schema() -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import photo_card, photos
+from command_line import ask, photo_card, photos
 from killed import KILLED, kill_everywhere
 
 from glimpsezoo.files import finish_replacing, replace_all
@@ -120,3 +120,29 @@ def test_what_is_not_written_aside_by_this_package_stays(tmp_path: Path) -> None
     aside.symlink_to(elsewhere)
     finish_replacing(tmp_path)
     assert (elsewhere / "0.mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "file"),
+    [
+        (["trace", "small", "--index", "1", "-o", "mine.png"], "mine.png"),
+        (["trace", "small", "--index", "1", "--html", "-o", "mine.html"], "mine.html"),
+        (["report", "small", "-o", "mine.html", "--traces", "1"], "mine.html"),
+    ],
+)
+def test_a_picture_or_page_that_was_finished_is_not_refused(
+    here: Path, words: list[str], file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command may have been killed after it had written its file. Another's file stays."""
+    monkeypatch.chdir(here / "begin")
+    if words[0] == "report":
+        assert ask(capsys, "run", "small", "--measure", "accuracy", "--update-card").status == 0
+    assert ask(capsys, *words).status == 0
+    content = Path(file).read_bytes()
+    assert ask(capsys, *words).status == 0
+    assert Path(file).read_bytes() == content
+    Path(file).write_bytes(content + b" ")
+    found = ask(capsys, *words)
+    assert found.status == 2
+    assert "which exists: choose another --output, or --force" in found.err
+    assert Path(file).read_bytes() == content + b" "

@@ -1,13 +1,22 @@
 """Names of files, atomic writes, the user's folder, and checks that output folders can be written."""
 
 import os
+import re
+import shutil
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.processes import is_gone, machine
+
+_PART = re.compile(r"\..+\.(?:([0-9a-f]{8})-(\d+)-[0-9a-f]{8}|[0-9a-f]{32})\.part")  # the latter of earlier versions
+_ASIDE = "written-aside"
+_OLD = 86_400.0  # seconds without a change after which a half-written file of another machine is stale
 
 
 def file_name(name: str) -> str:
@@ -22,12 +31,70 @@ def file_name(name: str) -> str:
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A temporary path to write to. It replaces `path` at the end, so readers see either the old content or the new."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    sweep(path.parent)
+    part = path.with_name(f".{path.name}.{machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
     try:
         yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def replace_all(folder: Path, files: Mapping[str, bytes | None]) -> None:
+    """Write several files of a folder, or delete those that are None, in order: all of it or nothing, whenever the process is killed.
+
+    From the moment that everything is written aside, `finish_replacing` ends what a killed process began.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    finish_replacing(folder)
+    aside = folder / f".{_ASIDE}.{machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part"
+    sweep(folder)
+    try:
+        aside.mkdir()
+        order = {str(number): (name, content) for number, (name, content) in enumerate(files.items())}
+        for number, (name, content) in order.items():
+            (aside / f"{number}.{name}").write_bytes(content or b"")
+        os.rename(aside, folder / f".{_ASIDE}")
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    finish_replacing(folder)
+
+
+def finish_replacing(folder: Path) -> None:
+    """Put the files into their places that `replace_all` has written aside before it was killed. Several may do so at once."""
+    aside = folder / f".{_ASIDE}"
+    if aside.is_symlink() or not aside.is_dir():
+        return
+    named = {path: re.fullmatch(r"([0-9])\.(.+)", path.name) for path in sorted(aside.iterdir())}
+    for path, found in named.items():
+        with suppress(FileNotFoundError):  # another process was quicker
+            if found and path.stat().st_size:
+                os.replace(path, folder / found[2])
+            elif found:
+                (folder / found[2]).unlink(missing_ok=True)
+                path.unlink()
+    with suppress(FileNotFoundError):
+        aside.rmdir()
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left half-written in a folder: once per process, because this one leaves nothing."""
+    _sweep(os.path.abspath(folder))
+
+
+@lru_cache(1024)
+def _sweep(folder: str) -> None:
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _PART.fullmatch(entry.name)
+            if found and not entry.is_symlink() and _is_stale(found, entry):
+                shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
+
+
+def _is_stale(found: re.Match[str], entry: os.DirEntry[str]) -> bool:
+    """Whether the process that wrote a temporary file is gone, or must be, because the file is old."""
+    ended = found[1] is not None and is_gone(found[1], int(found[2]))
+    return ended or (time.time() - entry.stat(follow_symlinks=False).st_mtime > _OLD and found[1] != machine())
 
 
 def write_whole(path: Path, content: bytes) -> None:

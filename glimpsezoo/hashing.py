@@ -23,6 +23,22 @@ def unit_id(identity: Mapping[str, Any], start: int, stop: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def content_hash(found: Mapping[str, Any]) -> str:
+    """Hash (64 hex digits) of the content of a result.json, whatever its layout, without the place in it for this hash."""
+    whole = {**found, "hashes": {**(found.get("hashes") or {}), "content": None}}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def is_unchanged(content: bytes | str) -> bool:
+    """Whether the text of a result.json is what was written. Results that are older than hashes do not tell, and pass."""
+    try:
+        found = json.loads(content)
+        known = (found.get("hashes") or {}).get("content")
+        return known is None or known == content_hash(found)
+    except (ValueError, AttributeError, RecursionError):  # no result at all
+        return False
+
+
 def weights_hash(tensors: "Mapping[str, Tensor]") -> str:
     """Hash (64 hex digits) of named tensors on any device: names, types, shapes and values."""
     import torch

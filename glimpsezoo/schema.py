@@ -1,8 +1,21 @@
 """The base class of everything written as JSON: result.json with its sections, and the records beside units of work."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = 1
+
+Count = Annotated[int, Field(ge=0)]
+"""A number of things."""
+Positive = Annotated[int, Field(ge=1)]
+"""A number of things of which there is at least one; a step, from 1."""
+Amount = Annotated[float, Field(ge=0)]
+"""A cost, a time, a distance."""
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A share of a whole, or a probability."""
+Difference = Annotated[float, Field(ge=-1, le=1)]
+"""The difference of two shares."""
 
 
 class Section(BaseModel):

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -83,8 +82,10 @@ def _serve(setup: str, words: list[str], most: int | None) -> None:
 
     os.mkdir("warm")
     os.chdir("warm")
-    with suppress(SystemExit):
+    try:
         main(words)
+    except SystemExit as end:
+        assert not end.code, words
     os.chdir("..")
     answers = [("whole", _forked("whole", words, Place()))]
     for place in places(answers[0][1].changes, most):

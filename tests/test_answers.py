@@ -14,6 +14,7 @@ import pytest
 import torch
 from command_line import make_card
 
+from glimpsezoo.hashing import is_unchanged
 from glimpsezoo.run import answers
 from glimpsezoo.run.answers import Question, question_of, recall, remember
 from glimpsezoo.run.finishing import finish
@@ -71,8 +72,10 @@ def test_a_repeated_command_says_the_same_without_torch(tmp_path: Path) -> None:
     assert as_json.stderr.splitlines()[-1] == "True 0"  # another question: it reuses the unit
     after = json.loads(result.read_bytes())
     assert after == json.loads(as_json.stdout)["results"][0]
-    runs = before.pop("run"), after.pop("run")
+    assert is_unchanged(result.read_bytes())
+    runs, hashes = (before.pop("run"), after.pop("run")), (before.pop("hashes"), after.pop("hashes"))
     assert after == before
+    assert hashes[0]["rows"] == hashes[1]["rows"]
     assert [run["units"] for run in runs] == [{"done": 1, "reused": 0}, {"done": 0, "reused": 1}]
     assert runs[1]["started"] > runs[0]["finished"]
 
@@ -88,7 +91,8 @@ def test_an_answer_is_dated_anew_and_its_numbers_stay(here: Path) -> None:
         assert json.loads(answer.as_json())["comparison"] is None
     lines = outcome.written[0].read_text().splitlines()
     differ = [line.split()[0] for line, old in zip(lines, before.splitlines(), strict=True) if line != old]
-    assert differ == ['"started":', '"finished":', '"done":', '"reused":']
+    assert differ == ['"started":', '"finished":', '"done":', '"reused":', '"content":']
+    assert is_unchanged("\n".join(lines))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from generating.checkout import called, cards
 from generating.markdown import joined, shown, slug, table
 from generating.models import card_link
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation.rows import Rows, read_rows
+from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.files import file_name
 from glimpsezoo.measures.accuracy import AccuracyMeasure
 from glimpsezoo.measures.anytime import AnytimePoint
@@ -24,8 +24,8 @@ from glimpsezoo.reports.finding import SIGNIFICANT, findings
 from glimpsezoo.reports.pictures.svg import svg_file
 from glimpsezoo.reports.plots import plot
 from glimpsezoo.reports.text import measured_lines
-from glimpsezoo.zoo.cards import ROWS, Card
-from glimpsezoo.zoo.results import evidence
+from glimpsezoo.zoo.cards import Card
+from glimpsezoo.zoo.results import evidence, rows_of
 
 HEADINGS = ("#", "card", "top-1 %", "MACs/image", "with early exits", "corrupted %", "attacked %", "masking")
 READING = (
@@ -75,7 +75,7 @@ def _group(data: str, members: list[tuple[Card, Result]], several: bool) -> Grou
     settings = {key: value for key, value in alike[0].items() if all(each.get(key) == value for each in alike)} if several else {}
     words = ", ".join(f"{key} {shown(value)}" for key, value in settings.items())
     entries = tuple(Entry(called(card), result) for card, result in members)
-    rows = [unit.rows if (unit := read_rows(card.folder / ROWS)) else None for card, _ in members]
+    rows = [rows_of(card.folder, result) for card, result in members]
     pairs = []
     for better, worse in combinations(range(len(members)), 2):
         for one, other in [(worse, better), *([(better, worse)] if better == 0 else [])]:

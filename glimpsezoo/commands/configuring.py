@@ -11,17 +11,8 @@ from glimpsezoo.errors import GlimpseZooError, did_you_mean
 
 ARGUMENT = "models"  # the key of the command's argument
 SETTINGS = "set"  # the key of `--set`, a table
-OUTCOME = (
-    "output",
-    "force",
-    "fresh",
-    "update-card",
-    "engine",
-    "ray-address",
-    "json",
-    "dry-run",
-    "debug",
-)  # what is done with results, not what they are
+# What is done with results, and who measures them; not what they are.
+OUTCOME = ("output", "store", "force", "fresh", "update-card", "engine", "ray-address", "json", "dry-run", "debug")
 _FOUND = "glimpsezoo.config"  # in the context's `meta`
 
 

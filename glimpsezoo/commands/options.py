@@ -81,6 +81,13 @@ device = click.option("--device", default="auto", show_default=True, metavar="NA
 seed = click.option("--seed", default=0, show_default=True, type=SEED, metavar="N", help="Seed of all random numbers.")
 workers = click.option("--workers", default=0, show_default=True, type=click.IntRange(0), metavar="N", help="Processes that decode images.")
 output = click.option("-o", "--output", metavar="DIR", help="Folder for the results.  [default: a new folder in runs/]")
+store = click.option(
+    "--store",
+    envvar="GLIMPSEZOO_STORE",
+    show_envvar=True,
+    metavar="URL",
+    help="Keep finished units in this folder or at this URL (s3://...), which machines share.  [default: runs/.units]",
+)
 force = click.option("--force", is_flag=True, help="Overwrite the contents of --output.")
 fresh = click.option("--fresh", is_flag=True, help="Start over: reuse no finished work of an earlier run.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Print only names, one per line, as in a pipe.")

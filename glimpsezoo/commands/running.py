@@ -60,6 +60,7 @@ class MeasureOption(click.Option):
         "--on-bad-image", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="What an unreadable image does."
     ),
     options.output,
+    options.store,
     options.force,
     options.fresh,
     click.option("--update-card", is_flag=True, help="Write the result into the card's folder too, as its evidence."),
@@ -187,6 +188,7 @@ def _request(models: tuple[str, ...], given: dict[str, Any]) -> "RunRequest":
         corrupted_dir=given["corrupted_dir"],
         on_bad_image=given["on_bad_image"],
         output=Path(given["output"]) if given["output"] else None,
+        store=given["store"] or None,
         force=given["force"],
         fresh=given["fresh"],
         update_card=given["update_card"],

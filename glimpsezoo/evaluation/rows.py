@@ -1,5 +1,6 @@
 """Measured rows, one per image: in memory, and as Parquet files that are written atomically."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from glimpsezoo.files import whole
-from glimpsezoo.schema import Section
+from glimpsezoo.files import write_whole
+from glimpsezoo.schema import Amount, Count, Positive, Section
 
-_METADATA = b"glimpsezoo"
+_METADATA, _HASH = b"glimpsezoo", b"glimpsezoo.sha256"
 _COLUMNS = {  # shape and type of each column of `Rows`
     "id": ("n", np.int64),
     "group": ("n", np.int64),
@@ -138,11 +139,11 @@ class Measured(Section):
 
     device: str
     """Name of the device that computed."""
-    batch_size: int
+    batch_size: Positive
     """Images per batch."""
-    workers: int
+    workers: Count
     """Processes that decoded images."""
-    seconds: float
+    seconds: Amount
     """Wall-clock time."""
     uncounted: tuple[str, ...]
     """Operations that are not counted, as in `glimpsezoo.core.macs.Count`."""
@@ -165,11 +166,29 @@ class StoredUnit:
     """How the rows were measured."""
 
 
-def write_rows(path: Path, unit: StoredUnit) -> None:
-    """Write rows, and how they were measured, to a Parquet file, atomically."""
-    table = unit.rows.to_table().replace_schema_metadata({_METADATA: unit.measured.model_dump_json()})
-    with whole(path) as part:
-        pq.write_table(table, part, compression="zstd", write_page_checksum=True, **_encodings(table.schema))
+def write_rows(path: Path, unit: StoredUnit) -> str:
+    """Write rows, and how they were measured, to a Parquet file, atomically. Returns the SHA-256 of the file."""
+    content = to_parquet(unit)
+    write_whole(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def to_parquet(unit: StoredUnit, name: str = "") -> bytes:
+    """The content of a Parquet file, with a hash of all values and of the unit's name, so that no damage and no exchange is overlooked."""
+    measured = unit.measured.model_dump_json().encode()
+    table = unit.rows.to_table().replace_schema_metadata({_METADATA: measured, _HASH: _hash(unit.rows, measured, name)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True, **_encodings(table.schema))
+    return sink.getvalue().to_pybytes()
+
+
+def _hash(rows: Rows, measured: bytes, name: str) -> str:
+    """A hash of a unit's name, how it was measured, and its rows."""
+    whole = hashlib.sha256(f"{name} {len(measured)}\n".encode() + measured)
+    for column in _COLUMNS:
+        values: ndarray = getattr(rows, column)
+        whole.update(f"{column} {list(values.shape)}\n".encode() + values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+    return whole.hexdigest()
 
 
 def _encodings(schema: pa.Schema) -> dict[str, Any]:
@@ -184,8 +203,20 @@ def _encodings(schema: pa.Schema) -> dict[str, Any]:
 def read_rows(path: Path) -> StoredUnit | None:
     """The reverse of `write_rows`; None if the file is missing, truncated, damaged or of another layout."""
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        measured = Measured.model_validate_json(table.schema.metadata[_METADATA])
-        return StoredUnit(Rows.from_table(table), measured)
+        return from_parquet(path.read_bytes())
+    except OSError:
+        return None
+
+
+def from_parquet(content: bytes, name: str = "") -> StoredUnit | None:
+    """The reverse of `to_parquet`; None for what is damaged or of another unit. Files of results that are older than hashes have none."""
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        table = file.read(use_threads=False)  # threads over a buffer may abort the process at its end
+        measured = table.schema.metadata[_METADATA]
+        unit = StoredUnit(Rows.from_table(table), Measured.model_validate_json(measured))
+        expected = table.schema.metadata.get(_HASH)
+        known = not name if expected is None else expected.decode() == _hash(unit.rows, measured, name)
+        return unit if known else None
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):  # whatever is wrong, the unit is measured again
         return None

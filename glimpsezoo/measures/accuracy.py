@@ -20,40 +20,40 @@ from glimpsezoo.measures.shown import (
     macs_axis,
     percent_cell,
 )
-from glimpsezoo.measures.statistics import Estimate, Scores, classification
+from glimpsezoo.measures.statistics import Estimate, Loss, Rate, Scores, classification
 from glimpsezoo.measures.text import interval, macs_text, percent, with_interval
-from glimpsezoo.schema import Section
+from glimpsezoo.schema import Amount, Positive, Section
 
 
 class AccuracyStep(Section):
     """Runs stopped at one step. An image that finished earlier keeps its last prediction and cost, and has no regions in this step."""
 
-    step: int
+    step: Positive
     """Which step."""
-    top1: Estimate
+    top1: Rate
     """Top-1 accuracy."""
-    top5: Estimate
+    top5: Rate
     """Top-5 accuracy."""
-    nll: Estimate
+    nll: Loss
     """Negative log-likelihood, in nats."""
-    ece: Estimate
+    ece: Rate
     """Expected calibration error."""
-    macs: float
+    macs: Amount
     """Mean cost per image."""
-    regions_mean: float
+    regions_mean: Amount
     """Regions per image that were sampled in this step, on average."""
 
 
 class Accuracy(Section):
     """Accuracy at the last step of every image, then for every step."""
 
-    top1: Estimate
+    top1: Rate
     """Share of images whose largest logit is the label's."""
-    top5: Estimate
+    top5: Rate
     """The same for the five largest logits; for all of them if there are fewer classes."""
-    nll: Estimate
+    nll: Loss
     """Negative log-likelihood, in nats."""
-    ece: Estimate
+    ece: Rate
     """Expected calibration error with 15 equal bins."""
     steps: tuple[AccuracyStep, ...]
     """Step by step."""

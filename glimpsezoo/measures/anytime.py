@@ -19,9 +19,9 @@ from glimpsezoo.measures.calibration import ExitSettings, exit_settings
 from glimpsezoo.measures.costs import cost_text, missing_operations
 from glimpsezoo.measures.result import Result, missing_text
 from glimpsezoo.measures.shown import Cell, Column, Entry, Figure, Layout, Line, Table
-from glimpsezoo.measures.statistics import LEVEL, Estimate, Groups, proportion
+from glimpsezoo.measures.statistics import LEVEL, Groups, Rate, proportion
 from glimpsezoo.measures.text import interval, percent
-from glimpsezoo.schema import Section
+from glimpsezoo.schema import Amount, Section, Share
 
 FIXED = "fixed"  # name of the rule that stops all images at one step
 _ROUNDING = 1e-12  # tolerance for means of the same numbers that are summed in another order
@@ -34,13 +34,13 @@ class AnytimePoint(Section):
     """Name of the exit rule; 'fixed' stops all images at step `threshold`."""
     threshold: float
     """In the unit of the rule; for 'fixed', the step."""
-    top1: Estimate
+    top1: Rate
     """Top-1 accuracy at the exits."""
-    macs_mean: float
+    macs_mean: Amount
     """Mean MACs per image."""
-    steps_mean: float
+    steps_mean: Amount
     """Mean number of steps per image."""
-    exits: tuple[float, ...]
+    exits: tuple[Share, ...]
     """The share of images with the last step 1, 2, ..."""
 
 
@@ -49,13 +49,13 @@ class EqualAccuracy(Section):
 
     baseline: str
     """Name of the feed-forward model."""
-    macs_ratio: float | None
+    macs_ratio: Amount | None
     """This model's MACs at the baseline's accuracy, over the baseline's MACs; null if the accuracy is never reached."""
-    low: float | None = None
+    low: Amount | None = None
     """Lower end of its 95 % interval, resampled over source images; null in results of older versions."""
-    high: float | None = None
+    high: Amount | None = None
     """Upper end; null if fewer than 97.5 % of the samples reach that accuracy, so that the ratio has no upper bound."""
-    reached: float | None = None
+    reached: Share | None = None
     """The share of samples that reach that accuracy; null in results of older versions."""
     missing: tuple[str, ...] = ()
     """Operations of either model without a formula; with any of them, there is no ratio."""
@@ -68,7 +68,7 @@ class Anytime(Section):
     """The last point is the whole run without a rule. The points of rule 'fixed' before it stop all images earlier (none in results of
     earlier versions).
     """
-    area: float
+    area: Share
     """The area under the early exits and the whole run over their range of budgets, as a mean accuracy."""
     calibrated_on: str
     """The split that the thresholds were found on."""

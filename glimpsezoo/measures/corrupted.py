@@ -20,9 +20,9 @@ from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Upd
 from glimpsezoo.measures.result import Result, by_text
 from glimpsezoo.measures.robustness import budget_figures, estimate_of, share_estimate
 from glimpsezoo.measures.shown import Cell, Column, Entry, Figure, Layout, Table, percent_cell
-from glimpsezoo.measures.statistics import Estimate
+from glimpsezoo.measures.statistics import Rate
 from glimpsezoo.measures.text import interval, percent
-from glimpsezoo.schema import Section
+from glimpsezoo.schema import Amount, Positive, Section
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import CorruptionSpec
 
@@ -34,7 +34,7 @@ TableOfRows = Mapping[str, Mapping[int, Rows]]  # corruption -> severity -> rows
 class Mce(Section):
     """Mean corruption error."""
 
-    value: float
+    value: Amount
     """In per cent of the baseline's error, so that the baseline has 100."""
     baseline: str
     """Name of the baseline."""
@@ -47,15 +47,15 @@ class Corruptions(Section):
     """The software that computed them, with its version."""
     preset: str
     """Which published constants were used, by image size."""
-    n: int
+    n: Positive
     """Number of images per corruption and severity."""
-    clean: Estimate | None
+    clean: Rate | None
     """Accuracy on the same n clean images; null if published images were read."""
-    table: dict[str, tuple[Estimate | None, ...]]
+    table: dict[str, tuple[Rate | None, ...]]
     """Corruption -> top-1 accuracy at severities 1 to 5; null if not measured."""
-    mean: Estimate
+    mean: Rate
     """Mean over all measured severities of the benchmark's corruptions (of all corruptions, if none of the benchmark was measured)."""
-    by_step: tuple[Estimate, ...]
+    by_step: tuple[Rate, ...]
     """The same mean at every step."""
     mce: Mce | None
     """Null without a baseline of mCE."""

@@ -13,19 +13,19 @@ from glimpsezoo.measures.base import Bench, Done, Measure
 from glimpsezoo.measures.costs import cost_text, evaluated_on_noise, mean_macs, missing_operations, step_costs
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.shown import Cell, Column, Layout, Table
-from glimpsezoo.schema import Section
+from glimpsezoo.schema import Amount, Positive, Section
 
 
 class Spread(Section):
     """MACs per image, over the images."""
 
-    mean: float
+    mean: Amount
     """Mean over all images."""
-    p50: float
+    p50: Amount
     """Median."""
-    p95: float
+    p95: Amount
     """95th percentile."""
-    max: float
+    max: Amount
     """The most expensive image."""
 
 
@@ -34,44 +34,44 @@ class PaperCost(Section):
 
     convention: str
     """Name of the paper's convention."""
-    value: float
+    value: Amount
     """MACs per image."""
 
 
 class Phases(Section):
     """Mean MACs per image in each phase of the protocol."""
 
-    start: float
+    start: Amount
     """In start."""
-    sense: float
+    sense: Amount
     """In sense."""
-    fuse: float
+    fuse: Amount
     """In fuse."""
-    locate: float
+    locate: Amount
     """In locate."""
-    classify: float
+    classify: Amount
     """In classify."""
 
 
 class FlopsStep(Section):
     """Runs stopped at one step."""
 
-    step: int
+    step: Positive
     """Which step."""
-    macs: float
+    macs: Amount
     """Mean per image."""
 
 
 class Flops(Section):
     """What ran, per image."""
 
-    n: int
+    n: Positive
     """How many images were counted."""
     images: Literal["data", "noise"]
     """Images of the data set, or noise of its declared size."""
     macs: Spread
     """MACs of the whole run."""
-    flops_mean: float
+    flops_mean: Amount
     """2 x macs.mean."""
     paper_macs: PaperCost | None
     """What the model's paper would print of it."""

@@ -16,7 +16,7 @@ from glimpsezoo.data.loading import batches
 from glimpsezoo.evaluation.jobs import auto_batch_size
 from glimpsezoo.hashing import module_hash
 from glimpsezoo.measures.base import Bench
-from glimpsezoo.measures.statistics import Estimate, mean_share
+from glimpsezoo.measures.statistics import Estimate, Rate, mean_share
 from glimpsezoo.measures.text import with_interval
 from glimpsezoo.schema import Section
 
@@ -26,9 +26,9 @@ class Looks(Section):
 
     moved: Estimate
     """Mean distance from those of the clean image in the same step, in sides of the image; 1.41 is its diagonal."""
-    kept: Estimate
+    kept: Rate
     """Share of an image's glimpses whose centres lie in one quarter of it: the quarter that has the most."""
-    kept_clean: Estimate
+    kept_clean: Rate
     """The same without the attack."""
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.statistics import RESAMPLES, SEED, Groups, fair_coin_tail, percentile_interval
-from glimpsezoo.schema import SCHEMA, Section
+from glimpsezoo.schema import SCHEMA, Count, Difference, Positive, Section, Share
 
 
 class Pair(Section):
@@ -21,19 +21,19 @@ class Pair(Section):
     """Name of the first model."""
     b: str
     """Name of the second model."""
-    n: int
+    n: Positive
     """Images."""
-    only_a: int
+    only_a: Count
     """Images that `a` alone classifies correctly."""
-    only_b: int
+    only_b: Count
     """Images that `b` alone classifies correctly."""
-    difference: float
+    difference: Difference
     """Accuracy of `a` minus accuracy of `b`."""
     low: float
     """Lower end of its 95 % interval, resampled over source images."""
     high: float
     """Upper end of that interval."""
-    p: float
+    p: Share
     """One-sided, for the claim that `a` is worse than `b`; 'not significantly worse' is p >= .05."""
 
 

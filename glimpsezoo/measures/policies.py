@@ -16,9 +16,9 @@ from glimpsezoo.measures.base import Bench, Done, Measure, Update
 from glimpsezoo.measures.pairs import Pair, paired_rows
 from glimpsezoo.measures.result import Result, policy_text
 from glimpsezoo.measures.shown import Cell, Entry, Table, percent_cell
-from glimpsezoo.measures.statistics import Estimate, Scores, classification
+from glimpsezoo.measures.statistics import Rate, Scores, classification
 from glimpsezoo.measures.text import macs_text, percent
-from glimpsezoo.schema import Section
+from glimpsezoo.schema import Amount, Positive, Section
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import PolicySpec, load_string
 
@@ -28,11 +28,11 @@ OWN = "learned"
 class PolicyStep(Section):
     """Runs stopped at one step, as in `accuracy`."""
 
-    step: int
+    step: Positive
     """Which step."""
-    top1: Estimate
+    top1: Rate
     """Top-1 accuracy."""
-    macs: float
+    macs: Amount
     """Mean cost per image, with what the policy computes."""
 
 

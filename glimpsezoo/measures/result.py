@@ -4,13 +4,16 @@ Conventions, the same in every section: an accuracy, a share and a confidence li
 FLOPs are two of them; a cost is per image; steps count from 1; NLL is in nats; times are in the unit that the key names.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, create_model
 
 from glimpsezoo.evaluation.environment import Environment
-from glimpsezoo.schema import SCHEMA, Section
+from glimpsezoo.hashing import content_hash
+from glimpsezoo.schema import SCHEMA, Count, Positive, Section
 
 NEVER_TRAINED = "a size that it was never trained at"
 OWN_POLICIES = ("learned", "whole image")  # of models that look as they were built to
@@ -19,9 +22,9 @@ OWN_POLICIES = ("learned", "whole image")  # of models that look as they were bu
 class Units(Section):
     """Units of work."""
 
-    done: int
+    done: Count
     """How many this run measured."""
-    reused: int
+    reused: Count
     """How many it found finished."""
 
 
@@ -36,9 +39,9 @@ class Run(Section):
     """When it started."""
     finished: AwareDatetime | None
     """When it finished; null before the end."""
-    seed: int
+    seed: Count
     """Seed of every random number."""
-    limit: int | None
+    limit: Positive | None
     """How many images were asked for, null for all."""
     status: Literal["done", "failed", "interrupted"]
     """'failed' if some units failed (`errors` names them)."""
@@ -64,7 +67,7 @@ class TrainedOn(Section):
     """Their name."""
     settings: dict[str, Any]
     """Settings that differ from the data set's defaults and decide its images."""
-    image_size: tuple[int, int]
+    image_size: tuple[Positive, Positive]
     """Height, width in pixels."""
 
 
@@ -79,9 +82,9 @@ class Model(Section):
     """Version of that distribution."""
     config: dict[str, Any]
     """Its settings."""
-    parameters: int
+    parameters: Count
     """Number of parameters."""
-    steps: int
+    steps: Positive
     """The most steps that it takes."""
     policy: str
     """What chooses where it looks: learned, or another policy."""
@@ -131,15 +134,15 @@ class Data(Section):
     """A hash of what decides the images."""
     split: str | None
     """Which split was measured."""
-    examples: int
+    examples: Count
     """How many examples the split has."""
-    skipped: int
+    skipped: Count
     """How many of them could not be read and were left out."""
-    image_size: tuple[int, int]
+    image_size: tuple[Positive, Positive]
     """Height, width in pixels."""
-    channels: int
+    channels: Positive
     """1 for grey, 3 for colour."""
-    classes: int
+    classes: Positive
     """Number of classes."""
     transform: str | None = None
     """What is done to the images before a model sees them."""
@@ -164,6 +167,15 @@ class Failure(Section):
     """In one line."""
 
 
+class Hashes(Section):
+    """What the files were when they were written, as SHA-256; checked when they are read."""
+
+    rows: str | None
+    """Of rows.parquet beside this file; null if there is none."""
+    content: str | None
+    """Of everything else in this file, as JSON with sorted keys and null in this place."""
+
+
 class Result(Section):
     """result.json: all that one run measured of one model on one data set. A section that was not asked for is null or empty.
 
@@ -182,6 +194,8 @@ class Result(Section):
     """On which images."""
     environment: Environment
     """On which machine."""
+    hashes: Hashes | None = None
+    """What was written; null in results that are older than this key."""
 
     if TYPE_CHECKING:  # declared by `result_type`, behind the sections
         errors: tuple[Failure, ...]
@@ -222,7 +236,14 @@ class Result(Section):
 
     def renamed(self, name: str) -> "Result":
         """The same result under another name of its model."""
-        return self.model_copy(update={"model": self.model.model_copy(update={"name": name})})
+        return self.model_copy(update={"model": self.model.model_copy(update={"name": name}), "hashes": None})
+
+    def sealed(self, rows: bytes | None) -> "Result":
+        """The same result with the hash of its rows.parquet and its own, to be written."""
+        hashes = Hashes(rows=None if rows is None else hashlib.sha256(rows).hexdigest(), content=None)
+        bare = self.model_copy(update={"hashes": hashes})
+        content = content_hash(json.loads(bare.to_json()))
+        return bare.model_copy(update={"hashes": hashes.model_copy(update={"content": content})})
 
 
 def policy_text(name: str, *, upper_bound: bool) -> str:

@@ -40,8 +40,8 @@ from glimpsezoo.hashing import module_hash
 from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Update
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.shown import Axis, Cell, Column, Entry, Figure, Layout, Line, Table, accuracy_point, percent_cell
-from glimpsezoo.measures.statistics import Estimate, lower_bound, mean_share, proportion
-from glimpsezoo.schema import Section
+from glimpsezoo.measures.statistics import Estimate, Rate, lower_bound, mean_share, proportion
+from glimpsezoo.schema import Amount, Positive, Section, Share
 from glimpsezoo.settings import Settings
 
 ABSTAINS = -1
@@ -97,34 +97,34 @@ class Certificates(Section):
 class CertifiedAt(Section):
     """Certified accuracy at one radius."""
 
-    radius: float
+    radius: Amount
     """In L2, on pixel values in [0, 1]."""
-    top1: Estimate
+    top1: Rate
     """Share of images whose prediction is right, and certified within this radius."""
 
 
 class Smoothed(Section):
     """Certified accuracy of the model smoothed by noise of one size. All of it is a lower bound with confidence 1 - alpha per image."""
 
-    sigma: float
+    sigma: Amount
     """Standard deviation of the noise, in pixel values in [0, 1]; it is not clipped."""
-    n0: int
+    n0: Positive
     """Samples per image that chose the class."""
-    n: int
+    n: Positive
     """Samples per image that bounded its probability."""
-    alpha: float
+    alpha: Share
     """Each certificate is right with a probability of at least 1 - alpha."""
-    images: int
+    images: Positive
     """Number of images."""
-    largest_radius: float
+    largest_radius: Amount
     """The most that n samples can certify."""
-    abstained: Estimate
+    abstained: Rate
     """Share of images for which the smoothed model names no class."""
     certified: tuple[CertifiedAt, ...]
     """By radius. At radius 0: the accuracy of the smoothed model."""
     acr: Estimate
     """Average certified radius in L2, 0 for an image that is wrong or abstained on."""
-    clean: Estimate
+    clean: Rate
     """Accuracy of the model itself on the same images, without noise."""
 
 

@@ -32,7 +32,7 @@ from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.shown import Cell, Column, Entry, Layout, Table
 from glimpsezoo.measures.stopwatch import peak_memory, seconds_of, threads
 from glimpsezoo.measures.threats import ExitRuleUsed
-from glimpsezoo.schema import Section
+from glimpsezoo.schema import Amount, Count, Positive, Section
 from glimpsezoo.settings import Settings
 
 WARM_UP = 2  # rounds that do not count
@@ -60,9 +60,9 @@ class SpeedSettings(Settings):
 class Gain(Section):
     """What early exits gain, over all rounds."""
 
-    time: float
+    time: Amount
     """Images per second over those without early exits."""
-    macs: float
+    macs: Amount
     """MACs without early exits over MACs with them, of the same images."""
     share: float
     """time / macs: 1 if all saved MACs became saved time."""
@@ -71,19 +71,19 @@ class Gain(Section):
 class SpeedBatch(Section):
     """Times of the batches of one size."""
 
-    batch: int
+    batch: Positive
     """Images in it."""
     exits: Exits
     """Early exits: none; images that exit leave the batch; they stay in it and are computed to the end; or they leave it, and those that
     are left join those of other batches (`RolloutStream`).
     """
-    median_ms: float
+    median_ms: Amount
     """Median time."""
-    iqr_ms: float
+    iqr_ms: Amount
     """Interquartile range."""
-    images_per_s: float
+    images_per_s: Amount
     """Images of all rounds over the time of all rounds."""
-    peak_memory: int | None = None
+    peak_memory: Count | None = None
     """The most that the process took beyond what it held before the batch (weights, images), in bytes. On a GPU: tensors, as torch
     counts them. On a CPU under Linux: resident memory, to some 100 kB. Null on other devices, and in results of older versions.
     """
@@ -105,13 +105,13 @@ class Speed(Section):
 
     device: str
     """What computed: its kind and product name."""
-    threads: int
+    threads: Positive
     """Threads of torch."""
     exit_rule: ExitRuleUsed | None = None
     """The rule of the early exits; null without them, and in results of older versions."""
     batches: tuple[SpeedBatch, ...]
     """By size."""
-    peak_memory: int | None
+    peak_memory: Count | None
     """The largest of all batches, in bytes; null where the device cannot tell."""
 
 

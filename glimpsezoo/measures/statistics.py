@@ -6,16 +6,17 @@ and a fixed seed: the same rows give the same interval. Arrays are numpy; n imag
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import NamedTuple
+from functools import lru_cache, partial
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from pydantic import AfterValidator, Field, model_validator
 from threadpoolctl import threadpool_limits
 
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.schema import Section
+from glimpsezoo.schema import Positive, Section
 
 LEVEL = 0.95  # of every interval
 Z = 1.959963984540054  # the normal quantile of that level, two-sided
@@ -23,6 +24,7 @@ RESAMPLES = 10_000
 TESTED = 2_500  # how many of these a test of a calibration error uses
 BINS = 15  # of the calibration error, of equal width
 SEED = 0
+ROUNDING = 1e-9  # what a mean of shares may exceed their range by
 _CHUNK = 1 << 22  # numbers drawn at once: bounds the memory to about 100 MB
 
 
@@ -39,10 +41,34 @@ class Estimate(Section):
     """Lower end of the interval."""
     high: float
     """Upper end of the interval."""
-    n: int
+    n: Positive
     """Number of images."""
-    groups: int
+    groups: Positive
     """Number of independent source images among them."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"expected an interval, got its lower end {self.low} above its upper end {self.high}")
+        return self
+
+
+def _within(least: float, most: float, estimate: Estimate) -> Estimate:
+    wrong = [x for x in (estimate.value, estimate.low, estimate.high) if not least - ROUNDING <= x <= most + ROUNDING]
+    if wrong:
+        raise ValueError(f"expected a number from {least:g} to {most:g}, got {wrong[0]}")
+    return estimate
+
+
+def _bounds(**limits: float) -> dict[str, Any]:
+    """What the JSON Schema says of the numbers of an estimate."""
+    return {"properties": dict.fromkeys(("value", "low", "high"), limits)}
+
+
+Rate = Annotated[Estimate, AfterValidator(partial(_within, 0.0, 1.0)), Field(json_schema_extra=_bounds(minimum=0, maximum=1))]
+"""An estimate of a share."""
+Loss = Annotated[Estimate, AfterValidator(partial(_within, 0.0, np.inf)), Field(json_schema_extra=_bounds(minimum=0))]
+"""An estimate of what is not negative."""
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:

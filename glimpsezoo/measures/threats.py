@@ -8,9 +8,9 @@ from glimpsezoo.errors import counted
 from glimpsezoo.measures.looks import Looks, looks_text
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.shown import ACCURACY_AXIS, Axis, Cell, Entry, Figure, Layout, Line, Point, Table, percent_cell
-from glimpsezoo.measures.statistics import Estimate
+from glimpsezoo.measures.statistics import Estimate, Rate
 from glimpsezoo.measures.text import budget_text, eps_text, interval, macs_text, percent, with_interval
-from glimpsezoo.schema import Section
+from glimpsezoo.schema import Amount, Count, Positive, Section
 
 INLINE = 2  # columns of attacks in a table with a row per step; more of them have a table of their own
 JUDGED = ("Linf", "pixels", "final")  # norm, space and target of the attacks that a verdict can be about; their glimpses are not frozen
@@ -30,11 +30,11 @@ class ExitRuleUsed(Section):
 class Unattacked(Section):
     """The same images, budget and exit rule without the attack."""
 
-    top1: Estimate
+    top1: Rate
     """Accuracy."""
-    macs_mean: float
+    macs_mean: Amount
     """MACs per image."""
-    steps_mean: float
+    steps_mean: Amount
     """Steps per image."""
 
 
@@ -54,19 +54,19 @@ class AttackRecord(Section):
     """Name of the attack."""
     norm: str
     """In which eps is measured: Linf, L2, L0 (the number of pixels), or patch (a square's share of the area)."""
-    eps: float
+    eps: Amount
     """The most that it changes an image, in `norm` and `space`."""
     space: str
     """'pixels' means those in [0, 1]."""
-    steps: int
+    steps: Count
     """Iterations, or queries; of the first round, if there are rounds."""
-    step_size: float
+    step_size: Amount
     """In `space`."""
-    restarts: int
+    restarts: Count
     """Runs of which the best counts."""
-    eot: int
+    eot: Count
     """Samples that a gradient is the mean of."""
-    evaluations: int
+    evaluations: Count
     """Runs per image, each with its own noise, over which accuracy is averaged; one where nothing is random."""
     target: Literal["final", "any-step", "exit", "looks"]
     """Which prediction is attacked; with 'any-step', `top1` counts images that are right at every step. 'looks': none, but where the
@@ -86,15 +86,15 @@ class AttackRecord(Section):
     """Those of this attack alone."""
     exit_rule: ExitRuleUsed | None
     """Null without one."""
-    n: int
+    n: Positive
     """Images attacked."""
-    top1: Estimate
+    top1: Rate
     """Accuracy under the attack."""
-    by_step: tuple[Estimate, ...]
+    by_step: tuple[Rate, ...]
     """At every step."""
-    macs_mean: float
+    macs_mean: Amount
     """MACs per image."""
-    steps_mean: float
+    steps_mean: Amount
     """Steps per image."""
     clean: Unattacked
     """Without the attack."""

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from glimpsezoo.data.digests import SETTLED, local_digests
 from glimpsezoo.evaluation.environment import commit, cpu_name
 from glimpsezoo.files import write_whole
+from glimpsezoo.hashing import content_hash
 from glimpsezoo.zoo.cards import card_paths
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ PLACE = Path("runs", ".units", "answers")
 PACKAGE = __name__.partition(".")[0]
 VERSION = 1  # of the format
 VOLATILE = ("_", "SHLVL", "OLDPWD", "SSH_")  # environment variables that begin like this decide nothing
-DOES_MORE = ("fresh", "force", "update_card", "compile", "dry_run", "debug")  # with one of these options, a run does more than answer
+DOES_MORE = ("fresh", "force", "update_card", "compile", "dry_run", "debug", "store")  # with one of these, a run does more than answer
 NO_CODE = {"__pycache__", "zoo_cards"}  # folders of a package; the cards that a run uses are inputs of their own
 
 
@@ -223,9 +224,12 @@ def _changed(path: Path) -> float:
 
 
 def _redate(path: Path) -> None:
-    """Write a result as a run writes it that begins and ends now and reuses all of its units: the other numbers stay as they are."""
+    """Write a result as a run writes it that begins and ends now and reuses all of its units: all else stays as it is."""
     text, now = path.read_text("utf-8"), dt.datetime.now(dt.UTC).isoformat().replace("+00:00", "Z")
     units = json.loads(text)["run"]["units"]
     for key, value in {"started": f'"{now}"', "finished": f'"{now}"', "done": "0", "reused": str(units["done"] + units["reused"])}.items():
         text = re.sub(rf'"{key}": [^,\n]+', f'"{key}": {value}', text, count=1)  # the run is the first section
+    found = json.loads(text)
+    if found.get("hashes"):
+        text = text.replace(found["hashes"]["content"], content_hash(found))
     write_whole(path, text.encode())

@@ -7,20 +7,20 @@ from typing import Any
 
 from glimpsezoo.errors import GlimpseZooError, counted
 from glimpsezoo.evaluation.environment import environment_section
-from glimpsezoo.evaluation.rows import StoredUnit, write_rows
+from glimpsezoo.evaluation.rows import StoredUnit
 from glimpsezoo.files import file_name, output_to, write_whole
 from glimpsezoo.hashing import weights_hash
 from glimpsezoo.measures.costs import missing_operations
 from glimpsezoo.measures.pairs import Comparison, every_pair
 from glimpsezoo.measures.result import Checkpoint, Failure, Result, Run, Units
 from glimpsezoo.measures.sections import converted, failures, model_section
-from glimpsezoo.reports.readme import write_card_readme
 from glimpsezoo.run.request import RunOutcome
 from glimpsezoo.run.updating import evidence_of
 from glimpsezoo.run.work import CLEAN, RunWork, training_of
+from glimpsezoo.run.writing import update_card, write_result
 from glimpsezoo.schema import Section
 from glimpsezoo.toml_text import toml_text
-from glimpsezoo.zoo.cards import RESULT, ROWS, remember_place
+from glimpsezoo.zoo.cards import RESULT, remember_place
 from glimpsezoo.zoo.names import command_line
 from glimpsezoo.zoo.results import measure_specs, result_type
 
@@ -29,14 +29,16 @@ COMPARISON, COMMAND = "comparison.json", "command.toml"
 
 def finish(work: RunWork) -> RunOutcome:
     """Write every result, and comparison.json if several models were measured for accuracy."""
+    work.store.sweep()
     comparison = _comparison(work)
     results = [_result(work, index) for index in range(len(work.models))]
-    written = tuple(_write(work, index, result) for index, result in enumerate(results))
+    written = [_write(work, index, result) for index, result in enumerate(results)]
     with output_to(work.folder):
         write_whole(work.folder / COMMAND, f"{toml_text(work.request.options)}\n".encode())
         if comparison is not None:
             write_whole(work.folder / COMPARISON, comparison.to_json().encode())
-    return RunOutcome(tuple(results), comparison, f"{_counts(results)}; results in {work.folder}", written)
+    sealed, paths = zip(*written, strict=True)
+    return RunOutcome(sealed, comparison, f"{_counts(results)}; results in {work.folder}", paths)
 
 
 def _comparison(work: RunWork) -> Comparison | None:
@@ -98,27 +100,18 @@ def _errors(work: RunWork, index: int) -> Iterator[Failure]:
         yield from failures(name, found.failed)
 
 
-def _write(work: RunWork, index: int, result: Result) -> Path:
-    """Write the result and its rows; with --update-card, also into the card, unless units failed. Returns where the result is."""
+def _write(work: RunWork, index: int, result: Result) -> tuple[Result, Path]:
+    """Write the result and its rows; with --update-card, also into the card, unless units failed. Returns what was written, where."""
     folders, card = [file_name(name).replace(" ", "-") for name in work.names], work.choices[index].card
     folder = folders[index] + (f"-{index + 1}" if folders.index(folders[index]) < index else "")  # 'a/b' and 'a_b' collide
-    places = {work.folder / folder: result}
-    if work.request.update_card and card and not result.errors:
-        places[card.folder] = evidence_of(card, result)
     clean = work.bench.clean[index] if work.bench is not None else None
-    for place, content in places.items():
-        with output_to(place):
-            place.mkdir(parents=True, exist_ok=True)
-            if clean is not None and len(clean.rows):
-                write_rows(place / ROWS, StoredUnit(clean.rows, clean.measured[0]))
-            else:
-                (place / ROWS).unlink(missing_ok=True)
-            write_whole(place / RESULT, content.to_json().encode())
-            if card and place == card.folder:
-                write_card_readme(card)
-    if card:
+    rows = StoredUnit(clean.rows, clean.measured[0]) if clean is not None and len(clean.rows) else None
+    written = write_result(work.folder / folder, result, rows)
+    if card and work.request.update_card and not result.errors:
+        update_card(card, evidence_of(card, result), rows)
+    elif card:
         remember_place(card)
-    return work.folder / folder / RESULT
+    return written, work.folder / folder / RESULT
 
 
 def _run(work: RunWork, index: int, *, failed: bool) -> Run:

@@ -94,7 +94,7 @@ def prepare(request: RunRequest) -> RunWork:
         calibration=calibration,
         sets=sets,
         folder=_output(request),
-        store=UnitStore(STORE if data is None else _store(request.output)),
+        store=UnitStore(STORE) if data is None else _store(request),
         notes=notes,
     )
 
@@ -272,15 +272,19 @@ def _calibration(request: RunRequest, chosen: DataChoice, measures: list[Measure
         return None
 
 
-def _store(output: Path | None) -> Path:
-    """Where finished units are kept: in runs/, which all runs share, or in `output` if runs/ cannot be written."""
+def _store(request: RunRequest) -> UnitStore:
+    """Where finished units are kept: in `--store`; else in runs/, which all runs share, or in `--output` if runs/ cannot be written."""
+    if request.store is not None:
+        store = UnitStore(request.store)
+        store.check(write=not request.dry_run)
+        return store
     try:
         check_writable(STORE)
     except GlimpseZooError:
-        if output is None:
+        if request.output is None:
             raise
-        return output / STORE.name
-    return STORE
+        return UnitStore(request.output / STORE.name)
+    return UnitStore(STORE)
 
 
 def _output(request: RunRequest) -> Path:

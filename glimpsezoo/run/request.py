@@ -52,6 +52,8 @@ class RunRequest:
     """What happens if an image cannot be read."""
     output: Path | None = None
     """The folder for the results; None means runs/ID."""
+    store: str | None = None
+    """The folder or URL of finished units; None means runs/.units."""
     force: bool = False
     """Whether other results may be replaced."""
     fresh: bool = False

@@ -83,6 +83,7 @@ class RunWork:
         """Compile the models if asked to, time them (for the estimate), find the thresholds of exit rules, and plan all work."""
         if self.bench is None:
             return
+        self.store.sweep()
         for index, model in enumerate(self.models):
             if model.computing.compiled:
                 on_progress(f"{self.names[index]}: compiling", index, len(self.models))
@@ -165,8 +166,9 @@ class RunWork:
         seconds, reused = estimate or self._estimate()
         text = f"{self.subject}, about {max(1, round(seconds))} s"
         text += (f" ({counted(reused, 'unit')} measured already)" if reused else "") + self._departures()
-        own = self.store.folder.parent == self.folder
-        return text + (f"; finished units are kept in {self.store.folder}, because runs/ cannot be written" if own else "")
+        own = self.store.folder is not None and self.store.folder.parent == self.folder
+        why = ", because runs/ cannot be written" if own and self.request.store is None else ""
+        return text + (f"; finished units are kept in {self.store.shown}{why}" if own or self.request.store is not None else "")
 
     @property
     def warnings(self) -> list[str]:
@@ -184,9 +186,9 @@ class RunWork:
     def said(self) -> list[str]:
         """What was inferred about the data, and what has been left out so far, and why."""
         inferred = told(self.bench.data) if self.bench is not None else None
-        notes = self.bench.notes if self.bench is not None else {}
         workers = [self.engine.said] if self.engine.said else []
-        return [*([inferred] if inferred else []), *self.notes, *workers, *(note for index in sorted(notes) for note in notes[index])]
+        about = [note for _, notes in sorted(self.bench.notes.items()) for note in notes] if self.bench is not None else []
+        return [*([inferred] if inferred else []), *self.notes, *workers, *self.store.notes, *about]
 
     def _departures(self) -> str:
         """The models that were trained on other data, as text to append."""

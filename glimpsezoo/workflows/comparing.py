@@ -10,14 +10,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from glimpsezoo.errors import GlimpseZooError, one_line
-from glimpsezoo.evaluation.rows import Rows, read_rows
+from glimpsezoo.evaluation.rows import Rows
+from glimpsezoo.files import finish_replacing
 from glimpsezoo.measures.pairs import Comparison, Pair, every_pair
 from glimpsezoo.measures.result import Data, Result
 from glimpsezoo.measures.shown import Entry
 from glimpsezoo.zoo.card_config import CONFIG
-from glimpsezoo.zoo.cards import LOG, RESULT, ROWS, Card, card_with_weights, find_card, training_log
+from glimpsezoo.zoo.cards import LOG, RESULT, Card, card_with_weights, find_card, training_log
 from glimpsezoo.zoo.result_folders import result_folders
-from glimpsezoo.zoo.results import evidence, read_result
+from glimpsezoo.zoo.results import evidence, read_result, rows_of
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def presented() -> Iterator[None]:
 
 
 def _read(folder: Path) -> StoredResult:
+    with suppress(OSError):  # of a folder that cannot be written
+        finish_replacing(folder)
     try:
         result = read_result((folder / RESULT).read_bytes())
     except (OSError, ValidationError) as error:
@@ -84,12 +87,12 @@ def _read(folder: Path) -> StoredResult:
         raise GlimpseZooError(f"expected a {RESULT} of schema 1 in {where!r}, got none ({why:.150}): measure again") from None
     if (folder / CONFIG).is_file() and evidence(Card.read(folder)) is None:
         raise GlimpseZooError(f"the {RESULT} of card {folder.name!r} is not of its weights: measure it again with --update-card")
-    unit = read_rows(folder / ROWS)
+    rows = rows_of(folder, result)
     title = result.model.name
     if (folder / CONFIG).is_file():
         card = find_card(str(folder))
         title = card.called if card else title
-    return StoredResult(Entry(title, result, _training(folder, result)), folder, unit.rows if unit else None)
+    return StoredResult(Entry(title, result, _training(folder, result)), folder, rows)
 
 
 def _training(folder: Path, result: Result) -> tuple[dict[str, Any], ...]:

@@ -10,15 +10,15 @@ import torch
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.config import task_of
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation.rows import Rows, read_rows
+from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.result import Result
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import load_string
 from glimpsezoo.training.target import target_of_recipe
-from glimpsezoo.zoo.cards import ROWS, Card, find_card
+from glimpsezoo.zoo.cards import Card, find_card
 from glimpsezoo.zoo.names import data_spec, spec_of
 from glimpsezoo.zoo.recipes import find_recipe
-from glimpsezoo.zoo.results import evidence
+from glimpsezoo.zoo.results import evidence, rows_of
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,7 @@ class Zoo:
         for card in self.trainings(name):
             result = evidence(card)
             if result and result.accuracy and result.run.limit is None:
-                unit = read_rows(card.folder / ROWS)
-                found.append(Evidence(seed_of(card), result, unit.rows if unit else None))
+                found.append(Evidence(seed_of(card), result, rows_of(card.folder, result)))
         return tuple(found)
 
     def check(self, name: str) -> None:

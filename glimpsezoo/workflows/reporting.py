@@ -16,7 +16,7 @@ from glimpsezoo.reports.page import Reported, report_page
 from glimpsezoo.reports.pictures.traced import Traced, Viewing, trace_image
 from glimpsezoo.workflows.choosing import Measured, chosen_traces
 from glimpsezoo.workflows.comparing import StoredResult, card_of, presented, read_runs
-from glimpsezoo.workflows.tracing import write_file
+from glimpsezoo.workflows.tracing import check_new, write_file
 from glimpsezoo.zoo.card_config import CONFIG
 from glimpsezoo.zoo.names import Assignments, build_model, choose_model, data_folder, data_spec
 from glimpsezoo.zoo.own_data import own_settings
@@ -26,8 +26,7 @@ def report(runs: Sequence[str], path: Path, *, traces: int, data_dir: str | None
     """Write the report of `runs` to `path`. traces: images per model. Raises `GlimpseZooError` for bad names and an unwritable path."""
     if path.suffix.lower() not in {".html", ".htm"}:
         raise GlimpseZooError(f"--output expects a name that ends in .html, got {path.name!r}: choose such a name")
-    if path.exists() and not force:
-        raise GlimpseZooError(f"expected a new file, got {str(path)!r}, which exists: choose another --output, or --force")
+    check_new(path, None, force=force)
     compared = read_runs(runs)
     shown: list[Traced] = []
     notes = list(compared.notes)
@@ -43,7 +42,7 @@ def report(runs: Sequence[str], path: Path, *, traces: int, data_dir: str | None
     reported = Reported(compared.entries, compared.pairs, shown, notes)
     with presented():
         page = report_page(reported)
-    write_file(path, page.encode())
+    write_file(path, page.encode(), force=force)
     return reported
 
 

@@ -1,5 +1,6 @@
 """Trace images that a user asks to see, and write the file that shows them."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -108,7 +109,7 @@ def draw_traces(request: TraceRequest) -> DrawnTraces:
     if wanted is not None:
         views.append(_changed(views[0], wanted, task, rule))
     rows = tuple(tuple(trace_image(viewing, subject) for viewing in views) for subject in subjects)
-    _write(path, rows)
+    _write(path, rows, force=request.force)
     return DrawnTraces(rows, path, note, other)
 
 
@@ -176,12 +177,11 @@ def _path(request: TraceRequest) -> Path:
     if path.suffix.lower() not in ENDINGS or (request.html and path.suffix.lower() != ".html"):
         wanted = "a name that ends in .html" if request.html else f"a name that ends in {', '.join(ENDINGS)}"
         raise GlimpseZooError(f"--output expects {wanted}, got {path.name!r}: choose such a name")
-    if path.exists() and not request.force:
-        raise GlimpseZooError(f"expected a new file, got {str(path)!r}, which exists: choose another --output, or --force")
+    check_new(path, None, force=request.force)
     return path
 
 
-def _write(path: Path, rows: Sequence[Sequence[Traced]]) -> None:
+def _write(path: Path, rows: Sequence[Sequence[Traced]], *, force: bool) -> None:
     ending = path.suffix.lower()
     if ending == ".html":
         content = flip_page(rows).encode()
@@ -192,11 +192,22 @@ def _write(path: Path, rows: Sequence[Sequence[Traced]]) -> None:
         if ending == ".png" and 4 * scene.width * scene.height > MOST_PIXELS:
             raise GlimpseZooError(f"expected fewer images for one PNG, got {len(rows)}: choose fewer, or write .html")
         content = png_file(scene) if ending == ".png" else svg_file(scene).encode()
-    write_file(path, content)
+    write_file(path, content, force=force)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically. Raises `GlimpseZooError` if its folder cannot be written."""
+def check_new(path: Path, content: bytes | None, *, force: bool) -> None:
+    """Refuse a path where something else than this content is, or, if the content is not known yet, something else than a file.
+
+    A command that is repeated, because it was killed after its file was written, finds its own. Raises `GlimpseZooError`.
+    """
+    if force or not os.path.lexists(path) or (path.is_file() and (content is None or path.read_bytes() == content)):
+        return
+    raise GlimpseZooError(f"expected a new file, got {str(path)!r}, which exists: choose another --output, or --force")
+
+
+def write_file(path: Path, content: bytes, *, force: bool) -> None:
+    """Write a new file atomically. Raises `GlimpseZooError` if its folder cannot be written, and for a file with another content."""
     with output_to(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
+        check_new(path, content, force=force)
         write_whole(path, content)

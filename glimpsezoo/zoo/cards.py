@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from glimpsezoo.errors import GlimpseZooError, one_line
-from glimpsezoo.files import file_name, user_folder, write_whole
+from glimpsezoo.files import file_name, finish_replacing, user_folder, write_whole
 from glimpsezoo.specs import ModelSpec
 from glimpsezoo.zoo.card_config import CONFIG, WEIGHTS, CardConfig, Weights
 from glimpsezoo.zoo.hub import PREFIX, Blob, Repository, fetch, fetch_blob, fetch_if_there, sha256_of
@@ -58,6 +58,8 @@ class Card:
         path = folder / CONFIG
         if not path.is_file():
             raise GlimpseZooError(f"expected a card (a folder with {CONFIG}), got {str(folder)!r} without one")
+        with suppress(OSError):  # of a folder that cannot be written
+            finish_replacing(folder)
         try:
             config = CardConfig.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:

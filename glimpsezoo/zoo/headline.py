@@ -2,8 +2,10 @@
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from glimpsezoo.measures.statistics import Estimate
+from glimpsezoo.hashing import is_unchanged
+from glimpsezoo.measures.statistics import Rate
 from glimpsezoo.measures.text import interval, macs_text, percent
+from glimpsezoo.schema import Amount
 from glimpsezoo.zoo.cards import RESULT, Card
 
 
@@ -27,11 +29,11 @@ class _Data(_Loose):
 
 
 class _Accuracy(_Loose):
-    top1: Estimate
+    top1: Rate
 
 
 class _Spread(_Loose):
-    mean: float
+    mean: Amount
 
 
 class _Cost(_Loose):
@@ -64,8 +66,9 @@ def headline(card: Card) -> Headline | None:
     """None if the card has no result measured with these very weights."""
     path = card.folder / RESULT
     try:
-        found = Headline.model_validate_json(path.read_bytes()) if path.is_file() else None
+        content = path.read_bytes() if path.is_file() else None
+        found = None if content is None else Headline.model_validate_json(content)
     except ValidationError:
         return None
-    used = found.model.checkpoint if found else None
+    used = found.model.checkpoint if found and content and is_unchanged(content) else None
     return found if used and card.config.weights and used.sha256 == card.config.weights.sha256 else None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from glimpsezoo.data.wordnet import titled
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.evaluation.places import without_credentials
 from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import DatasetSpec, ModelSpec, Task, load_string
@@ -306,13 +307,17 @@ def command_line(words: Iterable[str] | None = None) -> str:
 
 def published_word(word: str) -> str:
     """A word of a command without paths of this machine: data as in `public_name`; paths below the working directory as they were typed;
-    other paths reduced to their last part.
+    other paths reduced to their last part. URLs are without credentials.
 
     >>> published_word("--data=folder:/home/me/faces"), published_word("-o/home/me/out"), published_word("out/first")
     ('--data=folder:faces', '-oout', 'out/first')
+    >>> published_word("s3://key:secret@bucket/units"), published_word("file:///home/me/units")
+    ('s3://bucket/units', 'file:units')
     """
     end = word.find("=") + 1 if word.startswith("--") else 2 if word.startswith("-") else 0
-    option, value = word[:end], word[end:]
+    option, value = word[:end], without_credentials(word[end:])
+    if value.startswith("file:"):
+        return f"{option}file:{Path(value).name}"
     data = public_name(value)
     if data != value:
         return option + data
@@ -320,4 +325,4 @@ def published_word(word: str) -> str:
         path = value[start:]
         if (path.startswith(("/", "~")) and not path.startswith("//")) or ".." in Path(path).parts:
             return option + value[:start] + Path(path).expanduser().resolve().name
-    return word
+    return option + value

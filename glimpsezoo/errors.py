@@ -13,6 +13,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def why_not(error: BaseException) -> str:
+    """Why a file cannot be used, on one line: what the system says, or else the message."""
+    return (error.strerror if isinstance(error, OSError) else None) or one_line(error)
+
+
 _MEMORY = ("out of memory", "not enough memory", "DefaultCPUAllocator", "alloc_cpu", "std::bad_alloc")  # in messages of allocators
 
 

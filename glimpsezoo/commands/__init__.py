@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from glimpsezoo import escaping
 from glimpsezoo.commands import signals
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line, out_of_memory
 
@@ -129,7 +130,7 @@ def _failed(error: Exception, *, debug: bool) -> int:
     """Say why a command failed, and return the exit status."""
     signals.forget_closed_pipes()
     if debug:
-        traceback.print_exception(error)
+        click.echo(escaping.terminal("".join(traceback.format_exception(error))), err=True, nl=False)
     _complain(_line(error))
     return 2 if isinstance(error, _EXPECTED) or _refused_by_system(error) or out_of_memory(error) else 1
 
@@ -138,7 +139,7 @@ def _complain(text: str) -> None:
     """Print the line that ends a command. On a terminal it begins in red, unless NO_COLOR is set."""
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     begin = click.style("glimpsezoo:", fg="red", bold=True)  # click leaves the colour out where there is no terminal
-    click.echo(f"{begin} {text}", err=True, color=False if plain else None)
+    click.echo(f"{begin} {escaping.line(text)}", err=True, color=False if plain else None)
 
 
 def _stopped(words: list[str]) -> str:

@@ -71,7 +71,7 @@ def train(model: str, **given: Any) -> None:
 
     request = _request(model, given)
     if given["print_recipe"]:
-        click.echo(printed_recipe(request))
+        options.tell(printed_recipe(request))
         return
     keep_freed_memory()
     work = prepare_training(request)
@@ -86,10 +86,10 @@ def train(model: str, **given: Any) -> None:
     _train(work)
     card = work.finish()
     if given["as_json"]:
-        click.echo(card.config.model_dump_json(indent=2))
+        options.tell(card.config.model_dump_json(indent=2))
         return
-    click.echo(f"{card.name} -> {card.folder}")
-    click.echo(f"measure it: {work.run_command(card)}")
+    options.tell(f"{card.name} -> {card.folder}")
+    options.tell(f"measure it: {work.run_command(card)}")
 
 
 def _request(model: str, given: dict[str, Any]) -> "TrainingRequest":

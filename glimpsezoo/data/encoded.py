@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from glimpsezoo.data.fingerprint import file_digest
 from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.untrusted import IMAGE_SIZE, json_values, read_regular
 
 RECORDS = 128  # rows per read of a Parquet file: a piece
 WINDOW = 32  # pieces per window; training shuffles a stream within windows
@@ -271,7 +272,7 @@ def stored_schema(file: str) -> Any:
 def _kinds(schema: Any, image: str, label: str) -> list[str]:
     """What all files of a split must have in common: the types of both columns, and the class names if a file has them."""
     types = [str(schema.field(name).type) if name in schema.names else "" for name in (image, label)]
-    told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    told = json_values((schema.metadata or {}).get(b"huggingface", b"{}"))
     return [*types, json.dumps(told.get("info", {}).get("features", {}).get(label), sort_keys=True)]
 
 
@@ -307,7 +308,7 @@ def _read_file(path: str) -> tuple[bytes | None, str]:
     """The content of a file, or None and why it cannot be read. Only addresses on the Hub are read over the network."""
     try:
         if not path.startswith("hf://"):
-            return Path(path).read_bytes(), ""
+            return read_regular(path, IMAGE_SIZE), ""
         import fsspec
 
         with fsspec.open(path, "rb") as stream:

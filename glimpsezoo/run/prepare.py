@@ -1,6 +1,5 @@
 """Prepares a run: resolves names, settings, models, data and folders, and checks them all before anything is measured."""
 
-import json
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -24,6 +23,7 @@ from glimpsezoo.run.request import RunRequest
 from glimpsezoo.run.updating import check_kept, check_update
 from glimpsezoo.run.work import COMPARISON, RunWork
 from glimpsezoo.specs import DatasetSpec, Task
+from glimpsezoo.untrusted import JSON_SIZE, json_values, read_regular
 from glimpsezoo.zoo.arguments import argument_card, split_argument
 from glimpsezoo.zoo.cards import RESULT, ROWS
 from glimpsezoo.zoo.hub import PREFIX
@@ -301,6 +301,6 @@ def _output(request: RunRequest) -> Path:
 def _run_id(path: Path) -> str | None:
     """The id of the run that wrote a result; None if the file is not a result."""
     try:
-        return json.loads(path.read_bytes())["run"]["id"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return json_values(read_regular(path, JSON_SIZE))["run"]["id"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None

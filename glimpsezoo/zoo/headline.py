@@ -4,6 +4,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from glimpsezoo.measures.statistics import Estimate
 from glimpsezoo.measures.text import interval, macs_text, percent
+from glimpsezoo.untrusted import JSON_SIZE, parsed, read_regular
 from glimpsezoo.zoo.cards import RESULT, Card
 
 
@@ -64,8 +65,8 @@ def headline(card: Card) -> Headline | None:
     """None if the card has no result measured with these very weights."""
     path = card.folder / RESULT
     try:
-        found = Headline.model_validate_json(path.read_bytes()) if path.is_file() else None
-    except ValidationError:
+        found = parsed(Headline, read_regular(path, JSON_SIZE)) if path.is_file() else None
+    except (OSError, ValidationError):
         return None
     used = found.model.checkpoint if found else None
     return found if used and card.config.weights and used.sha256 == card.config.weights.sha256 else None

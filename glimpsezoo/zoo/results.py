@@ -9,6 +9,7 @@ from glimpsezoo.measures.base import Measure
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.result import result_type as with_sections
 from glimpsezoo.specs import MeasureSpec, load_string
+from glimpsezoo.untrusted import JSON_SIZE, parsed, read_regular
 from glimpsezoo.zoo.cards import RESULT, Card
 from glimpsezoo.zoo.plugins import registry
 
@@ -44,15 +45,15 @@ def _result_type(specs: tuple[MeasureSpec, ...]) -> type[Result]:
 
 def read_result(content: bytes | str) -> Result:
     """A result.json. Raises pydantic's `ValidationError`."""
-    return result_type().model_validate_json(content)
+    return parsed(result_type(), content)
 
 
 def evidence(card: Card) -> Result | None:
     """The card's result.json; None if there is none measured with these very weights."""
     path = card.folder / RESULT
     try:
-        result = read_result(path.read_bytes()) if path.is_file() else None
-    except ValidationError:
+        result = read_result(read_regular(path, JSON_SIZE)) if path.is_file() else None
+    except (OSError, ValidationError):
         return None
     used = result.model.checkpoint if result else None
     return result if used and card.config.weights and used.sha256 == card.config.weights.sha256 else None

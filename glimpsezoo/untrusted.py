@@ -1,0 +1,135 @@
+"""Reads files that anybody may have written: only regular ones, and only up to limits that no honest file reaches.
+
+All JSON and TOML that is not part of an installed package is read here. docs/security.md lists the limits.
+"""
+
+import errno
+import json
+import os
+import re
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from glimpsezoo.errors import GlimpseZooError, counted
+
+MB = 10**6
+JSON_SIZE = 128 * MB  # bytes of a JSON text, or of a training log
+TOML_SIZE = MB
+IMAGE_SIZE = 512 * MB  # bytes of an image file
+DEPTH = 100  # of lists and tables in each other
+DIGITS = 300  # of a number; all such fit into a float
+UNPACKED, RATIO = 10**9, 100  # what unpacks to more bytes than this, and to more times its size, is refused
+
+_QUOTED = re.compile(r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*+"|\'[^\'\n]*+\'|#[^\n]*+', re.DOTALL)  # of TOML
+_LONG_KEY = re.compile(rf"(?<![\w.-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{DEPTH}}}")
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_regular(path: Path | str, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes: never of a pipe, a device or a socket, which may not end.
+
+    Raises `OSError` for a file that cannot be read, is of another kind, or is larger.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # opening a pipe would wait
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, f"it is {_kind(found.st_mode)}, no file", os.fspath(path))
+        if found.st_size > most:
+            raise OSError(errno.EFBIG, f"it has {_size(found.st_size)}, and {_size(most)} are the most", os.fspath(path))
+        with os.fdopen(handle, "rb", closefd=False) as stream:
+            return stream.read()
+    finally:
+        os.close(handle)
+
+
+def _kind(mode: int) -> str:
+    """What a path that is no file is."""
+    kinds = (("a folder", stat.S_ISDIR), ("a pipe", stat.S_ISFIFO), ("a socket", stat.S_ISSOCK))
+    return next((name for name, is_kind in kinds if is_kind(mode)), "a device")
+
+
+def _size(size: int) -> str:
+    return f"{size / MB:,.0f} MB"
+
+
+def json_values(content: bytes | str) -> Any:
+    """The values of a JSON text. Raises `ValueError` for what is not JSON, or exceeds the limits of this module."""
+    _check_size(content, JSON_SIZE)
+    try:
+        values = json.loads(content, parse_int=_whole_number)
+    except RecursionError:
+        raise ValueError(_too_deep()) from None
+    _check_depth(values)
+    return values
+
+
+def parsed(kind: type[M], content: bytes | str) -> M:
+    """A record of a JSON text. Raises pydantic's `ValidationError`, also for what `json_values` refuses."""
+    try:
+        values = json_values(content)
+    except ValueError as error:
+        problem = PydanticCustomError("json_invalid", "{why}", {"why": f"no JSON that is accepted: {error}"})
+        raise ValidationError.from_exception_data(kind.__name__, [InitErrorDetails(type=problem, input=None)]) from None
+    return kind.model_validate(values)
+
+
+def toml_values(text: str) -> dict[str, Any]:
+    """The values of a TOML text. Raises `ValueError` for what is not TOML, or exceeds the limits of this module."""
+    _check_size(text, TOML_SIZE)
+    if _LONG_KEY.search(_QUOTED.sub("q", text)):  # the parser takes time and memory that grow with the square of a key's length
+        raise ValueError(_too_deep())
+    try:
+        values = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(_too_deep()) from None
+    _check_depth(values)
+    return values
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML file. Raises `OSError` and `ValueError`."""
+    return toml_values(read_regular(path, TOML_SIZE).decode("utf-8"))
+
+
+def check_unpacked(what: str, packed: int, unpacked: int) -> None:
+    """Refuse what would unpack to very much more than it is. Raises `GlimpseZooError`."""
+    if unpacked > UNPACKED and unpacked > RATIO * packed:
+        raise GlimpseZooError(
+            f"expected {what} that unpacks to at most {_size(UNPACKED)}, or to {RATIO} times its size, got {_size(packed)} that unpack to "
+            f"{_size(unpacked)}: get it from elsewhere"
+        )
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"a number of {counted(len(text), 'digit')}, more than {DIGITS}")
+    return int(text)
+
+
+def _check_size(content: bytes | str, most: int) -> None:
+    if len(content) > most:
+        raise ValueError(f"more than {_size(most)}")
+
+
+def _check_depth(values: Any) -> None:
+    """Refuse deep nesting, and numbers that TOML lets through."""
+    level = [values]
+    for _ in range(DEPTH + 1):
+        if not level:
+            return
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [value for some in inner for value in some]
+        if any(type(value) is int and abs(value) >= 10**DIGITS for value in level):
+            raise ValueError(f"a number of more than {DIGITS} digits")
+    raise ValueError(_too_deep())
+
+
+def _too_deep() -> str:
+    return f"lists and tables nested more than {DEPTH} deep"

@@ -31,6 +31,10 @@ _LONG_KEY = re.compile(rf"(?<![\w.-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{DEPTH}}}")
 M = TypeVar("M", bound=BaseModel)
 
 
+class ExcessError(ValueError):
+    """A text that exceeds a limit."""
+
+
 def read_regular(path: Path | str, most: int) -> bytes:
     """The content of a regular file of at most `most` bytes: never of a pipe, a device or a socket, which may not end.
 
@@ -65,7 +69,7 @@ def json_values(content: bytes | str) -> Any:
     try:
         values = json.loads(content, parse_int=_whole_number)
     except RecursionError:
-        raise ValueError(_too_deep()) from None
+        raise ExcessError(_too_deep()) from None
     _check_depth(values)
     return values
 
@@ -73,22 +77,24 @@ def json_values(content: bytes | str) -> Any:
 def parsed(kind: type[M], content: bytes | str) -> M:
     """A record of a JSON text. Raises pydantic's `ValidationError`, also for what `json_values` refuses."""
     try:
-        values = json_values(content)
-    except ValueError as error:
-        problem = PydanticCustomError("json_invalid", "{why}", {"why": f"no JSON that is accepted: {error}"})
+        json_values(content)
+    except ExcessError as error:
+        problem = PydanticCustomError("too_much", "{why}", {"why": str(error)})
         raise ValidationError.from_exception_data(kind.__name__, [InitErrorDetails(type=problem, input=None)]) from None
-    return kind.model_validate(values)
+    except ValueError:
+        pass  # pydantic says better what is wrong
+    return kind.model_validate_json(content)
 
 
 def toml_values(text: str) -> dict[str, Any]:
     """The values of a TOML text. Raises `ValueError` for what is not TOML, or exceeds the limits of this module."""
     _check_size(text, TOML_SIZE)
     if _LONG_KEY.search(_QUOTED.sub("q", text)):  # the parser takes time and memory that grow with the square of a key's length
-        raise ValueError(_too_deep())
+        raise ExcessError(_too_deep())
     try:
         values = tomllib.loads(text)
     except RecursionError:
-        raise ValueError(_too_deep()) from None
+        raise ExcessError(_too_deep()) from None
     _check_depth(values)
     return values
 
@@ -109,13 +115,13 @@ def check_unpacked(what: str, packed: int, unpacked: int) -> None:
 
 def _whole_number(text: str) -> int:
     if len(text) > DIGITS:
-        raise ValueError(f"a number of {counted(len(text), 'digit')}, more than {DIGITS}")
+        raise ExcessError(f"a number of {counted(len(text), 'digit')}, more than {DIGITS}")
     return int(text)
 
 
 def _check_size(content: bytes | str, most: int) -> None:
     if len(content) > most:
-        raise ValueError(f"more than {_size(most)}")
+        raise ExcessError(f"more than {_size(most)}")
 
 
 def _check_depth(values: Any) -> None:
@@ -127,8 +133,8 @@ def _check_depth(values: Any) -> None:
         inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
         level = [value for some in inner for value in some]
         if any(type(value) is int and abs(value) >= 10**DIGITS for value in level):
-            raise ValueError(f"a number of more than {DIGITS} digits")
-    raise ValueError(_too_deep())
+            raise ExcessError(f"a number of more than {DIGITS} digits")
+    raise ExcessError(_too_deep())
 
 
 def _too_deep() -> str:

@@ -23,7 +23,7 @@ UPRIGHT = {  # EXIF orientation -> the transposition that turns it upright
     8: Image.Transpose.ROTATE_90,
 }
 TURNED_BACK = UPRIGHT | {6: UPRIGHT[8], 8: UPRIGHT[6]}
-MOST, PIXELS = "GLIMPSEZOO_MAX_PIXELS", 89_478_485  # the name of the variable, and the limit without it
+MOST = "GLIMPSEZOO_MAX_PIXELS"  # a variable of the environment
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `opened` has a limit instead
 BITS_PER_SAMPLE, PHOTOMETRIC, MIN_IS_WHITE = 258, 262, 0  # of TIFF
 
@@ -67,24 +67,28 @@ def decoded(content: bytes, channels: int, decoding: Decoding = AS_STORED) -> De
 def opened(content: bytes) -> Image.Image:
     """An image of which only the header was read. Raises ValueError for other content, and for more pixels than `most_pixels`."""
     most = most_pixels()
-    if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = most
     try:
         image = Image.open(io.BytesIO(content))
         size = image.width * image.height
     except UnidentifiedImageError:  # its message contains a memory address, which differs between runs
         raise ValueError("no image format that Pillow knows") from None
-    except Image.DecompressionBombError:  # at twice Pillow's own limit
-        size = 2 * most
+    except Image.DecompressionBombError:  # at twice Pillow's limit
+        raise ValueError(_too_many(f"more than {2 * most:,.0f} pixels", most)) from None
     if size > most:
-        raise ValueError(f"{size / 1e6:,.0f} million pixels, and {most / 1e6:,.0f} are the most: shrink it, or set {MOST}={size}")
+        raise ValueError(_too_many(f"{size:,} pixels", most))
     return image
 
 
-def most_pixels() -> int:
-    """The most pixels of an image that is decoded: $GLIMPSEZOO_MAX_PIXELS, or as many as Pillow decodes without a warning."""
+def _too_many(pixels: str, most: float) -> str:
+    return f"{pixels}, and {most:,.0f} are the most: shrink it, or raise {MOST}, which takes about 16 bytes of memory per pixel"
+
+
+def most_pixels() -> float:
+    """The most pixels of an image that is decoded: $GLIMPSEZOO_MAX_PIXELS, or Pillow's `Image.MAX_IMAGE_PIXELS`."""
     given = os.environ.get(MOST, "")
-    return int(given) if given.isdecimal() and len(given) < 16 else PIXELS
+    if given.isdecimal() and len(given) < 16:
+        Image.MAX_IMAGE_PIXELS = int(given)
+    return float("inf") if Image.MAX_IMAGE_PIXELS is None else Image.MAX_IMAGE_PIXELS
 
 
 def converted(image: Image.Image, channels: int, decoding: Decoding = AS_STORED) -> Decoded:

@@ -97,7 +97,7 @@ def terminal(table: Table, *, first_width: int | None = 30) -> RichTable:
     Cells are folded where the terminal is too narrow, so that no number is cut off.
     first_width: the first column is folded to this width in any case; None leaves that to the terminal.
     """
-    drawn = RichTable(title=table.caption or None, box=None, pad_edge=False, show_edge=False, header_style="bold")
+    drawn = RichTable(title=Text(table.caption) if table.caption else None, box=None, pad_edge=False, show_edge=False, header_style="bold")
     first, *headings = table.headings
     drawn.add_column(first, style="cyan", overflow="fold", max_width=first_width)
     explained = False

@@ -1,5 +1,6 @@
 """Names of files, atomic writes, the user's folder, and checks that output folders can be written."""
 
+import hashlib
 import os
 import tempfile
 import uuid
@@ -9,14 +10,20 @@ from pathlib import Path
 
 from glimpsezoo.errors import GlimpseZooError, one_line
 
+LONGEST = 200  # bytes of a name: file systems have 255, of which the files beside it need some
+
 
 def file_name(name: str) -> str:
-    """The name of a model or card as the name of a file or folder.
+    """The name of a model or card as the name of a file or folder. A long name ends in a hash.
 
     >>> file_name("timm:resnet18.digits")
     'timm_resnet18.digits'
     """
-    return name.replace(":", "_").replace("/", "_")
+    found = name.replace(":", "_").replace("/", "_")
+    content = os.fsencode(found)
+    if len(content) <= LONGEST:
+        return found
+    return f"{content[: LONGEST - 9].decode(errors='ignore')}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
 @contextmanager
@@ -44,6 +51,20 @@ def user_folder() -> Path:
         return Path.home() / ".glimpsezoo"
     except RuntimeError:
         raise GlimpseZooError("expected a home folder for files of glimpsezoo, got none: set GLIMPSEZOO_HOME to a folder") from None
+
+
+def check_inside(folder: Path, path: Path) -> None:
+    """Refuse a path in an output folder from which a symbolic link leads out of that folder. Raises `GlimpseZooError`."""
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise GlimpseZooError(
+            f"expected an output folder whose content is its own, got {str(folder)!r}, in which {path.name!r} is a link that leads out of "
+            "it: remove the link, or choose another --output"
+        )
+
+
+def no_link(path: str, flags: int) -> int:
+    """Open a file (an opener for `open`), but not through a symbolic link."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def check_writable(folder: Path) -> None:

@@ -9,13 +9,14 @@ import os
 import re
 import stat
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from glimpsezoo.errors import GlimpseZooError, counted
+from glimpsezoo.errors import counted
 
 MB = 10**6
 JSON_SIZE = 128 * MB  # bytes of a JSON text, or of a training log
@@ -23,6 +24,7 @@ TOML_SIZE = MB
 IMAGE_SIZE = 512 * MB  # bytes of an image file
 DEPTH = 100  # of lists and tables in each other
 DIGITS = 300  # of a number; all such fit into a float
+ROWS = 10**8  # of a Parquet file
 UNPACKED, RATIO = 10**9, 100  # what unpacks to more bytes than this, and to more times its size, is refused
 
 _QUOTED = re.compile(r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*+"|\'[^\'\n]*+\'|#[^\n]*+', re.DOTALL)  # of TOML
@@ -104,13 +106,25 @@ def read_toml(path: Path) -> dict[str, Any]:
     return toml_values(read_regular(path, TOML_SIZE).decode("utf-8"))
 
 
-def check_unpacked(what: str, packed: int, unpacked: int) -> None:
-    """Refuse what would unpack to very much more than it is. Raises `GlimpseZooError`."""
+def check_parquet(meta: Any) -> None:
+    """Refuse a Parquet file whose rows or columns would take very much more memory than the file. meta: Arrow's. Raises `ValueError`."""
+    if meta.num_rows > ROWS:
+        raise ExcessError(f"{meta.num_rows:,} rows, and {ROWS:,} are the most")
+    for group in map(meta.row_group, range(meta.num_row_groups)):
+        columns = [group.column(place) for place in range(group.num_columns)]
+        _check_unpacked(sum(each.total_compressed_size for each in columns), sum(each.total_uncompressed_size for each in columns))
+
+
+def check_zip(path: Path) -> None:
+    """Refuse a ZIP file, as torch writes checkpoints, that would unpack to very much more than it is. Raises `ValueError`."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            _check_unpacked(path.stat().st_size, sum(entry.file_size for entry in archive.infolist()))
+
+
+def _check_unpacked(packed: int, unpacked: int) -> None:
     if unpacked > UNPACKED and unpacked > RATIO * packed:
-        raise GlimpseZooError(
-            f"expected {what} that unpacks to at most {_size(UNPACKED)}, or to {RATIO} times its size, got {_size(packed)} that unpack to "
-            f"{_size(unpacked)}: get it from elsewhere"
-        )
+        raise ExcessError(f"{_size(packed)} that unpack to {_size(unpacked)}, more than {RATIO} times as much")
 
 
 def _whole_number(text: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from glimpsezoo.data.fingerprint import file_digest
 from glimpsezoo.errors import GlimpseZooError, one_line
-from glimpsezoo.untrusted import IMAGE_SIZE, json_values, read_regular
+from glimpsezoo.untrusted import IMAGE_SIZE, check_parquet, json_values, read_regular
 
 RECORDS = 128  # rows per read of a Parquet file: a piece
 WINDOW = 32  # pieces per window; training shuffles a stream within windows
@@ -80,6 +80,7 @@ class ParquetImages(EncodedImages):
         for file, name in enumerate(self.files):
             with _naming(name):
                 opened = _open_parquet(name)
+                check_parquet(opened.metadata)
                 meta, kinds = opened.metadata, _kinds(opened.schema_arrow, image, label)
             first = first or kinds
             if kinds != first:

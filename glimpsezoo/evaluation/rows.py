@@ -13,6 +13,7 @@ from numpy import ndarray
 
 from glimpsezoo.files import whole
 from glimpsezoo.schema import Section
+from glimpsezoo.untrusted import check_parquet, parsed
 
 _METADATA = b"glimpsezoo"
 _COLUMNS = {  # shape and type of each column of `Rows`
@@ -183,9 +184,12 @@ def _encodings(schema: pa.Schema) -> dict[str, Any]:
 
 def read_rows(path: Path) -> StoredUnit | None:
     """The reverse of `write_rows`; None if the file is missing, truncated, damaged or of another layout."""
+    if not path.is_file():  # a pipe would not end
+        return None
     try:
+        check_parquet(pq.read_metadata(path))
         table = pq.read_table(path, page_checksum_verification=True)
-        measured = Measured.model_validate_json(table.schema.metadata[_METADATA])
+        measured = parsed(Measured, table.schema.metadata[_METADATA])
         return StoredUnit(Rows.from_table(table), measured)
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):  # whatever is wrong, the unit is measured again
         return None

@@ -14,7 +14,7 @@ from glimpsezoo.data.limited import Held, Limited, limited
 from glimpsezoo.data.loading import SPLITS, open_data, task_on
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.evaluation.store import UnitStore
-from glimpsezoo.files import check_writable
+from glimpsezoo.files import check_inside, check_writable
 from glimpsezoo.measures.base import Bench, Measure
 from glimpsezoo.measures.calibration import without_thresholds
 from glimpsezoo.measures.corrupted import CorruptedMeasure
@@ -291,6 +291,8 @@ def _output(request: RunRequest) -> Path:
             f"expected a folder of this run, got {str(folder)!r} with the results of another: choose another --output, or --force"
         )
     check_writable(folder)
+    for path in others:
+        check_inside(folder, path.parent)
     for path in () if request.dry_run else others:
         path.unlink()
         path.with_name(ROWS).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from glimpsezoo.evaluation.jobs import run_job, unit_ids
 from glimpsezoo.evaluation.plan import Planned, PlannedEvaluation, PlannedFinding, evaluation_of
 from glimpsezoo.evaluation.rows import StoredUnit, write_rows
 from glimpsezoo.evaluation.store import UnitStore
-from glimpsezoo.files import file_name, output_to, write_whole
+from glimpsezoo.files import check_inside, file_name, output_to, write_whole
 from glimpsezoo.hashing import unit_id, weights_hash
 from glimpsezoo.measures.base import Bench, Measure
 from glimpsezoo.measures.calibration import Calibration, NoCalibrationError, calibration_plan, exit_settings, without_thresholds
@@ -328,6 +328,7 @@ class RunWork:
         if self.request.update_card and card and not result.errors:
             places[card.folder] = evidence_of(card, result)
         clean = self.bench.clean[index] if self.bench is not None else None
+        check_inside(self.folder, self.folder / folder)
         for place, content in places.items():
             with output_to(place):
                 place.mkdir(parents=True, exist_ok=True)

@@ -5,14 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
-from glimpsezoo.files import file_name
+from glimpsezoo.files import LONGEST, file_name
 from glimpsezoo.specs import Task
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 UNKNOWN = "unknown"  # data or license that a card does not name
-
-
-LONGEST = 200  # bytes of a name in UTF-8: file systems have 255 for a name, of which files beside it need some
 
 
 def _one_name(text: str) -> str:

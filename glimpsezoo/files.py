@@ -70,7 +70,7 @@ def no_link(path: str, flags: int) -> int:
 def check_writable(folder: Path) -> None:
     """Check that a folder can be created or written, and leave nothing behind. Raises `GlimpseZooError`."""
     with output_to(folder):
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
         tempfile.TemporaryFile(dir=there).close()
 
 

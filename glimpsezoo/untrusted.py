@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from glimpsezoo.errors import counted
+from glimpsezoo.errors import GlimpseZooError, counted, why_not
 
 MB = 10**6
 JSON_SIZE = 128 * MB  # bytes of a JSON text, or of a training log
@@ -24,10 +24,12 @@ TOML_SIZE = MB
 IMAGE_SIZE = 512 * MB  # bytes of an image file
 DEPTH = 100  # of lists and tables in each other
 DIGITS = 300  # of a number; all such fit into a float
+README_SIZE, ALIASES = 16 * MB, 50  # of a README of a data set, and references in its YAML
 ROWS = 10**8  # of a Parquet file
 UNPACKED, RATIO = 10**9, 100  # what unpacks to more bytes than this, and to more times its size, is refused
 
 _QUOTED = re.compile(r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*+"|\'[^\'\n]*+\'|#[^\n]*+', re.DOTALL)  # of TOML
+_ALIAS = re.compile(r"(?<=[\s,\[:-])\*[\w-]")  # of YAML
 _LONG_KEY = re.compile(rf"(?<![\w.-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{DEPTH}}}")
 
 M = TypeVar("M", bound=BaseModel)
@@ -104,6 +106,18 @@ def toml_values(text: str) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """The values of a TOML file. Raises `OSError` and `ValueError`."""
     return toml_values(read_regular(path, TOML_SIZE).decode("utf-8"))
+
+
+def check_front_matter(readme: Path) -> None:
+    """Refuse a README whose YAML repeats parts of itself again and again, which libraries write out. Raises `GlimpseZooError`."""
+    try:
+        head, _, _ = read_regular(readme, README_SIZE).decode("utf-8", "replace").removeprefix("---").partition("\n---")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise GlimpseZooError(f"expected a README of a data set in {str(readme)!r}, got none that can be read ({why_not(error)})") from None
+    if (count := len(_ALIAS.findall(head))) > ALIASES:
+        raise GlimpseZooError(f"expected at most {ALIASES} references (*NAME) in the YAML of {str(readme)!r}, got {count}: write them out")
 
 
 def check_parquet(meta: Any) -> None:

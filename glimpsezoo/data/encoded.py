@@ -137,7 +137,8 @@ class ParquetImages(EncodedImages):
                 groups = [group for group in range(opened.metadata.num_row_groups) if _may_name_files(opened, group, self.image)]
                 for records in opened.iter_batches(RECORDS, row_groups=groups, columns=[self.image]) if groups else ():
                     cells = [cell for cell in records.column(0).to_pylist() if cell and cell["bytes"] is None and cell.get("path")]
-                    found += [_joined(os.path.dirname(file), cell["path"]) for cell in cells]
+                    paths = (_joined(os.path.dirname(file), cell["path"]) for cell in cells)
+                    found += [path for path in paths if _is_readable(path)]
         return found
 
     def _piece_with(self, row: int) -> _Piece:
@@ -299,15 +300,22 @@ def _from_cells(image: Any, label: Any, where: str, folder: str) -> EncodedImage
 
 
 def _joined(folder: str, path: str) -> str:
-    """A stored path; a relative one is relative to the folder of the file that contains it."""
-    if os.path.isabs(path) or "://" in path:
+    """A stored path; a relative one is relative to the folder of the file that contains it. A file of the Hub cannot name local ones."""
+    if "://" in path:
         return path
     return f"{folder}/{path}" if "://" in folder else os.path.join(folder, path)
 
 
+def _is_readable(path: str) -> bool:
+    """Whether a stored path is read: only addresses on the Hub are read over the network."""
+    return "://" not in path or path.startswith("hf://")
+
+
 def _read_file(path: str) -> tuple[bytes | None, str]:
-    """The content of a file, or None and why it cannot be read. Only addresses on the Hub are read over the network."""
+    """The content of a file, or None and why it cannot be read."""
     try:
+        if not _is_readable(path):
+            return None, f" on this machine or on the Hub, got {os.path.basename(path)!r} at another address"
         if not path.startswith("hf://"):
             return read_regular(path, IMAGE_SIZE), ""
         import fsspec

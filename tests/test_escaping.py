@@ -4,6 +4,7 @@ import ast
 import csv
 import io
 import json
+import logging
 import re
 import unicodedata
 from pathlib import Path
@@ -184,3 +185,37 @@ def test_a_token_is_in_no_line_and_in_no_traceback(say, monkeypatch: pytest.Monk
         answer = say("run", f"no/{secret}", "--debug")
         assert "Traceback" in answer.err
         assert not re.search("secret|hf_a|a-pass", answer.err + answer.out)
+
+
+def test_an_error_of_the_hub_is_one_harmless_line_without_a_token(say, monkeypatch: pytest.MonkeyPatch):
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    def refuse(*_: object, **__: object) -> None:
+        response = type("Response", (), {"status_code": 500, "headers": {}, "request": None})()
+        error = HfHubHTTPError("x", response=response)  # type: ignore[arg-type]
+        error.server_message = "no\x1b[2J\u202e\nhf_abcdefghijklmnopqrstuvwx"
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    answer = say("run", "hf-hub:a/b")
+    assert answer.status == 2
+    assert r"HTTP status 500: no\u001b[2J\u202e ***" in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_what_a_library_logs_is_harmless(say, capsys: pytest.CaptureFixture[str]):
+    """The Hub's client logs a header of the Hub as it is."""
+    say("list", "attacks")
+    log = logging.getLogger("of a library")
+    log.addHandler(logging.StreamHandler())
+    log.warning("the server says: %s", "a\x1b[2Jb hf_abcdefghijklmnopqrstuvwx")
+    assert capsys.readouterr().err == "the server says: a\\u001b[2Jb ***\n"
+
+
+def test_a_token_is_in_no_result_and_in_no_card(here: Path, say):
+    make_card(here / "zoo_cards" / "c")
+    token = "hf_abcdefghijklmnopqrstuvwx"
+    assert say("run", "c", "--limit", "2", "--measure", "accuracy", "-o", f"o/{token}").status == 0
+    for file in here.rglob("*.json"):
+        assert token not in file.read_text()

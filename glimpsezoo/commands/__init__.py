@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -111,6 +112,7 @@ def main(args: list[str] | None = None) -> None:
     """
     words = sys.argv[1:] if args is None else args
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the one line reports the final error; retries are not printed
+    logging.setLogRecordFactory(_harmless)
     with signals.raised(_stopped(words)):
         try:
             status = cli.main(args=args, prog_name="glimpsezoo", standalone_mode=False)
@@ -124,6 +126,14 @@ def main(args: list[str] | None = None) -> None:
         except Exception as error:
             status = _failed(error, debug="--debug" in words)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _harmless(*given: Any, **more: Any) -> logging.LogRecord:
+    """A record of a log of any library, which may repeat what a server or a file says, escaped as everything on a terminal."""
+    record = logging.LogRecord(*given, **more)
+    with suppress(Exception):  # of a message that does not fit its arguments, which the handler reports
+        record.msg, record.args = escaping.terminal(record.getMessage()), ()
+    return record
 
 
 def _failed(error: Exception, *, debug: bool) -> int:

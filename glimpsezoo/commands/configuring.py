@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, why_not
-from glimpsezoo.untrusted import read_toml
 
 ARGUMENT = "models"  # the key of the command's argument
 SETTINGS = "set"  # the key of `--set`, a table
@@ -38,6 +37,8 @@ def _use(context: click.Context, parameter: click.Parameter, file: str | None) -
 
 def read_config(file: Path, command: click.Command) -> dict[str, Any]:
     """The values of a file: text, or a boolean for a flag; a list of models; texts KEY=VALUE for `set`. Raises `GlimpseZooError`."""
+    from glimpsezoo.untrusted import read_toml
+
     try:
         values = read_toml(file)
     except (OSError, ValueError) as error:

@@ -65,7 +65,7 @@ def test_a_hostile_file(
         answer = ask(capsys, *shlex.split(hostile.command))
     assert answer.status in hostile.status, answer.err
     assert "Traceback" not in answer.err
-    assert "unexpected" not in answer.err
+    assert "glimpsezoo: unexpected" not in answer.err
     assert "Warning" not in answer.err
     assert hidden(answer.err + answer.out) <= {"\n"}
     assert hostile.says in answer.err

@@ -4,13 +4,17 @@ import ast
 import io
 import os
 import re
+import shutil
 from pathlib import Path
 
+import click
 import pytest
+from command_line import make_card
 from hostile_files import HOSTILE, png
 from PIL import Image
 
 from glimpsezoo import untrusted
+from glimpsezoo.commands import cli, names
 from glimpsezoo.data.encoded import _from_cells
 from glimpsezoo.data.pixels import MOST, decoded, opened
 from glimpsezoo.errors import GlimpseZooError
@@ -109,3 +113,11 @@ def test_a_link_in_an_output_folder_may_lead_within_it_and_the_folder_may_be_a_l
     (tmp_path / "real" / "c").symlink_to("..")
     with pytest.raises(GlimpseZooError, match="leads out of it"):
         check_inside(tmp_path / "out", tmp_path / "out" / "c")
+
+
+def test_a_shell_completes_no_name_that_it_would_run(here: Path):
+    card = make_card(here / "zoo_cards" / "c")
+    for name in ("$(touch escaped)", "a;b", "x\x1b[2J"):
+        shutil.copytree(card.folder, here / "zoo_cards" / name)
+    found = names.cards(click.Context(cli), click.Argument(["name"]), "")
+    assert [each.value for each in found if each.type == "plain"] == ["c"]

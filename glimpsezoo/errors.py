@@ -3,14 +3,21 @@
 import difflib
 from collections.abc import Iterable
 
+from glimpsezoo.escaping import redacted
+
 
 class GlimpseZooError(Exception):
     """The command or its input is wrong. The message is the one line that the user reads (exit status 2)."""
 
 
 def one_line(error: BaseException) -> str:
-    """The message of any exception on one line, or its type if it has no message."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The message of any exception on one line, without tokens; or its type if it has no message."""
+    return " ".join(redacted(str(error)).split()) or type(error).__name__
+
+
+def why_not(error: BaseException) -> str:
+    """Why a file cannot be used, on one line: what the system says, or else the message."""
+    return (error.strerror if isinstance(error, OSError) else None) or one_line(error)
 
 
 _MEMORY = ("out of memory", "not enough memory", "DefaultCPUAllocator", "alloc_cpu", "std::bad_alloc")  # in messages of allocators

@@ -1,5 +1,6 @@
 """Names of files, atomic writes, the user's folder, and checks that output folders can be written."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -18,14 +19,20 @@ _PART = re.compile(r"\..+\.(?:([0-9a-f]{8})-(\d+)-[0-9a-f]{8}|[0-9a-f]{32})\.par
 _ASIDE = "written-aside"
 _OLD = 86_400.0  # seconds without a change after which a half-written file of another machine is stale
 
+LONGEST = 200  # bytes of a name: file systems have 255, of which the files beside it need some
+
 
 def file_name(name: str) -> str:
-    """The name of a model or card as the name of a file or folder.
+    """The name of a model or card as the name of a file or folder. A long name ends in a hash.
 
     >>> file_name("timm:resnet18.digits")
     'timm_resnet18.digits'
     """
-    return name.replace(":", "_").replace("/", "_")
+    found = name.replace(":", "_").replace("/", "_")
+    content = os.fsencode(found)
+    if len(content) <= LONGEST:
+        return found
+    return f"{content[: LONGEST - 9].decode(errors='ignore')}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
 @contextmanager
@@ -113,10 +120,24 @@ def user_folder() -> Path:
         raise GlimpseZooError("expected a home folder for files of glimpsezoo, got none: set GLIMPSEZOO_HOME to a folder") from None
 
 
+def check_inside(folder: Path, path: Path) -> None:
+    """Refuse a path in an output folder from which a symbolic link leads out of that folder. Raises `GlimpseZooError`."""
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise GlimpseZooError(
+            f"expected an output folder whose content is its own, got {str(folder)!r}, in which {path.name!r} is a link that leads out of "
+            "it: remove the link, or choose another --output"
+        )
+
+
+def no_link(path: str, flags: int) -> int:
+    """Open a file (an opener for `open`), but not through a symbolic link."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 def check_writable(folder: Path) -> None:
     """Check that a folder can be created or written, and leave nothing behind. Raises `GlimpseZooError`."""
     with output_to(folder):
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
         tempfile.TemporaryFile(dir=there).close()
 
 

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
 from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.escaping import redacted
 
 _LOG_IN = "log in by 'hf auth login' (or set HF_TOKEN)"
 
@@ -18,7 +19,7 @@ def page(name: str, kind: Literal["model", "dataset"] = "model") -> str:
     """The address of the repository OWNER/NAME."""
     from huggingface_hub import constants
 
-    return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
+    return redacted(f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}")
 
 
 def reading_model(name: str, revision: str | None = None, size: int | None = None) -> AbstractContextManager[None]:

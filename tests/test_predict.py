@@ -194,7 +194,7 @@ def test_a_cut_file_and_a_bomb_are_one_line(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(GlimpseZooError, match="decoded"):
         model.predict(content.getvalue()[:2000])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(GlimpseZooError, match=r"bytes.*exceeds limit"):
+    with pytest.raises(GlimpseZooError, match=r"bytes.*pixels, and 100 are the most"):
         model.predict(content.getvalue())
 
 

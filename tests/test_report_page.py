@@ -176,7 +176,7 @@ def test_every_plot_is_saved_as_svg_and_csv():
 def test_no_name_is_a_formula_or_another_cell(name: str):
     figure = Figure("s", name, (Line(name, 0, (Point(1, -2.5),)),), Axis(name), Axis("y"))
     head, row = csv.reader(io.StringIO(figure_data(figure)))
-    safe = f"'{name}" if name[0] in "=+-@\t" else name
+    safe = re.sub(r"\s", " ", f"'{name}" if name[0] in "=+-@\t" else name)
     assert head == ["line", safe, "y"]
     assert row == [safe, "1", "-2.5"]
 

@@ -267,3 +267,19 @@ def test_a_picture_on_a_page_is_light_or_dark_as_the_page(show: Any, mode: str, 
     page = show(f"<body style='color-scheme:{mode}'><img src='trace.svg'>")  # whatever the system prefers
     image = Image.open(io.BytesIO(page.locator("img").screenshot())).convert("RGB")
     assert f"#{bytes(image.getpixel((20, 90))).hex()}" == paper
+
+
+def test_no_script_and_no_address_in_a_page_but_its_own_is_used(browser: Any, report: str, tmp_path: Path) -> None:
+    """Even if text became markup: the policy stops it."""
+    injected = "<script>document.title='owned'</script><img src='http://127.0.0.1:9/x' onerror=\"document.title='owned'\">"
+    injected += "<link rel=stylesheet href='http://127.0.0.1:9/x.css'><iframe src='http://127.0.0.1:9/'></iframe>"
+    for text in (report, flip_page([[traced(None)]])):
+        (tmp_path / "page.html").write_text(text.replace("</body>", f"{injected}</body>"), encoding="utf-8")
+        page, blocked = browser.new_page(), []
+        page.on("console", lambda message, blocked=blocked: blocked.append(message.text))
+        page.goto((tmp_path / "page.html").as_uri())
+        page.wait_for_timeout(200)
+        assert page.title() != "owned"
+        assert len([line for line in blocked if "Content Security Policy" in line]) >= 4, blocked
+        assert all("Content Security Policy" in line for line in blocked), blocked
+        page.close()

@@ -98,7 +98,7 @@ def test_only_large_images_of_pages_are_coded_with_losses():
 def test_texts_are_escaped_and_control_characters_are_gone():
     drawn = Scene(9, 9, EVIL, EVIL, (Words(x=0, y=5, text=EVIL), Box(x=0, y=0, width=2, height=2, fill="ink", tip=EVIL)))
     root = ElementTree.fromstring(svg_file(drawn))  # it would not parse otherwise
-    shown = EVIL.replace("\x00", " ").replace("\x1b", " ")
+    shown = EVIL.replace("\x00", r"\u0000").replace("\x1b", r"\u001b")
     assert {each.text for each in root.iter() if each.tag in {f"{SVG}title", f"{SVG}desc", f"{SVG}text"}} == {shown}
     assert "<script" not in svg_file(drawn)
     assert "<script" not in flip_page([[traced(None, name=EVIL, label=EVIL)]]).split("<script>")[0]

@@ -5,9 +5,10 @@ from functools import cache
 from generating.checkout import called, cards
 from generating.markdown import joined
 from generating.models import EMBEDDED, card_link, drawable
+from glimpsezoo.escaping import html
 from glimpsezoo.reports.pictures.layout import in_words, panel
 from glimpsezoo.reports.pictures.scene import beside, framed
-from glimpsezoo.reports.pictures.svg import clean, svg_file
+from glimpsezoo.reports.pictures.svg import svg_file
 from glimpsezoo.reports.pictures.traced import Traced
 from glimpsezoo.workflows.comparing import read_runs
 from glimpsezoo.workflows.reporting import traces_of
@@ -73,4 +74,4 @@ def section(card: Card) -> str:
 def figure(card: Card, number: int, alike: list[Traced]) -> str:
     words, said = " ".join(map(in_words, alike)), " ".join(f"{traced.chosen}." for traced in alike)
     wide = ' class="wide"' if len(alike) > 1 else ""
-    return f'<figure{wide}><img src="{picture_of(card, number)}" alt="{clean(words)}"><figcaption>{clean(said)}</figcaption></figure>'
+    return f'<figure{wide}><img src="{picture_of(card, number)}" alt="{html(words)}"><figcaption>{html(said)}</figcaption></figure>'

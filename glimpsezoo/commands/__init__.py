@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from glimpsezoo import ranks
+from glimpsezoo import escaping, ranks
 from glimpsezoo.commands import signals
 from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line, out_of_memory
 
@@ -111,6 +112,7 @@ def main(args: list[str] | None = None) -> None:
     """
     words = sys.argv[1:] if args is None else args
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the one line reports the final error; retries are not printed
+    logging.setLogRecordFactory(_harmless)
     with signals.raised(_stopped(words) if ranks.speaks() else ""):
         try:
             status = cli.main(args=args, prog_name="glimpsezoo", standalone_mode=False)
@@ -126,11 +128,19 @@ def main(args: list[str] | None = None) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def _harmless(*given: Any, **more: Any) -> logging.LogRecord:
+    """A record of a log of any library, which may repeat what a server or a file says, escaped as everything on a terminal."""
+    record = logging.LogRecord(*given, **more)
+    with suppress(Exception):  # of a message that does not fit its arguments, which the handler reports
+        record.msg, record.args = escaping.terminal(record.getMessage()), ()
+    return record
+
+
 def _failed(error: Exception, *, debug: bool) -> int:
     """Say why a command failed, and return the exit status."""
     signals.forget_closed_pipes()
     if debug:
-        traceback.print_exception(error)
+        click.echo(escaping.terminal("".join(traceback.format_exception(error))), err=True, nl=False)
     _complain(_line(error))
     return 2 if isinstance(error, _EXPECTED) or _refused_by_system(error) or out_of_memory(error) else 1
 
@@ -141,7 +151,7 @@ def _complain(text: str) -> None:
         return
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     begin = click.style("glimpsezoo:", fg="red", bold=True)  # click leaves the colour out where there is no terminal
-    click.echo(f"{begin} {text}", err=True, color=False if plain else None)
+    click.echo(f"{begin} {escaping.line(text)}", err=True, color=False if plain else None)
 
 
 def _stopped(words: list[str]) -> str:

@@ -34,10 +34,10 @@ def check(name: str, data: str | None, data_dir: str | None, sets: tuple[str, ..
     for finding in findings_of(name, data, sets, data_dir=data_dir, seed=seed):
         findings.append(finding)
         if not as_json:
-            click.echo(str(finding))
+            options.tell(str(finding))
     failed = [finding.rule for finding in findings if not finding.passed]
     if as_json:
-        click.echo(json.dumps({"name": name, "passed": not failed, "findings": [finding.to_json() for finding in findings]}, indent=2))
+        options.tell(json.dumps({"name": name, "passed": not failed, "findings": [finding.to_json() for finding in findings]}, indent=2))
     else:
-        click.echo(f"{name} breaks {len(failed)} of {len(findings)} rules: {', '.join(failed)}" if failed else f"{name} conforms")
+        options.tell(f"{name} breaks {len(failed)} of {len(findings)} rules: {', '.join(failed)}" if failed else f"{name} conforms")
     return 1 if failed else 0

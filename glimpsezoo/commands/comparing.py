@@ -50,7 +50,8 @@ def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, a
     from glimpsezoo.zoo.result_folders import result_folders
 
     result_folders(runs)  # a typing error is answered before torch is loaded
-    from glimpsezoo.reports.table import board, comma_separated, escape_markdown, latex, markdown
+    from glimpsezoo import escaping
+    from glimpsezoo.reports.table import board, comma_separated, latex, markdown
     from glimpsezoo.reports.text import pair_texts
     from glimpsezoo.workflows.comparing import presented, read_runs
 
@@ -59,18 +60,18 @@ def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, a
         options.say(note)
     with presented():
         if as_json or form == "json":
-            click.echo(_json(compared))
+            options.tell(_json(compared))
         elif form == "table":
             _print(compared)
         else:
             table, pairs = board(compared.entries), pair_texts(compared.entries, compared.pairs)
-            said = "\n".join(f"- {escape_markdown(text)}" for text in pairs)
+            said = "\n".join(f"- {escaping.markdown(text)}" for text in pairs)
             writers = {
                 "markdown": lambda: "\n\n".join(filter(None, (markdown(table), said))) + "\n",
                 "latex": lambda: latex(table, pairs),
                 "csv": lambda: comma_separated(table),
             }
-            click.echo(writers[form](), nl=False)
+            options.tell(writers[form](), nl=False)
 
 
 def _compare_papers(names: tuple[str, ...], form: str, output: str | None) -> None:
@@ -90,7 +91,7 @@ def _compare_papers(names: tuple[str, ...], form: str, output: str | None) -> No
     elif form == "table":
         _print_papers(found)
     else:
-        click.echo({"json": as_json, "csv": comma_separated, "markdown": lambda each: markdown(each, "")}[form](found).rstrip("\n"))
+        options.tell({"json": as_json, "csv": comma_separated, "markdown": lambda each: markdown(each, "")}[form](found).rstrip("\n"))
 
 
 def _print_papers(reproductions: "list[Reproduction]") -> None:

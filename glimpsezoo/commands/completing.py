@@ -26,4 +26,4 @@ def completion(context: click.Context, shell: str, debug: bool) -> None:
     kind = get_completion_class(shell)
     assert kind is not None  # click has all of `SHELLS`
     root = context.find_root()
-    click.echo(kind(root.command, {}, "glimpsezoo", "_GLIMPSEZOO_COMPLETE").source())
+    options.tell(kind(root.command, {}, "glimpsezoo", "_GLIMPSEZOO_COMPLETE").source())

@@ -1,13 +1,12 @@
 """`--config FILE`: a TOML file whose keys are the options of a command. Options of the command line win over it."""
 
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.errors import GlimpseZooError, did_you_mean, why_not
 
 ARGUMENT = "models"  # the key of the command's argument
 SETTINGS = "set"  # the key of `--set`, a table
@@ -39,10 +38,12 @@ def _use(context: click.Context, parameter: click.Parameter, file: str | None) -
 
 def read_config(file: Path, command: click.Command) -> dict[str, Any]:
     """The values of a file: text, or a boolean for a flag; a list of models; texts KEY=VALUE for `set`. Raises `GlimpseZooError`."""
+    from glimpsezoo.untrusted import read_toml
+
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        values = read_toml(file)
     except (OSError, ValueError) as error:
-        why = " ".join(str(error).split())
+        why = why_not(error)
         raise GlimpseZooError(f"--config expects a TOML file, got {str(file)!r} ({why:.120}): correct it, or name another") from None
     options = {_key(each): each for each in command.params if each.name not in {"debug", "config"}}
     for key in values:

@@ -31,5 +31,5 @@ def doctor(as_json: bool, debug: bool) -> int:
             text = escape(f"{line.subject}: {line.found}")
             options.stdout().print(f"[red]{text}[/red]" if line.wrong else text, soft_wrap=True, emoji=False)
     if as_json:
-        click.echo(json.dumps([line._asdict() for line in lines], indent=2))
+        options.tell(json.dumps([line._asdict() for line in lines], indent=2))
     return 1 if any(line.wrong for line in lines) else 0

@@ -36,9 +36,9 @@ def export(model: str, **given: Any) -> None:
     done = export_card(ExportRequest(model=model, **{key: value for key, value in given.items() if key not in {"as_json", "debug"}}))
     if given["as_json"]:
         report = {"path": str(done.path), "files": [file.name for file in done.files], "difference": done.difference, **done.described}
-        click.echo(json.dumps(report, indent=2))
+        options.tell(json.dumps(report, indent=2))
         return
-    click.echo(f"{model} -> {done.path}")
+    options.tell(f"{model} -> {done.path}")
     steps, exits = done.described["steps"], done.described["exit_rule"]["name"]
     options.say(
         f"{steps} step{'s' if steps > 1 else ''}, exit rule {exits}; inputs: {', '.join(done.described['inputs'])}; "

@@ -19,11 +19,11 @@ dry_run = click.option("--dry-run", is_flag=True, help="Print the plan, what is 
 def print_run(plan: "Forecast", *, as_json: bool) -> None:
     """The plan of a run: a line for each measure of each model."""
     if as_json:
-        click.echo(json.dumps(plan.to_json(), indent=2))
+        options.tell(json.dumps(plan.to_json(), indent=2))
         return
     for note in plan.notes:
         options.say(note)
-    click.echo(f"would measure {plan.subject}")
+    options.tell(f"would measure {plan.subject}")
     rows = [(share.model, share.measure, f"{share.units:,}", f"{share.stored:,}", _time(share.seconds)) for share in plan.plan]
     _print_table(("model", "measure", "units", "stored", "time"), rows)
     if plan.units == plan.stored:
@@ -33,18 +33,18 @@ def print_run(plan: "Forecast", *, as_json: bool) -> None:
         time = f"unknown, because no unit of {' and '.join(unknown)} has been measured on this device"
     else:
         time = f"about {_time(plan.seconds)}, by the units that are stored"
-    click.echo(f"{counted(plan.units, 'unit')}, {plan.stored:,} stored; time: {time}")
-    click.echo(f"results would be in {plan.folder}; nothing was started")
+    options.tell(f"{counted(plan.units, 'unit')}, {plan.stored:,} stored; time: {time}")
+    options.tell(f"results would be in {plan.folder}; nothing was started")
 
 
 def print_training(plan: "TrainingForecast", *, as_json: bool) -> None:
     """The plan of a training: a line for each training phase."""
     if as_json:
-        click.echo(json.dumps(plan.to_json(), indent=2))
+        options.tell(json.dumps(plan.to_json(), indent=2))
         return
     for note in plan.notes:
         options.say(note)
-    click.echo(f"would train {plan.card}: {plan.images:,} training images, batches of {plan.recipe['batch_size']}")
+    options.tell(f"would train {plan.card}: {plan.images:,} training images, batches of {plan.recipe['batch_size']}")
     phases = zip(plan.phases, plan.recipe["phase"], strict=True)
     rows = [
         (each.name, f"{each.epochs:,}", f"{each.steps:,}", f"{each.done:,}", f"{recipe['optimiser']}, lr {recipe['lr']:g}")
@@ -53,8 +53,8 @@ def print_training(plan: "TrainingForecast", *, as_json: bool) -> None:
     _print_table(("phase", "epochs", "steps", "done", "optimiser"), rows)
     time = "unknown, because no step is done yet" if plan.seconds is None else f"about {_time(plan.seconds)}, by the steps that are done"
     resumed = f"{plan.done:,} done: it would resume from its checkpoint" if plan.done else "none done"
-    click.echo(f"{counted(plan.steps, 'step')}, {resumed}; time: {time}")
-    click.echo(f"the card would be in {plan.folder}; nothing was started")
+    options.tell(f"{counted(plan.steps, 'step')}, {resumed}; time: {time}")
+    options.tell(f"the card would be in {plan.folder}; nothing was started")
 
 
 def _print_table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

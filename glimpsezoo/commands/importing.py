@@ -28,7 +28,7 @@ def import_(model: str, checkpoint: Path, **given: Any) -> None:
     from glimpsezoo.workflows.importing import import_checkpoint
 
     card = import_checkpoint(model, checkpoint, Path(given["output"]), given["data"], tuple(given["sets"]), force=given["force"])
-    click.echo(f"{card.name} -> {card.folder}")
+    options.tell(f"{card.name} -> {card.folder}")
     for note in card.config.trained["notes"]:
         options.say(note)
-    click.echo(f"measure it: {run_command(card, str(card.folder))}")
+    options.tell(f"measure it: {run_command(card, str(card.folder))}")

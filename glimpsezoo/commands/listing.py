@@ -38,7 +38,7 @@ def list_(kind: str | None, pattern: str, quiet: bool, as_json: bool, debug: boo
         kind, pattern = None, kind
     found = rows_of(kind, pattern)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        options.tell(json.dumps(found, indent=2))
         return
     if not any(found.values()):
         options.say(f"no {kind} yet" + (": train one ('glimpsezoo train mgnet --data digits')" if kind == "cards" else ""))
@@ -114,7 +114,7 @@ def show(named: tuple[str, str], data_dir: str | None, sets: tuple[str, ...], qu
     card = find_card(name)
     facts = facts_of(name, data_dir, sets) if card is None else card.config.model_dump(mode="json")
     if as_json:
-        click.echo(json.dumps(facts, indent=2, default=str))
+        options.tell(json.dumps(facts, indent=2, default=str))
         return
     settings, next_command = facts.pop("settings", []), facts.pop("next", "")
     if quiet:
@@ -140,7 +140,7 @@ def _show_recipe(name: str, as_json: bool) -> None:
     from glimpsezoo.workflows.showing import recipe_file
 
     text, recipe = recipe_file(name)
-    click.echo(recipe.model_dump_json(indent=2, exclude_unset=True) if as_json else text.rstrip("\n"))
+    options.tell(recipe.model_dump_json(indent=2, exclude_unset=True) if as_json else text.rstrip("\n"))
 
 
 def _cell(value: Any) -> str:
@@ -199,7 +199,7 @@ def plugins(quiet: bool, as_json: bool, debug: bool) -> None:
     ]
     clashes = registry().clashes()
     if as_json:
-        click.echo(json.dumps({"plugins": rows, "clashes": clashes}, indent=2))
+        options.tell(json.dumps({"plugins": rows, "clashes": clashes}, indent=2))
         return
     if quiet or not options.on_terminal():
         options.print_names(row["plugin"] for row in rows)

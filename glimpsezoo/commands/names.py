@@ -1,10 +1,12 @@
 """What a shell completes in the place of a name. Everything comes from the plugins' specs and the cards, without torch."""
 
+import re
 from collections.abc import Callable, Iterable
 
 import click
 from click.shell_completion import CompletionItem
 
+_PLAIN = re.compile(r"[\w.,:@/+=-]*")  # a shell puts a name into the command line as it is, where it might be a program: $(...)
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
@@ -14,7 +16,8 @@ def _completing(known: Callable[[], Iterable[str]], *, files: bool = False, seve
     def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
         taken = set(before.split(","))
-        found = [CompletionItem(f"{before}{comma}{name}") for name in dict.fromkeys(known()) if name.startswith(last) and name not in taken]
+        names = (name for name in dict.fromkeys(known()) if name.startswith(last) and name not in taken and _PLAIN.fullmatch(name))
+        found = [CompletionItem(f"{before}{comma}{name}") for name in names]
         return [CompletionItem(incomplete, type="file"), *found] if files else found
 
     return complete

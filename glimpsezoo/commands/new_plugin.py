@@ -27,7 +27,7 @@ def new_plugin(name: str, output: str | None, force: bool, debug: bool) -> None:
 
     names, folder, files = write_plugin(name, Path(output) if output else None, force=force)
     for file in files:
-        click.echo(f"{folder / file}")
+        options.tell(f"{folder / file}")
     place = shlex.quote(str(folder))
     local = place if folder.is_absolute() or place.startswith(".") else f"./{place}"
     options.say(f"install it: pip install -e {local}; then try: pytest {local}, glimpsezoo check {names.model}")

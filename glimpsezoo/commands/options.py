@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo import ranks
+from glimpsezoo import escaping, ranks
 from glimpsezoo.commands import names, signals
 
 if TYPE_CHECKING:  # help does without rich
@@ -26,9 +26,18 @@ def stderr() -> "Console":
 
 def say(text: str) -> None:
     """Print a line on standard error as it is: without line breaks and markup. Of several processes, the first one does."""
-    if not ranks.speaks():
-        return
-    stderr().print(text, markup=False, soft_wrap=True)
+    if ranks.speaks():
+        stderr().print(escaping.line(text), markup=False, soft_wrap=True)
+
+
+def tell(text: str, *, nl: bool = True) -> None:
+    """Print one or more lines of a result on standard output."""
+    click.echo(escaping.terminal(text), nl=nl)
+
+
+def tell_drawn(text: str) -> None:
+    """Print what a console of this module drew, with its colours, as it is."""
+    click.echo(text, nl=False, color=True)
 
 
 def stdout() -> "Console":
@@ -39,8 +48,19 @@ def stdout() -> "Console":
 
 def _console(**settings: Any) -> "Console":
     from rich.console import Console
+    from rich.text import Text
 
-    console = Console(highlight=False, emoji=False, **settings)  # `folder:fish:` is a name, not a fish
+    class Harmless(Console):
+        """Escapes every text that it draws, before it is laid out."""
+
+        def render(self, renderable: Any, options: Any = None) -> Any:
+            if isinstance(renderable, str):
+                renderable = escaping.terminal(renderable)
+            elif isinstance(renderable, Text) and (plain := escaping.terminal(renderable.plain)) != renderable.plain:
+                renderable = Text(plain, renderable.style, justify=renderable.justify, overflow=renderable.overflow, end=renderable.end)
+            return super().render(renderable, options)
+
+    console = Harmless(highlight=False, emoji=False, **settings)  # `folder:fish:` is a name, not a fish
     console.on_broken_pipe = signals.pipe_closed
     return console
 
@@ -59,7 +79,7 @@ def on_terminal() -> bool:
 def print_names(names: Iterable[str]) -> None:
     """Print each name once, one a line."""
     for name in dict.fromkeys(names):
-        click.echo(name)
+        click.echo(escaping.line(name))
 
 
 checkpoint = click.option(

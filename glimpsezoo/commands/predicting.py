@@ -75,7 +75,7 @@ def predict(model: str, files: tuple[str, ...], **given: Any) -> int:
             failed += 1
             options.say(answer.error)
         if given["as_json"]:
-            click.echo(json.dumps(_values(answer)))
+            options.tell(json.dumps(_values(answer)))
             sys.stdout.flush()
         else:
             answers.append(answer)
@@ -109,7 +109,7 @@ def _print(answers: "list[Answer]", *, as_csv: bool) -> None:
 
     table = _table(answers, numbers=as_csv)
     if as_csv:
-        click.echo(comma_separated(table), nl=False)
+        options.tell(comma_separated(table), nl=False)
         return
     if table.rows:
         options.stdout().print(terminal(table))

@@ -70,8 +70,8 @@ def training_progress() -> Iterator[Show]:
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[losses]}"), console=options.stderr()) as bar:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[losses]}", markup=False), console=options.stderr()) as bar:
         task, calibration = bar.add_task("starting", total=None, losses=""), ""
 
         def show(line: "Progress") -> None:

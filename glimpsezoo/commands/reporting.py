@@ -41,4 +41,4 @@ def report(runs: tuple[str, ...], output: str, traces: int, data_dir: str | None
     reported = write(runs, path, traces=traces, data_dir=data_dir, force=force)
     for note in reported.notes:
         options.say(note)
-    click.echo(f"{counted(len(reported.entries), 'model')} in {path} ({path.stat().st_size / 1e6:.2f} MB)")
+    options.tell(f"{counted(len(reported.entries), 'model')} in {path} ({path.stat().st_size / 1e6:.2f} MB)")

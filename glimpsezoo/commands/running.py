@@ -114,7 +114,7 @@ def _run(models: tuple[str, ...], given: dict[str, Any]) -> int:
     if answer := recall(question):
         for line in answer.said:
             options.say(line)
-        click.echo(answer.as_json() if given["as_json"] else answer.shown, nl=given["as_json"], color=True)
+        options.tell(answer.as_json()) if given["as_json"] else options.tell_drawn(answer.shown)
         return 0
     measures = _parts(given["measure"])
     check_names(models, data=given["data"], checkpoint=given["checkpoint"], sets=given["sets"], measures=measures or ())
@@ -156,7 +156,7 @@ def _measure(work: "RunWork", question: "Question | None", *, as_json: bool) -> 
         print_results(outcome.results, console)
         print_comparison(outcome.comparison, outcome.results, console)
     whole = combined([result.to_json() for result in outcome.results], outcome.comparison and outcome.comparison.to_json())
-    click.echo(whole if as_json else captured.get(), nl=as_json, color=True)
+    options.tell(whole) if as_json else options.tell_drawn(captured.get())
     remember(question, work, outcome, captured.get())
     return 0 if all(result.run.status == "done" for result in outcome.results) else 1
 

@@ -30,12 +30,12 @@ def pull(card: str, output: str | None, force: bool, as_json: bool, debug: bool)
 
     copied = pull_card(card, Path(output) if output else None, force=force)
     if as_json:
-        click.echo(copied.config.to_json().decode(), nl=False)
+        options.tell(copied.config.to_json().decode(), nl=False)
         return
-    click.echo(f"{copied.name} -> {copied.folder} ({copied.origin})")
+    options.tell(f"{copied.name} -> {copied.folder} ({copied.origin})")
     if missing := missing_plugin(copied):
         options.say(missing)
-    click.echo(f"measure it: {run_command(copied, str(copied.folder) if output else copied.name)}")
+    options.tell(f"measure it: {run_command(copied, str(copied.folder) if output else copied.name)}")
 
 
 @click.command()
@@ -61,5 +61,5 @@ def push(card: str, repository: str, private: bool, force: bool, debug: bool) ->
     from glimpsezoo.workflows.sharing import push_card
 
     published, address = push_card(card, repository, private=private, force=force)
-    click.echo(f"{published.name} -> {address}")
-    click.echo(f"measure it: {run_command(published, f'hf-hub:{published.config.hub}')}")
+    options.tell(f"{published.name} -> {address}")
+    options.tell(f"measure it: {run_command(published, f'hf-hub:{published.config.hub}')}")

@@ -90,11 +90,11 @@ def _print(drawn: "DrawnTraces", *, as_json: bool) -> None:
     if drawn.note:
         options.say(drawn.note)
     if as_json:
-        click.echo(json.dumps([_values(traced) for row in drawn.rows for traced in row], indent=2))
+        options.tell(json.dumps([_values(traced) for row in drawn.rows for traced in row], indent=2))
     else:
         for row in drawn.rows:
             for traced in row:
-                click.echo(in_words(traced))
+                options.tell(in_words(traced))
     for note in dict.fromkeys(traced.note for row in drawn.rows for traced in row if traced.note):
         options.say(note)
     if drawn.departure:

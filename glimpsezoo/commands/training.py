@@ -73,7 +73,7 @@ def train(model: str, **given: Any) -> None:
     request = _request(model, given)
     if given["print_recipe"]:
         if ranks.speaks():
-            click.echo(printed_recipe(request))
+            options.tell(printed_recipe(request))
         return
     keep_freed_memory()
     if given["dry_run"]:
@@ -86,10 +86,10 @@ def train(model: str, **given: Any) -> None:
             return
         card = work.finish()
     if given["as_json"]:
-        click.echo(card.config.model_dump_json(indent=2))
+        options.tell(card.config.model_dump_json(indent=2))
         return
-    click.echo(f"{card.name} -> {card.folder}")
-    click.echo(f"measure it: {work.run_command(card)}")
+    options.tell(f"{card.name} -> {card.folder}")
+    options.tell(f"measure it: {work.run_command(card)}")
 
 
 def _request(model: str, given: dict[str, Any]) -> "TrainingRequest":

@@ -15,8 +15,10 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
+from stat import S_ISREG
 
 from glimpsezoo.files import user_folder, write_whole
+from glimpsezoo.untrusted import json_values
 
 KEPT = "file-digests"  # the folder's name in the user's folder
 VERSION = 2  # of the cache's format
@@ -77,6 +79,8 @@ def _mark(path: str) -> Mark | None:
         stat = os.stat(path)
     except OSError:
         return None
+    if not S_ISREG(stat.st_mode):  # what is no file may have no end
+        return None
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
 
 
@@ -86,6 +90,8 @@ def _hashed(path: str, *, trusting: bool) -> tuple[Mark | None, str]:
     trusting: whether to take the digest from the file's name if it is in the Hub's cache.
     """
     before = _mark(path)
+    if before is None:
+        return None, UNREADABLE
     named = _named_by_the_hub(path) if trusting else None
     if named:
         return before, named
@@ -109,7 +115,7 @@ def _named_by_the_hub(path: str) -> str | None:
 def _read(place: Path) -> dict[str, list]:
     """The cached digests of a folder; none if the cache file is damaged or of another version."""
     try:
-        content = json.loads(place.read_bytes())
+        content = json_values(place.read_bytes())
     except (OSError, ValueError):
         return {}
     return content["files"] if isinstance(content, dict) and content.get("version") == VERSION else {}

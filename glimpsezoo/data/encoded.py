@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from glimpsezoo.data.fingerprint import file_digest
 from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.untrusted import IMAGE_SIZE, check_parquet, json_values, read_regular
 
 RECORDS = 128  # rows per read of a Parquet file: a piece
 WINDOW = 32  # pieces per window; training shuffles a stream within windows
@@ -79,6 +80,7 @@ class ParquetImages(EncodedImages):
         for file, name in enumerate(self.files):
             with _naming(name):
                 opened = _open_parquet(name)
+                check_parquet(opened.metadata)
                 meta, kinds = opened.metadata, _kinds(opened.schema_arrow, image, label)
             first = first or kinds
             if kinds != first:
@@ -135,7 +137,8 @@ class ParquetImages(EncodedImages):
                 groups = [group for group in range(opened.metadata.num_row_groups) if _may_name_files(opened, group, self.image)]
                 for records in opened.iter_batches(RECORDS, row_groups=groups, columns=[self.image]) if groups else ():
                     cells = [cell for cell in records.column(0).to_pylist() if cell and cell["bytes"] is None and cell.get("path")]
-                    found += [_joined(os.path.dirname(file), cell["path"]) for cell in cells]
+                    paths = (_joined(os.path.dirname(file), cell["path"]) for cell in cells)
+                    found += [path for path in paths if _is_readable(path)]
         return found
 
     def _piece_with(self, row: int) -> _Piece:
@@ -271,7 +274,7 @@ def stored_schema(file: str) -> Any:
 def _kinds(schema: Any, image: str, label: str) -> list[str]:
     """What all files of a split must have in common: the types of both columns, and the class names if a file has them."""
     types = [str(schema.field(name).type) if name in schema.names else "" for name in (image, label)]
-    told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    told = json_values((schema.metadata or {}).get(b"huggingface", b"{}"))
     return [*types, json.dumps(told.get("info", {}).get("features", {}).get(label), sort_keys=True)]
 
 
@@ -297,17 +300,24 @@ def _from_cells(image: Any, label: Any, where: str, folder: str) -> EncodedImage
 
 
 def _joined(folder: str, path: str) -> str:
-    """A stored path; a relative one is relative to the folder of the file that contains it."""
-    if os.path.isabs(path) or "://" in path:
+    """A stored path; a relative one is relative to the folder of the file that contains it. A file of the Hub cannot name local ones."""
+    if "://" in path:
         return path
     return f"{folder}/{path}" if "://" in folder else os.path.join(folder, path)
 
 
+def _is_readable(path: str) -> bool:
+    """Whether a stored path is read: only addresses on the Hub are read over the network."""
+    return "://" not in path or path.startswith("hf://")
+
+
 def _read_file(path: str) -> tuple[bytes | None, str]:
-    """The content of a file, or None and why it cannot be read. Only addresses on the Hub are read over the network."""
+    """The content of a file, or None and why it cannot be read."""
     try:
+        if not _is_readable(path):
+            return None, f" on this machine or on the Hub, got {os.path.basename(path)!r} at another address"
         if not path.startswith("hf://"):
-            return Path(path).read_bytes(), ""
+            return read_regular(path, IMAGE_SIZE), ""
         import fsspec
 
         with fsspec.open(path, "rb") as stream:

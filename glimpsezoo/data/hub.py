@@ -13,6 +13,7 @@ from glimpsezoo.data.layout import IgnoredPaths, is_hidden
 from glimpsezoo.data.listings import Listed
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.hub import reading_dataset
+from glimpsezoo.untrusted import check_front_matter
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 
@@ -146,6 +147,7 @@ def find(source: HubSource, data_dir: Path | None) -> DatasetFiles:
                 if folder is None:
                     raise ConnectionError("there is only a table made from an unknown revision")
         if folder is not None:
+            check_front_matter(folder / "README.md")
             subset = None if folder.name == source.subset else source.subset
             builder = datasets.load_dataset_builder(str(folder.resolve()), name=subset)
     assert builder is not None

@@ -4,6 +4,7 @@ Nothing is guessed silently: if the folders are ambiguous, an error says how to 
 """
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -236,12 +237,20 @@ def _images(folder: Path, ignored: IgnoredPaths, above: frozenset[str] = frozens
         return
     folders, files = _entries(folder, ignored)
     for name in files:
-        if is_image(name):
+        if is_image(name) and not _endless(folder / name):
             yield folder / name
         else:
             ignored.add("no image", folder / name)
     for name in folders:
         yield from _images(folder / name, ignored, above | {real})
+
+
+def _endless(path: Path) -> bool:
+    """Whether this is a pipe, a device or a socket. A file that cannot be read is an image that cannot be read, and is named as one."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _some(names: Sequence[str] | dict[str, _Top]) -> str:

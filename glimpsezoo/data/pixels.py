@@ -1,6 +1,8 @@
 """From the bytes of an image file to 8-bit grey or RGB, with explicit rules for depth, orientation and transparency."""
 
 import io
+import os
+import warnings
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -21,6 +23,8 @@ UPRIGHT = {  # EXIF orientation -> the transposition that turns it upright
     8: Image.Transpose.ROTATE_90,
 }
 TURNED_BACK = UPRIGHT | {6: UPRIGHT[8], 8: UPRIGHT[6]}
+MOST = "GLIMPSEZOO_MAX_PIXELS"  # a variable of the environment
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `opened` has a limit instead
 BITS_PER_SAMPLE, PHOTOMETRIC, MIN_IS_WHITE = 258, 262, 0  # of TIFF
 
 
@@ -57,11 +61,34 @@ def decoded(content: bytes, channels: int, decoding: Decoding = AS_STORED) -> De
     Deeper images are scaled from full scale to full scale, never truncated. Raises ValueError if the full scale is unknown, and whatever
     Pillow's decoders raise for content that is not an image.
     """
+    return converted(opened(content), channels, decoding)
+
+
+def opened(content: bytes) -> Image.Image:
+    """An image of which only the header was read. Raises ValueError for other content, and for more pixels than `most_pixels`."""
+    most = most_pixels()
     try:
         image = Image.open(io.BytesIO(content))
+        size = image.width * image.height
     except UnidentifiedImageError:  # its message contains a memory address, which differs between runs
         raise ValueError("no image format that Pillow knows") from None
-    return converted(image, channels, decoding)
+    except Image.DecompressionBombError:  # at twice Pillow's limit
+        raise ValueError(_too_many(f"more than {2 * most:,.0f} pixels", most)) from None
+    if size > most:
+        raise ValueError(_too_many(f"{size:,} pixels", most))
+    return image
+
+
+def _too_many(pixels: str, most: float) -> str:
+    return f"{pixels}, and {most:,.0f} are the most: shrink it, or raise {MOST}, which takes about 16 bytes of memory per pixel"
+
+
+def most_pixels() -> float:
+    """The most pixels of an image that is decoded: $GLIMPSEZOO_MAX_PIXELS, or Pillow's `Image.MAX_IMAGE_PIXELS`."""
+    given = os.environ.get(MOST, "")
+    if given.isdecimal() and len(given) < 16:
+        Image.MAX_IMAGE_PIXELS = int(given)
+    return float("inf") if Image.MAX_IMAGE_PIXELS is None else Image.MAX_IMAGE_PIXELS
 
 
 def converted(image: Image.Image, channels: int, decoding: Decoding = AS_STORED) -> Decoded:

@@ -1,6 +1,5 @@
 """From any image that a user has to what a model takes: decoded, resized and cropped as the model's data are, or refused in one line."""
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,13 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 
 from glimpsezoo.data.config import OpenSettings
 from glimpsezoo.data.images import Fit, to_tensor
-from glimpsezoo.data.pixels import MODES, Decoding, converted
-from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.data.pixels import MODES, Decoding, converted, opened
+from glimpsezoo.errors import GlimpseZooError, one_line, why_not
+from glimpsezoo.untrusted import IMAGE_SIZE, read_regular
 
 AnyImage = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """One image: a file, the content of a file, an image of Pillow's, an array [H, W, C] or [H, W], or a tensor [C, H, W] or [H, W]."""
@@ -93,15 +93,12 @@ class Preprocessing(nn.Module):
         if not isinstance(file, bytes) and Path(file).is_dir():
             raise GlimpseZooError(f"expected an image file, got the folder {name}: name its files, or use 'glimpsezoo predict'")
         try:
-            with Image.open(io.BytesIO(file if isinstance(file, bytes) else Path(file).read_bytes())) as opened:
-                return self._of_pillow(opened)
+            with opened(file if isinstance(file, bytes) else read_regular(file, IMAGE_SIZE)) as image:
+                return self._of_pillow(image)
         except GlimpseZooError as error:
             raise GlimpseZooError(f"{name}: {error}") from None
-        except UnidentifiedImageError:
-            raise GlimpseZooError(f"expected an image file, got {name}, of no format that Pillow knows: name another") from None
         except Exception as error:  # of the file system, and of Pillow's decoders, which raise anything
-            why = (isinstance(error, OSError) and error.strerror) or one_line(error)
-            raise GlimpseZooError(f"expected an image file, got {name} ({why:.120}): name another") from None
+            raise GlimpseZooError(f"expected an image file, got {name} ({why_not(error):.160}): name another") from None
 
     def _of_pillow(self, image: Image.Image) -> FittedImage:
         if self.channels not in MODES:

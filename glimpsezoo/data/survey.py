@@ -1,6 +1,5 @@
 """What the stored images of a source are like: their sizes, their modes, and those that cannot be decoded."""
 
-import io
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +9,10 @@ from itertools import islice
 from statistics import median_low
 from typing import NamedTuple
 
-from PIL import Image
-
 from glimpsezoo.data.base import BadImageError
 from glimpsezoo.data.encoded import EncodedImage, EncodedImages
 from glimpsezoo.data.images import NaturalImages, decode
-from glimpsezoo.data.pixels import Decoding
+from glimpsezoo.data.pixels import Decoding, opened
 from glimpsezoo.errors import counted
 
 SAMPLE = 64  # images that the usual size of many is taken from
@@ -88,7 +85,7 @@ def _seen(row: EncodedImage, decoding: Decoding | None) -> _Seen:
     try:
         if decoding is not None:
             decode(row, 3, decoding)
-        with Image.open(io.BytesIO(row.image or b"")) as image:
+        with opened(row.image or b"") as image:
             return _Seen(image.size, image.mode, "")
     except BadImageError as bad:
         return _Seen(None, "", str(bad))

@@ -14,6 +14,7 @@ from numpy import ndarray
 
 from glimpsezoo.files import write_whole
 from glimpsezoo.schema import Amount, Count, Positive, Section
+from glimpsezoo.untrusted import check_parquet, parsed
 
 _METADATA, _HASH = b"glimpsezoo", b"glimpsezoo.sha256"
 _COLUMNS = {  # shape and type of each column of `Rows`
@@ -202,6 +203,8 @@ def _encodings(schema: pa.Schema) -> dict[str, Any]:
 
 def read_rows(path: Path) -> StoredUnit | None:
     """The reverse of `write_rows`; None if the file is missing, truncated, damaged or of another layout."""
+    if not path.is_file():  # a pipe would not end
+        return None
     try:
         return from_parquet(path.read_bytes())
     except OSError:
@@ -212,9 +215,10 @@ def from_parquet(content: bytes, name: str = "") -> StoredUnit | None:
     """The reverse of `to_parquet`; None for what is damaged or of another unit. Files of results that are older than hashes have none."""
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        check_parquet(file.metadata)
         table = file.read(use_threads=False)  # threads over a buffer may abort the process at its end
         measured = table.schema.metadata[_METADATA]
-        unit = StoredUnit(Rows.from_table(table), Measured.model_validate_json(measured))
+        unit = StoredUnit(Rows.from_table(table), parsed(Measured, measured))
         expected = table.schema.metadata.get(_HASH)
         known = not name if expected is None else expected.decode() == _hash(unit.rows, measured, name)
         return unit if known else None

@@ -11,6 +11,7 @@ from numpy import ndarray
 
 from glimpsezoo.core.exits import ExitRule, ThresholdRule
 from glimpsezoo.errors import counted
+from glimpsezoo.escaping import markdown
 from glimpsezoo.evaluation.plan import Planned, evaluation_of
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.accuracy import bound, cost_figure, cost_point
@@ -184,7 +185,7 @@ class AnytimeMeasure(Measure):
             return []
         headings = ("exit rule", "threshold", "top-1 %", "95 % interval", "steps", "MACs/image")
         rows = tuple(_curve_row(result, each) for each in found.curve)
-        told = f"Thresholds from the {found.calibrated_on} split; images that exit leave the batch."
+        told = f"Thresholds from the {markdown(found.calibrated_on)} split; images that exit leave the batch."
         fixed = " *fixed*: all images stop at that step." if len(found.curve) > len(found.exits) else ""
         return ["### With early exits", Table("", headings, rows, frozenset(headings)), f"{told}{fixed}"]
 

@@ -248,7 +248,7 @@ class Measure(ABC):
 
     @classmethod
     def card_text(cls, result: Result) -> "list[str | Table]":
-        """Paragraphs and tables of a card's README."""
+        """Paragraphs (Markdown, see `glimpsezoo.escaping`) and tables of a card's README."""
         return []
 
     @classmethod

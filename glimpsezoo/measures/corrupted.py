@@ -1,9 +1,7 @@
 """Accuracy under corruptions at severities 1 to 5, and the mean corruption error against a baseline."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
@@ -14,6 +12,7 @@ from glimpsezoo.conditions.corruptions.mce import ALEXNET, alexnet_applies, mce
 from glimpsezoo.conditions.corruptions.presets import preset_for
 from glimpsezoo.data.limited import Held, limited
 from glimpsezoo.errors import GlimpseZooError, counted
+from glimpsezoo.escaping import markdown
 from glimpsezoo.evaluation.plan import Planned, evaluation_of
 from glimpsezoo.evaluation.rows import Rows, common_ids
 from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Update
@@ -25,6 +24,7 @@ from glimpsezoo.measures.text import interval, percent
 from glimpsezoo.schema import Amount, Positive, Section
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import CorruptionSpec
+from glimpsezoo.untrusted import JSON_SIZE, json_values, read_regular
 
 SEVERITIES = (1, 2, 3, 4, 5)
 EXTRA = "extra-corruptions"  # in --measure: the corruptions outside the benchmark
@@ -252,7 +252,7 @@ class CorruptedMeasure(Measure):
         if found.mce and found.mce.baseline != result.model.name:
             text += f"; mCE {found.mce.value:.1f} against {found.mce.baseline}"
         table = Table("", headings, rows, frozenset(headings))
-        return ["### Under corruptions", table, f"{text}. Made by {found.implementation}: this is not ImageNet-C."]
+        return ["### Under corruptions", table, markdown(f"{text}. Made by {found.implementation}: this is not ImageNet-C.")]
 
     @classmethod
     def tables(cls, entries: Sequence[Entry]) -> dict[str, list[Table]]:
@@ -338,10 +338,10 @@ def _check_benchmark_whole(wanted: Mapping[str, CorruptionWanted], benchmark: Se
 
 def _of_result(path: str, benchmark: Sequence[str]) -> tuple[str, Mapping[str, float]]:
     try:
-        content = json.loads(Path(path).read_bytes())
+        content = json_values(read_regular(path, JSON_SIZE))
         name, section = content["model"]["name"], content.get("corruptions")
-        found = Corruptions.model_validate_json(json.dumps(section)) if section is not None else None
-    except (OSError, ValidationError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        found = Corruptions.model_validate(section) if section is not None else None
+    except (OSError, ValidationError, ValueError, KeyError, TypeError, AttributeError):
         raise GlimpseZooError(
             f"corruptions.baseline expects a model of this run, a result.json or 'alexnet', got {path!r}: name one of these"
         ) from None

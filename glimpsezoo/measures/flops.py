@@ -7,6 +7,7 @@ import numpy as np
 
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.escaping import code, markdown
 from glimpsezoo.evaluation.jobs import EvaluationConfig
 from glimpsezoo.evaluation.rows import Measured, Rows
 from glimpsezoo.measures.base import Bench, Done, Measure
@@ -162,8 +163,8 @@ class FlopsMeasure(Measure):
             lines.append(f"It takes {cost_text(result, found.macs.mean)} MACs per image.")
         if found.paper_macs:
             paper = found.paper_macs
-            lines.append(f"The paper's convention (`{paper.convention}`) counts {cost_text(result, paper.value)} MACs for all steps.")
-        return [*lines, f"Ran and not counted as MACs: {', '.join(found.uncounted) or 'nothing'}."]
+            lines.append(f"The paper's convention ({code(paper.convention)}) counts {cost_text(result, paper.value)} MACs for all steps.")
+        return [*lines, markdown(f"Ran and not counted as MACs: {', '.join(found.uncounted) or 'nothing'}.")]
 
 
 def _macs_at(result: Result, step: int) -> Cell:

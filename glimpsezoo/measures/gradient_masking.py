@@ -23,6 +23,7 @@ from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import limited
 from glimpsezoo.data.loading import batches
+from glimpsezoo.escaping import code, markdown
 from glimpsezoo.evaluation.identity import identity_of
 from glimpsezoo.evaluation.jobs import Job
 from glimpsezoo.evaluation.plan import Planned, PlannedFinding
@@ -169,8 +170,10 @@ class GradientMaskingMeasure(Measure):
         if not result.attacks:
             return []
         told = [
-            f"`{name}` found it: "
-            + ", ".join(f"{key.replace('_', ' ')} {short(value)}" for key, value in check.items() if key not in ("found", "verdict"))
+            f"{code(name)} found it: "
+            + ", ".join(
+                markdown(f"{key.replace('_', ' ')} {short(value)}") for key, value in check.items() if key not in ("found", "verdict")
+            )
             + "."
             for name, check in result.masking.checks.items()
             if check["found"]

@@ -8,17 +8,14 @@ import hashlib
 import re
 from typing import Any
 
+from glimpsezoo.escaping import Html, html
 from glimpsezoo.measures.shown import Cell, Table
 from glimpsezoo.reports.pictures.scene import DARK, LIGHT
-from glimpsezoo.reports.pictures.svg import clean, colour_classes
+from glimpsezoo.reports.pictures.svg import colour_classes
 from glimpsezoo.reports.templates import source, template
 
 _EMPTY = {"input", "meta", "br", "wbr"}
 UNBROKEN = 30  # letters of a name that stay on one line
-
-
-class Html(str):
-    """Text that is already HTML and needs no escaping."""
 
 
 def element(tag: str, *children: str, **attributes: Any) -> Html:
@@ -33,14 +30,14 @@ def element(tag: str, *children: str, **attributes: Any) -> Html:
     for name, value in attributes.items():
         if value is not None and value is not False:
             key = name.rstrip("_").replace("_", "-")
-            said.append(f" {key}" if value is True else f' {key}="{clean(str(value))}"')
+            said.append(f" {key}" if value is True else f' {key}="{html(str(value))}"')
     content = join(*children)
     return Html(f"<{tag}{''.join(said)}>" + ("" if tag in _EMPTY else f"{content}</{tag}>"))
 
 
 def join(*children: str) -> Html:
     """The children concatenated, each escaped unless it is `Html`."""
-    return Html("".join(child if isinstance(child, Html) else clean(child) for child in children))
+    return Html("".join(html(child) for child in children))
 
 
 def named(text: str) -> Html:
@@ -54,7 +51,7 @@ def named(text: str) -> Html:
     found = []
     for spaced in re.split(r"(\s+)", text):
         words = re.split(r"(?<=[^\d]\.)|(?<=\.)(?=[^\d])", spaced)
-        kept = (element("span", word, class_="whole") if "-" in word and len(word) <= UNBROKEN else clean(word) for word in words)
+        kept = (element("span", word, class_="whole") if "-" in word and len(word) <= UNBROKEN else html(word) for word in words)
         found.append("<wbr>".join(kept))
     return Html("".join(found))
 
@@ -93,7 +90,7 @@ def scrolling(content: Html, label: str) -> Html:
 def page(title: str, body: Html, script: str) -> str:
     """A complete HTML page."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return template("page.html.jinja").render(title=title, body=body, script=script, style=style_sheet(), digest=digest)
+    return template("page.html.jinja").render(title=title, body=body, script=Html(script), style=Html(style_sheet()), digest=Html(digest))
 
 
 def style_sheet() -> str:

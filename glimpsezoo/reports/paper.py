@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from glimpsezoo import escaping
 from glimpsezoo.measures.shown import Axis, Cell, Line, Point, Table
 from glimpsezoo.measures.statistics import Effect, Estimate
 from glimpsezoo.measures.text import interval, macs_text, percent
@@ -269,9 +270,9 @@ def _paper(reproduction: Reproduction, folder: str) -> Iterator[str]:
         found = laid_out(table)
         yield from (f"### {found.caption}", "", table_text(found), "")
         for reason in missing(table):
-            yield from (f"Not run: {reason}.", "")
+            yield from (f"Not run: {escaping.markdown(reason)}.", "")
         for reason in unknown_costs(table):
-            yield from (f"No cost: {reason}.", "")
+            yield from (f"No cost: {escaping.markdown(reason)}.", "")
         yield from (line for note in table.printed.notes for line in (f"Note: {note}.", ""))
         for name, scene in _plot(reproduction, table).items():
             yield from (f"![{scene.title}: {scene.description}]({folder}/{name})", "")
@@ -348,5 +349,5 @@ def comma_separated(reproductions: Sequence[Reproduction]) -> str:
     rows, file = as_rows(reproductions), io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: escaping.cell(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows)
     return file.getvalue()

@@ -3,6 +3,8 @@
 import shlex
 from itertools import zip_longest
 
+from glimpsezoo.escaping import Markdown, code, yaml
+from glimpsezoo.escaping import markdown as escaped
 from glimpsezoo.files import write_whole
 from glimpsezoo.measures.result import Result, at_least_text
 from glimpsezoo.measures.shown import Cell, Table
@@ -31,9 +33,11 @@ def card_text(card: Card, result: Result | None) -> str:
     return template("card.md.jinja").render(
         card=card,
         config=config,
+        trained=dict.fromkeys(("command", "minutes", "machine", "torch"), "?") | {"notes": ()} | config.trained,
+        page=Markdown(card.origin.page) if card.origin else "",
         result=result,
-        metadata=_metadata(card, result),
-        needs=_needs(card),
+        metadata=Markdown(_metadata(card, result)),
+        needs=Markdown(_needs(card)),
         run=run_command(card, address),
         steps=_steps(result) if result and result.accuracy else None,
         published=_published(config.published(), result),
@@ -46,18 +50,18 @@ def card_text(card: Card, result: Result | None) -> str:
 
 
 def _needs(card: Card) -> str:
-    """What the command that measures a card needs, in words."""
-    own, plugin = card.config.data.name, f"glimpsezoo with the plugin `{card.config.plugin}`"
+    """What the command that measures a card needs, in Markdown."""
+    own, plugin = card.config.data.name, f"glimpsezoo with the plugin {code(card.config.plugin)}"
     spec = next((each for each in registry().all(DatasetSpec) if own == each.name or (each.prefix and own.startswith(each.name))), None)
     if own == UNKNOWN:
         return f"{plugin}, and the data that it was trained on, which it does not name"
     if spec is None:
-        return f"{plugin}, and the plugin of the data set `{own}`"
+        return f"{plugin}, and the plugin of the data set {code(own)}"
     if spec.embedded:
         return f"{plugin}; the data are part of glimpsezoo"
     if spec.local:
-        return f"{plugin}, and the folder `{own.removeprefix(spec.name)}` with its images"
-    return f"{plugin}, and the data set `{own}`, from the Hub or (`--data-dir DIR`) from a copy on disk"
+        return f"{plugin}, and the folder {code(own.removeprefix(spec.name))} with its images"
+    return f"{plugin}, and the data set {code(own)}, from the Hub or (`--data-dir DIR`) from a copy on disk"
 
 
 def run_command(card: Card, argument: str, *, data: str | None = None, data_dir: str | None = None) -> str:
@@ -100,23 +104,24 @@ def _published(published: Published | None, result: Result | None) -> Table | No
     return Table("", headings, tuple(rows), frozenset(headings))
 
 
-def _blocks(result: Result) -> tuple[list[str], list[str]]:
+def _blocks(result: Result) -> tuple[list[Markdown], list[Markdown]]:
     """Markdown of the measures: first of those that belong with the table of steps (`plain`), then of the others."""
     plain, others = [], []
     for name, kind in measure_classes().items():
         section = getattr(result, name)
         found = [_block(block) for block in kind.card_text(result)] if section not in (None, ()) else []
         (plain if kind.plain else others).extend(found)
-    return [*plain, *([f"{at_least_text(result)}."] if result.at_least else [])], others
+    return [*plain, *([escaped(f"{at_least_text(result)}.")] if result.at_least else [])], others
 
 
-def _block(block: str | Table) -> str:
-    return block if isinstance(block, str) else "\n\n".join(filter(None, (block.caption, markdown(block))))
+def _block(block: str | Table) -> Markdown:
+    return Markdown(block if isinstance(block, str) else "\n\n".join(filter(None, (escaped(block.caption), markdown(block)))))
 
 
 def _metadata(card: Card, result: Result | None) -> str:
     """Model-card metadata of the Hub (YAML)."""
     from huggingface_hub import EvalResult, ModelCardData  # reads its environment when it is imported
+    from huggingface_hub.utils import yaml_dump
 
     config, found = card.config, []
     if result and result.accuracy:
@@ -140,7 +145,7 @@ def _metadata(card: Card, result: Result | None) -> str:
         model_name=config.name,
         eval_results=found or None,
     )
-    return data.to_yaml()
+    return yaml_dump(yaml(data.to_dict()), sort_keys=False).strip()
 
 
 def _data_set(card: Card, result: Result | None) -> str:

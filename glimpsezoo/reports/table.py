@@ -2,26 +2,20 @@
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from glimpsezoo import escaping
+from glimpsezoo.escaping import Markdown
 from glimpsezoo.measures.base import Measure
 from glimpsezoo.measures.result import Result, at_least_text
 from glimpsezoo.measures.shown import Cell, Column, Entry, Layout, Table
 from glimpsezoo.measures.text import macs_text
 from glimpsezoo.reports.text import footnotes
 from glimpsezoo.zoo.results import measure_classes
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-}
 
 
 def columns_of(results: Sequence[Result], layout: Layout) -> list[Column]:
@@ -103,7 +97,7 @@ def terminal(table: Table, *, first_width: int | None = 30) -> RichTable:
     Cells are folded where the terminal is too narrow, so that no number is cut off.
     first_width: the first column is folded to this width in any case; None leaves that to the terminal.
     """
-    drawn = RichTable(title=table.caption or None, box=None, pad_edge=False, show_edge=False, header_style="bold")
+    drawn = RichTable(title=Text(table.caption) if table.caption else None, box=None, pad_edge=False, show_edge=False, header_style="bold")
     first, *headings = table.headings
     drawn.add_column(first, style="cyan", overflow="fold", max_width=first_width)
     explained = False
@@ -118,11 +112,11 @@ def terminal(table: Table, *, first_width: int | None = 30) -> RichTable:
     return drawn
 
 
-def markdown(table: Table) -> str:
+def markdown(table: Table) -> Markdown:
     """A Markdown table."""
-    lines = [_row(table.headings), _row("---" if heading in table.words else "---:" for heading in table.headings)]
-    written = _in_a_cell if table.markdown else escape_markdown
-    return "\n".join([*lines, *(_row(written(cell.text) for cell in row) for row in table.rows)])
+    written = _in_a_cell if table.markdown else escaping.markdown
+    lines = [_row(map(written, table.headings)), _row("---" if heading in table.words else "---:" for heading in table.headings)]
+    return Markdown("\n".join([*lines, *(_row(written(cell.text) for cell in row) for row in table.rows)]))
 
 
 def _row(cells: Iterable[str]) -> str:
@@ -134,13 +128,6 @@ def _in_a_cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def escape_markdown(text: str) -> str:
-    """Text, escaped so that Markdown shows it literally, also inside a table."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    text = re.sub(r"([\\|`*\[\]#])", r"\\\1", text)
-    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # inside a word, an underscore is literal
-
-
 def comma_separated(table: Table) -> str:
     """CSV with unrounded numbers; the ends of 95 % intervals have separate columns."""
     file = io.StringIO()
@@ -148,19 +135,14 @@ def comma_separated(table: Table) -> str:
     places = range(len(table.headings))
     bounded = {place for place in places if any(row[place].low is not None for row in table.rows)}
     headings = [[heading, f"{heading} low", f"{heading} high"] if k in bounded else [heading] for k, heading in enumerate(table.headings)]
-    writer.writerow([_harmless(name) for names in headings for name in names])
+    writer.writerow([escaping.cell(name) for names in headings for name in names])
     for row in table.rows:
         line: list[object] = []
         for place, cell in enumerate(row):
-            line.append(_harmless(cell.text) if table.headings[place] in table.words else cell.value)
+            line.append(escaping.cell(cell.text) if table.headings[place] in table.words else cell.value)
             line += [cell.low, cell.high] if place in bounded else []
         writer.writerow(line)
     return file.getvalue()
-
-
-def _harmless(text: str) -> str:
-    """Text that no spreadsheet runs as a formula."""
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
 
 
 def latex(table: Table, comments: Sequence[str] = ()) -> str:
@@ -168,8 +150,8 @@ def latex(table: Table, comments: Sequence[str] = ()) -> str:
     spec = "".join("l" if heading in table.words else "r" for heading in table.headings)
     lines = [f"\\begin{{tabular}}{{{spec}}}", "\\toprule", _latex_row(table.headings), "\\midrule"]
     lines += [_latex_row(cell.text for cell in row) for row in table.rows]
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {' '.join(text.split())}" for text in comments)]) + "\n"
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {escaping.latex_comment(text)}" for text in comments)]) + "\n"
 
 
 def _latex_row(cells: Iterable[str]) -> str:
-    return " & ".join("".join(_LATEX.get(letter, letter) for letter in " ".join(cell.split())) for cell in cells) + r" \\"
+    return " & ".join(map(escaping.latex, cells)) + r" \\"

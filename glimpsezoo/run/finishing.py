@@ -8,7 +8,7 @@ from typing import Any
 from glimpsezoo.errors import GlimpseZooError, counted
 from glimpsezoo.evaluation.environment import environment_section
 from glimpsezoo.evaluation.rows import StoredUnit
-from glimpsezoo.files import file_name, output_to, write_whole
+from glimpsezoo.files import check_inside, file_name, output_to, write_whole
 from glimpsezoo.hashing import weights_hash
 from glimpsezoo.measures.costs import missing_operations
 from glimpsezoo.measures.pairs import Comparison, every_pair
@@ -104,6 +104,7 @@ def _write(work: RunWork, index: int, result: Result) -> tuple[Result, Path]:
     """Write the result and its rows; with --update-card, also into the card, unless units failed. Returns what was written, where."""
     folders, card = [file_name(name).replace(" ", "-") for name in work.names], work.choices[index].card
     folder = folders[index] + (f"-{index + 1}" if folders.index(folders[index]) < index else "")  # 'a/b' and 'a_b' collide
+    check_inside(work.folder, work.folder / folder)
     clean = work.bench.clean[index] if work.bench is not None else None
     rows = StoredUnit(clean.rows, clean.measured[0]) if clean is not None and len(clean.rows) else None
     written = write_result(work.folder / folder, result, rows)

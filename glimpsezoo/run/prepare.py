@@ -1,6 +1,5 @@
 """Prepares a run: resolves names, settings, models, data and folders, and checks them all before anything is measured."""
 
-import json
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -15,7 +14,7 @@ from glimpsezoo.data.limited import Held, Limited, limited
 from glimpsezoo.data.loading import SPLITS, open_data, task_on
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.evaluation.store import UnitStore
-from glimpsezoo.files import check_writable
+from glimpsezoo.files import check_inside, check_writable
 from glimpsezoo.measures.base import Bench, Measure
 from glimpsezoo.measures.calibration import without_thresholds
 from glimpsezoo.measures.corrupted import CorruptedMeasure
@@ -25,6 +24,7 @@ from glimpsezoo.run.request import RunRequest
 from glimpsezoo.run.updating import check_kept, check_update
 from glimpsezoo.run.work import RunWork
 from glimpsezoo.specs import DatasetSpec, Task
+from glimpsezoo.untrusted import JSON_SIZE, json_values, read_regular
 from glimpsezoo.zoo.arguments import argument_card, split_argument
 from glimpsezoo.zoo.cards import RESULT, ROWS
 from glimpsezoo.zoo.hub import PREFIX
@@ -296,6 +296,8 @@ def _output(request: RunRequest) -> Path:
             f"expected a folder of this run, got {str(folder)!r} with the results of another: choose another --output, or --force"
         )
     check_writable(folder)
+    for path in others:
+        check_inside(folder, path.parent)
     for path in () if request.dry_run else others:
         path.unlink()
         path.with_name(ROWS).unlink(missing_ok=True)
@@ -306,6 +308,6 @@ def _output(request: RunRequest) -> Path:
 def _run_id(path: Path) -> str | None:
     """The id of the run that wrote a result; None if the file is not a result."""
     try:
-        return json.loads(path.read_bytes())["run"]["id"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return json_values(read_regular(path, JSON_SIZE))["run"]["id"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from glimpsezoo.errors import GlimpseZooError, one_line
-from glimpsezoo.files import write_whole
+from glimpsezoo.files import no_link, write_whole
 from glimpsezoo.training.job import TrainingJob, job_digest
 from glimpsezoo.zoo.cards import LOG
 
@@ -90,7 +90,7 @@ def load_checkpoint(job: TrainingJob) -> dict[str, Any] | None:
 
 def append_to_log(folder: Path, line: Mapping[str, Any]) -> None:
     """Add a line to the log of the training. Raises `GlimpseZooError` if it cannot be written."""
-    with _written(folder), (folder / LOG).open("a", encoding="utf-8") as log:
+    with _written(folder), open(folder / LOG, "a", encoding="utf-8", opener=no_link) as log:
         log.write(json.dumps(line) + "\n")
 
 

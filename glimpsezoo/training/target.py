@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from glimpsezoo.errors import GlimpseZooError, did_you_mean, one_line
+from glimpsezoo.errors import GlimpseZooError, did_you_mean, why_not
 from glimpsezoo.files import file_name
 from glimpsezoo.specs import DatasetSpec, LoggerSpec, ModelSpec
 from glimpsezoo.training.request import TrainingRequest
+from glimpsezoo.untrusted import TOML_SIZE, read_regular
 from glimpsezoo.zoo.card_config import UNKNOWN
 from glimpsezoo.zoo.cards import Card
 from glimpsezoo.zoo.early import check_keys
@@ -108,9 +109,9 @@ def read_recipe_file(file: str, spec: ModelSpec, model: str) -> Recipe:
     if file in known and not path.is_file():
         return read_recipe(spec, file)
     try:
-        return Recipe.from_toml(path.read_text(encoding="utf-8"), name=path.name)
+        return Recipe.from_toml(read_regular(path, TOML_SIZE).decode("utf-8"), name=path.name)
     except (OSError, UnicodeDecodeError) as error:
         hint = did_you_mean(file, known)
         raise GlimpseZooError(
-            f"--recipe expects a TOML file, or a recipe of {model}, got {file!r} ({one_line(error):.100}): {hint}"
+            f"--recipe expects a TOML file, or a recipe of {model}, got {file!r} ({why_not(error):.100}): {hint}"
         ) from None

@@ -9,12 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.errors import GlimpseZooError, one_line, why_not
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.files import finish_replacing
 from glimpsezoo.measures.pairs import Comparison, Pair, every_pair
 from glimpsezoo.measures.result import Data, Result
 from glimpsezoo.measures.shown import Entry
+from glimpsezoo.untrusted import JSON_SIZE, read_regular
 from glimpsezoo.zoo.card_config import CONFIG
 from glimpsezoo.zoo.cards import LOG, RESULT, Card, card_with_weights, find_card, training_log
 from glimpsezoo.zoo.result_folders import result_folders
@@ -79,10 +80,10 @@ def _read(folder: Path) -> StoredResult:
     with suppress(OSError):  # of a folder that cannot be written
         finish_replacing(folder)
     try:
-        result = read_result((folder / RESULT).read_bytes())
+        result = read_result(read_regular(folder / RESULT, JSON_SIZE))
     except (OSError, ValidationError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
-        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else one_line(error)
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else why_not(error)
         where = "/".join(folder.parts[-2:])
         raise GlimpseZooError(f"expected a {RESULT} of schema 1 in {where!r}, got none ({why:.150}): measure again") from None
     if (folder / CONFIG).is_file() and evidence(Card.read(folder)) is None:

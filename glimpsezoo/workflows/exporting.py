@@ -1,6 +1,7 @@
 """Write a model as a graph that runs without glimpsezoo: a torch.export program, or ONNX."""
 
 import copy
+import io
 import json
 import logging
 import warnings
@@ -26,7 +27,7 @@ from glimpsezoo.core.symbolic import symbolic
 from glimpsezoo.core.unrolled import AllSteps, OneStep, Outcome, Stepped, names_of
 from glimpsezoo.data.loading import open_data
 from glimpsezoo.errors import GlimpseZooError, one_line
-from glimpsezoo.files import output_to
+from glimpsezoo.files import output_to, write_whole
 from glimpsezoo.measures.calibration import EXITS, given_rule
 from glimpsezoo.workflows import onnx_files
 from glimpsezoo.workflows.predicting import transform_of
@@ -233,7 +234,9 @@ def _like_outputs(program: ExportedProgram, skip: int) -> tuple[list[Tensor], li
 
 def _write_program(path: Path, program: ExportedProgram, described: dict[str, Any]) -> tuple[Path, ...]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.export.save(program, path, extra_files={onnx_files.DESCRIPTION: json.dumps(described, indent=2)})
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files={onnx_files.DESCRIPTION: json.dumps(described, indent=2)})
+    write_whole(path, content.getvalue())
     return (path,)
 
 

@@ -13,7 +13,7 @@ from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import rollout
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.evaluation.rows import Rows
-from glimpsezoo.files import write_whole
+from glimpsezoo.files import check_inside, write_whole
 from glimpsezoo.measures.anytime import exit_point
 from glimpsezoo.measures.costs import evaluated_on_noise, missing_operations
 from glimpsezoo.measures.result import Result, at_least_text
@@ -52,6 +52,7 @@ def write_reproduction(reproductions: Sequence[Reproduction], path: Path) -> lis
     drawings = {folder / name: svg_file(scene) for each in reproductions for name, scene in plots(each).items()}
     texts = {path: markdown(reproductions, folder.relative_to(path.parent).as_posix()), **drawings}
     try:
+        check_inside(path.parent, folder)
         folder.mkdir(parents=True, exist_ok=True)
         for place, text in texts.items():
             write_whole(place, text.encode())

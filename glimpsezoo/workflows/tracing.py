@@ -171,7 +171,8 @@ def _path(request: TraceRequest) -> Path:
     """The file for the picture. Raises `GlimpseZooError` for an unknown ending and for a file that exists."""
     if request.output is None:
         what = "-".join(file.stem for file in request.files[:1]) or _in_short(request.indices)
-        path = Path(f"{file_name(request.model.rstrip('/').rpartition('/')[2])}-{what}{'.html' if request.html else '.png'}")
+        name = file_name(f"{request.model.rstrip('/').rpartition('/')[2]}-{what}")
+        path = Path(f"{name}{'.html' if request.html else '.png'}")
     else:
         path = request.output
     if path.suffix.lower() not in ENDINGS or (request.html and path.suffix.lower() != ".html"):

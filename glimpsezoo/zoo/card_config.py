@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
-from glimpsezoo.files import file_name
+from glimpsezoo.files import LONGEST, file_name
 from glimpsezoo.specs import Task
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -16,8 +16,10 @@ UNKNOWN = "unknown"  # data or license that a card does not name
 
 def _one_name(text: str) -> str:
     """Accept only a name that fits in one line and can name a folder, because a card may come from anybody."""
-    if not text.isprintable() or file_name(text) in {"", ".", ".."} or "\\" in text or len(text) > 200:
+    if not text.isprintable() or file_name(text) in {"", ".", ".."} or "\\" in text:
         raise ValueError("expected a printable name")
+    if len(text.encode()) > LONGEST:
+        raise ValueError(f"expected a name of at most {LONGEST} bytes, got {len(text.encode())}")
     return text
 
 
@@ -90,6 +92,47 @@ class Published(_CardPart):
     """Early exits by thresholds of each step, one entry per budget."""
 
 
+class _Open(_CardPart):
+    """Has further keys, of any kind."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class _TrainedPhase(_Open):
+    epochs: int | None = None
+    steps: int | None = None
+
+
+class _TrainedRecipe(_Open):
+    seed: int = 0
+    start: str | None = None
+    phase: tuple[_TrainedPhase, ...]
+
+
+class _TrainedFrom(_Open):
+    card: str
+
+
+class _Trained(_Open):
+    """What is read of `CardConfig.trained`."""
+
+    command: str = ""
+    minutes: float | None = None
+    machine: str = ""
+    torch: str = ""
+    data: str | None = None
+    notes: tuple[str, ...] = ()
+    imported_from: str = ""
+    start: _TrainedFrom | None = None
+    recipe: _TrainedRecipe | None = None
+    published: Published | None = None
+
+
+def _readable(trained: dict[str, Any]) -> dict[str, Any]:
+    _Trained.model_validate(trained)
+    return trained
+
+
 class CardConfig(_CardPart):
     """The content of config.json."""
 
@@ -114,7 +157,7 @@ class CardConfig(_CardPart):
     here (`weights` is null), it is the one that the file has there. A setting `revision` of the model overrides that of `hub`."""
     license: str = Field(default="apache-2.0", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
     """License of the weights as an SPDX identifier, or 'unknown'."""
-    trained: dict[str, Any] = {}
+    trained: Annotated[dict[str, Any], AfterValidator(_readable)] = {}
     """How the model was trained or imported; for released weights, `published` is a `Published`."""
 
     @property
@@ -139,7 +182,7 @@ class CardConfig(_CardPart):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def published(self) -> Published | None:
-        """What the authors of released weights report. Raises `ValidationError` for anything else under that name."""
+        """What the authors of released weights report."""
         found = self.trained.get("published")
         return None if found is None else Published.model_validate(found)
 

@@ -1,7 +1,6 @@
 """Cards: folders with a trained model (config.json, model.safetensors), its README.md, and its evidence (result.json, rows.parquet)."""
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.errors import GlimpseZooError, one_line, why_not
 from glimpsezoo.files import file_name, finish_replacing, user_folder, write_whole
 from glimpsezoo.specs import ModelSpec
+from glimpsezoo.untrusted import JSON_SIZE, json_values, parsed, read_regular
 from glimpsezoo.zoo.card_config import CONFIG, WEIGHTS, CardConfig, Weights
 from glimpsezoo.zoo.hub import PREFIX, Blob, Repository, fetch, fetch_blob, fetch_if_there, sha256_of
 from glimpsezoo.zoo.plugins import registry
@@ -61,9 +61,9 @@ class Card:
         with suppress(OSError):  # of a folder that cannot be written
             finish_replacing(folder)
         try:
-            config = CardConfig.model_validate_json(path.read_bytes())
+            config = parsed(CardConfig, read_regular(path, JSON_SIZE))
         except (OSError, ValidationError) as error:
-            wrong = one_line(error)
+            wrong = why_not(error)
             if isinstance(error, ValidationError):
                 first = error.errors()[0]
                 where = ".".join(str(part) for part in first["loc"])
@@ -172,10 +172,12 @@ class Card:
         from safetensors.torch import load
 
         card = self.located()
-        content, declared = card.weights_file().read_bytes(), card.config.weights
+        file, declared = card.weights_file(), card.config.weights
         assert declared is not None  # or there would be no file
+        size = file.stat().st_size
+        content = read_regular(file, size) if size == declared.bytes else b""
         if hashlib.sha256(content).hexdigest() != declared.sha256:
-            cut = f", {len(content)} bytes of {declared.bytes}" if len(content) != declared.bytes else ""
+            cut = f", {size} bytes of {declared.bytes}" if size != declared.bytes else ""
             raise GlimpseZooError(
                 f"card {self.name!r} expects other weights than those in its file (another sha256{cut}): get the card again"
             )
@@ -338,13 +340,13 @@ def training_log(folder: Path) -> tuple[dict[str, Any], ...]:
     Lines that cannot be parsed are skipped, because the last line is incomplete after a crash.
     """
     try:
-        content = (folder / LOG).read_bytes()
+        content = read_regular(folder / LOG, JSON_SIZE)
     except OSError:
         return ()
     lines = []
     for text in content.splitlines():
-        with suppress(ValueError, RecursionError):
-            lines.append(json.loads(text))
+        with suppress(ValueError):
+            lines.append(json_values(text))
     return tuple(line for line in lines if isinstance(line, dict) and isinstance(line.get("losses"), dict))
 
 

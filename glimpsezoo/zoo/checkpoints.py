@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.untrusted import check_zip
 
 _WRAPPERS = {"module": "DataParallel, or an AveragedModel", "_orig_mod": "torch.compile"}  # part of a name -> what adds it
 _AVERAGED = re.compile(r"ema|averag|swa|shadow", re.IGNORECASE)  # in a prefix: the weights are averages over the training
@@ -77,13 +78,14 @@ def _content(path: Path, allowed: Sequence[type]) -> Mapping[str, Any]:
             from safetensors.torch import load
 
             return load(path.read_bytes())
+        check_zip(path)
         with torch.serialization.safe_globals([*_numbers(), *allowed]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both raise anything for a damaged file
         if refused := re.search(r"GLOBAL (\S+)", str(error)):
             why = f"with {refused[1]}, which could run code: save the state_dict alone, and give that file"
         else:
-            why = f"which cannot be read ({one_line(error):.60}): download it again, or give another file"
+            why = f"which cannot be read ({one_line(error):.80}): download it again, or give another file"
         raise GlimpseZooError(f"{expected}, {why}") from None
     if not isinstance(content, Mapping):
         raise GlimpseZooError(f"{expected} with a {type(content).__name__}: give the file that the training wrote, not an export of it")

@@ -6,6 +6,7 @@ from glimpsezoo.hashing import is_unchanged
 from glimpsezoo.measures.statistics import Rate
 from glimpsezoo.measures.text import interval, macs_text, percent
 from glimpsezoo.schema import Amount
+from glimpsezoo.untrusted import JSON_SIZE, parsed, read_regular
 from glimpsezoo.zoo.cards import RESULT, Card
 
 
@@ -66,9 +67,8 @@ def headline(card: Card) -> Headline | None:
     """None if the card has no result measured with these very weights."""
     path = card.folder / RESULT
     try:
-        content = path.read_bytes() if path.is_file() else None
-        found = None if content is None else Headline.model_validate_json(content)
-    except ValidationError:
+        found = parsed(Headline, read_regular(path, JSON_SIZE)) if path.is_file() else None
+    except (OSError, ValidationError):
         return None
     used = found.model.checkpoint if found and content and is_unchanged(content) else None
     return found if used and card.config.weights and used.sha256 == card.config.weights.sha256 else None

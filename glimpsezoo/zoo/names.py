@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from glimpsezoo.data.wordnet import titled
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.escaping import redacted
 from glimpsezoo.evaluation.places import without_credentials
 from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
@@ -298,11 +299,11 @@ def data_folder(path: str | Path | None) -> Path | None:
 
 
 def command_line(words: Iterable[str] | None = None) -> str:
-    """The command of this process for cards and results, without paths of this machine: see `published_word`.
+    """The command of this process for cards and results, without tokens, and without paths of this machine: see `published_word`.
 
     words: what says the same without a file that the command reads.
     """
-    return shlex.join(["glimpsezoo", *(published_word(word) for word in (sys.argv[1:] if words is None else words))])
+    return shlex.join(["glimpsezoo", *(redacted(published_word(word)) for word in (sys.argv[1:] if words is None else words))])
 
 
 def published_word(word: str) -> str:

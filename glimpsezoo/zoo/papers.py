@@ -1,6 +1,5 @@
 """The printed numbers of a paper: a TOML file in a plugin with the paper's tables and claims, and the cards that correspond to them."""
 
-import tomllib
 from importlib.resources import files
 from typing import Literal, Self
 
@@ -157,8 +156,8 @@ class PrintedTables(Settings):
         """Read NAME.toml from the package that the spec names. Raises `GlimpseZooError` if it is missing or invalid."""
         try:
             text = (files(spec.tables) / f"{spec.name}.toml").read_text(encoding="utf-8")
-            values = tomllib.loads(text)
-        except (OSError, ImportError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            values = toml_values(text)
+        except (OSError, ImportError, ValueError) as error:
             raise GlimpseZooError(
                 f"expected the tables of a paper in {spec.tables}/{spec.name}.toml, got none ({one_line(error)}): correct the file"
             ) from None

@@ -1,7 +1,6 @@
 """Recipes: small TOML files in a plugin that describe how a model was, or can be, trained."""
 
 import itertools
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Annotated, Any, Literal, Self
@@ -9,11 +8,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from glimpsezoo.conditions.attacks.settings import L2_EPS, LINF_EPS, Length, Norm, PGDSettings
-from glimpsezoo.errors import GlimpseZooError, counted, did_you_mean
+from glimpsezoo.errors import GlimpseZooError, counted, did_you_mean, one_line
 from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import ModelSpec
 from glimpsezoo.toml_text import toml_text
+from glimpsezoo.untrusted import toml_values
 
 
 class AdversarialRecipe(Settings):
@@ -173,9 +173,9 @@ class Recipe(Settings):
     def from_toml(cls, text: str, *, name: str) -> Self:
         """Parse the text of a recipe; errors name the file `name`. Raises `GlimpseZooError` for invalid TOML and for an invalid recipe."""
         try:
-            values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise GlimpseZooError(f"expected a recipe in TOML, got {name} ({error}): correct it") from None
+            values = toml_values(text)
+        except ValueError as error:
+            raise GlimpseZooError(f"expected a recipe in TOML, got {name} ({one_line(error):.160}): correct it") from None
         return cls.parse(values, owner=f"recipe {name}")
 
     def to_toml(self) -> str:

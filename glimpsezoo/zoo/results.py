@@ -16,6 +16,7 @@ from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.result import result_type as with_sections
 from glimpsezoo.measures.statistics import ROUNDING
 from glimpsezoo.specs import MeasureSpec, load_string
+from glimpsezoo.untrusted import JSON_SIZE, parsed, read_regular
 from glimpsezoo.zoo.cards import RESULT, ROWS, Card
 from glimpsezoo.zoo.plugins import registry
 
@@ -51,7 +52,7 @@ def _result_type(specs: tuple[MeasureSpec, ...]) -> type[Result]:
 
 def read_result(content: bytes | str) -> Result:
     """A result.json. Raises pydantic's `ValidationError`, also for one that is not as it was written."""
-    result = result_type().model_validate_json(content)
+    result = parsed(result_type(), content)
     if not is_unchanged(content):
         changed = PydanticCustomError("changed", "it has changed since it was written")
         raise ValidationError.from_exception_data("result", [{"type": changed, "loc": ("hashes", "content"), "input": None}])
@@ -65,7 +66,7 @@ def rows_of(folder: Path, result: Result) -> Rows | None:
     of images, and the accuracy.
     """
     try:
-        content = (folder / ROWS).read_bytes()
+        content = read_regular(folder / ROWS, ROWS_SIZE)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -92,8 +93,8 @@ def evidence(card: Card) -> Result | None:
     """The card's result.json; None if there is none measured with these very weights."""
     path = card.folder / RESULT
     try:
-        result = read_result(path.read_bytes()) if path.is_file() else None
-    except ValidationError:
+        result = read_result(read_regular(path, JSON_SIZE)) if path.is_file() else None
+    except (OSError, ValidationError):
         return None
     return result if result and is_of(card, result) else None
 

@@ -3,13 +3,13 @@
 import base64
 import functools
 import io
-from html import escape
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
+from glimpsezoo.escaping import html
 from glimpsezoo.reports.pictures.scene import DARK, LIGHT, Bitmap, Box, Dot, Path, Scene, Shape, Words
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
@@ -38,18 +38,13 @@ def colour_classes(colours: dict[str, str]) -> str:
     return "".join(f".f-{role}{{fill:{value}}}.s-{role}{{stroke:{value}}}" for role, value in colours.items())
 
 
-def clean(text: str) -> str:
-    """The text, escaped and without characters that XML does not allow."""
-    return escape("".join(letter if letter.isprintable() else " " for letter in text))
-
-
 def _svg(scene: Scene, head: str, *, exact: bool, name: str = "") -> str:
     width, height = _n(scene.width), _n(scene.height)
     title, description = (f"{name}-{part}" if name else part for part in ("title", "description"))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
         f'aria-labelledby="{title} {description}">',
-        f'<title id="{title}">{clean(scene.title)}</title><desc id="{description}">{clean(scene.description)}</desc>{head}',
+        f'<title id="{title}">{html(scene.title)}</title><desc id="{description}">{html(scene.description)}</desc>{head}',
     ]
     for shape in scene.shapes:
         parts.append(_element(shape, exact=exact))
@@ -58,7 +53,7 @@ def _svg(scene: Scene, head: str, *, exact: bool, name: str = "") -> str:
 
 def _element(shape: Shape, *, exact: bool) -> str:
     tag, attributes, content = _drawn(shape, exact=exact)
-    tip = f"<title>{clean(shape.tip)}</title>" if shape.tip else ""
+    tip = f"<title>{html(shape.tip)}</title>" if shape.tip else ""
     step = f' data-step="{shape.step}"' if shape.step else ""
     return f"<{tag}{attributes}{step}>{tip}{content}</{tag}>"
 
@@ -91,7 +86,7 @@ def _dot(shape: Dot, *, exact: bool) -> tuple[str, str, str]:
 def _words(shape: Words, *, exact: bool) -> tuple[str, str, str]:
     weight = ' font-weight="600"' if shape.bold else ""
     anchor = f' text-anchor="{shape.anchor}"' if shape.anchor != "start" else ""
-    return "text", f'{_place(shape)} font-size="{_n(shape.size)}"{anchor}{weight}{_classes(shape.fill, "")}', clean(shape.text)
+    return "text", f'{_place(shape)} font-size="{_n(shape.size)}"{anchor}{weight}{_classes(shape.fill, "")}', html(shape.text)
 
 
 @_drawn.register

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from glimpsezoo.data.fingerprint import file_digest
 from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.waiting import UnansweredError, bound
 
 RECORDS = 128  # rows per read of a Parquet file: a piece
 WINDOW = 32  # pieces per window; training shuffles a stream within windows
@@ -237,6 +238,8 @@ def _naming(file: str) -> Iterator[None]:
     """Turn any error into a `GlimpseZooError`, one line that names the file."""
     try:
         yield
+    except UnansweredError:
+        raise
     except Exception as error:  # from Arrow, the operating system or, for a stream, the network
         name = os.path.basename(file)
         raise GlimpseZooError(
@@ -257,6 +260,7 @@ def _open_parquet(file: str) -> Any:
         return pq.ParquetFile(file, buffer_size=1 << 20)
     from fsspec.core import url_to_fs
 
+    bound()  # in a decoding worker, too
     system, path = url_to_fs(file)
     # pre_buffer: fetch a remote file in one range per column of a row group
     return pq.ParquetFile(system.open(path, "rb"), pre_buffer=True)
@@ -310,8 +314,11 @@ def _read_file(path: str) -> tuple[bytes | None, str]:
             return Path(path).read_bytes(), ""
         import fsspec
 
+        bound()
         with fsspec.open(path, "rb") as stream:
             return stream.read(), ""  # pyright: ignore[reportAttributeAccessIssue]
+    except UnansweredError:  # which says nothing about the image
+        raise
     except Exception as error:  # from the operating system or the network
         return None, f" that can be read at {os.path.basename(path)!r} ({_reason(error)})"
 

@@ -33,6 +33,9 @@ class UnansweredError(GlimpseZooError, ConnectionError):
         super().__init__(f"the Hub does not answer ({why}): {remedy}; the same command goes on from here")
         self.why, self.remedy = why, remedy
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.why, self.remedy)  # from a decoding worker
+
 
 class Patience:
     """How long this process has waited since the Hub last answered."""

@@ -11,6 +11,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from glimpsezoo.data.digests import Watched
 from glimpsezoo.data.fingerprint import file_digest
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.waiting import UnansweredError, bound
@@ -73,6 +74,7 @@ class ParquetImages(EncodedImages):
     def __init__(self, files: Sequence[str], image: str, label: str, *, shuffled: bool = False) -> None:
         self.files, self.image, self.label = tuple(files), image, label
         self.kept = WINDOW + 1 if shuffled else 2
+        self.watched = Watched(self.files)
         self._groups: list[tuple[int, int]] = []  # for every row group: the number of its file, and its own number in that file
         self._starts = [0]  # the first row of each group, then the total
         self._file_starts: list[int] = []
@@ -148,10 +150,10 @@ class ParquetImages(EncodedImages):
                 return piece
         group = bisect_right(self._starts, row) - 1
         reached, reader = self._readers.pop(group, (row + 1, None))
-        if reader is None or reached > row:
-            reached, reader = self._starts[group], self._read(group)
         while True:
-            with _naming(self.files[self._groups[group][0]]):
+            with self._reading(self._groups[group][0]):
+                if reader is None or reached > row:
+                    reached, reader = self._starts[group], self._read(group)
                 records = next(reader)
             piece = _Piece(reached, records.column(self.image), records.column(self.label))
             reached += len(records)
@@ -161,6 +163,15 @@ class ParquetImages(EncodedImages):
                 while len(self._readers) > self.kept:
                     self._readers.pop(next(iter(self._readers)))
                 return piece
+
+    @contextmanager
+    def _reading(self, file: int) -> Iterator[None]:
+        """Check after reading that a file is still the one that was opened."""
+        try:
+            with _naming(self.files[file]):
+                yield
+        finally:
+            self.watched.check(file, self.files[file])
 
     def _read(self, group: int) -> Iterator[Any]:
         file, number = self._groups[group]
@@ -215,6 +226,7 @@ class FolderImages(EncodedImages):
 
     def __init__(self, root: Path, files: Sequence[Path], labels: Sequence[int]) -> None:
         self.root, self.files, self.labels = root, tuple(files), tuple(labels)
+        self.watched: Watched | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -222,6 +234,8 @@ class FolderImages(EncodedImages):
     def at(self, numbers: Iterable[int]) -> Iterator[EncodedImage]:
         for number in numbers:
             content, missing = _read_file(str(self.files[number]))
+            if self.watched:
+                self.watched.check(number, str(self.files[number]))
             yield EncodedImage(content, self.labels[number], str(self.files[number].relative_to(self.root)), missing)
 
     def label_column(self) -> Any:
@@ -230,7 +244,9 @@ class FolderImages(EncodedImages):
         return pa.array(self.labels, pa.int64())
 
     def digest(self) -> str:
-        return file_digest([str(file) for file in self.files], self.root)
+        files = [str(file) for file in self.files]
+        self.watched = Watched(files)  # from now on, what is read must be what is hashed
+        return file_digest(files, self.root)
 
 
 @contextmanager

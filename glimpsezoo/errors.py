@@ -32,6 +32,21 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in str(error) for text in _MEMORY))
 
 
+def worker_lost(error: BaseException) -> bool:
+    """Whether torch says that a process that decodes images was killed. It raises that anywhere, from a signal handler.
+
+    >>> worker_lost(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")), worker_lost(RuntimeError("no"))
+    (True, False)
+    """
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+
+
+WORKER_LOST = (
+    "expected the processes that decode images to live, got one that was killed, perhaps because memory ran out: run again with fewer "
+    "--workers (0 decodes in the process itself); what is finished is kept"
+)
+
+
 def counted(count: int, what: str) -> str:
     """A number with its noun.
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.escaping import redacted
+from glimpsezoo.waiting import UnansweredError, bound
 
 _LOG_IN = "log in by 'hf auth login' (or set HF_TOKEN)"
 
@@ -22,9 +23,9 @@ def page(name: str, kind: Literal["model", "dataset"] = "model") -> str:
     return redacted(f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}")
 
 
-def reading_model(name: str, revision: str | None = None, size: int | None = None) -> AbstractContextManager[None]:
-    """Explain failures to read from a model repository. size: of the download in bytes. Raises `GlimpseZooError`."""
-    return _explaining(lambda error: _model_failure(name, revision, size, error))
+def reading_model(name: str, file: str, revision: str | None = None, size: int | None = None) -> AbstractContextManager[None]:
+    """Explain failures to read a file from a model repository. size: of the download in bytes. Raises `GlimpseZooError`."""
+    return _explaining(lambda error: _model_failure(name, file, revision, size, error))
 
 
 def publishing_model(name: str) -> AbstractContextManager[None]:
@@ -42,21 +43,25 @@ def reading_dataset(name: str, subset: str | None = None, *, gated: bool = False
 
 @contextmanager
 def _explaining(explain: Callable[[Exception], str]) -> Iterator[None]:
+    bound()
     try:
         yield
-    except GlimpseZooError:
+    except GlimpseZooError as error:
+        if isinstance(error, UnansweredError):
+            raise GlimpseZooError(explain(error)) from error
         raise
     except Exception as error:  # the client and the libraries below it raise exceptions of many types
         raise GlimpseZooError(explain(error)) from error
 
 
-def _model_failure(name: str, revision: str | None, size: int | None, error: Exception) -> str:
+def _model_failure(name: str, file: str, revision: str | None, size: int | None, error: Exception) -> str:
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     place, chain = name + (f"@{revision}" if revision else ""), _causes(error)
-    if any(isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in chain):
-        needed = f", which takes {size / 1e6:.0f} MB" if size else ""
-        return f"the disk is full, downloading {name}{needed}: free some space, or set HF_HOME to another disk, then run again"
+    if _full(chain):
+        return _needs_space(name, f", which takes {size / 1e6:.0f} MB" if size else "")
+    if silent := _unanswered(chain):
+        return f"cannot get {name} from the Hub ({silent.why}): {silent.remedy}; the same command goes on from here"
     if isinstance(error, GatedRepoError):
         return _gated(name, page(name))
     if isinstance(error, RevisionNotFoundError):
@@ -66,7 +71,7 @@ def _model_failure(name: str, revision: str | None, size: int | None, error: Exc
     if _offline(chain):
         return f"{place} was not downloaded before, and HF_HUB_OFFLINE forbids it now: unset it, or name a card on disk"
     if isinstance(error, EntryNotFoundError) and not isinstance(error, FileNotFoundError):
-        return f"expected a card of glimpsezoo in the repository {place}, got one without its files: see {page(name)}/tree/main"
+        return f"expected a card of glimpsezoo in the repository {place}, got one without {file!r}: see {page(name)}/tree/main"
     if _refused(chain):
         return f"the Hub refuses {name} to this account ({_why(chain)}): {_LOG_IN} with a token that may read it"
     return f"cannot get {name} from the Hub ({_why(chain)}): check the network (and HF_ENDPOINT); the same command goes on from here"
@@ -76,6 +81,8 @@ def _publishing_failure(name: str, error: Exception) -> str:
     from huggingface_hub.errors import LocalTokenNotFoundError
 
     chain = _causes(error)
+    if silent := _unanswered(chain):
+        return f"cannot publish {name} ({silent.why}): {silent.remedy}"
     if _offline(chain):
         return f"cannot publish {name}, because HF_HUB_OFFLINE forbids it: unset it"
     if isinstance(error, LocalTokenNotFoundError) or _refused(chain):
@@ -86,6 +93,11 @@ def _publishing_failure(name: str, error: Exception) -> str:
 def _dataset_failure(name: str, subset: str | None, gated: bool, error: Exception) -> str:
     from datasets.exceptions import DatasetGenerationError
 
+    chain = _causes(error)
+    if _full(chain):
+        return _needs_space(name, "")
+    if silent := _unanswered(chain):
+        return f"cannot reach the Hub for {name} ({silent.why}): {silent.remedy}, or read a copy on disk by --data-dir"
     if isinstance(error, DatasetGenerationError):  # its own text says only that it failed
         return f"expected a data set that can be read, got {name!r} ({one_line(error.__cause__ or error)}): fetch its files again"
     text = one_line(error)
@@ -103,6 +115,18 @@ def _dataset_failure(name: str, subset: str | None, gated: bool, error: Exceptio
 
 def _gated(name: str, address: str) -> str:
     return f"{name} is gated, and this account has no access: accept its terms at {address}, {_LOG_IN}, then run again"
+
+
+def _full(chain: list[BaseException]) -> bool:
+    return any(isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in chain)
+
+
+def _needs_space(name: str, needed: str) -> str:
+    return f"the disk is full, downloading {name}{needed}: free some space, or set HF_HOME to another disk, then run again"
+
+
+def _unanswered(chain: list[BaseException]) -> UnansweredError | None:
+    return next((cause for cause in chain if isinstance(cause, UnansweredError)), None)
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:

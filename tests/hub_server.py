@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -69,15 +69,36 @@ class Asked:
 
 @dataclass
 class Fault:
-    """A fault for requests that match `METHOD PATH`: `status` instead of an answer, or a connection cut after `cut` bytes.
-
-    after: the number of matching requests that are answered correctly first.
-    """
+    """A fault for requests that match `METHOD PATH`."""
 
     pattern: str
     status: int | None = None
+    """This status instead of an answer, with these `headers`."""
+    headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
+    """The connection is cut after so many bytes."""
+    silent: bool = False
+    """The request is accepted and never answered."""
+    drip: float | None = None
+    """The content comes byte by byte, with so many seconds between two."""
+    content: bytes | None = None
+    """Another content with status 200, and without the Hub's headers for a HEAD request."""
+    then: Callable[[], object] | None = None
+    """Called after the answer."""
     after: int = 0
+    """How many matching requests are answered correctly first."""
+    times: float = float("inf")
+    """How many requests have the fault."""
+
+    def strikes(self, request: str) -> bool:
+        """Whether a request has the fault; counts it."""
+        if not fnmatch.fnmatch(request, self.pattern):
+            return False
+        self.after -= 1
+        if self.after >= 0 or self.times <= 0:
+            return False
+        self.times -= 1
+        return True
 
 
 class HubServer:
@@ -89,6 +110,7 @@ class HubServer:
         self.asked: list[Asked] = []
         self.strangers: list[str] = []
         self.faults: list[Fault] = []
+        self.ended = Event()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.server.daemon_threads = True
 
@@ -97,6 +119,7 @@ class HubServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.ended.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -152,16 +175,23 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(403, b"")
         path, token = unquote(target.path), (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         self.hub.asked.append(Asked(self.command, path, self.headers.get("Range") or "", token))
-        self.cut = None
-        for fault in self.hub.faults:
-            if fnmatch.fnmatch(f"{self.command} {path}", fault.pattern):
-                fault.after -= 1
-                if fault.after < 0 and fault.status:
-                    return self.answer(fault.status, b"{}")
-                self.cut = fault.cut if fault.after < 0 else None
+        self.fault = next((fault for fault in self.hub.faults if fault.strikes(f"{self.command} {path}")), Fault(""))
+        if self.fault.silent:
+            self.hub.ended.wait(60)
+            self.close_connection = True
+            return None
+        if self.fault.status or self.fault.content is not None:
+            self.answer(self.fault.status or 200, self.fault.content or b"{}", **self.fault.headers)
+        else:
+            self.serve(path, token, body, target.query)
+        if self.fault.then:
+            self.fault.then()
+        return None
+
+    def serve(self, path: str, token: str, body: bytes, query: str) -> None:
         for pattern, serve in _ROUTES:
             if found := re.fullmatch(pattern, f"{self.command} {path}"):
-                return serve(self, token, body, target.query, **found.groupdict())
+                return serve(self, token, body, query, **found.groupdict())
         return self.refuse(404, "EntryNotFound")
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815 - http.server's names
@@ -181,9 +211,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        cut = getattr(self, "cut", None)
-        self.wfile.write(content[:cut])
-        if cut is not None and cut < len(content):
+        fault = getattr(self, "fault", Fault(""))
+        with contextlib.suppress(OSError):  # of a client that waits no longer
+            if fault.drip is not None:
+                for byte in content:
+                    self.wfile.write(bytes([byte]))
+                    if self.hub.ended.wait(fault.drip):
+                        break
+            else:
+                self.wfile.write(content[: fault.cut])
+        if fault.cut is not None and fault.cut < len(content):
             self.close_connection = True
 
     def json(self, content: Any) -> None:
@@ -358,6 +395,10 @@ class Client:
         """`glimpsezoo WORDS...`"""
         return Answer(*self.call(_command, *map(str, words), **environment))
 
+    def commands(self, *commands: tuple[str | Path, ...], **environment: str) -> list[Answer]:
+        """Several commands, each with whole patience, in one process."""
+        return [Answer(*found) for found in self.call(_commands, [list(map(str, words)) for words in commands], **environment)]
+
     def call(self, function: Callable[..., Any], *arguments: Any, **environment: str) -> Any:
         """Call a function of a test module there and return its value. Raises AssertionError with its traceback."""
         ours, theirs = _PROCESSES.Pipe()
@@ -385,6 +426,16 @@ def _run(pipe: Any, setting: dict[str, str], folder: str, module: str, name: str
         pipe.send((True, getattr(importlib.import_module(module), name)(*arguments)))
     except BaseException:
         pipe.send((False, traceback.format_exc()))
+
+
+def _commands(commands: list[list[str]]) -> list[tuple[int, str, str]]:
+    from glimpsezoo import waiting
+
+    found = []
+    for words in commands:
+        waiting.patience.__init__()
+        found.append(_command(*words))
+    return found
 
 
 def _command(*words: str) -> tuple[int, str, str]:

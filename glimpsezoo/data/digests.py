@@ -9,6 +9,7 @@ import json
 import os
 import re
 import time
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.files import user_folder, write_whole
 from glimpsezoo.untrusted import json_values
 
@@ -52,6 +54,26 @@ def local_digests(files: Sequence[str]) -> list[str]:
         for folder, members in by_folder.items():
             found |= _of_folder(folder, members, threads, again)
     return [found[path] for path in paths]
+
+
+class Watched:
+    """Local files as they are now, to be asked after each read whether they still are: a fingerprint stands for one content."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.marks = array("q", (self._now(file) for file in files))  # 8 bytes per file, of which there may be a million
+
+    def check(self, number: int, file: str) -> None:
+        """Raise `GlimpseZooError` if the file with this number, or its absence, is not what it was."""
+        if self.marks[number] != self._now(file):
+            what = "changed" if os.path.exists(file) else "vanished"
+            raise GlimpseZooError(
+                f"expected data that stay as they are, got {os.path.basename(file)!r}, which {what} since the command began: put it back or "
+                "leave it, then run again; what is finished is kept"
+            )
+
+    @staticmethod
+    def _now(file: str) -> int:
+        return 0 if "://" in file else hash(tuple(_mark(file) or ()))
 
 
 def _of_folder(folder: str, paths: Sequence[str], threads: ThreadPoolExecutor, again: bool) -> dict[str, str]:

@@ -11,9 +11,11 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from glimpsezoo.data.digests import Watched
 from glimpsezoo.data.fingerprint import file_digest
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.untrusted import IMAGE_SIZE, check_parquet, json_values, read_regular
+from glimpsezoo.waiting import UnansweredError, bound
 
 RECORDS = 128  # rows per read of a Parquet file: a piece
 WINDOW = 32  # pieces per window; training shuffles a stream within windows
@@ -73,6 +75,7 @@ class ParquetImages(EncodedImages):
     def __init__(self, files: Sequence[str], image: str, label: str, *, shuffled: bool = False) -> None:
         self.files, self.image, self.label = tuple(files), image, label
         self.kept = WINDOW + 1 if shuffled else 2
+        self.watched = Watched(self.files)
         self._groups: list[tuple[int, int]] = []  # for every row group: the number of its file, and its own number in that file
         self._starts = [0]  # the first row of each group, then the total
         self._file_starts: list[int] = []
@@ -150,10 +153,10 @@ class ParquetImages(EncodedImages):
                 return piece
         group = bisect_right(self._starts, row) - 1
         reached, reader = self._readers.pop(group, (row + 1, None))
-        if reader is None or reached > row:
-            reached, reader = self._starts[group], self._read(group)
         while True:
-            with _naming(self.files[self._groups[group][0]]):
+            with self._reading(self._groups[group][0]):
+                if reader is None or reached > row:
+                    reached, reader = self._starts[group], self._read(group)
                 records = next(reader)
             piece = _Piece(reached, records.column(self.image), records.column(self.label))
             reached += len(records)
@@ -163,6 +166,15 @@ class ParquetImages(EncodedImages):
                 while len(self._readers) > self.kept:
                     self._readers.pop(next(iter(self._readers)))
                 return piece
+
+    @contextmanager
+    def _reading(self, file: int) -> Iterator[None]:
+        """Check after reading that a file is still the one that was opened."""
+        try:
+            with _naming(self.files[file]):
+                yield
+        finally:
+            self.watched.check(file, self.files[file])
 
     def _read(self, group: int) -> Iterator[Any]:
         file, number = self._groups[group]
@@ -217,6 +229,7 @@ class FolderImages(EncodedImages):
 
     def __init__(self, root: Path, files: Sequence[Path], labels: Sequence[int]) -> None:
         self.root, self.files, self.labels = root, tuple(files), tuple(labels)
+        self.watched: Watched | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -224,6 +237,8 @@ class FolderImages(EncodedImages):
     def at(self, numbers: Iterable[int]) -> Iterator[EncodedImage]:
         for number in numbers:
             content, missing = _read_file(str(self.files[number]))
+            if self.watched:
+                self.watched.check(number, str(self.files[number]))
             yield EncodedImage(content, self.labels[number], str(self.files[number].relative_to(self.root)), missing)
 
     def label_column(self) -> Any:
@@ -232,7 +247,9 @@ class FolderImages(EncodedImages):
         return pa.array(self.labels, pa.int64())
 
     def digest(self) -> str:
-        return file_digest([str(file) for file in self.files], self.root)
+        files = [str(file) for file in self.files]
+        self.watched = Watched(files)  # from now on, what is read must be what is hashed
+        return file_digest(files, self.root)
 
 
 @contextmanager
@@ -240,6 +257,8 @@ def _naming(file: str) -> Iterator[None]:
     """Turn any error into a `GlimpseZooError`, one line that names the file."""
     try:
         yield
+    except UnansweredError:
+        raise
     except Exception as error:  # from Arrow, the operating system or, for a stream, the network
         name = os.path.basename(file)
         raise GlimpseZooError(
@@ -260,6 +279,7 @@ def _open_parquet(file: str) -> Any:
         return pq.ParquetFile(file, buffer_size=1 << 20)
     from fsspec.core import url_to_fs
 
+    bound()  # in a decoding worker, too
     system, path = url_to_fs(file)
     # pre_buffer: fetch a remote file in one range per column of a row group
     return pq.ParquetFile(system.open(path, "rb"), pre_buffer=True)
@@ -320,8 +340,11 @@ def _read_file(path: str) -> tuple[bytes | None, str]:
             return read_regular(path, IMAGE_SIZE), ""
         import fsspec
 
+        bound()
         with fsspec.open(path, "rb") as stream:
             return stream.read(), ""  # pyright: ignore[reportAttributeAccessIssue]
+    except UnansweredError:  # which says nothing about the image
+        raise
     except Exception as error:  # from the operating system or the network
         return None, f" that can be read at {os.path.basename(path)!r} ({_reason(error)})"
 

@@ -11,6 +11,7 @@ from glimpsezoo.data.encoded import EncodedImages, ParquetImages, TableImages, s
 from glimpsezoo.data.fingerprint import file_digest
 from glimpsezoo.data.layout import IgnoredPaths, is_hidden
 from glimpsezoo.data.listings import Listed
+from glimpsezoo.downloads import download
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.hub import reading_dataset
 from glimpsezoo.untrusted import check_front_matter
@@ -306,9 +307,9 @@ def _downloaded_before(source: HubSource) -> Path | None:
 
 def _downloaded(file: str) -> str:
     """The local copy of a file on the Hub, downloaded if necessary."""
-    from huggingface_hub import HfFileSystem, hf_hub_download
+    from huggingface_hub import HfFileSystem
     from huggingface_hub.hf_file_system import HfFileSystemResolvedRepositoryPath
 
     place = HfFileSystem().resolve_path(file)
     assert isinstance(place, HfFileSystemResolvedRepositoryPath)
-    return hf_hub_download(place.repo_id, place.path_in_repo, repo_type="dataset", revision=place.revision)
+    return str(download(place.repo_id, place.path_in_repo, place.revision, "dataset"))

@@ -14,7 +14,7 @@ from glimpsezoo.data.digests import hashed_again
 from glimpsezoo.data.images import NaturalImages, Stored
 from glimpsezoo.data.memory import InMemory
 from glimpsezoo.data.wordnet import titled
-from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.errors import WORKER_LOST, GlimpseZooError, did_you_mean, worker_lost
 from glimpsezoo.specs import DatasetSpec, Task, load_string
 
 SPLITS = ("train", "calibration", "test")
@@ -183,7 +183,13 @@ def _same(batch: Any) -> Any:
 
 def _load(dataset: Dataset[T | GlimpseZooError], workers: int) -> Iterator[T]:
     # The loader's items are whole batches, so that a worker reads its rows in sequence. Its own generator leaves torch's state alone.
-    for batch in DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_same, generator=torch.Generator()):
-        if isinstance(batch, GlimpseZooError):
-            raise batch
-        yield batch
+    loader = DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_same, generator=torch.Generator())
+    try:
+        for batch in loader:
+            if isinstance(batch, GlimpseZooError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if worker_lost(error):
+            raise GlimpseZooError(WORKER_LOST) from error
+        raise

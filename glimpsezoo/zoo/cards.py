@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from glimpsezoo.downloads import in_cache
 from glimpsezoo.errors import GlimpseZooError, one_line, why_not
 from glimpsezoo.files import file_name, finish_replacing, user_folder, write_whole
 from glimpsezoo.specs import ModelSpec
@@ -154,8 +155,9 @@ class Card:
             raise GlimpseZooError(
                 f"card {self.name!r} has neither weights nor a Hub repository: train it, or measure it untrained by --checkpoint none"
             )
-        if card.has_file:
-            return card.folder / declared.file
+        own = card.folder / declared.file
+        if card.has_file and not (card.origin and in_cache(own)):  # a damaged file in the cache is fetched again
+            return own
         if card.origin is None:
             raise GlimpseZooError(
                 f"card {self.name!r} expects weights in {declared.file!r}, which is not in its folder: get the card again, or train it "

@@ -4,19 +4,17 @@ Everything goes through huggingface_hub and therefore obeys HF_ENDPOINT, HF_TOKE
 executed: files are JSON, Parquet and safetensors.
 """
 
-import errno
 import hashlib
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from glimpsezoo.downloads import download, forget
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.hub import page, publishing_model, reading_model
 
 PREFIX = "hf-hub:"
-BLOCK = 4 * 2**20  # bytes per request for weights: the most that an interrupted download has to repeat
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9][\w./-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -70,25 +68,22 @@ class Blob:
 
 
 def fetch(place: Repository, file: str) -> tuple[Path, Repository]:
-    """Fetch a small file; returns its path, and the repository at the file's commit. Offline, the file comes from the cache.
+    """Fetch a file; returns its path, and the repository at the file's commit. Offline, the file comes from the cache.
 
     Raises `GlimpseZooError`.
     """
-    from huggingface_hub import hf_hub_download
-
-    with reading_model(place.name, place.revision):
-        path = Path(hf_hub_download(place.name, file, revision=place.revision))
+    with reading_model(place.name, file, place.revision):
+        path = download(place.name, file, place.revision)
     return path, replace(place, revision=path.parent.name)  # the cache has it in snapshots/COMMIT
 
 
 def fetch_if_there(place: Repository, file: str) -> Path | None:
     """As `fetch`, but None if the repository does not have the file, or if it is neither cached nor available."""
-    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    with reading_model(place.name, place.revision):
+    with reading_model(place.name, file, place.revision):
         try:
-            return Path(hf_hub_download(place.name, file, revision=place.revision))
+            return download(place.name, file, place.revision)
         except EntryNotFoundError:
             return None
 
@@ -96,58 +91,17 @@ def fetch_if_there(place: Repository, file: str) -> Path | None:
 def fetch_blob(place: Repository, blob: Blob) -> Path:
     """Fetch a large file by its hash: from the cache, or by resuming or starting a download. place: at a commit.
 
-    The client discards partial downloads when its process ends, so they are kept here, in its cache for assets.
     Raises `GlimpseZooError`, also if the content has another hash.
     """
-    from filelock import FileLock
-    from huggingface_hub import cached_assets_path, try_to_load_from_cache
-
-    known = try_to_load_from_cache(place.name, blob.file, revision=place.revision)
-    if isinstance(known, str) and sha256_of(Path(known)) == blob.sha256:
-        return Path(known)
-    with reading_model(place.name, place.revision, blob.size):
-        folder = cached_assets_path("glimpsezoo", namespace="weights", subfolder=blob.sha256)
-        whole, part = folder / "content", folder / "part"
-        with FileLock(folder / "lock"):
-            if whole.is_file() and sha256_of(whole) == blob.sha256:
-                return whole
-            _download(place, blob, part)
-            if sha256_of(part) != blob.sha256:
-                part.unlink()
-                raise GlimpseZooError(
-                    f"{place.name} has another {blob.file!r} than its card names (another sha256): name another @revision"
-                )
-            part.replace(whole)
-    return whole
-
-
-def _download(place: Repository, blob: Blob, part: Path) -> None:
-    """Append the missing rest of the file to `part`, one block per request."""
-    from huggingface_hub import HfFileSystem
-    from huggingface_hub.utils import tqdm
-
-    have = part.stat().st_size if part.exists() else 0
-    if have > blob.size:
-        part.unlink()
-        have = 0
-    free = shutil.disk_usage(part.parent).free
-    if free < blob.size - have:
-        raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB free")
-    if have == blob.size:
-        return
-    files = HfFileSystem(skip_instance_cache=True)  # a cached instance would remember failures
-    path = f"{place.name}@{place.revision}/{blob.file}"
-    with (
-        files.open(path, "rb", block_size=BLOCK, cache_options={}, cache_type="none") as source,
-        part.open("ab", buffering=0) as target,
-        tqdm(total=blob.size, initial=have, unit="B", unit_scale=True, desc=blob.file, disable=None) as bar,
-    ):
-        source.seek(have)
-        while have < blob.size and (content := source.read(min(BLOCK, blob.size - have))):
-            assert isinstance(content, bytes)
-            target.write(content)
-            have += len(content)
-            bar.update(len(content))
+    for _ in range(2):
+        with reading_model(place.name, blob.file, place.revision, blob.size):
+            path = download(place.name, blob.file, place.revision)
+        if sha256_of(path) == blob.sha256:
+            return path
+        if path.resolve().name != blob.sha256:  # which is the hash that the Hub says
+            break
+        forget(path)  # damaged since it was downloaded
+    raise GlimpseZooError(f"{place.name} has another {blob.file!r} than its card names (another sha256): name another @revision")
 
 
 def publish(place: Repository, files: Mapping[str, Path | bytes], *, private: bool = False, replacing: bool = False) -> str:

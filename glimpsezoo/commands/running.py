@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glimpsezoo.commands import configuring, forecasting, names, options, progress
+from glimpsezoo.commands import configuring, forecasting, gridding, names, options, progress
+from glimpsezoo.errors import GlimpseZooError
 
 if TYPE_CHECKING:
     from glimpsezoo.run.answers import Question
@@ -33,6 +34,7 @@ class MeasureOption(click.Option):
 @click.argument("models", nargs=-1, metavar="MODEL...", shell_complete=names.models)
 @options.together(
     configuring.config_option,
+    gridding.grid_options,
     options.data,
     options.data_dir,
     click.option("--split", default="test", show_default=True, metavar="NAME", help="Which split is measured."),
@@ -79,10 +81,15 @@ def run(models: tuple[str, ...], **given: Any) -> int:
       glimpsezoo run mgnet --measure accuracy,fog,pgd:4/255 --set pgd.steps=100
       glimpsezoo run mgnet --data imagenet100 --set backbone=resnet50 --checkpoint none --measure quick
       glimpsezoo run mgnet --dry-run
+      glimpsezoo run --grid grid.toml --shard 3/16
     """
     from glimpsezoo.run.answers import question_of, recall
     from glimpsezoo.zoo.early import check_names
 
+    if given["grid"] is not None:
+        return gridding.run_grid(models, given, _request)
+    if given["shard"] is not None:
+        raise GlimpseZooError(f"--shard expects --grid FILE, got {given['shard']!r} without a grid: name the file, or leave --shard out")
     models, given["sets"] = configuring.merged(models, given["sets"])
     given["checkpoint"] = options.as_card(given["checkpoint"], models, given["data"])
     question = question_of({"models": models, **given}, options.screen())

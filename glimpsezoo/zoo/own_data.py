@@ -13,6 +13,7 @@ from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.card_config import UNKNOWN, CardConfig
 from glimpsezoo.zoo.cards import Card, find_card
 from glimpsezoo.zoo.names import card_for, data_spec, public_name
+from glimpsezoo.zoo.seeds import recipe_id, training_seed
 
 DEFAULT_DATA = "digits"  # for a model without a card
 NO_CARD = ("none", "timm")  # values of --checkpoint that are not cards
@@ -78,14 +79,16 @@ def own_settings(card: CardConfig, name: str) -> dict[str, Any]:
 
 
 def trained_on(card: CardConfig) -> TrainedOn | None:
-    """The training data of a card as results record them; None if the card does not name them."""
+    """The training of a card as results record it; None if the card does not name its data."""
     if card.data.name == UNKNOWN:
         return None
     try:
         settings = _recorded(_schema(data_spec(card.data.name)), card.data.settings)
     except GlimpseZooError:  # the plugin of the data is not installed
         settings = dict(card.data.settings)
-    return TrainedOn(data=card.data.name, settings=settings, image_size=card.task.image_size)
+    recipe = recipe_id(card)
+    seed = None if recipe is None else training_seed(card)
+    return TrainedOn(data=card.data.name, settings=settings, image_size=card.task.image_size, recipe=recipe, seed=seed)
 
 
 def _own_name(cards: Mapping[str, Card]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Answer, make_card, tree
+from command_line import Answer, make_card, photo_card, photos, tree
 
 from glimpsezoo.run.grid import Shard
 from glimpsezoo.run.grid_plan import weights
@@ -19,10 +19,11 @@ data = ["digits"]
 conditions = ["clean", "fog:3"]
 seeds = [0, 1]
 limit = 4
+exclude = [{ model = "mgnet", condition = "clean" }]
 [settings]
 glimpses = [2]
 """
-SMALL = 'models = ["mgnet", "cnn4"]\nmeasure = "accuracy"\nseeds = [0, 1]\nlimit = 4\n'
+SMALL = 'models = ["one", "two"]\nmeasure = "accuracy"\nseeds = [0, 1]\nlimit = 4\n'
 
 FOLDER = "out"
 
@@ -35,9 +36,16 @@ def as_typed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def desk(here: Path) -> Path:
-    make_card(here / "zoo_cards" / "mgnet.digits", "mgnet", glimpses=2, backbone="cnn4", downsample=4)
+def digits(here: Path) -> Path:
     make_card(here / "zoo_cards" / "cnn4.digits")
+    return here
+
+
+@pytest.fixture
+def desk(here: Path) -> Path:
+    photos(here / "photos")
+    for seed, name in enumerate(("one", "two")):
+        photo_card(here / "zoo_cards" / name, size=16, seed=seed)
     (here / "grid.toml").write_text(SMALL)
     return here
 
@@ -59,21 +67,22 @@ def numbers(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_every_cell_is_a_run_and_one_table_covers_them(say: Ask, desk: Path):
-    (desk / "grid.toml").write_text(GRID)
+def test_every_cell_is_a_run_and_one_table_covers_them(say: Ask, digits: Path):
+    make_card(digits / "zoo_cards" / "mgnet.digits", "mgnet", glimpses=2, backbone="cnn4", downsample=4)
+    (digits / "grid.toml").write_text(GRID)
     record = run(say)
     names = [cell["name"] for cell in record["cells"]]
-    assert len(names) == len(set(names)) == 8  # 2 models x 2 conditions x 2 seeds
+    assert len(names) == len(set(names)) == 6  # 2 models x 2 conditions x 2 seeds, without mgnet on clean images
     assert "mgnet,digits,glimpses=2,fog_3,noise-seed=1" in names
-    assert json.loads((desk / FOLDER / "grid.json").read_text()) == record
+    assert json.loads((digits / FOLDER / "grid.json").read_text()) == record
     rows = {(row["model"], row["settings"], row["condition"]): row for row in record["rows"]}
-    assert len(rows) == 4
-    assert ("mgnet.digits", "glimpses=2", "clean") in rows
+    assert len(rows) == 3
+    assert ("mgnet.digits", "glimpses=2", "fog:3") in rows
     for row in rows.values():
         assert (row["noise_seeds"], row["data"]) == ([0, 1], "digits test")
         assert ("corrupted %" in row["numbers"]) == (row["condition"] == "fog:3")
     # A cell is what `run` measures, and its row is the mean over its seeds.
-    foggy = [desk / FOLDER / f"cnn4,digits,fog_3,noise-seed={seed}" / "cnn4.digits" / "result.json" for seed in (0, 1)]
+    foggy = [digits / FOLDER / f"cnn4,digits,fog_3,noise-seed={seed}" / "cnn4.digits" / "result.json" for seed in (0, 1)]
     each = [100 * json.loads(path.read_text())["corruptions"]["mean"]["value"] for path in foggy]
     spread = rows["cnn4.digits", "", "fog:3"]["numbers"]["corrupted %"]
     assert spread["each"] == pytest.approx(each)
@@ -89,10 +98,10 @@ def test_a_repeated_grid_measures_nothing_and_a_larger_one_the_rest(say: Ask, de
     assert again.status == 0
     assert "1 unit measured" not in again.err
     assert run(say)["rows"] == first["rows"]
-    larger = say("run", "--grid", "grid.toml", "-o", FOLDER, "mgnet", "--seed", "2")  # what is typed wins over the lists
+    larger = say("run", "--grid", "grid.toml", "-o", FOLDER, "one", "--seed", "2")  # what is typed wins over the lists
     assert larger.err.count("1 unit measured") == 1
-    assert "mgnet.digits" in larger.out
-    assert "cnn4" not in larger.out
+    assert "one" in larger.out
+    assert "two" not in larger.out
 
 
 def test_shards_are_disjoint_and_complete_and_merge(say: Ask, desk: Path):
@@ -129,7 +138,7 @@ def test_shards_of_any_weights_are_disjoint_complete_and_balanced():
             assert all(shards)
 
 
-def test_a_cell_weighs_as_many_images_as_it_measures(desk: Path):
+def test_a_cell_weighs_as_many_images_as_it_measures(digits: Path):
     import torch
 
     from glimpsezoo.run.request import RunRequest
@@ -140,16 +149,16 @@ def test_a_cell_weighs_as_many_images_as_it_measures(desk: Path):
     assert weights([RunRequest(models=("cnn4",), measures=asked[1], **base)]) == [2980 + 500]
 
 
-def test_a_failing_cell_fails_alone(say: Ask, desk: Path):
-    make_card(desk / "zoo_cards" / "broken.digits")
-    (desk / "zoo_cards" / "broken.digits" / "model.safetensors").write_bytes(b"not weights")
-    (desk / "grid.toml").write_text('models = ["broken.digits", "cnn4"]\nmeasure = ["accuracy"]\nlimit = 4\n')
+def test_a_failing_cell_fails_alone(say: Ask, digits: Path):
+    make_card(digits / "zoo_cards" / "broken.digits")
+    (digits / "zoo_cards" / "broken.digits" / "model.safetensors").write_bytes(b"not weights")
+    (digits / "grid.toml").write_text('models = ["broken.digits", "cnn4"]\nmeasure = ["accuracy"]\nlimit = 4\n')
     answer = say("run", "--grid", "grid.toml", "-o", FOLDER)
     assert answer.status == 1
     assert "broken.digits" in answer.out
     assert "FAILED" in answer.out
     assert "expects other weights" in answer.out
-    record = json.loads((desk / FOLDER / "grid.json").read_text())
+    record = json.loads((digits / FOLDER / "grid.json").read_text())
     assert [(cell["model"], cell["status"]) for cell in record["cells"]] == [("broken.digits", "failed"), ("cnn4", "done")]
     assert "expects other weights" in record["cells"][0]["error"]
     assert [row["model"] for row in record["rows"]] == ["cnn4.digits"]
@@ -161,12 +170,12 @@ def test_a_dry_run_plans_every_cell_and_estimates_from_what_is_measured(say: Ask
     plan = say(*words, "--json").json
     assert tree(desk) == before
     assert [(cell["units"], cell["stored"], cell["seconds"]) for cell in plan["cells"]] == 4 * [(1, 0, None)]
-    assert "unknown time of mgnet.digits and cnn4.digits" in say(*words).out
-    assert say("run", "--grid", "grid.toml", "mgnet").status == 0
+    assert "unknown time of one and two" in say(*words).out
+    assert say("run", "--grid", "grid.toml", "one").status == 0
     plan = say(*words, "--json").json
     assert [cell["stored"] for cell in plan["cells"]] == [1, 1, 0, 0]
-    assert "the unknown time of cnn4.digits," in say(*words).out
-    assert say("run", "--grid", "grid.toml", "cnn4", "--seed", "0").status == 0
+    assert "the unknown time of two," in say(*words).out
+    assert say("run", "--grid", "grid.toml", "two", "--seed", "0").status == 0
     plan = say(*words, "--json").json
     assert [cell["stored"] for cell in plan["cells"]] == [1, 1, 1, 0]
     assert 0 < plan["cells"][3]["seconds"] < 60  # seed 1 takes as long as seed 0
@@ -205,14 +214,14 @@ def test_a_dry_run_plans_every_cell_and_estimates_from_what_is_measured(say: Ask
     ],
 )
 def test_what_is_wrong_in_a_grid_is_one_line_before_anything_is_measured(
-    say: Ask, desk: Path, text: str, words: tuple[str, ...], parts: tuple[str, ...]
+    say: Ask, digits: Path, text: str, words: tuple[str, ...], parts: tuple[str, ...]
 ):
-    (desk / "grid.toml").write_text(text)
-    before = tree(desk)
+    (digits / "grid.toml").write_text(text)
+    before = tree(digits)
     answer = say("run", "--grid", "grid.toml", *words)
     assert (answer.status, answer.out, answer.err.count("\n")) == (2, "", 1), answer.err
     assert all(part in answer.err for part in parts), answer.err
-    assert tree(desk) == before
+    assert tree(digits) == before
 
 
 def test_a_shard_without_a_grid_is_one_line(say: Ask):
@@ -221,10 +230,10 @@ def test_a_shard_without_a_grid_is_one_line(say: Ask):
     assert "--grid FILE" in answer.err
 
 
-def test_settings_reach_only_what_declares_them(say: Ask, desk: Path):
-    (desk / "grid.toml").write_text(
+def test_settings_reach_only_what_declares_them(say: Ask, digits: Path):
+    (digits / "grid.toml").write_text(
         'models = ["mgnet", "cnn4"]\ndata = ["digits"]\nconditions = ["clean", "pgd:4/255"]\nlimit = 4\n'
-        'exclude = [{ model = "mgnet", condition = "pgd:4/255" }]\n'
+        'checkpoint = "none"\nexclude = [{ model = "mgnet", condition = "pgd:4/255" }]\n'
         '[settings]\n"mgnet.alpha" = [0.25, 0.5]\n"pgd.steps" = 2\ndata = { seed = [1] }\n'
     )
     plan = say("run", "--grid", "grid.toml", "--dry-run", "--json").json

@@ -1,6 +1,8 @@
 """What config.json says of a card: model, task, data, weights, how it was trained. Cards come from anybody, so it is checked."""
 
+import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
@@ -114,6 +116,27 @@ class CardConfig(_CardPart):
     """License of the weights as an SPDX identifier, or 'unknown'."""
     trained: dict[str, Any] = {}
     """How the model was trained or imported; for released weights, `published` is a `Published`."""
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the training; None for a card that was not trained by a recipe."""
+        recipe = self.trained.get("recipe")
+        seed = recipe.get("seed", 0) if isinstance(recipe, dict) else None  # a recipe is recorded without its defaults
+        return seed if type(seed) is int else None
+
+    @property
+    def recipe_id(self) -> str | None:
+        """A hash of all that decides the weights but the seed: cards with the same one were trained by one recipe with several seeds.
+
+        None for a card that was not trained by a recipe. Of a card that the training started with, the seed is left out, too.
+        """
+        if self.seed is None:
+            return None
+        recipe = {key: value for key, value in self.trained["recipe"].items() if key != "seed"}
+        recipe["start"] = re.sub(r"\.seed-\d+$", "", str(recipe.get("start", "")))
+        own = self.model_dump(mode="json", include={"model", "plugin", "config", "task", "data"})
+        text = json.dumps({**own, "recipe": recipe, "fingerprint": self.trained.get("data")}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def published(self) -> Published | None:
         """What the authors of released weights report. Raises `ValidationError` for anything else under that name."""

@@ -115,8 +115,8 @@ def run(models: tuple[str, ...], **given: Any) -> int:
 
 def _measure(work: "RunWork", question: "Question | None", *, as_json: bool) -> int:
     """Do the run, print what came of it, and return the exit status."""
+    from glimpsezoo.reports.paired import print_comparison
     from glimpsezoo.reports.table import print_results
-    from glimpsezoo.reports.text import print_comparison
     from glimpsezoo.run.answers import combined, remember
 
     if work.calibration is None and not work.request.compile:

@@ -11,8 +11,7 @@ from glimpsezoo.files import output_to, write_whole
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.shown import Cell as Shown
 from glimpsezoo.measures.shown import Entry, Table
-from glimpsezoo.reports.seeds import Seeds, Spread, board_of, by_seeds
-from glimpsezoo.reports.table import columns_of
+from glimpsezoo.reports.seeds import Seeds, Spread, board_of, by_seeds, numbers_of
 from glimpsezoo.run.grid import Cell
 from glimpsezoo.run.request import RunRequest
 from glimpsezoo.schema import SCHEMA, Section
@@ -179,11 +178,6 @@ def grid_table(outcomes: Sequence[CellOutcome]) -> Table:
 
 
 def _row(group: Seeds) -> GridRow:
-    numbers = {}
-    for column in columns_of([each.result for each in group.entries], "board"):
-        found = None if column.words else group.spread(lambda result, column=column: column.cell(result, -1).value)
-        if found is not None:
-            numbers[column.heading] = found
     data, settings, condition = group.labels
     return GridRow(
         model=group.name,
@@ -192,5 +186,5 @@ def _row(group: Seeds) -> GridRow:
         condition=condition,
         training_seeds=tuple(group.training),
         noise_seeds=tuple(group.noise),
-        numbers=numbers,
+        numbers=numbers_of(group),
     )

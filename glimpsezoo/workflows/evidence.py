@@ -19,7 +19,6 @@ from glimpsezoo.zoo.cards import ROWS, Card, find_card
 from glimpsezoo.zoo.names import data_spec, spec_of
 from glimpsezoo.zoo.recipes import find_recipe
 from glimpsezoo.zoo.results import evidence
-from glimpsezoo.zoo.seeds import shared_recipe, training_seed
 
 
 @dataclass(frozen=True)
@@ -142,10 +141,11 @@ class Zoo:
 
 
 def seed_of(card: Card) -> int:
-    """The seed that a card was trained with."""
-    return training_seed(card.config)
+    """The seed that a card was trained with; recipes leave out the default, 0."""
+    return int(card.config.trained.get("recipe", {}).get("seed", 0))
 
 
 def _training(card: Card) -> tuple[Any, ...]:
     """Everything that the seeds of one training share. Not the start: each seed may start from its own card."""
-    return card.config.model, shared_recipe(card.config)
+    recipe = {key: value for key, value in card.config.trained.get("recipe", {}).items() if key not in {"seed", "start"}}
+    return card.config.model, recipe

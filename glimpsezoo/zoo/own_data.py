@@ -13,7 +13,6 @@ from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.card_config import UNKNOWN, CardConfig
 from glimpsezoo.zoo.cards import Card, find_card
 from glimpsezoo.zoo.names import card_for, data_spec, public_name
-from glimpsezoo.zoo.seeds import recipe_id, training_seed
 
 DEFAULT_DATA = "digits"  # for a model without a card
 NO_CARD = ("none", "timm")  # values of --checkpoint that are not cards
@@ -86,9 +85,7 @@ def trained_on(card: CardConfig) -> TrainedOn | None:
         settings = _recorded(_schema(data_spec(card.data.name)), card.data.settings)
     except GlimpseZooError:  # the plugin of the data is not installed
         settings = dict(card.data.settings)
-    recipe = recipe_id(card)
-    seed = None if recipe is None else training_seed(card)
-    return TrainedOn(data=card.data.name, settings=settings, image_size=card.task.image_size, recipe=recipe, seed=seed)
+    return TrainedOn(data=card.data.name, settings=settings, image_size=card.task.image_size, recipe=card.recipe_id, seed=card.seed)
 
 
 def _own_name(cards: Mapping[str, Card]) -> str:

@@ -133,7 +133,7 @@ def test_shards_of_any_weights_are_disjoint_complete_and_balanced():
         assert sorted(place for shard in shards for place in shard) == list(range(len(images)))
         loads = [sum(images[place] for place in shard) for shard in shards]
         # Graham (1969): the longest first is at most 4/3 - 1/(3 m) of the optimum, which is no less than these two.
-        assert max(loads) <= (4 / 3) * max(sum(images) / of, sum(sorted(images, reverse=True)[of - 1 : of + 1]), max(images)) + len(images)
+        assert max(loads) <= (4 / 3) * max(sum(images) / of, sum(sorted(images, reverse=True)[of - 1 : of + 1]), *images) + len(images)
         if len(images) >= of:
             assert all(shards)
 

@@ -73,13 +73,15 @@ def joined(device: "torch.device") -> Iterator[Ranks]:
         return
     import torch
     import torch.distributed as dist
+    from torch.distributed import PrefixStore  # pyright: ignore[reportPrivateImportUsage]: torch's documentation has it here
+    from torch.distributed.rendezvous import rendezvous
 
     own = device.type == "cuda" and ranks.local_world <= torch.cuda.device_count()
     try:
-        store, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+        store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if own else "gloo",
-            store=dist.PrefixStore("group", store),
+            store=PrefixStore("group", store),
             rank=ranks.rank,
             world_size=ranks.world,
             timeout=PATIENCE,

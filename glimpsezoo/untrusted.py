@@ -22,6 +22,7 @@ MB = 10**6
 JSON_SIZE = 128 * MB  # bytes of a JSON text, or of a training log
 TOML_SIZE = MB
 IMAGE_SIZE = 512 * MB  # bytes of an image file
+ROWS_SIZE = 2048 * MB  # bytes of the rows of a result
 DEPTH = 100  # of lists and tables in each other
 DIGITS = 300  # of a number; all such fit into a float
 README_SIZE, ALIASES = 16 * MB, 50  # of a README of a data set, and references in its YAML

@@ -25,8 +25,8 @@ from glimpsezoo.commands import cli
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.measures.pairs import Comparison, every_pair
+from glimpsezoo.reports.paired import print_comparison
 from glimpsezoo.reports.table import print_results
-from glimpsezoo.reports.text import print_comparison
 from glimpsezoo.zoo.results import read_result
 
 ROOT = Path(__file__).parent.parent

@@ -32,10 +32,16 @@ def pages() -> list[Path]:
     return [path for path in found if path.stem not in LEFT_OUT]
 
 
+def blocks_of(path: Path, *languages: str) -> list[str]:
+    """The blocks of a page in one of these languages; '' is none."""
+    found = re.findall(r"^ *```(\w*)[^\n]*\n(.*?)^ *```$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [text for language, text in found if language in languages]
+
+
 def commands_of(path: Path) -> list[str]:
     """The commands of the blocks of a page, without comments; a backslash continues a line."""
     found = []
-    blocks = re.findall(r"```(?:sh|bash|)\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = blocks_of(path, "sh", "bash", "")
     for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
         for part in re.split(r" && | \| ", line.partition(" #")[0]):
             if part.strip().startswith("glimpsezoo "):
@@ -64,6 +70,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / "zoo_cards" / card, desk / "runs" / "train" / name)
     photo_card(desk / "mgnet.photos", size=64)
     pixels = (255 * gz.open_data("digits")[57].image[0].numpy()).astype("uint8")
+    (desk / "grid.toml").write_text(blocks_of(ROOT / "docs" / "scale.md", "toml")[0])
     for name in ("seven.png", "four.png", "four.jpg", "digit.png", "cat.jpg"):
         Image.fromarray(pixels).save(desk / name)
     with pytest.MonkeyPatch.context() as patch:

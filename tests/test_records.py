@@ -45,7 +45,7 @@ RESULT: dict[str, Any] = {
         "upper_bound": False,
         "sees": "full image",
         "checkpoint": {"uri": "mgnet.digits", "revision": None, "sha256": "00"},
-        "trained_on": {"data": "digits", "settings": {}, "image_size": [64, 64]},
+        "trained_on": {"data": "digits", "settings": {}, "image_size": [64, 64], "recipe": "00", "seed": 1},
         "precision": "bf16",
         "compiled": True,
     },

@@ -14,9 +14,9 @@ from rich.console import Console
 from glimpsezoo.measures.pairs import Comparison, Pair, pair_text
 from glimpsezoo.measures.result import Failure, Result
 from glimpsezoo.measures.text import macs_text
+from glimpsezoo.reports.paired import print_comparison
 from glimpsezoo.reports.readme import card_text, run_command
 from glimpsezoo.reports.table import print_results
-from glimpsezoo.reports.text import print_comparison
 from glimpsezoo.run.answers import combined
 from glimpsezoo.zoo.card_config import CardData
 from glimpsezoo.zoo.cards import Card

@@ -11,8 +11,8 @@ from glimpsezoo.measures.anytime import anytime_text
 from glimpsezoo.measures.pairs import Comparison, Pair
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.threats import attack_text
+from glimpsezoo.reports.paired import print_comparison
 from glimpsezoo.reports.table import print_results
-from glimpsezoo.reports.text import print_comparison
 from glimpsezoo.zoo.results import result_type
 
 

@@ -51,8 +51,9 @@ def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, a
 
     result_folders(runs)  # a typing error is answered before torch is loaded
     from glimpsezoo import escaping
+    from glimpsezoo.reports.paired import pair_texts
+    from glimpsezoo.reports.seeds import seeds_table
     from glimpsezoo.reports.table import board, comma_separated, latex, markdown
-    from glimpsezoo.reports.text import pair_texts
     from glimpsezoo.workflows.comparing import presented, read_runs
 
     compared = read_runs(runs)
@@ -64,11 +65,13 @@ def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, a
         elif form == "table":
             _print(compared)
         else:
-            table, pairs = board(compared.entries), pair_texts(compared.entries, compared.pairs)
+            table, pairs = board(compared.entries), pair_texts(compared.entries, compared.pairs, compared.recipes)
             said = "\n".join(f"- {escaping.markdown(text)}" for text in pairs)
+            spread = seeds_table(compared.entries)
+            over_seeds = "" if spread is None else f"{spread.caption}\n\n{markdown(spread)}"
             writers = {
-                "markdown": lambda: "\n\n".join(filter(None, (markdown(table), said))) + "\n",
-                "latex": lambda: latex(table, pairs),
+                "markdown": lambda: "\n\n".join(filter(None, (markdown(table), over_seeds, said))) + "\n",
+                "latex": lambda: latex(table, pairs) + ("" if spread is None else f"\n{latex(spread, [spread.caption])}"),
                 "csv": lambda: comma_separated(table),
             }
             options.tell(writers[form](), nl=False)
@@ -135,20 +138,34 @@ def _print_claims(reproduction: "Reproduction", console: "Console") -> None:
 
 def _print(compared: "Compared") -> None:
     """Print one table per data set, as `run` does, then the paired tests."""
+    from glimpsezoo.reports.paired import pair_texts, print_seeds
     from glimpsezoo.reports.table import print_results
-    from glimpsezoo.reports.text import pair_texts
 
     console = options.stdout()
     for data in dict.fromkeys(entry.data for entry in compared.entries):
         entries = [entry for entry in compared.entries if entry.data == data]
         print_results([entry.renamed for entry in entries], console)
-        for text in pair_texts(entries, [pair for pair in compared.pairs if {pair.a, pair.b} <= {entry.name for entry in entries}]):
+        print_seeds(entries, console)
+        pairs = [pair for pair in compared.pairs if {pair.a, pair.b} <= {entry.name for entry in entries}]
+        for text in pair_texts(entries, pairs, compared.recipes):
             console.print(text, markup=False)
 
 
 def _json(compared: "Compared") -> str:
+    from glimpsezoo.reports.seeds import numbers_of, repeated
+
+    seeds = [
+        {
+            "model": each.name,
+            "training_seeds": each.training,
+            "noise_seeds": each.noise,
+            "numbers": {heading: spread.model_dump() for heading, spread in numbers_of(each).items()},
+        }
+        for each in repeated(compared.entries)
+    ]
     content = {
         "results": [{"name": each.entry.name, **json.loads(each.entry.result.to_json())} for each in compared.measured],
+        "seeds": seeds,
         "comparisons": [json.loads(comparison.to_json()) for comparison in compared.comparisons],
         "notes": list(compared.notes),
     }

@@ -12,6 +12,7 @@ ARGUMENT = "models"  # the key of the command's argument
 SETTINGS = "set"  # the key of `--set`, a table
 # What is done with results, and who measures them; not what they are.
 OUTCOME = ("output", "store", "force", "fresh", "update-card", "engine", "ray-address", "json", "dry-run", "debug")
+FILES = ("debug", "config", "grid", "shard")  # parameters of a command that no file has
 _FOUND = "glimpsezoo.config"  # in the context's `meta`
 
 
@@ -32,8 +33,7 @@ def _use(context: click.Context, parameter: click.Parameter, file: str | None) -
         return
     found = read_config(Path(file), context.command)
     context.meta[_FOUND] = found
-    by_key = {_key(option): option for option in context.command.params}
-    context.default_map = {str(by_key[key].name): value for key, value in found.items() if key not in {ARGUMENT, SETTINGS}}
+    context.default_map = as_defaults(found, context.command)
 
 
 def read_config(file: Path, command: click.Command) -> dict[str, Any]:
@@ -45,14 +45,25 @@ def read_config(file: Path, command: click.Command) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         why = why_not(error)
         raise GlimpseZooError(f"--config expects a TOML file, got {str(file)!r} ({why:.120}): correct it, or name another") from None
-    options = {_key(each): each for each in command.params if each.name not in {"debug", "config"}}
+    return as_options(values, command, "--config")
+
+
+def as_options(values: Mapping[str, Any], command: click.Command, source: str) -> dict[str, Any]:
+    """Values of a TOML file as click takes them. source: the option that names the file, for errors. Raises `GlimpseZooError`."""
+    options = {_key(each): each for each in command.params if each.name not in FILES}
     for key in values:
         if key not in options:
-            raise GlimpseZooError(f"--config expects options of {command.name!r} as keys, got {key!r}: {did_you_mean(key, options)}")
-    return {key: _value(key, value, flag=bool(getattr(options[key], "is_flag", False))) for key, value in values.items()}
+            raise GlimpseZooError(f"{source} expects options of {command.name!r} as keys, got {key!r}: {did_you_mean(key, options)}")
+    return {key: _value(key, value, source, flag=bool(getattr(options[key], "is_flag", False))) for key, value in values.items()}
 
 
-def _value(key: str, value: Any, *, flag: bool) -> Any:
+def as_defaults(found: Mapping[str, Any], command: click.Command) -> dict[str, Any]:
+    """Options of a file by the names that click has for them."""
+    by_key = {_key(option): option for option in command.params}
+    return {str(by_key[key].name): value for key, value in found.items() if key not in {ARGUMENT, SETTINGS}}
+
+
+def _value(key: str, value: Any, source: str, *, flag: bool) -> Any:
     """A value as click takes it. Raises `GlimpseZooError` for one of another kind than the option has."""
     if key == SETTINGS and isinstance(value, Mapping):
         return tuple(f"{name}={text}" for name, text in _flat(value))
@@ -63,7 +74,7 @@ def _value(key: str, value: Any, *, flag: bool) -> Any:
     if not flag and key not in {ARGUMENT, SETTINGS} and not isinstance(value, bool | Mapping):
         return _text(value)
     wanted = {SETTINGS: "a table", ARGUMENT: "a list"}.get(key, "true or false" if flag else "text, a number or a list")
-    raise GlimpseZooError(f"--config expects {wanted} for {key!r}, got {value!r:.80}: write it as --help says")
+    raise GlimpseZooError(f"{source} expects {wanted} for {key!r}, got {value!r:.80}: write it as --help says")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -110,6 +121,11 @@ def words_of(command: str, options: Mapping[str, Any]) -> tuple[str, ...] | None
     """The words that say without `--config` what a command was given; None if they were typed like that."""
     if _FOUND not in click.get_current_context().meta:
         return None
+    return words_with(command, options)
+
+
+def words_with(command: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The words that give a command these options."""
     words = [command]
     for key, value in options.items():
         if key == ARGUMENT:

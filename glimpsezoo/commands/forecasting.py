@@ -24,15 +24,15 @@ def print_run(plan: "Forecast", *, as_json: bool) -> None:
     for note in plan.notes:
         options.say(note)
     options.tell(f"would measure {plan.subject}")
-    rows = [(share.model, share.measure, f"{share.units:,}", f"{share.stored:,}", _time(share.seconds)) for share in plan.plan]
-    _print_table(("model", "measure", "units", "stored", "time"), rows)
+    rows = [(share.model, share.measure, f"{share.units:,}", f"{share.stored:,}", time_text(share.seconds)) for share in plan.plan]
+    print_table(("model", "measure", "units", "stored", "time"), rows, words=("model", "measure"))
     if plan.units == plan.stored:
         time = "none"
     elif plan.seconds is None:
         unknown = dict.fromkeys(share.model for share in plan.plan if share.seconds is None)
         time = f"unknown, because no unit of {' and '.join(unknown)} has been measured on this device"
     else:
-        time = f"about {_time(plan.seconds)}, by the units that are stored"
+        time = f"about {time_text(plan.seconds)}, by the units that are stored"
     options.tell(f"{counted(plan.units, 'unit')}, {plan.stored:,} stored; time: {time}")
     options.tell(f"results would be in {plan.folder}; nothing was started")
 
@@ -50,25 +50,29 @@ def print_training(plan: "TrainingForecast", *, as_json: bool) -> None:
         (each.name, f"{each.epochs:,}", f"{each.steps:,}", f"{each.done:,}", f"{recipe['optimiser']}, lr {recipe['lr']:g}")
         for each, recipe in phases
     ]
-    _print_table(("phase", "epochs", "steps", "done", "optimiser"), rows)
-    time = "unknown, because no step is done yet" if plan.seconds is None else f"about {_time(plan.seconds)}, by the steps that are done"
+    print_table(("phase", "epochs", "steps", "done", "optimiser"), rows, words=("phase", "optimiser"))
+    time = (
+        "unknown, because no step is done yet" if plan.seconds is None else f"about {time_text(plan.seconds)}, by the steps that are done"
+    )
     resumed = f"{plan.done:,} done: it would resume from its checkpoint" if plan.done else "none done"
     options.tell(f"{counted(plan.steps, 'step')}, {resumed}; time: {time}")
     options.tell(f"the card would be in {plan.folder}; nothing was started")
 
 
-def _print_table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def print_table(headings: tuple[str, ...], rows: list[tuple[str, ...]], words: tuple[str, ...]) -> None:
+    """Print rows of texts. words: headings of columns without numbers."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in {"model", "measure", "phase", "optimiser"} else "right")
+        table.add_column(heading, justify="left" if heading in words else "right")
     for row in rows:
         table.add_row(*map(Text, row))
     if rows:
         options.stdout().print(table)
 
 
-def _time(seconds: float | None) -> str:
+def time_text(seconds: float | None) -> str:
+    """A time that may be unknown."""
     return "unknown" if seconds is None else duration(seconds)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glimpsezoo import ranks
-from glimpsezoo.commands import configuring, forecasting, names, options, progress
+from glimpsezoo.commands import configuring, forecasting, gridding, names, options, progress
+from glimpsezoo.errors import GlimpseZooError
 
 if TYPE_CHECKING:
     from glimpsezoo.run.answers import Question
@@ -34,6 +35,7 @@ class MeasureOption(click.Option):
 @click.argument("models", nargs=-1, metavar="MODEL...", shell_complete=names.models)
 @options.together(
     configuring.config_option,
+    gridding.grid_options,
     options.data,
     options.data_dir,
     click.option("--split", default="test", show_default=True, metavar="NAME", help="Which split is measured."),
@@ -89,6 +91,7 @@ def run(models: tuple[str, ...], **given: Any) -> int:
       glimpsezoo run mgnet --measure accuracy,fog,pgd:4/255 --set pgd.steps=100
       glimpsezoo run mgnet --data imagenet100 --set backbone=resnet50 --checkpoint none --measure quick
       glimpsezoo run mgnet --dry-run
+      glimpsezoo run --grid grid.toml --shard 3/16
     """
     if ranks.here().world == 1:
         return _run(models, given)
@@ -108,6 +111,10 @@ def _run(models: tuple[str, ...], given: dict[str, Any]) -> int:
     from glimpsezoo.run.answers import question_of, recall
     from glimpsezoo.zoo.early import check_names
 
+    if given["grid"] is not None:
+        return gridding.run_grid(models, given, _request)
+    if given["shard"] is not None:
+        raise GlimpseZooError(f"--shard expects --grid FILE, got {given['shard']!r} without a grid: name the file, or leave --shard out")
     models, given["sets"] = configuring.merged(models, given["sets"])
     given["checkpoint"] = options.as_card(given["checkpoint"], models, given["data"])
     question = question_of({"models": models, **given}, options.screen())
@@ -133,8 +140,8 @@ def _run(models: tuple[str, ...], given: dict[str, Any]) -> int:
 
 def _measure(work: "RunWork", question: "Question | None", *, as_json: bool) -> int:
     """Do the run, print what came of it, and return the exit status."""
+    from glimpsezoo.reports.paired import print_comparison
     from glimpsezoo.reports.table import print_results
-    from glimpsezoo.reports.text import print_comparison
     from glimpsezoo.run.answers import combined, remember
     from glimpsezoo.run.finishing import finish
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.rows import Rows
+from glimpsezoo.measures.seeds import RecipePair
 from glimpsezoo.measures.statistics import RESAMPLES, SEED, Groups, fair_coin_tail, percentile_interval
 from glimpsezoo.schema import SCHEMA, Count, Difference, Positive, Section, Share
 
@@ -48,6 +49,8 @@ class Comparison(Section):
     """Name of the data set."""
     pairs: tuple[Pair, ...]
     """The comparisons."""
+    recipes: tuple[RecipePair, ...] = ()
+    """Every ordered pair of recipes of which at least one was measured with several training seeds."""
 
 
 def paired(a: str, b: str, hits_a: Bool[ndarray, "n"], hits_b: Bool[ndarray, "n"], groups: Int[ndarray, "n"], seed: int = SEED) -> Pair:
@@ -93,12 +96,15 @@ def paired_rows(a: str, rows_a: Rows, b: str, rows_b: Rows) -> Pair:
     return paired(a, b, rows_a.hits[place_a, -1], rows_b.hits[place_b, -1], rows_a.group[place_a])
 
 
-def pair_text(pair: Pair, macs_a: float | None, macs_b: float | None) -> str:
+def pair_text(pair: Pair | RecipePair, macs_a: float | None, macs_b: float | None) -> str:
     """`a` compared with `b`, in a sentence. macs_a, macs_b: mean MACs per image; None where they are not known exactly."""
     p = f"p = {pair.p:.3f}" if pair.p >= 0.001 else "p < 0.001"
     worse = f"{'significantly' if pair.p < 0.05 else 'not significantly'} worse (one-sided {p})"
+    a, b = (pair.a, pair.b) if isinstance(pair, Pair) else pair.names
     text = (
-        f"{pair.a} against {pair.b}: {100 * pair.difference:+.2f} points ({100 * pair.low:+.2f} to {100 * pair.high:+.2f}), "
+        f"{a} against {b}: {100 * pair.difference:+.2f} points ({100 * pair.low:+.2f} to {100 * pair.high:+.2f}), "
         f"{'better' if pair.low > 0 else 'not significantly better' if pair.difference > 0 else worse}"
     )
+    if isinstance(pair, RecipePair):
+        text += f", {100 * pair.share:.0f} % of the variance from training seeds"
     return text + (f", at {macs_a / macs_b:.3g} times its MACs" if macs_a and macs_b else "")

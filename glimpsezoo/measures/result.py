@@ -61,14 +61,18 @@ class Checkpoint(Section):
 
 
 class TrainedOn(Section):
-    """The data of a card."""
+    """The training of a card."""
 
     data: str
-    """Their name."""
+    """Name of its data."""
     settings: dict[str, Any]
-    """Settings that differ from the data set's defaults and decide its images."""
+    """Settings of the data that differ from the data set's defaults and decide its images."""
     image_size: tuple[Positive, Positive]
     """Height, width in pixels."""
+    recipe: str | None = None
+    """A hash of the recipe that trainings with other seeds share; null where no card tells."""
+    seed: int | None = None
+    """The training seed, which is not that of the run; null where no card tells."""
 
 
 class Model(Section):
@@ -95,7 +99,7 @@ class Model(Section):
     checkpoint: Checkpoint | None
     """Its weights, null if untrained."""
     trained_on: TrainedOn | None = None
-    """The data of its card, null where no card tells."""
+    """The training of its card, null where no card tells."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of convolutions and products. Weights, places and logits are float32 in any case."""
     compiled: bool = False

@@ -5,16 +5,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from glimpsezoo.errors import counted
 from glimpsezoo.measures.costs import mean_macs
 from glimpsezoo.measures.pairs import Pair
+from glimpsezoo.measures.seeds import RecipePair
 from glimpsezoo.measures.shown import Entry
 from glimpsezoo.measures.text import macs_text, with_interval
 
 VAGUE = 0.1  # width of an interval, as a share of the images, that says nothing of which model is better
 SIGNIFICANT = 0.05  # one-sided, like the words of a pair
 
-Tests = Mapping[tuple[str, str], Pair]
+Tests = Mapping[tuple[str, str], Pair | RecipePair]
 
 
-def findings(entries: Sequence[Entry], pairs: Sequence[Pair]) -> list[str]:
+def findings(entries: Sequence[Entry], pairs: Sequence[Pair | RecipePair]) -> list[str]:
     """One sentence per data set whose models have an accuracy. It names the data set if there are several."""
     tests = {(pair.a, pair.b): pair for pair in pairs}
     measured = [entry for entry in entries if entry.result.accuracy]
@@ -75,7 +76,7 @@ def _listed(entries: Sequence[Entry]) -> str:
     return f"{', '.join(some)} and {last}"
 
 
-def _difference(pair: Pair) -> str:
+def _difference(pair: Pair | RecipePair) -> str:
     return f"{100 * pair.difference:+.2f} points, {100 * pair.low:+.2f} to {100 * pair.high:+.2f}"
 
 

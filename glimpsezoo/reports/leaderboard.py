@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 from glimpsezoo.errors import counted
 from glimpsezoo.measures.pairs import Pair
 from glimpsezoo.measures.result import at_least_text
+from glimpsezoo.measures.seeds import RecipePair
 from glimpsezoo.measures.shown import Cell, Column, Entry
 from glimpsezoo.reports.html import Html, captioned, element, join, named, scrolling
+from glimpsezoo.reports.paired import pair_texts
 from glimpsezoo.reports.plotted import file_link
 from glimpsezoo.reports.table import board, board_columns, comma_separated
-from glimpsezoo.reports.text import footnotes, pair_texts
+from glimpsezoo.reports.text import footnotes
 
 _NAME = Column("model", lambda result, _: Cell(result.display_name), words=True)
 _DATA = Column("data", lambda result, _: Cell(result.data.name), words=True)
@@ -67,9 +69,9 @@ def _notes(entries: Sequence[Entry]) -> Iterator[str]:
     yield from (f"{at_least_text(entry.renamed)}." for entry in entries if entry.result.at_least)
 
 
-def paired_tests(entries: Sequence[Entry], pairs: Sequence[Pair]) -> Html:
+def paired_tests(entries: Sequence[Entry], pairs: Sequence[Pair], recipes: Sequence[RecipePair] = ()) -> Html:
     """A sentence per pair of models; folded if there are many, nothing without any."""
-    texts = pair_texts(entries, pairs)
+    texts = pair_texts(entries, pairs, recipes)
     if not texts:
         return Html("")
     listed = element("ul", *(element("li", named(text)) for text in texts))

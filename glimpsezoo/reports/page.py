@@ -8,6 +8,7 @@ from typing import NamedTuple
 from glimpsezoo.errors import counted
 from glimpsezoo.measures.costs import uncounted
 from glimpsezoo.measures.pairs import Pair
+from glimpsezoo.measures.seeds import RecipePair
 from glimpsezoo.measures.shown import Entry
 from glimpsezoo.measures.text import macs_text
 from glimpsezoo.reports.figures import figures, training_curves
@@ -17,6 +18,7 @@ from glimpsezoo.reports.html import Html, element, join, named, page, table
 from glimpsezoo.reports.leaderboard import leaderboard, paired_tests
 from glimpsezoo.reports.pictures.traced import Traced
 from glimpsezoo.reports.plotted import plotted
+from glimpsezoo.reports.seeds import as_recipes, seeds_table
 from glimpsezoo.reports.templates import source
 from glimpsezoo.zoo.results import measure_classes
 
@@ -37,6 +39,8 @@ class Reported:
     """Of a few images per model."""
     notes: Sequence[str] = ()
     """Which traces are missing, and why."""
+    recipes: Sequence[RecipePair] = ()
+    """Tests between recipes with several training seeds."""
 
 
 def report_page(reported: Reported) -> str:
@@ -80,7 +84,8 @@ def _page(reported: Reported, sections: Mapping[str, _Section]) -> str:
     data = list(dict.fromkeys(entry.data for entry in entries))
     title = f"{counted(len(entries), 'model')} on {', '.join(data) if len(data) < 4 else f'{len(data)} data sets'}"
     found = [
-        element("p", f"{text[0].upper()}{text[1:]}" if text[:3] in {"On ", "no "} else text) for text in findings(entries, reported.pairs)
+        element("p", f"{text[0].upper()}{text[1:]}" if text[:3] in {"On ", "no "} else text)
+        for text in findings(*as_recipes(entries, reported.pairs, reported.recipes))
     ]
     header = element(
         "header",
@@ -103,7 +108,7 @@ def _sections(reported: Reported, *, files: bool) -> dict[str, _Section]:
     for figure in figures(entries):
         name = f"figure-{len(parts)}-{len(parts.get(figure.section, ()))}"
         parts.setdefault(figure.section, []).append(plotted(name, figure, files=files))
-    if tests := paired_tests(entries, reported.pairs):
+    if tests := paired_tests(entries, reported.pairs, reported.recipes):
         parts.setdefault(COST, []).append(tests)
     parts = {heading: [element("div", *drawn, class_="plots")] for heading, drawn in parts.items()}
     for kind in measure_classes().values():
@@ -112,8 +117,10 @@ def _sections(reported: Reported, *, files: bool) -> dict[str, _Section]:
     curves = [figure for entry in entries for figure in training_curves(entry.name, entry.training)]
     drawn = [plotted(f"training-{number}", figure, files=files) for number, figure in enumerate(curves)]
     wide = len(entries) > HALF
+    spread = seeds_table(entries)
     return {
         "leaderboard": _Section("Leaderboard", leaderboard(entries), wide=True),
+        "seeds": _Section("Over seeds", Html("") if spread is None else table(spread), wide=True),
         **{_key(heading): _Section(heading, join(*content), wide) for heading, content in parts.items()},
         "traces": _Section("Where they look", Html("")),
         "training": _Section("Training", element("div", *drawn, class_="plots") if drawn else Html(""), wide=True),
@@ -138,14 +145,15 @@ def _traces(traces: Sequence[tuple[Traced, Html]], notes: Sequence[str]) -> Html
 
 def _environment(entry: Entry) -> Html:
     result, env = entry.result, entry.result.environment
-    used = result.model.checkpoint
+    used, trained = result.model.checkpoint, result.model.trained_on
     facts = {
         "parameters": macs_text(result.model.parameters),
         "weights": f"{used.uri}, sha256 {used.sha256}" if used else "untrained",
         "plugin": f"{result.model.plugin} {result.model.plugin_version}",
         "settings": ", ".join(f"{key}={value}" for key, value in result.model.config.items()),
         "data": f"{entry.data}, {result.data.source or 'not opened'}, fingerprint {result.data.fingerprint or 'none'}",
-        "seed": str(result.run.seed),
+        "training seed": "" if trained is None or trained.seed is None else str(trained.seed),
+        "noise seed": str(result.run.seed),
         "started": result.run.started.isoformat(timespec="seconds"),
         "status": result.run.status + "".join(f"; {failure.error}" for failure in result.errors),
         "machine": f"{env.platform}, {env.cpu}, {env.device}, {counted(env.threads, 'thread')}",

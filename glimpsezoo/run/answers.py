@@ -77,10 +77,11 @@ def combined(results: Sequence[str], comparison: str | None) -> str:
     return json.dumps({"results": [*map(json.loads, results)], "comparison": json.loads(comparison) if comparison else None}, indent=2)
 
 
-def question_of(options: Mapping[str, Any], screen: Mapping[str, Any]) -> Question | None:
+def question_of(options: Mapping[str, Any], screen: Mapping[str, Any], words: Sequence[str] | None = None) -> Question | None:
     """The question that these options of `run` ask; None if the answer cannot be remembered.
 
-    screen: what decides how tables are drawn. A process that has loaded torch is not asked, because its code may differ from its files.
+    screen: what decides how tables are drawn. words: of the command; None means those of this process. A process that has loaded torch is
+    not asked, because its code may differ from its files.
     """
     if "torch" in sys.modules or any(options[name] for name in DOES_MORE):
         return None
@@ -88,7 +89,7 @@ def question_of(options: Mapping[str, Any], screen: Mapping[str, Any]) -> Questi
     named = (*options["models"], options["checkpoint"] or "")
     content = {
         "version": VERSION,
-        "words": sys.argv[1:],
+        "words": sys.argv[1:] if words is None else words,
         "options": options,
         "screen": screen,
         "folder": os.getcwd(),

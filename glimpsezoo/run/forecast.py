@@ -25,6 +25,10 @@ class Share:
     """Units that are not measured again."""
     seconds: float | None
     """Expected time for the others; None if no unit of the model has been measured on this device."""
+    left: float
+    """Forward passes of single images in the others."""
+    rate: float | None
+    """Seconds per forward pass of an image, by the units of the model that this device measured; None without any."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ def forecast(work: RunWork) -> Forecast:
         left = sum(planned.forward_images * (1 - stored / units) for planned, (units, stored) in zip(members, counts, strict=True) if units)
         rate = rates[index]
         seconds = 0.0 if not left else None if rate is None else left * rate
-        plan.append(Share(work.names[index], name, sum(units for units, _ in counts), sum(stored for _, stored in counts), seconds))
+        units, stored = (sum(each) for each in zip(*counts, strict=True))
+        plan.append(Share(work.names[index], name, units, stored, seconds, left, rate))
     return Forecast(work.subject, tuple(plan), str(work.folder), (*work.warnings, *work.said, *notes))
 
 

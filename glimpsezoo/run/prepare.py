@@ -99,6 +99,13 @@ def prepare(request: RunRequest) -> RunWork:
     )
 
 
+def images_of(request: RunRequest) -> int:
+    """How many images a run of this request measures. Raises `GlimpseZooError`, as `prepare` does."""
+    sets = Assignments.parse(request.sets, argument_names(request.models), scopes=scopes())
+    chosen = choose_data(request.models, request.data, sets.of("data"), request.checkpoint)
+    return len(_open(request, chosen, request.split, request.limit))
+
+
 def _task_without_data(request: RunRequest, chosen: DataChoice, measures: list[Measure]) -> Task | None:
     """The task, if nothing is measured on the data, so that they are not opened; None if they must be.
 

@@ -14,7 +14,9 @@ from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.files import finish_replacing
 from glimpsezoo.measures.pairs import Comparison, Pair, every_pair
 from glimpsezoo.measures.result import Data, Result
+from glimpsezoo.measures.seeds import RecipePair
 from glimpsezoo.measures.shown import Entry
+from glimpsezoo.reports.seeds import recipe_pairs
 from glimpsezoo.untrusted import JSON_SIZE, read_regular
 from glimpsezoo.zoo.card_config import CONFIG
 from glimpsezoo.zoo.cards import LOG, RESULT, Card, card_with_weights, find_card, training_log
@@ -52,6 +54,10 @@ class Compared:
     @property
     def pairs(self) -> list[Pair]:
         return [pair for comparison in self.comparisons for pair in comparison.pairs]
+
+    @property
+    def recipes(self) -> list[RecipePair]:
+        return [pair for comparison in self.comparisons for pair in comparison.recipes]
 
 
 def read_runs(names: Sequence[str]) -> Compared:
@@ -93,7 +99,19 @@ def _read(folder: Path) -> StoredResult:
     if (folder / CONFIG).is_file():
         card = find_card(str(folder))
         title = card.called if card else title
-    return StoredResult(Entry(title, result, _training(folder, result)), folder, rows)
+    return StoredResult(Entry(title, _with_recipe(folder, result), _training(folder, result)), folder, rows)
+
+
+def _with_recipe(folder: Path, result: Result) -> Result:
+    """The result with the recipe and the training seed of its card, for one that is older than these keys."""
+    trained = result.model.trained_on
+    if trained is None or trained.recipe is not None:
+        return result
+    with suppress(GlimpseZooError):
+        card = Card.read(folder) if (folder / CONFIG).is_file() else card_of(result)
+        known = trained.model_copy(update={"recipe": card.config.recipe_id, "seed": card.config.seed})
+        return result.model_copy(update={"model": result.model.model_copy(update={"trained_on": known})})
+    return result
 
 
 def _training(folder: Path, result: Result) -> tuple[dict[str, Any], ...]:
@@ -165,7 +183,8 @@ def _tested(measured: Sequence[StoredResult]) -> tuple[list[Comparison], list[st
                     notes.append(str(error))
         if pairs:
             ids = dict.fromkeys(each.entry.result.run.id for each in members)
-            comparisons.append(Comparison(run=", ".join(ids), data=group[0], pairs=tuple(pairs)))
+            recipes = tuple(recipe_pairs([each.entry for each in members], [each.rows for each in members], notes))
+            comparisons.append(Comparison(run=", ".join(ids), data=group[0], pairs=tuple(pairs), recipes=recipes))
     if len(groups) > 1:
         notes.append("models that were measured on different images are not tested against each other")
     return comparisons, list(dict.fromkeys(notes))

@@ -39,7 +39,7 @@ def report(runs: Sequence[str], path: Path, *, traces: int, data_dir: str | None
             shown += traces_of(measured, traces, data_dir)
         except Exception as error:  # a plugin, its data or its weights may fail in any way; the report needs none of them
             notes.append(f"{measured.entry.name} is not shown looking: {one_line(error)}")
-    reported = Reported(compared.entries, compared.pairs, shown, notes)
+    reported = Reported(compared.entries, compared.pairs, shown, notes, compared.recipes)
     with presented():
         page = report_page(reported)
     write_file(path, page.encode(), force=force)

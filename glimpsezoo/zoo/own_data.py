@@ -78,14 +78,14 @@ def own_settings(card: CardConfig, name: str) -> dict[str, Any]:
 
 
 def trained_on(card: CardConfig) -> TrainedOn | None:
-    """The training data of a card as results record them; None if the card does not name them."""
+    """The training of a card as results record it; None if the card does not name its data."""
     if card.data.name == UNKNOWN:
         return None
     try:
         settings = _recorded(_schema(data_spec(card.data.name)), card.data.settings)
     except GlimpseZooError:  # the plugin of the data is not installed
         settings = dict(card.data.settings)
-    return TrainedOn(data=card.data.name, settings=settings, image_size=card.task.image_size)
+    return TrainedOn(data=card.data.name, settings=settings, image_size=card.task.image_size, recipe=card.recipe_id, seed=card.seed)
 
 
 def _own_name(cards: Mapping[str, Card]) -> str:

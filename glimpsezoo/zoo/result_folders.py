@@ -1,11 +1,13 @@
 """Where results are: the folders that names of runs and cards refer to. Imports no torch, so that a wrong name is answered at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.zoo.card_config import CONFIG
 from glimpsezoo.zoo.cards import RESULT, find_card
+
+GRIDS = "grid*.json"  # what a grid, or a shard of it, leaves in its folder
 
 
 def result_folders(names: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -25,7 +27,12 @@ def _holds_no_run(path: Path) -> bool:
     """Whether an existing path is neither a run nor a card. A pattern such as runs/* includes such paths (runs/train)."""
     if path.name == RESULT or (path / CONFIG).is_file() or (path / RESULT).is_file():
         return False
-    return path.exists() and not any(path.glob(f"*/{RESULT}"))
+    return path.exists() and not any(_results_below(path))
+
+
+def _results_below(path: Path) -> Iterator[Path]:
+    """Every result.json of a run's folder, or of all cells of a grid's."""
+    return path.glob(f"*/*/{RESULT}" if any(path.glob(GRIDS)) else f"*/{RESULT}")
 
 
 def _folders(name: str) -> list[Path]:
@@ -35,7 +42,7 @@ def _folders(name: str) -> list[Path]:
         path = path.parent if path.name == RESULT else path
     if (path / RESULT).is_file():
         return [path]
-    found = sorted(each.parent for each in path.glob(f"*/{RESULT}")) if path.is_dir() else []
+    found = sorted(each.parent for each in _results_below(path)) if path.is_dir() else []
     if found:
         return found
     card = find_card(name)

@@ -16,7 +16,7 @@ from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.result import result_type as with_sections
 from glimpsezoo.measures.statistics import ROUNDING
 from glimpsezoo.specs import MeasureSpec, load_string
-from glimpsezoo.untrusted import JSON_SIZE, parsed, read_regular
+from glimpsezoo.untrusted import JSON_SIZE, ROWS_SIZE, parsed, read_regular
 from glimpsezoo.zoo.cards import RESULT, ROWS, Card
 from glimpsezoo.zoo.plugins import registry
 

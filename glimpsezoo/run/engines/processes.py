@@ -3,45 +3,59 @@
 import os
 import pickle
 import signal
+import tempfile
 import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import torch
 from loky.backend.context import get_context
 from loky.process_executor import ProcessPoolExecutor
 
+from glimpsezoo.evaluation.environment import keep_freed_memory
 from glimpsezoo.run.engines.base import Engine, WorkerDiedError
 from glimpsezoo.run.engines.shipping import packed
 from glimpsezoo.run.portions import Doer, Outcome, Portion
 
-_doer: list[Doer] = []  # in a worker: the plan that it works on
+_pools: dict[int, ProcessPoolExecutor] = {}
+"""By number of processes: those that were started. They serve the next plan, too."""
+_plan: dict[str, Doer] = {}  # in a worker: the plan that it works on, by its file
 
 
 class Processes(Engine):
-    """`count` worker processes. If one dies, all are replaced, and the portions that they had are begun again."""
+    """`count` worker processes. If one dies, all are replaced, and what they had is begun again."""
 
     def __init__(self, doer: Doer, count: int) -> None:
-        self.count, self.payload, self.slots = count, packed(doer), count
-        self.threads = max(1, torch.get_num_threads() // count)
-        self.pool = self._pool()
-
-    def _pool(self) -> ProcessPoolExecutor:
-        variables = {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
-        given = (self.payload, self.threads)
-        return ProcessPoolExecutor(self.count, context=get_context("loky"), initializer=_begin, initargs=given, env=variables)
+        self.slots = count
+        self.folder = tempfile.TemporaryDirectory()
+        self.plan = Path(self.folder.name, "plan")
+        self.plan.write_bytes(packed(doer))
 
     def submit(self, portion: Portion, given: Outcome) -> Future[Outcome]:
         try:
-            return _translated(self.pool.submit(_do, portion, given))
+            return _translated(self._pool().submit(_do, str(self.plan), portion, given))
         except BrokenProcessPool:
-            self.pool.shutdown(wait=False, kill_workers=True)
-            self.pool = self._pool()
-            return _translated(self.pool.submit(_do, portion, given))
+            self._end()
+            return _translated(self._pool().submit(_do, str(self.plan), portion, given))
+
+    def _pool(self) -> ProcessPoolExecutor:
+        if self.slots not in _pools:
+            threads = max(1, torch.get_num_threads() // self.slots)
+            env = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+            context = get_context("loky")
+            _pools[self.slots] = ProcessPoolExecutor(self.slots, context=context, initializer=_begin, initargs=(threads,), env=env)
+        return _pools[self.slots]
+
+    def _end(self) -> None:
+        if pool := _pools.pop(self.slots, None):
+            pool.shutdown(wait=False, kill_workers=True)
 
     def close(self, *, hurry: bool) -> None:
-        self.pool.shutdown(wait=not hurry, kill_workers=hurry)
+        if hurry:
+            self._end()
+        self.folder.cleanup()
 
 
 def _translated(future: "Future[Outcome]") -> "Future[Outcome]":
@@ -61,14 +75,14 @@ def _translated(future: "Future[Outcome]") -> "Future[Outcome]":
     return ours
 
 
-def _begin(payload: bytes, threads: int) -> None:
+def _begin(threads: int) -> None:
     """Prepare a worker: the process that started it answers signals, and it does not outlive that process."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(threads)
-    _doer[:] = [pickle.loads(payload)]
+    keep_freed_memory()
 
 
 def _end_with_parent(parent: int) -> None:
@@ -77,5 +91,8 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _do(portion: Portion, given: Outcome) -> Outcome:
-    return _doer[0].do(portion, given)
+def _do(plan: str, portion: Portion, given: Outcome) -> Outcome:
+    if plan not in _plan:
+        _plan.clear()
+        _plan[plan] = pickle.loads(Path(plan).read_bytes())
+    return _plan[plan].do(portion, given)

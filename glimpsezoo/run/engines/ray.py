@@ -36,8 +36,7 @@ class Ray(Engine):
     def __init__(self, doer: Doer, address: str | None) -> None:
         self.ray = _ray()
         self.doer = doer
-        self.own = not self.ray.is_initialized()
-        if self.own:
+        if not self.ray.is_initialized():
             _connect(self.ray, address)
         payload, self.data = packed_without_data(doer)
         self.plan, self.blocks = self.ray.put(payload), dict[BlockKey, Any]()
@@ -89,8 +88,8 @@ class Ray(Engine):
         found.future().add_done_callback(finish)
 
     def close(self, *, hurry: bool) -> None:
-        if self.own:
-            self.ray.shutdown()
+        """The process stays in the cluster for its next plan. At its end, Ray ends what it works on."""
+        self.blocks.clear()
 
 
 def _ray() -> Any:

@@ -5,7 +5,7 @@ is known, and what they find is written here.
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -91,11 +91,12 @@ class Sharing:
                             self._add(future.result())
                         except WorkerDiedError as error:
                             if flight.tries == TRIES:
+                                self._keep_rest(flying)
                                 raise GlimpseZooError(_deadly(self.plan, flight.portion, error)) from None
-                            waiting.appendleft((flight.portion, flight.tries + 1))
+                            waiting.append((flight.portion, flight.tries + 1))  # last: what can be finished is kept
                             continue
                     on_portion(flight.portion)
-                if not done and not flying:
+                if busy and not flying:
                     sleep(POLL)
                 if done or not flying:
                     waiting.extend(busy)
@@ -104,6 +105,12 @@ class Sharing:
             for flight in flying.values():
                 flight.claims.close()
         return self.found
+
+    def _keep_rest(self, flying: dict[Future[Outcome], _Flight]) -> None:
+        """Wait for what is at work, and keep what comes of it."""
+        for future in wait(flying).done:
+            if future.exception() is None:
+                self._add(future.result())
 
     def _claimed(self, portion: Portion, claims: ExitStack) -> list[Portion] | None:
         """What is left of a portion, claimed: one portion, or none if all is done. None if another process has claimed some of it."""
@@ -142,11 +149,9 @@ class Sharing:
         found, fresh = self.found.units, self.config.fresh
         return all(name in found or (not fresh and self.store.has(name)) for name in self._names_of(place, span))
 
-    def _names(self, portion: Portion) -> Iterator[str]:
-        """The names in the store of what a portion finds."""
-        for place in portion.pieces:
-            if place not in portion.skip:
-                yield from self._names_of(place, portion.span)
+    def _names(self, portion: Portion) -> dict[str, None]:
+        """The names in the store of what a portion finds, each once: two pieces may be the same work."""
+        return {name: None for place in portion.pieces if place not in portion.skip for name in self._names_of(place, portion.span)}
 
     def _names_of(self, place: int, span: Span | None) -> list[str]:
         planned = self.plan[place][1]

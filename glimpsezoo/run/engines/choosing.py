@@ -13,6 +13,7 @@ from glimpsezoo.run.portions import Doer
 
 AUTO, THREADS, PROCESSES, RAY, RANKS = "auto", "threads", "processes", "ray", "torchrun"
 START = 10.0  # seconds until a worker process has loaded torch, and the models
+CLEARLY = 0.9  # of one process's time: a smaller gain may be an error of measurement
 WORTH = 30.0  # seconds of work from which on several processes are thought of
 
 
@@ -51,10 +52,10 @@ def fastest(with_threads: Sequence[float], with_one: Callable[[], Sequence[float
         return Choice(THREADS)
     alone = with_one()
     together = START + max(sum(alone) / count, *alone)
-    if together >= sum(with_threads):
+    share = together / sum(with_threads)
+    if share > CLEARLY:
         return Choice(THREADS)
-    gain = sum(with_threads) / together
-    return Choice(PROCESSES, count, f"{count} processes with one thread each, which should take {1 / gain:.0%} of one process's time")
+    return Choice(PROCESSES, count, f"{count} processes with one thread each, which should take {share:.0%} of one process's time")
 
 
 def cores() -> int:

@@ -1,7 +1,10 @@
 """A small data set, jobs with toy models, and a condition, for the tests of evaluation."""
 
+import os
+import signal
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,3 +86,19 @@ class Darker(Condition):
         self.given.append((labels, ids, torch.is_grad_enabled() and not model.training))
         shade = Noise.of(0, ids).uniform(0, 1)[:, :, None, None]  # [B, 1, 1, 1]
         return images * shade ** (0.5 * self.severity)
+
+
+@dataclass
+class Deadly(Darker):
+    """The first process that applies it is killed, as by a system without memory."""
+
+    marker: str = ""
+    name = "deadly"
+
+    def apply(self, images: Tensor, labels: Tensor, ids: Tensor, model: Any) -> Tensor:
+        try:
+            Path(self.marker).touch(exist_ok=False)
+        except FileExistsError:
+            return super().apply(images, labels, ids, model)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError

@@ -1,0 +1,157 @@
+"""Engines as they are: real processes, torchrun, and a Ray cluster of two nodes on this machine. All give the same result."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from command_line import ask
+from test_sharing import CONFIG, bench_of, evaluation, sharing_of, small_units
+from toy_evaluation import IMAGES, Darker, Deadly, assert_same, job_of
+
+from glimpsezoo.evaluation.jobs import run_job
+from glimpsezoo.run.engines.processes import Processes
+from glimpsezoo.run.portions import Doer
+
+RUN = ("run", "cnn4", "mgnet", "--data", "digits", "--limit", "60", "--measure", "accuracy,anytime,fog,pgd", "--set", "pgd.steps=2")
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+COMMAND = (sys.executable, "-m", "glimpsezoo")
+
+__all__ = ["small_units"]
+
+
+def test_processes_find_the_same_and_replace_one_that_is_killed(tmp_path: Path) -> None:
+    job = job_of()
+    deadly = job_of(condition=Deadly(2, marker=str(tmp_path / "killed")))
+    plan = [evaluation(job), evaluation(deadly, "deadly")]
+    work = sharing_of(plan, tmp_path / "units")
+    with Processes(Doer(plan, bench_of(job), CONFIG), 2) as engine:
+        found = work.share(engine)
+        engine.close(hurry=True)
+    assert (tmp_path / "killed").exists()
+    for mine, alone in ((job, job_of()), (deadly, job_of(condition=Darker(2)))):
+        rows = run_job(mine, CONFIG, known=found.units, store=work.store)
+        assert (rows.done, len(rows.rows)) == (4, IMAGES)
+        assert_same(rows.rows, run_job(alone, CONFIG).rows)
+
+
+def test_ray_that_is_not_installed_and_a_cluster_that_does_not_answer_are_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("run", "cnn4", "--checkpoint", "none", "--data", "digits", "--limit", "4", "--engine", "ray")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)
+        absent = ask(capsys, *words)
+    assert (absent.status, absent.err.splitlines()[-1]) == (
+        2,
+        "glimpsezoo: --engine ray expects the package ray, got none: pip install 'glimpsezoo[ray]'",
+    )
+    pytest.importorskip("ray")
+    nobody = ask(capsys, *words, "--ray-address", "127.0.0.1:9")
+    assert (nobody.status, nobody.err.splitlines()[-1]) == (
+        2,
+        "glimpsezoo: expected a Ray cluster at 127.0.0.1:9, got no answer: start it with 'ray start --head', or correct --ray-address",
+    )
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a run wrote, but for time and environment, and how it was measured."""
+    found: dict[str, Any] = {}
+    for path in sorted((folder / "out").rglob("result.json")):
+        result = json.loads(path.read_text())
+        del result["environment"], result["hashes"]
+        for key in ("started", "finished"):
+            del result["run"][key]
+        found[path.parent.name] = result, pq.read_table(path.with_name("rows.parquet")).to_pylist()
+    found["comparison"] = (folder / "out" / "comparison.json").read_text()
+    return found
+
+
+def run(folder: Path, *words: str, before: tuple[str, ...] = COMMAND) -> None:
+    folder.mkdir()
+    subprocess.run([*before, *RUN, "-o", "out", *words], cwd=folder, env=ENV, check=True, capture_output=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process finds."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    run(folder, "--engine", "threads")
+    return outcome(folder)
+
+
+@pytest.mark.slow
+def test_processes_write_the_same_result(alone: dict[str, Any], tmp_path: Path) -> None:
+    run(tmp_path / "run", "--engine", "processes:2")
+    assert outcome(tmp_path / "run") == alone
+
+
+@pytest.mark.slow
+def test_torchrun_writes_the_same_result(alone: dict[str, Any], tmp_path: Path) -> None:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "glimpsezoo")
+    run(tmp_path / "run", before=torchrun)
+    assert outcome(tmp_path / "run") == alone
+
+
+@pytest.mark.slow
+def test_a_wrong_command_is_said_once_by_torchrun(tmp_path: Path) -> None:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "glimpsezoo")
+    done = subprocess.run([*torchrun, "run", "mgnt"], cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stderr.count("did you mean 'mgnet'?") == 1
+    assert done.returncode
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Two nodes of Ray on this machine, each with one CPU."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    for name, value in ENV.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAY_health_check_period_ms", "500")
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    yield nodes
+    nodes.shutdown()
+
+
+def workers() -> list[int]:
+    """Processes that do a portion for a Ray cluster."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(b"ray::_do"):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_ray_writes_the_same_result_though_a_worker_is_killed_and_a_node_leaves(
+    alone: dict[str, Any], cluster: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    words = [*COMMAND, *RUN, "-o", "out", "--engine", "ray", "--ray-address", cluster.address]
+    running = subprocess.Popen(words, cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 300
+    while not (busy := workers()):
+        assert time.monotonic() < until
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.02)
+    os.kill(busy[0], signal.SIGKILL)
+    time.sleep(1)
+    cluster.remove_node(cluster.list_all_nodes()[-1])
+    _, said = running.communicate(timeout=300)
+    assert running.returncode == 0, said
+    assert outcome(folder) == alone

@@ -22,6 +22,10 @@ T = TypeVar("T")
 _stores: list[Any] = []  # of this process's group, if it has joined one
 
 
+class ProcessLostError(GlimpseZooError):
+    """Another process of the command ended; this one cannot go on."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """The place of this process among those of the command."""
@@ -73,13 +77,14 @@ def joined(device: "torch.device") -> Iterator[Ranks]:
         return
     import torch
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     own = device.type == "cuda" and ranks.local_world <= torch.cuda.device_count()
     try:
-        store, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+        store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if own else "gloo",
-            store=dist.PrefixStore("group", store),
+            store=store,
             rank=ranks.rank,
             world_size=ranks.world,
             timeout=PATIENCE,
@@ -102,7 +107,7 @@ def lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise GlimpseZooError(
+        raise ProcessLostError(
             f"expected {counted(here().world, 'process')} until the end, got one that ended earlier ({_why(error):.60}): what was kept is "
             "whole; repeat the command, which resumes"
         ) from error

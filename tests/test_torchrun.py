@@ -13,7 +13,7 @@ from command_line import RECIPE, TINY
 
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.training.folder import CHECKPOINT
-from glimpsezoo.training.prepare import _check_batches
+from glimpsezoo.training.prepare import check_batches
 from glimpsezoo.zoo.cards import CURVE, LOG, Card, training_log
 
 PROGRAM = str(Path(__file__).with_name("training_on_ranks.py"))
@@ -119,9 +119,9 @@ def test_bad_input_is_said_once(tmp_path: Path, words: tuple[str, ...], said: st
 def test_bad_batches_are_refused(monkeypatch: pytest.MonkeyPatch):
     for images, batch in ((1084, 2), (10, 8)):
         with pytest.raises(GlimpseZooError, match=rf"3 processes, got {2}.*--batch-size"):
-            _check_batches(images, batch, 3)
-    _check_batches(9, 8, 3)  # a last batch of one image is left out
-    _check_batches(11, 8, 3)
+            check_batches(images, batch, 3)
+    check_batches(9, 8, 3)  # a last batch of one image is left out
+    check_batches(11, 8, 3)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_process_that_dies_ends_all_and_the_same_command_goes_on(tmp_path: Pat
     assert said in line
     assert "resumes" in line
     assert [path.name for path in (tmp_path / "mine").iterdir() if not path.name.startswith(".")] == [CHECKPOINT, LOG]
-    again = subprocess.run(["glimpsezoo", *words[6:]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    again = subprocess.run([sys.executable, *words[5:]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert "resumes from its checkpoint" in again.stderr
     assert [(line["phase"], line["step"]) for line in training_log(tmp_path / "mine")] == [
         ("joint", 2),

@@ -32,7 +32,7 @@ class Share:
     sums: int = 0
     """Sums so far: all processes must make the same ones."""
 
-    def of(self, whole: Sequence[Any]) -> Any:
+    def of(self, whole: Sequence[Any] | Tensor) -> Any:
         """This process's part of what there is one of per image."""
         return whole[self.rank :: self.world]
 

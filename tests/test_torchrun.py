@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import RECIPE, TINY
+from command_line import RECIPE, TINY, ask
 
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.training.folder import CHECKPOINT
@@ -102,6 +102,14 @@ def test_the_command_writes_one_card_and_says_so_once(tmp_path: Path):
     assert (status, out.splitlines(), errors) == (0, ["mgnet.digits -> mine", "measure it: glimpsezoo run mine"], [])
     assert "2 processes" in Card.read(tmp_path / "mine").config.trained["machine"]
     assert {"README.md", "config.json", "model.safetensors", LOG, CURVE} == {path.name for path in (tmp_path / "mine").iterdir()}
+
+
+def test_numbers_of_processes_that_make_no_sense(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "RANK": "2", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    answer = ask(capsys, "train", "cnn4")
+    assert answer.status == 2
+    assert "RANK='2', WORLD_SIZE='2'" in answer.err
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.files import check_writable, output_to
 from glimpsezoo.ranks import here
 from glimpsezoo.specs import LoggerSpec, load_string
-from glimpsezoo.training.folder import CHECKPOINT, load_checkpoint, locked
+from glimpsezoo.training.folder import CHECKPOINT, load_checkpoint, locked, sweep_lock
 from glimpsezoo.training.job import TrainingJob
 from glimpsezoo.training.request import TrainingRequest
 from glimpsezoo.training.resolve import resolve
@@ -129,6 +129,8 @@ def _check_output(request: TrainingRequest, folder: Path) -> None:
 
     Of several seeds, a finished card is looked at later.
     """
+    if _has_card(request, folder):
+        sweep_lock(folder)
     if _has_card(request, folder) and not request.one_of_seeds:
         raise GlimpseZooError(
             f"expected an output folder without a card, got {str(folder)!r} with one: choose another --output, or --force to train it again"

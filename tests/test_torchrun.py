@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import RECIPE, TINY, ask
+from command_line import RECIPE, TINY, ask, photos
 
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.training.folder import CHECKPOINT
@@ -124,7 +124,19 @@ def test_bad_input_is_said_once(tmp_path: Path, words: tuple[str, ...], said: st
     assert not (tmp_path / "other").exists()
 
 
-def test_bad_batches_are_refused(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.slow
+def test_an_error_of_one_process_is_said_once(tmp_path: Path):
+    """An image that only one of them reads."""
+    photos(tmp_path / "photos")
+    bad = tmp_path / "photos" / "dark" / "7.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    status, out, (error,) = command(tmp_path, "--data", "folder:photos", "--set", "data.size=64", "--batch-size", "8", "-o", "other")
+    assert (status, out) == (1, "")
+    assert "dark/7.png" in error
+
+
+def test_bad_batches_are_refused():
     for images, batch in ((1084, 2), (10, 8)):
         with pytest.raises(GlimpseZooError, match=rf"3 processes, got {2}.*--batch-size"):
             check_batches(images, batch, 3)

@@ -113,9 +113,7 @@ def test_numbers_of_processes_that_make_no_sense(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "said"), [(("--set", "data.seed=x"), "seed"), (("--set", "train.batch_size=1083"), "1083"), (("--data", "digts"), "digits")]
-)
+@pytest.mark.parametrize(("words", "said"), [(("--set", "data.seed=x"), "seed"), (("--data", "digts"), "digits")])
 def test_bad_input_is_said_once(tmp_path: Path, words: tuple[str, ...], said: str):
     (tmp_path / "tiny.toml").write_text(RECIPE)
     status, out, (error,) = command(tmp_path, *words, "-o", "other")
@@ -168,7 +166,7 @@ def test_a_process_that_dies_ends_all_and_the_same_command_goes_on(tmp_path: Pat
     (line,) = [line for line in lines if line.startswith("glimpsezoo:")]
     assert said in line
     assert "resumes" in line
-    assert [path.name for path in (tmp_path / "mine").iterdir() if not path.name.startswith(".")] == [CHECKPOINT, LOG]
+    assert {path.name for path in (tmp_path / "mine").iterdir() if not path.name.startswith(".")} == {CHECKPOINT, LOG}
     again = subprocess.run([sys.executable, *words[5:]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert "resumes from its checkpoint" in again.stderr
     assert [(line["phase"], line["step"]) for line in training_log(tmp_path / "mine")] == [

@@ -22,6 +22,10 @@ T = TypeVar("T")
 _stores: list[Any] = []  # of this process's group, if it has joined one
 
 
+class ProcessLostError(GlimpseZooError):
+    """Another process of the command ended; this one cannot go on."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """The place of this process among those of the command."""
@@ -50,7 +54,9 @@ def here() -> Ranks:
 
 def speaks() -> bool:
     """Whether this process prints and writes for all."""
-    return os.environ.get("RANK", "0") == "0" or here().rank == 0
+    with suppress(GlimpseZooError):
+        return here().rank == 0
+    return True
 
 
 def may_complain() -> bool:
@@ -73,15 +79,16 @@ def joined(device: "torch.device") -> Iterator[Ranks]:
         return
     import torch
     import torch.distributed as dist
-    from torch.distributed import PrefixStore  # pyright: ignore[reportPrivateImportUsage]: torch's documentation has it here
     from torch.distributed.rendezvous import rendezvous
 
     own = device.type == "cuda" and ranks.local_world <= torch.cuda.device_count()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     try:
         store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if own else "gloo",
-            store=PrefixStore("group", store),
+            store=store,
             rank=ranks.rank,
             world_size=ranks.world,
             timeout=PATIENCE,
@@ -104,7 +111,7 @@ def lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise GlimpseZooError(
+        raise ProcessLostError(
             f"expected {counted(here().world, 'process')} until the end, got one that ended earlier ({_why(error):.60}): what was kept is "
             "whole; repeat the command, which resumes"
         ) from error

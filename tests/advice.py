@@ -205,6 +205,11 @@ OF_COMMANDS = {
     "--checkpoint expects 'none', 'timm', a card or": Case(
         f"run cnn4 {FLOPS} --checkpoint best", (f"run cnn4 {FLOPS} --checkpoint cnn4.digits",)
     ),
+    "--seeds expects a range or a list of numbers": Case(f"{TRAIN} --seeds 0-2", (f"{TRAIN} --seeds 0..2 --dry-run",)),
+    "--seeds expects ranges that rise": Case(f"{TRAIN} --seeds 2..0", (f"{TRAIN} --seeds 0..2 --dry-run",)),
+    "--seeds expects at most": Case(f"{TRAIN} --seeds 0..1000", (f"{TRAIN} --seeds 0..2 --dry-run",)),
+    "--seeds expects every seed once": Case(f"{TRAIN} --seeds 1,1", (f"{TRAIN} --seeds 1 --dry-run",)),
+    "expected either --seed or --seeds": Case(f"{TRAIN} --seeds 0..1 --seed 1", (f"{TRAIN} --seeds 0..1 --dry-run",)),
     "--checkpoint expects one model with a file of weights": Case(
         f"run {MOBILE} cnn4 --data digits {FLOPS} --checkpoint weights.pth",
         (f"run {MOBILE} --data digits {FLOPS} --checkpoint weights.pth",),

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import RECIPE, TINY
+from command_line import RECIPE, TINY, ask, photos
 
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.training.folder import CHECKPOINT
-from glimpsezoo.training.prepare import _check_batches
+from glimpsezoo.training.prepare import check_batches
 from glimpsezoo.zoo.cards import CURVE, LOG, Card, training_log
 
 PROGRAM = str(Path(__file__).with_name("training_on_ranks.py"))
@@ -104,10 +104,16 @@ def test_the_command_writes_one_card_and_says_so_once(tmp_path: Path):
     assert {"README.md", "config.json", "model.safetensors", LOG, CURVE} == {path.name for path in (tmp_path / "mine").iterdir()}
 
 
+def test_numbers_of_processes_that_make_no_sense(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "RANK": "2", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    answer = ask(capsys, "train", "cnn4")
+    assert answer.status == 2
+    assert "RANK='2', WORLD_SIZE='2'" in answer.err
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "said"), [(("--set", "data.seed=x"), "seed"), (("--set", "train.batch_size=1083"), "1083"), (("--data", "digts"), "digits")]
-)
+@pytest.mark.parametrize(("words", "said"), [(("--set", "data.seed=x"), "seed"), (("--data", "digts"), "digits")])
 def test_bad_input_is_said_once(tmp_path: Path, words: tuple[str, ...], said: str):
     (tmp_path / "tiny.toml").write_text(RECIPE)
     status, out, (error,) = command(tmp_path, *words, "-o", "other")
@@ -116,12 +122,24 @@ def test_bad_input_is_said_once(tmp_path: Path, words: tuple[str, ...], said: st
     assert not (tmp_path / "other").exists()
 
 
-def test_bad_batches_are_refused(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.slow
+def test_an_error_of_one_process_is_said_once(tmp_path: Path):
+    """An image that only one of them reads."""
+    photos(tmp_path / "photos")
+    bad = tmp_path / "photos" / "dark" / "7.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    status, out, (error,) = command(tmp_path, "--data", "folder:photos", "--set", "data.size=64", "--batch-size", "8", "-o", "other")
+    assert (status, out) == (1, "")
+    assert "dark/7.png" in error
+
+
+def test_bad_batches_are_refused():
     for images, batch in ((1084, 2), (10, 8)):
         with pytest.raises(GlimpseZooError, match=rf"3 processes, got {2}.*--batch-size"):
-            _check_batches(images, batch, 3)
-    _check_batches(9, 8, 3)  # a last batch of one image is left out
-    _check_batches(11, 8, 3)
+            check_batches(images, batch, 3)
+    check_batches(9, 8, 3)  # a last batch of one image is left out
+    check_batches(11, 8, 3)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +166,8 @@ def test_a_process_that_dies_ends_all_and_the_same_command_goes_on(tmp_path: Pat
     (line,) = [line for line in lines if line.startswith("glimpsezoo:")]
     assert said in line
     assert "resumes" in line
-    assert [path.name for path in (tmp_path / "mine").iterdir() if not path.name.startswith(".")] == [CHECKPOINT, LOG]
-    again = subprocess.run(["glimpsezoo", *words[6:]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert {path.name for path in (tmp_path / "mine").iterdir() if not path.name.startswith(".")} == {CHECKPOINT, LOG}
+    again = subprocess.run([sys.executable, *words[5:]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert "resumes from its checkpoint" in again.stderr
     assert [(line["phase"], line["step"]) for line in training_log(tmp_path / "mine")] == [
         ("joint", 2),

@@ -34,8 +34,8 @@ class Blobs(ImageData):
 
     info = DataInfo(name="blobs", source="made up", revision=None, fingerprint="1", split="train", transform="")
 
-    def __init__(self, task: gz.Task = TASK) -> None:
-        self.task = task
+    def __init__(self, dtype: torch.dtype, task: gz.Task = TASK) -> None:
+        self.dtype, self.task = dtype, task
 
     def __len__(self) -> int:
         return 29
@@ -47,7 +47,7 @@ class Blobs(ImageData):
         image = 0.1 * torch.rand(self.task.channels, *self.task.image_size, generator=torch.Generator().manual_seed(100 * epoch + index))
         label, third = index % 3, self.task.image_size[1] // 3
         image[:, :, third * label : third * label + third] += 0.8
-        return Example(image.to(torch.get_default_dtype()), label, index, index)
+        return Example(image.to(self.dtype), label, index, index)
 
 
 class Normed(Peek):
@@ -93,12 +93,12 @@ RECIPES = {
 STEPS = {"careless": careless, "dropping": dropping}
 
 
-def job(folder: Path, name: str, share: Share) -> TrainingJob:
+def job(folder: Path, name: str, dtype: torch.dtype, share: Share) -> TrainingJob:
     """name: of a recipe, of a wrong training step, or of a plugin's model with a step of its own: MODEL+key=value+..."""
     torch.manual_seed(3)
     recipe = RECIPES.get(name, PHASE)
     if name in RECIPES or name in STEPS:
-        model, training_step, data = toy(Normed, steps=2), STEPS.get(name, step), Blobs()
+        model, training_step, data = toy(Normed, steps=2), STEPS.get(name, step), Blobs(dtype)
         model.config = ToySettings()
     else:
         word, *sets = name.split("+")
@@ -108,12 +108,11 @@ def job(folder: Path, name: str, share: Share) -> TrainingJob:
         size = int(options.pop("side", "32"))
         task = gz.Task((size, size), int(options.pop("channels", "1")), ("0", "1", "2"))
         model = gz.create_model(word, task=task, seed=3, **options)
-        training_step, data = load_string(str(spec.training_step)), Blobs(task)
-    model = model.to(torch.get_default_dtype())
+        training_step, data = load_string(str(spec.training_step)), Blobs(dtype, task)
     folder.mkdir(exist_ok=True, parents=True)
     found = Recipe.from_toml("batch_size = 8\nprecision = 'float32'\n" + recipe, name="toy")
     return TrainingJob(
-        model=model,
+        model=model.to(dtype),  # built in float32, so that both begin with the same weights
         training_step=training_step,
         recipe=found,
         train=data,
@@ -130,9 +129,8 @@ def main(words: list[str]) -> None:
         for word in words:
             place, _, stop = word.partition("@")
             name = place.rpartition("/")[2]
-            torch.set_default_dtype(torch.float32 if ":float32" in name else torch.double)
-            name = name.replace(":float32", "")
-            work = job(Path(place), name, Share(here.rank, here.world))
+            dtype = torch.float32 if ":float32" in name else torch.double
+            work = job(Path(place), name.replace(":float32", ""), dtype, Share(here.rank, here.world))
             try:
                 _run(work, int(stop or 0))
             except GlimpseZooError as error:

@@ -1,6 +1,9 @@
 """`train`: train a card by a recipe."""
 
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +11,12 @@ import click
 
 from glimpsezoo import ranks
 from glimpsezoo.commands import forecasting, names, options, progress, signals
+from glimpsezoo.errors import GlimpseZooError, one_line
 
 if TYPE_CHECKING:
     from glimpsezoo.training.request import TrainingRequest
     from glimpsezoo.training.work import TrainingWork
+    from glimpsezoo.zoo.cards import Card
 
 
 @click.command()
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     click.option("--batch-size", type=click.IntRange(2), metavar="N", help="Images per optimiser step."),
     options.device,
     click.option("--seed", type=options.SEED, metavar="N", help="Replaces the seed of the recipe."),
+    click.option("--seeds", metavar="A..B", help="Train a card for each of these seeds: a range (0..4), or a list (0,3,7)."),
     options.workers,
     click.option(
         "--log",
@@ -48,7 +54,7 @@ if TYPE_CHECKING:
     options.as_json,
     options.debug,
 )
-def train(model: str, **given: Any) -> None:
+def train(model: str, **given: Any) -> int:
     """Train MODEL on --data, and write a card for 'run'.
 
     The training follows a recipe of the model's plugin ('glimpsezoo list recipes'). If none is for the data, a generic one is made for
@@ -56,16 +62,24 @@ def train(model: str, **given: Any) -> None:
     their proportions; '--set train.KEY=VALUE' sets a key in every phase. If the training is stopped, the same command resumes from the
     last checkpoint and ends with the same weights.
 
+    --seeds trains the cards DIR.seed-N one after the other. A finished card is kept, and a failed training does not stop the others.
+
     \b
     Examples:
       glimpsezoo train mgnet --data digits
       glimpsezoo train mgnet --data digits --set glimpses=4 --epochs 20 -o my_card
       glimpsezoo train mgnet --data digits --log tensorboard
+      glimpsezoo train mgnet --data digits --seeds 0..4
+      torchrun --nproc-per-node 2 -m glimpsezoo train mgnet --data digits
       glimpsezoo train mgnet --data folder:photos
       glimpsezoo train mgnet --data folder:photos --print-recipe > mine.toml
     """
+    from glimpsezoo.training.seeds import parse_seeds
     from glimpsezoo.training.target import check_names
 
+    seeds = None if given["seeds"] is None else parse_seeds(given["seeds"])
+    if seeds and given["seed"] is not None:
+        raise GlimpseZooError("expected either --seed or --seeds, got both: leave one out")
     check_names(model, given["data"], given["recipe"], given["sets"], given["loggers"])
     from glimpsezoo.evaluation.environment import keep_freed_memory
     from glimpsezoo.training.prepare import printed_recipe
@@ -74,22 +88,41 @@ def train(model: str, **given: Any) -> None:
     if given["print_recipe"]:
         if ranks.speaks():
             options.tell(printed_recipe(request))
-        return
+        return 0
     keep_freed_memory()
+    requests = [request] if seeds is None else [replace(request, seed=seed, one_of_seeds=True) for seed in seeds]
     if given["dry_run"]:
-        if ranks.speaks():
-            _forecast(request, as_json=given["as_json"])
-        return
+        for each in requests if ranks.speaks() else ():
+            _forecast(each, as_json=given["as_json"])
+        return 0
+    done = []
     with ranks.joined(request.device):
-        work = _train(request)
-        if not ranks.speaks():
-            return
-        card = work.finish()
-    if given["as_json"]:
-        options.tell(card.config.model_dump_json(indent=2))
-        return
-    options.tell(f"{card.name} -> {card.folder}")
-    options.tell(f"measure it: {work.run_command(card)}")
+        for work, card in _each(requests):
+            done.append((work, card))
+            if not given["as_json"]:
+                options.tell(f"{card.name} -> {card.folder}")
+    if ranks.speaks() and given["as_json"]:
+        configs = [card.config.model_dump(mode="json") for _, card in done]
+        options.tell(json.dumps(configs[0] if seeds is None else configs, indent=2))
+    elif done:
+        options.tell(f"measure {'it' if len(done) == 1 else 'them'}: {done[0][0].run_command(*(card for _, card in done))}")
+    return int(len(done) < len(requests) and ranks.speaks())
+
+
+def _each(requests: Sequence["TrainingRequest"]) -> Iterator[tuple["TrainingWork", "Card"]]:
+    """Do the trainings one after the other. Of several, an error ends its own only. Yields those that are done, in the first process."""
+    for request in requests:
+        try:
+            work = _train(request)
+            if ranks.speaks():
+                yield work, work.finished or work.finish()
+        except ranks.ProcessLostError:
+            raise
+        except Exception as error:
+            if not request.one_of_seeds:
+                raise
+            signals.forget_closed_pipes()
+            options.say(f"seed {request.seed} failed: {one_line(error)}")
 
 
 def _request(model: str, given: dict[str, Any]) -> "TrainingRequest":
@@ -127,6 +160,9 @@ def _train(request: "TrainingRequest") -> "TrainingWork":
     from glimpsezoo.training.prepare import prepare_training
 
     work = ranks.together(lambda: prepare_training(request))
+    if work.job.share.told(bool(work.finished)):
+        options.say(f"{work.target.card} with seed {request.seed} is finished")
+        return work
     options.say(work.summary)
     for note in work.notes:
         options.say(note)

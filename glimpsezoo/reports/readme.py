@@ -64,8 +64,8 @@ def _needs(card: Card) -> str:
     return f"{plugin}, and the data set {code(own)}, from the Hub or (`--data-dir DIR`) from a copy on disk"
 
 
-def run_command(card: Card, argument: str, *, data: str | None = None, data_dir: str | None = None) -> str:
-    """The command that measures a card, named by `argument`, on the data that it was trained on.
+def run_command(card: Card, *arguments: str, data: str | None = None, data_dir: str | None = None) -> str:
+    """The command that measures a card, or several by one recipe, named by `arguments`, on the data that it was trained on.
 
     data: the name of the data on this machine, if it differs from the card's. data_dir: the folder that holds them. `--data` is left out
     if the card's own name for its data is enough to find them.
@@ -76,7 +76,7 @@ def run_command(card: Card, argument: str, *, data: str | None = None, data_dir:
     elif data is None and any(spec.local and own.startswith(spec.name) for spec in registry().all(DatasetSpec)):
         data = own
     words = [*(["--data", data] if data else []), *(["--data-dir", data_dir] if data_dir else [])]
-    return shlex.join(["glimpsezoo", "run", argument, *words])
+    return shlex.join(["glimpsezoo", "run", *arguments, *words])
 
 
 def _steps(result: Result) -> Table:

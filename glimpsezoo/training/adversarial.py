@@ -33,6 +33,7 @@ from glimpsezoo.zoo.recipes import AdversarialRecipe
 
 START = 0xAD5  # fork of an image's noise
 CHANGE = "free adversarial change"  # in the memory of a training
+PER_IMAGE = {CHANGE}  # what that memory has of every image of a batch: each process keeps it of its own images
 
 
 def worst_images(

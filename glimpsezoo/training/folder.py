@@ -43,6 +43,13 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def sweep_lock(folder: Path) -> None:
+    """Remove the lock that a killed command left, from a folder that the command will not write to."""
+    if (folder / LOCK).exists():
+        with locked(folder):
+            pass
+
+
 @contextlib.contextmanager
 def _written(folder: Path) -> Iterator[None]:
     """Turn an `OSError` into one line about the folder. Raises `GlimpseZooError`."""

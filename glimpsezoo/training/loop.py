@@ -27,7 +27,7 @@ from glimpsezoo.data.loading import batches, training_batches
 from glimpsezoo.data.memory import fits
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.environment import channels_last
-from glimpsezoo.training.adversarial import CHANGE
+from glimpsezoo.training.adversarial import PER_IMAGE
 from glimpsezoo.training.folder import append_to_log, load_checkpoint, locked, remove_log, write_checkpoint, write_log
 from glimpsezoo.training.job import TrainingJob, TrainingPhase
 from glimpsezoo.training.optimisers import make_optimiser, make_schedule
@@ -38,7 +38,6 @@ from glimpsezoo.zoo.recipes import PhaseRecipe
 
 CALIBRATIONS = 30  # how often the calibration accuracy is measured in a training phase, about
 CALIBRATION_BATCH = 256
-PER_IMAGE = {CHANGE}  # what a training remembers of every image of a batch
 
 
 @dataclass(frozen=True)

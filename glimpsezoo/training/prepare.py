@@ -14,7 +14,7 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.files import check_writable, output_to
 from glimpsezoo.ranks import here
 from glimpsezoo.specs import LoggerSpec, load_string
-from glimpsezoo.training.folder import CHECKPOINT, load_checkpoint, locked
+from glimpsezoo.training.folder import CHECKPOINT, load_checkpoint, locked, sweep_lock
 from glimpsezoo.training.job import TrainingJob
 from glimpsezoo.training.request import TrainingRequest
 from glimpsezoo.training.resolve import resolve
@@ -33,6 +33,8 @@ def prepare_training(request: TrainingRequest) -> TrainingWork:
     """Resolve the names and settings, open the data, build the model, and prepare the output folder. Raises `GlimpseZooError`."""
     ranks, (target, start) = here(), _target(request)
     folder = request.output or target.usual_output
+    if request.one_of_seeds:
+        folder = folder.with_name(f"{folder.name}.seed-{request.seed}")
     if ranks.rank == 0:
         _check_output(request, folder)
     found = resolve(request, target, start)
@@ -40,7 +42,7 @@ def prepare_training(request: TrainingRequest) -> TrainingWork:
     assert target.spec.training_step is not None  # ensured by `_target`
     _check_augmix(recipe, target, data)
     training_data, calibration = _open(request, target, data, recipe)
-    _check_batches(len(training_data), recipe.batch_size, ranks.world)
+    check_batches(len(training_data), recipe.batch_size, ranks.world)
     torch.manual_seed(recipe.seed)
     kind: type[GlimpseModel[Any]] = load_string(target.spec.model)
     model = kind(settings, training_data.task)
@@ -57,9 +59,14 @@ def prepare_training(request: TrainingRequest) -> TrainingWork:
         start=loaded.config.weights.sha256 if loaded and loaded.config.weights else None,
         share=Share(ranks.rank, ranks.world),
     )
-    seconds = 0.0 if request.dry_run or ranks.rank > 0 else _prepare_folder(request, job)
-    loggers = () if ranks.rank > 0 else tuple(usable(registry().find(LoggerSpec, name)) for name in request.loggers)
-    return TrainingWork(target, job, settings, data, request.data_dir, loaded, seconds, loggers, found.said)
+    work = TrainingWork(target, job, settings, data, request.data_dir, loaded, said=found.said, recipe_name=found.name)
+    if ranks.rank > 0:
+        return work
+    work.finished = _finished(request, work)
+    work.loggers = tuple(usable(registry().find(LoggerSpec, name)) for name in request.loggers)
+    if not (request.dry_run or work.finished):
+        work.seconds = _prepare_folder(request, job)
+    return work
 
 
 def printed_recipe(request: TrainingRequest) -> str:
@@ -106,7 +113,7 @@ def _open(request: TrainingRequest, target: Target, data: CardData, recipe: Reci
     return training_data, calibration
 
 
-def _check_batches(images: int, batch_size: int, processes: int) -> None:
+def check_batches(images: int, batch_size: int, processes: int) -> None:
     """Refuse batches of which some process would get no image."""
     rest = images % batch_size
     smallest, which = (rest, "in the last batch of an epoch") if rest > 1 else (batch_size, "in a batch")
@@ -120,13 +127,33 @@ def _check_batches(images: int, batch_size: int, processes: int) -> None:
 def _check_output(request: TrainingRequest, folder: Path) -> None:
     """Refuse a folder that cannot be written, and one with a finished card unless the user asks to train it again.
 
-    A card beside its checkpoint is not finished: the training was killed while it wrote the card.
+    Of several seeds, a finished card is looked at later.
     """
-    if (folder / CONFIG).exists() and not (request.force or request.fresh or (folder / CHECKPOINT).exists()):
+    if _has_card(request, folder):
+        sweep_lock(folder)
+    if _has_card(request, folder) and not request.one_of_seeds:
         raise GlimpseZooError(
             f"expected an output folder without a card, got {str(folder)!r} with one: choose another --output, or --force to train it again"
         )
     check_writable(folder)
+
+
+def _has_card(request: TrainingRequest, folder: Path) -> bool:
+    """Whether the folder has a finished card that stays. A card beside its checkpoint is not finished: its training was killed."""
+    return (folder / CONFIG).exists() and not (request.force or request.fresh or (folder / CHECKPOINT).exists())
+
+
+def _finished(request: TrainingRequest, work: TrainingWork) -> Card | None:
+    """The card of this very training, if it is one of several seeds, and finished. Raises `GlimpseZooError` for another card."""
+    if not _has_card(request, work.job.folder):
+        return None
+    card, own = Card.read(work.job.folder), work.config()
+    if (card.config.recipe_id, card.config.seed) != (own.recipe_id, own.seed):
+        raise GlimpseZooError(
+            f"expected no card in {str(card.folder)!r}, or that of this training, got another: choose another --output, or --force to "
+            "train it again"
+        )
+    return card
 
 
 def _prepare_folder(request: TrainingRequest, job: TrainingJob) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.data.base import collate
 from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.training.adversarial import PER_IMAGE
 from glimpsezoo.training.job import TrainingJob, TrainingPhase
 from glimpsezoo.training.shared import Share
 from glimpsezoo.training.step import compute_gradients
@@ -58,7 +59,7 @@ def _outcome(
     compute_gradients(own, phase, images.to(dtype), labels, given, count)
     gradients = [torch.zeros(0, device=job.device)] + [p.grad.flatten() for p in model.parameters() if p.grad is not None]
     statistics = [torch.zeros(0, device=job.device)] + [b.flatten().to(dtype) for b in model.buffers() if b.is_floating_point()]
-    memory = {f"memory {name!r}": tensor for name, tensor in given.memory.items() if len(tensor.shape) == 0 or len(tensor) != len(images)}
+    memory = {f"memory {name!r}": tensor for name, tensor in given.memory.items() if name not in PER_IMAGE}
     return {"gradient": torch.cat(gradients), "batch statistics": torch.cat(statistics), **memory}
 
 

@@ -29,6 +29,8 @@ class TrainingRequest:
     batch_size: int | None = None
     seed: int | None = None
     """Replaces the seed of the recipe."""
+    one_of_seeds: bool = False
+    """Whether this is one of the trainings of `--seeds`: the folder is named by the seed, and a finished card there is kept."""
     workers: int = 0
     output: Path | None = None
     force: bool = False

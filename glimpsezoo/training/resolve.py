@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from glimpsezoo.data.loading import open_data, task_on
@@ -29,6 +30,8 @@ class Resolved:
     """Of the model."""
     data: CardData
     """With their settings."""
+    name: str
+    """Of the recipe: a recipe of the plugin, the user's file, or 'generic'."""
     said: tuple[str, ...] = ()
     """What was chosen for the user, one line each."""
 
@@ -67,7 +70,9 @@ def resolve(request: TrainingRequest, target: Target, start: Card | None) -> Res
         target.data,
         lambda: _task(request, target, data.settings),
     )
-    return Resolved(recipe, schema.parse(own, owner=target.model), data, (*([generic.said(target, recipe)] if generic else []), *said))
+    name = Path(request.recipe_file).name if request.recipe_file else "generic" if generic else target.card
+    said = (*([generic.said(target, recipe)] if generic else []), *said)
+    return Resolved(recipe, schema.parse(own, owner=target.model), data, name, said)
 
 
 def _recipe(request: TrainingRequest, target: Target, given: Mapping[str, Any]) -> tuple[Recipe, Generic | None]:

@@ -44,6 +44,10 @@ class TrainingWork:
     """What else is told of every epoch."""
     said: tuple[str, ...] = ()
     """What was chosen for the user, one line each."""
+    recipe_name: str = ""
+    """A recipe of the plugin, the user's file, or 'generic'."""
+    finished: Card | None = None
+    """The card of this training, if it is finished already."""
 
     @property
     def summary(self) -> str:
@@ -81,13 +85,13 @@ class TrainingWork:
         settings, data = self.settings.model_dump(mode="json"), self.data.model_dump(mode="json")
         return {"model": self.target.model, "settings": settings, "data": data, **self._recipe()}
 
-    def finish(self) -> Card:
-        """Write the card and remove the checkpoint. Raises `GlimpseZooError` if the folder cannot be written."""
+    def config(self) -> CardConfig:
+        """What the card says of itself, still without weights."""
         job, provenance = self.job, self.target.spec.provenance
         assert provenance is not None
         threads = f"{counted(job.share.world, 'process')} of " if job.share.world > 1 else ""
         threads += f"{torch.get_num_threads()} threads"
-        config = CardConfig(
+        return CardConfig(
             name=self.target.card,
             model=self.target.model,
             plugin=provenance.distribution,
@@ -97,6 +101,7 @@ class TrainingWork:
             weights=None,
             trained={
                 "command": command_line(),
+                "recipe_name": self.recipe_name,
                 **self._recipe(),
                 "minutes": round(self.seconds / 60, 1),
                 "machine": f"{platform.machine()}, {threads}, {job.device.type}",
@@ -104,9 +109,13 @@ class TrainingWork:
                 "data": job.train.info.fingerprint,
             },
         )
-        with locked(job.folder), output_to(job.folder):
-            card = write_card(job.folder, config, job.model, keep_log=True, beside=_describe)
-            (job.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def finish(self) -> Card:
+        """Write the card and remove the checkpoint. Raises `GlimpseZooError` if the folder cannot be written."""
+        folder = self.job.folder
+        with locked(folder), output_to(folder):
+            card = write_card(folder, self.config(), self.job.model, keep_log=True, beside=_describe)
+            (folder / CHECKPOINT).unlink(missing_ok=True)
         return card
 
     def _recipe(self) -> dict[str, Any]:
@@ -117,10 +126,10 @@ class TrainingWork:
         recipe["start"] = published_word(recipe["start"])
         return {"recipe": recipe, "start": {"card": self.start.name, "sha256": self.job.start}}
 
-    def run_command(self, card: Card) -> str:
-        """The command that measures the new card from this folder."""
+    def run_command(self, *cards: Card) -> str:
+        """The command that measures the new card from this folder, or several by this recipe."""
         typed = self.target.data if self.target.data != self.data.name else None
-        return run_command(card, str(card.folder), data=typed, data_dir=self.data_dir)
+        return run_command(cards[0], *(str(card.folder) for card in cards), data=typed, data_dir=self.data_dir)
 
 
 def _values(line: Progress) -> dict[str, float]:

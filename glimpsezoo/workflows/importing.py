@@ -12,7 +12,7 @@ from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import file_name, output_to, user_folder
 from glimpsezoo.reports.readme import write_card_readme
 from glimpsezoo.specs import ImporterSpec, ModelSpec, Task, load_string
-from glimpsezoo.training.folder import locked
+from glimpsezoo.training.folder import locked, sweep_lock
 from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.card_config import CONFIG, UNKNOWN, CardConfig, CardData, CardTask
 from glimpsezoo.zoo.cards import Card, misfits, write_card
@@ -31,6 +31,7 @@ def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | No
     if not checkpoint.is_file():
         raise GlimpseZooError(f"expected a checkpoint file, got {str(checkpoint)!r}: give the path of a released checkpoint")
     if (folder / CONFIG).exists() and not force:
+        sweep_lock(folder)
         raise GlimpseZooError(
             f"expected an output folder without a card, got {str(folder)!r} with one: choose another --output, or --force"
         )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.files import check_writable, output_to, user_folder
+from glimpsezoo.files import check_writable, output_to, user_folder, whole
 from glimpsezoo.reports.readme import card_text, write_card_readme
 from glimpsezoo.specs import ModelSpec, load_string
 from glimpsezoo.zoo.card_config import CONFIG, UNKNOWN, CardConfig, CardData, CardTask
@@ -63,15 +63,11 @@ def _copied(card: Card, optional: Mapping[str, Path | None], folder: Path) -> Ca
         (folder / old).unlink(missing_ok=True)
     for name, source in {card.config.weights.file: card.weights_file(), **optional}.items():
         if source is not None:
-            part = folder / f".{name}.part"
-            try:
+            with whole(folder / name) as part:
                 shutil.copyfile(source, part)
-                part.replace(folder / name)
-            finally:
-                part.unlink(missing_ok=True)
-    copy = write_config(folder, card.config.model_copy(update={"hub": str(card.origin)}))
-    write_card_readme(copy)
-    return copy
+    config = card.config.model_copy(update={"hub": str(card.origin)})
+    write_card_readme(Card(folder, config, card.origin))
+    return write_config(folder, config)
 
 
 def missing_plugin(card: Card) -> str | None:

@@ -17,7 +17,7 @@ from glimpsezoo.zoo.early import known_card
 from glimpsezoo.zoo.hub import PREFIX, Repository, fetch_if_there, publish
 from glimpsezoo.zoo.names import Assignments, build_model, choose_model, spec_of
 from glimpsezoo.zoo.plugins import registry
-from glimpsezoo.zoo.results import evidence
+from glimpsezoo.zoo.results import evidence, rows_of
 
 OPTIONAL = (RESULT, ROWS, *HISTORY)  # files that a card may have; its README is generated
 M = TypeVar("M", bound=GlimpseModel[Any])
@@ -93,6 +93,8 @@ def push_card(name: str, repository: str, *, private: bool = False, force: bool 
     assert card.config.weights is not None
     public = Card(card.folder, card.config.model_copy(update={"hub": place.name}))
     result = evidence(public)
+    if result:
+        rows_of(card.folder, result)  # raises if they are of another result
     files: dict[str, Path | bytes] = {
         README: card_text(public, result).encode(),
         CONFIG: public.config.to_json(),

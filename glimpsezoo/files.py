@@ -133,8 +133,8 @@ def output_to(folder: Path) -> Iterator[None]:
 def unwritable(folder: Path, error: OSError) -> GlimpseZooError:
     """The error for an output folder that cannot be written."""
     why = error.strerror or one_line(error)
-    remedy = "make room, or choose another --output" if is_full(error) else "choose another --output"
-    return GlimpseZooError(f"expected an output folder that can be written, got {str(folder)!r} ({why}): {remedy}")
+    room = "make room, or " if is_full(error) else ""
+    return GlimpseZooError(f"expected an output folder that can be written, got {str(folder)!r} ({why}): {room}choose another --output")
 
 
 def is_full(error: OSError) -> bool:

@@ -4,7 +4,7 @@
 
 Each process repeats the same runs, with the seeds 0 to 9 in turn and every second time with --fresh, so that units are measured, awaited,
 reused and replaced all the time. What follows `--` replaces the command: {seed} and {fresh} stand for a seed and for --fresh or nothing.
-The first fifth of the time is for warming up. Exit status 1 if anything grows after that.
+The first fifth of the time, and every run with its first --fresh, is for warming up. Exit status 1 if anything grows after that.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def work(process: int, seconds: float, words: list[str]) -> None:
 
 def growth(seen: list[Seen], seconds: float) -> dict[str, tuple[float, float]]:
     """The median of each figure in the first and in the last third of the time after warming up."""
-    after = [each for each in seen if each.seconds >= WARMING * seconds]
+    after = [each for each in seen if each.seconds >= WARMING * seconds and each.runs > 2 * SEEDS] or seen[-1:]
     third = max(1, len(after) // 3)
     parts = after[:third], after[-third:]
     names = ("memory", "open_files", "threads", "files", "disk")

@@ -1,5 +1,6 @@
 """Names of files, atomic writes, the user's folder, and checks that output folders can be written."""
 
+import errno
 import hashlib
 import os
 import re
@@ -153,4 +154,10 @@ def output_to(folder: Path) -> Iterator[None]:
 def unwritable(folder: Path, error: OSError) -> GlimpseZooError:
     """The error for an output folder that cannot be written."""
     why = error.strerror or one_line(error)
-    return GlimpseZooError(f"expected an output folder that can be written, got {str(folder)!r} ({why}): choose another --output")
+    room = "make room, or " if is_full(error) else ""
+    return GlimpseZooError(f"expected an output folder that can be written, got {str(folder)!r} ({why}): {room}choose another --output")
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or the user's part of it, is full."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}

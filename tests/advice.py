@@ -253,11 +253,6 @@ OF_COMMANDS = {
     ),
     "glimpsezoo/files.py choose another --output": Case(f"run cnn4 {FLOPS} -o tiny.toml", (f"run cnn4 {FLOPS} -o results",)),
     "--output expects a name that ends in .html": Case("report small -o x.pdf", ("report small -o x.html --traces 0",)),
-    "workflows/reporting.py expected a new file": Case(
-        "report small -o tiny.toml.html",
-        ("report small -o x.html --traces 0", "report small -o tiny.toml.html --force --traces 0"),
-        lambda stack: Path("tiny.toml.html").write_text(""),
-    ),
     "-o expects a Markdown file": Case("compare --paper ranzato-2014 -o x.txt", ("compare --paper ranzato-2014 -o x.md",)),
     "-o expects a file that can be written": Case(
         "compare --paper ranzato-2014 -o tiny.toml/x.md", ("compare --paper ranzato-2014 -o x.md",)

@@ -192,6 +192,9 @@ OF_DATA = {
         (f"run small large {FLOPS} --set data.size=32", f"run large {FLOPS}"),
         _cards([("large", "photos", 48)]),
     ),
+    "--store expects a folder or a URL, got {}: write": Case(
+        f"run small {FEW} --store memory:units", (f"run small {FEW} --store memory://units",)
+    ),
     "expects all images to be measured": Case(
         f"run small {FEW} --update-card", (f"run small {FEW}", "run small --measure accuracy --update-card")
     ),

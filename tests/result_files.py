@@ -7,7 +7,7 @@ import numpy as np
 from test_records import RESULT
 
 from glimpsezoo.evaluation.rows import Measured, Rows, StoredUnit, write_rows
-from glimpsezoo.measures.result import Result
+from glimpsezoo.measures.result import Hashes, Result
 from glimpsezoo.zoo.results import result_type
 
 MEASURED = Measured(device="cpu", batch_size=1, workers=0, seconds=1, uncounted=(), paper_macs=None)
@@ -80,7 +80,7 @@ def rows(hits: list[int], ids: list[int] | None = None) -> Rows:
 def put(folder: Path, found: Result, measured: Rows | None = None) -> Path:
     """Write a result, and rows if given, into a new folder."""
     folder.mkdir(parents=True)
+    written = None if measured is None else write_rows(folder / "rows.parquet", StoredUnit(measured, MEASURED))
+    found = found.model_copy(update={"hashes": Hashes(rows=written, content=None)})
     (folder / "result.json").write_text(found.to_json())
-    if measured is not None:
-        write_rows(folder / "rows.parquet", StoredUnit(measured, MEASURED))
     return folder

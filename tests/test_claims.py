@@ -54,13 +54,14 @@ def another_seed(folder: Path, card: str, seed: int, *, wrong: int | None = None
     config = json.loads((ZOO / card / "config.json").read_text())
     config["trained"]["recipe"] |= {"seed": seed, **(recipe or {})}
     (place / "config.json").write_text(json.dumps(config))
-    (place / "result.json").write_bytes((ZOO / card / "result.json").read_bytes())
     unit = read_rows(ZOO / card / "rows.parquet")
     assert unit is not None
     prediction = unit.rows.prediction.copy()
     if wrong is not None:
         prediction[:wrong, -1] = (unit.rows.label[:wrong] + 1) % 10
-    write_rows(place / "rows.parquet", StoredUnit(replace(unit.rows, prediction=prediction), unit.measured))
+    written = write_rows(place / "rows.parquet", StoredUnit(replace(unit.rows, prediction=prediction), unit.measured))
+    result = json.loads((ZOO / card / "result.json").read_text()) | {"hashes": {"rows": written, "content": None}}
+    (place / "result.json").write_text(json.dumps(result))
     return place
 
 

@@ -106,3 +106,24 @@ def test_a_result_that_was_changed_within_its_ranges_is_refused(here: Path, caps
         assert found.status == 2
         assert "changed since it was written" in found.err
     assert "not measured" in ask(capsys, "show", "small").out
+
+
+def test_a_damaged_unit_is_measured_again_with_a_note(here: Path, capsys: Any) -> None:
+    before = json.loads(Path("out/small/result.json").read_text())
+    unit = min(Path("runs/.units").glob("*.parquet"))
+    content = unit.read_bytes()
+    unit.write_bytes(content[:40] + bytes(byte ^ 16 for byte in content[40:60]) + content[60:])
+    found = ask(capsys, "run", "small", "other", "--measure", "quick", "-o", "out")
+    assert found.status == 0
+    assert f"{unit.name} in runs/.units is damaged or not what its name says: measured again" in found.err
+    assert "1 unit measured, 1 reused" in found.err
+    after = json.loads(Path("out/small/result.json").read_text())
+    assert {key: before[key] for key in ("accuracy", "flops")} == {key: after[key] for key in ("accuracy", "flops")}
+    assert "damaged" not in ask(capsys, "run", "small", "other", "--measure", "quick", "-o", "out").err
+
+
+def test_a_card_with_rows_of_another_result_is_not_published(here: Path, capsys: Any) -> None:
+    Path("zoo_cards/small/rows.parquet").write_bytes(Path("out/other/rows.parquet").read_bytes())
+    found = ask(capsys, "push", "small", "me/small")
+    assert found.status == 2
+    assert "'zoo_cards/small' was made of" in found.err

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from pydantic import AwareDatetime
@@ -264,6 +264,8 @@ def record_section(kind: type[Section]) -> str:
 def type_text(annotation: Any) -> str:
     """A type in words, with a link to the section of a record."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:  # with a range, which the JSON Schema says
+        return type_text(arguments[0])
     if origin is Literal:
         return " or ".join(f"`{json.dumps(value)}`" for value in arguments)
     if origin in {Union, UnionType}:

@@ -202,7 +202,7 @@ def _print_plan(plan: "GridForecast", *, as_json: bool) -> None:
     from glimpsezoo.commands.forecasting import print_table, time_text
 
     if as_json:
-        click.echo(plan.to_json(), nl=False)
+        options.tell(plan.to_json(), nl=False)
         return
     for note in plan.notes:
         options.say(note)
@@ -218,5 +218,5 @@ def _print_plan(plan: "GridForecast", *, as_json: bool) -> None:
         time = f"about {time_text(plan.known)}, {plan.hours:.2g} {kind}, by the units that are stored"
         if plan.unknown:
             time += f", and the unknown time of {' and '.join(plan.unknown)}, of which no unit has been measured on this device"
-    click.echo(f"{counted(len(plan.cells), 'cell')}, {counted(plan.units, 'unit')}, {plan.stored:,} stored; time: {time}")
-    click.echo(f"results would be in {plan.folder}; nothing was started")
+    options.tell(f"{counted(len(plan.cells), 'cell')}, {counted(plan.units, 'unit')}, {plan.stored:,} stored; time: {time}")
+    options.tell(f"results would be in {plan.folder}; nothing was started")

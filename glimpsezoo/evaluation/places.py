@@ -1,6 +1,5 @@
 """Places for small files that several processes and machines share: a folder, or a URL that fsspec can write (s3://bucket/units)."""
 
-import errno
 import os
 import re
 from abc import ABC, abstractmethod
@@ -10,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from glimpsezoo.errors import GlimpseZooError, one_line
-from glimpsezoo.files import write_whole
+from glimpsezoo.files import is_full, write_whole
 from glimpsezoo.processes import machine
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # a drive (C:) has one letter
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _EXTRAS = {"s3": "s3", "s3a": "s3"}  # protocol -> the extra of this package that brings it
 _FLAT = {"s3", "s3a", "gs", "gcs", "abfs", "az"}  # protocols without folders, where making one would make a bucket
 
@@ -138,7 +136,7 @@ class Folder(Place):
             yield path
 
     def _unwritable(self, error: OSError) -> GlimpseZooError:
-        if error.errno in _FULL:
+        if is_full(error):
             return GlimpseZooError(
                 f"expected room for finished units in {self.shown!r}, got a full disk: make room, or move the folder and name its new "
                 "place with --store; units that were finished are kept"

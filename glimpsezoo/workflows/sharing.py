@@ -17,7 +17,7 @@ from glimpsezoo.zoo.early import known_card
 from glimpsezoo.zoo.hub import PREFIX, Repository, fetch_if_there, publish
 from glimpsezoo.zoo.names import Assignments, build_model, choose_model, spec_of
 from glimpsezoo.zoo.plugins import registry
-from glimpsezoo.zoo.results import evidence
+from glimpsezoo.zoo.results import evidence, rows_of
 
 OPTIONAL = (RESULT, ROWS, *HISTORY)  # files that a card may have; its README is generated
 M = TypeVar("M", bound=GlimpseModel[Any])
@@ -65,9 +65,9 @@ def _copied(card: Card, optional: Mapping[str, Path | None], folder: Path) -> Ca
         if source is not None:
             with whole(folder / name) as part:
                 shutil.copyfile(source, part)
-    copy = write_config(folder, card.config.model_copy(update={"hub": str(card.origin)}))
-    write_card_readme(copy)
-    return copy
+    config = card.config.model_copy(update={"hub": str(card.origin)})
+    write_card_readme(Card(folder, config, card.origin))
+    return write_config(folder, config)
 
 
 def missing_plugin(card: Card) -> str | None:
@@ -93,6 +93,8 @@ def push_card(name: str, repository: str, *, private: bool = False, force: bool 
     assert card.config.weights is not None
     public = Card(card.folder, card.config.model_copy(update={"hub": place.name}))
     result = evidence(public)
+    if result:
+        rows_of(card.folder, result)  # raises if they are of another result
     files: dict[str, Path | bytes] = {
         README: card_text(public, result).encode(),
         CONFIG: public.config.to_json(),

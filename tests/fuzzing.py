@@ -90,7 +90,9 @@ def original(path: str, read: Callable[[bytes], Any]) -> Any:
 def command_line(draw: Draw) -> list[str]:
     """Commands that neither take long nor leave the machine."""
     name = draw(st.sampled_from(["run", "train", "list", "show", "compare", "predict", "plugins", "completion", "import"]))
-    options = [each for each in COMMANDS[name].params if each.param_type_name == "option" and each.name != "debug"]
+    options = [
+        each for each in COMMANDS[name].params if each.param_type_name == "option" and each.name not in {"debug", "paper"}
+    ]  # papers take minutes
     words = [name]
     for _ in range(draw(st.integers(0, 4)) if options else 0):
         option = draw(st.sampled_from(options))

@@ -32,6 +32,14 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in str(error) for text in _MEMORY))
 
 
+def check_unicode(name: str) -> None:
+    """Refuse a name of a file whose bytes are no text in UTF-8. Raises `GlimpseZooError`."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise GlimpseZooError(f"expected a name in UTF-8, got {name!r}: rename the file or folder") from None
+
+
 def counted(count: int, what: str) -> str:
     """A number with its noun.
 

@@ -47,6 +47,14 @@ WORKER_LOST = (
 )
 
 
+def check_unicode(name: str) -> None:
+    """Refuse a name of a file whose bytes are no text in UTF-8. Raises `GlimpseZooError`."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise GlimpseZooError(f"expected a name in UTF-8, got {name!r}: rename the file or folder") from None
+
+
 def counted(count: int, what: str) -> str:
     """A number with its noun.
 

@@ -29,7 +29,9 @@ README_SIZE, ALIASES = 16 * MB, 50  # of a README of a data set, and references 
 ROWS = 10**8  # of a Parquet file
 UNPACKED, RATIO = 10**9, 100  # what unpacks to more bytes than this, and to more times its size, is refused
 
-_QUOTED = re.compile(r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*+"|\'[^\'\n]*+\'|#[^\n]*+', re.DOTALL)  # of TOML
+_QUOTED = re.compile(  # of TOML; what is not closed reaches to the end, so that nothing is looked at twice
+    r'"""(?:[^\\]|\\.)*?(?:"""|\Z)|\'\'\'.*?(?:\'\'\'|\Z)|"(?:[^"\\\n]|\\.)*+"?|\'[^\'\n]*+\'?|#[^\n]*+', re.DOTALL
+)
 _ALIAS = re.compile(r"(?<=[\s,\[:-])\*[\w-]")  # of YAML
 _LONG_KEY = re.compile(rf"(?<![\w.-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{DEPTH}}}")
 

@@ -286,7 +286,7 @@ FOLDERS = [
     Hostile("a class folder with a pipe", piped("f/dark/9.png"), FOLDER, "", (0,)),
     Hostile("a class folder with a device", linked("f/dark/9.png", "/dev/zero"), FOLDER, "", (0,)),
     Hostile("a class with hidden characters", lambda: Path("f/dark").rename("f/x\x1b[2J\u202e"), FOLDER, "", (0,)),
-    Hostile("a class that is no Unicode", lambda: os.rename(b"f/dark", b"f/\xff\xfe"), FOLDER, "", (0, 2)),
+    Hostile("a class that is no Unicode", lambda: os.rename(b"f/dark", b"f/\xff\xfe"), FOLDER, "in UTF-8"),
     Hostile("a class of 255 bytes", lambda: Path("f/dark").rename("f/" + "é" * 127), FOLDER, "", (0,)),
     Hostile("folders in each other, 100 deep", lambda: Path("f/dark/" + "d/" * 100).mkdir(parents=True), FOLDER, "", (0,)),
 ]  # fmt: skip
@@ -308,6 +308,8 @@ OUTPUTS = [
     Hostile("a training log that links elsewhere", linked("o/training.jsonl", "../../outside/kept"), TRAIN, "", (0, 2)),
     Hostile("a lock that links elsewhere", linked("o/.training.lock", "../../outside/kept"), TRAIN, "", (0, 2)),
     Hostile("a picture that links elsewhere", linked("o.png", "../outside/kept"), "trace c --image i.png -o o.png --force", "", (0, 2)),
+    Hostile("an output that is no Unicode", lambda: None, "run c --limit 1 -o o\udcff", "in UTF-8"),
+    Hostile("an image that is no Unicode", lambda: os.rename("i.png", b"\xff.png"), "predict c \udcff.png --json", "", (0,)),
     Hostile("an output of a pipe", piped("o"), RUN),
 ]  # fmt: skip
 HOSTILE = [*CARDS, *RESULTS, *RECIPES, *IMAGES, *WEIGHTS, *FOLDERS, *PARQUETS, *OUTPUTS]

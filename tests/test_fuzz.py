@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import KINDS
+from fuzzing import KINDS, WHOLE
 from hostile_files import working_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -78,6 +78,7 @@ def try_out(kind: str, work: Path, cases: int, *, always_the_same: bool) -> None
             assert out == "", (words, out)
             assert err.splitlines()[-1].startswith("glimpsezoo: "), (words, err)
             assert err.count("glimpsezoo: ") == 1, (words, err)
+        assert status == 0 or WHOLE not in words, (words, err)
         if words[0] == "predict" and status == 0:
             assert all(map(math.isfinite, numbers(json.loads(out)))), (words, out)
             assert 0 <= json.loads(out)["probability"] <= 1

@@ -13,7 +13,7 @@ from command_line import ask, lonely
 from hostile_files import HOSTILE, Hostile, working_folder
 from test_escaping import hidden
 
-SECONDS = 60  # a hang, on the slowest machine
+SECONDS = 120  # a hang, on the slowest machine
 
 
 @pytest.fixture(scope="module")

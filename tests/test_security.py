@@ -121,3 +121,9 @@ def test_a_shell_completes_no_name_that_it_would_run(here: Path):
         shutil.copytree(card.folder, here / "zoo_cards" / name)
     found = names.cards(click.Context(cli), click.Argument(["name"]), "")
     assert [each.value for each in found if each.type == "plain"] == ["c"]
+
+
+@pytest.mark.parametrize("text", [".".join("a" * 300_000), '"\\' * 300_000, "'''x" * 200_001, " " * 900_000 + "x", "a = " + "[" * 400_000])
+def test_toml_that_a_parser_would_take_hours_for(text: str):
+    with pytest.raises(ValueError, match=r"100 deep|\(at "):
+        untrusted.toml_values(text)

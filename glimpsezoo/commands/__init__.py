@@ -13,7 +13,7 @@ import click
 
 from glimpsezoo import escaping, ranks
 from glimpsezoo.commands import signals
-from glimpsezoo.errors import WORKER_LOST, GlimpseZooError, did_you_mean, one_line, out_of_memory, worker_lost
+from glimpsezoo.errors import WORKER_LOST, GlimpseZooError, check_unicode, did_you_mean, one_line, out_of_memory, worker_lost
 
 _EXPECTED = (GlimpseZooError, click.ClickException)
 _KEPT = {  # by the commands that go on where they were stopped
@@ -71,6 +71,9 @@ class _Group(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not ctx.resilient_parsing and not args[0].startswith("-") and args[0] not in _COMMANDS:
             raise GlimpseZooError(f"expected a command, got {args[0]!r}: {did_you_mean(args[0], _COMMANDS)}")
+        if args[:1] != ["predict"] and not ctx.resilient_parsing:  # which only reads its files; what the others are told gets into JSON, TOML and names
+            for word in args:
+                check_unicode(word)
         return super().resolve_command(ctx, args)
 
 

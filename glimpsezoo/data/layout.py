@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from glimpsezoo.data.splits import TEST_NAMES, TRAIN_NAMES, named, stem
-from glimpsezoo.errors import GlimpseZooError, counted, one_line
+from glimpsezoo.errors import GlimpseZooError, check_unicode, counted, one_line
 
 Layout = Literal["auto", "classes", "splits"]
 
@@ -81,11 +81,13 @@ class FolderLayout:
     """What was ignored so far."""
 
     def classes_of(self, split: str) -> list[ClassFolder]:
-        """The class folders of 'train' or 'test'. Files beside them are ignored."""
+        """The class folders of 'train' or 'test'. Files beside them are ignored. Raises `GlimpseZooError` for a name that is no text."""
         root = self.root / ((self.train if split == "train" else self.test) or "")
         folders, files = _entries(root, self.ignored)
         for file in files:
             self.ignored.add("outside class folders" if is_image(file) else "no image", root / file)
+        for name in folders:
+            check_unicode(name)
         return [_class_folder(root / name, self.ignored) for name in folders]
 
 

@@ -24,7 +24,7 @@ UPRIGHT = {  # EXIF orientation -> the transposition that turns it upright
 }
 TURNED_BACK = UPRIGHT | {6: UPRIGHT[8], 8: UPRIGHT[6]}
 MOST = "GLIMPSEZOO_MAX_PIXELS"  # a variable of the environment
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `opened` has a limit instead
+warnings.filterwarnings("ignore", module="PIL")  # `opened` has a limit of pixels instead; what cannot be decoded is an error
 BITS_PER_SAMPLE, PHOTOMETRIC, MIN_IS_WHITE = 258, 262, 0  # of TIFF
 
 

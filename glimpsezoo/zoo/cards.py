@@ -311,7 +311,7 @@ def remember_place(card: Card) -> None:
         place = user_folder() / PLACES / card.config.weights.sha256
         with suppress(OSError):  # then only its address finds it
             place.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(place, str(card.folder.resolve()).encode())
+            write_whole(place, os.fsencode(card.folder.resolve()))
 
 
 def card_with_weights(addresses: Iterable[str], sha256: str) -> Card:
@@ -328,7 +328,7 @@ def card_with_weights(addresses: Iterable[str], sha256: str) -> Card:
                 return card
             others += [address] if card else []
     with suppress(OSError, GlimpseZooError):
-        card = find_card((user_folder() / PLACES / sha256).read_text(encoding="utf-8"))
+        card = find_card(os.fsdecode((user_folder() / PLACES / sha256).read_bytes()))
         if card and card.config.weights and card.config.weights.sha256 == sha256:
             return card
     if others:

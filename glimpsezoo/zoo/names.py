@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from glimpsezoo.data.wordnet import titled
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
-from glimpsezoo.escaping import redacted
+from glimpsezoo.escaping import line
 from glimpsezoo.evaluation.places import without_credentials
 from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
@@ -303,7 +303,7 @@ def command_line(words: Iterable[str] | None = None) -> str:
 
     words: what says the same without a file that the command reads.
     """
-    return shlex.join(["glimpsezoo", *(redacted(published_word(word)) for word in (sys.argv[1:] if words is None else words))])
+    return shlex.join(["glimpsezoo", *(line(published_word(word)) for word in (sys.argv[1:] if words is None else words))])
 
 
 def published_word(word: str) -> str:

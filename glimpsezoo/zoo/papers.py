@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import PaperSpec
+from glimpsezoo.untrusted import toml_values
 
 
 class PrintedRow(Settings):

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +145,9 @@ def test_a_run_whose_worker_is_killed_says_so_and_goes_on(say: Callable[..., Ans
 
 
 @pytest.fixture
-def training(say: Callable[..., Answer]) -> Iterator[tuple[str | Path, ...]]:
+def training(say: Callable[..., Answer]) -> tuple[str | Path, ...]:
     Path("recipe.toml").write_text(RECIPE.replace("epochs = 2", "steps = 6").replace("batch_size = 64", "batch_size = 4"))
-    yield ("train", "cnn4", "--data", "folder:photos", "--set", "data.size=16", "--recipe", "recipe.toml", "-o", "mine")
+    return ("train", "cnn4", "--data", "folder:photos", "--set", "data.size=16", "--recipe", "recipe.toml", "-o", "mine")
 
 
 @pytest.mark.parametrize("act", [kill_workers, lambda: [changed(file) for file in Path("photos").glob("*/*.png")]])

@@ -65,8 +65,8 @@ class Watched:
         if self.marks[number] != self._now(file):
             what = "changed" if os.path.exists(file) else "vanished"
             raise GlimpseZooError(
-                f"expected data that stay as they are, got {os.path.basename(file)!r}, which {what} since the command began: put it back or "
-                "leave it, then run again; what is finished is kept"
+                f"expected data that stay as they are, got {os.path.basename(file)!r}, which {what} since the command began: put it back "
+                "or leave it, then run again; what is finished is kept"
             )
 
     @staticmethod

@@ -58,7 +58,7 @@ class Accuracy(Section):
     steps: tuple[AccuracyStep, ...]
     """Step by step."""
     ties: int | None = None
-    """Images whose prediction rounding may change: the largest logits of two classes are closer than rounding can move them. None: unknown."""
+    """Images whose prediction rounding may change: two classes have logits closer than rounding can move them. None: unknown."""
 
 
 def accuracy_section(rows: Rows) -> Accuracy:

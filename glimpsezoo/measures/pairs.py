@@ -1,7 +1,6 @@
 """Two models on the same images: paired tests, and comparison.json."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -11,7 +10,7 @@ from pydantic import Field
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.statistics import RESAMPLES, SEED, Groups, fair_coin_tail, percentile_interval
-from glimpsezoo.schema import SCHEMA, Section
+from glimpsezoo.schema import SCHEMA, Section, Version
 
 
 class Pair(Section):
@@ -40,7 +39,7 @@ class Pair(Section):
 class Comparison(Section):
     """comparison.json: every ordered pair of the models of one run."""
 
-    schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_version: Version = Field(default=SCHEMA, alias="schema")
     """Version of these keys."""
     run: str
     """Id of the run."""

@@ -14,6 +14,7 @@ from glimpsezoo.evaluation.rows import Rows, read_rows
 from glimpsezoo.measures.pairs import Comparison, Pair, every_pair
 from glimpsezoo.measures.result import Data, Result
 from glimpsezoo.measures.shown import Entry
+from glimpsezoo.schema import why_invalid
 from glimpsezoo.zoo.card_config import CONFIG
 from glimpsezoo.zoo.cards import LOG, RESULT, ROWS, Card, card_with_weights, find_card, training_log
 from glimpsezoo.zoo.result_folders import result_folders
@@ -78,8 +79,7 @@ def _read(folder: Path) -> StoredResult:
     try:
         result = read_result((folder / RESULT).read_bytes())
     except (OSError, ValidationError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else None
-        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else one_line(error)
+        why = why_invalid(error) if isinstance(error, ValidationError) else one_line(error)
         where = "/".join(folder.parts[-2:])
         raise GlimpseZooError(f"expected a {RESULT} of schema 1 in {where!r}, got none ({why:.150}): measure again") from None
     if (folder / CONFIG).is_file() and evidence(Card.read(folder)) is None:

@@ -1,11 +1,12 @@
 """What config.json says of a card: model, task, data, weights, how it was trained. Cards come from anybody, so it is checked."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from glimpsezoo.files import file_name
+from glimpsezoo.schema import Version
 from glimpsezoo.specs import Task
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -91,7 +92,7 @@ class Published(_CardPart):
 class CardConfig(_CardPart):
     """The content of config.json."""
 
-    format: Literal[1] = 1
+    format: Version = 1
     """Version of this format."""
     name: Name
     """MODEL.DATA[.VARIANT]."""

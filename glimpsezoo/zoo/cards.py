@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from glimpsezoo.downloads import in_cache
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import file_name, user_folder, write_whole
+from glimpsezoo.schema import why_invalid
 from glimpsezoo.specs import ModelSpec
 from glimpsezoo.zoo.card_config import CONFIG, WEIGHTS, CardConfig, Weights
 from glimpsezoo.zoo.hub import PREFIX, Blob, Repository, fetch, fetch_blob, fetch_if_there, sha256_of
@@ -62,11 +63,7 @@ class Card:
         try:
             config = CardConfig.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            wrong = one_line(error)
-            if isinstance(error, ValidationError):
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"])
-                wrong = f"{where}: {first['msg']}" if where else first["msg"]
+            wrong = why_invalid(error) if isinstance(error, ValidationError) else one_line(error)
             name = called or folder.resolve().name
             raise GlimpseZooError(
                 f"expected a valid {CONFIG} in the card {name!r}, got an invalid one ({wrong}): get the card again"

@@ -1,10 +1,31 @@
 """The base class of everything written as JSON: result.json with its sections, and the records beside units of work."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-SCHEMA = 1
+SCHEMA = 1  # an older one would be read here, and named in docs/reliability.md
+
+
+def _read_here(version: Any) -> Any:
+    if version != SCHEMA or isinstance(version, bool):
+        newer = isinstance(version, int) and version > SCHEMA
+        what = "which a newer glimpsezoo wrote: update glimpsezoo" if newer else "which no glimpsezoo wrote: make the file again"
+        raise ValueError(f"expected version {SCHEMA}, got {version!s:.20}, {what}")
+    return version
+
+
+Version = Annotated[Literal[1], BeforeValidator(_read_here)]
+"""The version of a file's keys, which a file carries under `schema` or `format`."""
+
+
+def why_invalid(error: ValidationError) -> str:
+    """What is wrong with a file, on one line. A wrong version explains everything else, so it comes first."""
+    errors = error.errors()
+    first = next((each for each in errors if each["loc"] in {("schema",), ("format",)}), errors[0])
+    text = " ".join(first["msg"].removeprefix("Value error, ").split()) if first["loc"] in {("schema",), ("format",)} else first["msg"]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {text}" if where else text
 
 Count = Annotated[int, Field(ge=0)]
 """A number of things."""

@@ -36,6 +36,16 @@ def test_the_command_in_the_readme_of_a_trained_card_measures_that_card(say: Cal
         assert card.config.weights.sha256 in answer.out, command
 
 
+def test_the_tests_behind_the_promises_exist():
+    """And each part of the page has its row in the table of tests."""
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    promises, table = page.split("## The tests")
+    named = re.findall(r"`(test_\w+\.py|\.ci/\w+)`", table)
+    assert named
+    assert not [name for name in named if not ((ROOT / name).exists() or (ROOT / "tests" / name).exists())]
+    assert table.count("\n| ") == 1 + 1 + promises.count("\n## ")  # the head, the line below it, and the parts
+
+
 def test_nothing_is_installed_from_an_index_that_is_not_on_one():
     """Neither glimpsezoo nor its plugins are on an index, so no page, card or message says to install them by name."""
     texts = [

@@ -81,7 +81,7 @@ RESULT: dict[str, Any] = {
         "packages": {"torch": "2"},
         "commit": None,
     },
-    "accuracy": {**CLASSIFIED, "steps": [{"step": 1, **CLASSIFIED, "macs": 5.0, "regions_mean": 1.0}]},
+    "accuracy": {**CLASSIFIED, "steps": [{"step": 1, **CLASSIFIED, "macs": 5.0, "regions_mean": 1.0}], "ties": 2},
     "flops": {
         "n": 100,
         "images": "data",

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from toy_models import Peek, PeekState, Tree, batch_of_images, toy
 
 from glimpsezoo import Decision, Noise, Record, Regions, rollout
+from glimpsezoo.core.rounding import FIRST
 from glimpsezoo.testing import Case, check_rule, excess, tolerance
-from glimpsezoo.testing.rounding import FIRST
 
 RULES = ("determinism", "batch", "order", "compaction", "gather", "join", "prefix")
 EPS = torch.finfo(torch.float32).eps

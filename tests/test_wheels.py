@@ -4,10 +4,12 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 import zipfile
 from collections.abc import Callable
@@ -61,11 +63,12 @@ def checkpoint(card: Card) -> dict[str, Any]:
     return found.model_dump()
 
 
-def build(project: Path, into: Path, kind: str = "wheel") -> Path:
+def build(project: Path, into: Path, kind: str = "wheel", *, umask: int = -1, **environment: str) -> Path:
     """What pip builds of a project, by hatchling's own hooks: a wheel, an sdist, or the wheel of an editable install."""
     script = f"import sys, hatchling.build as backend; print(backend.build_{kind}(sys.argv[1]))"
     into.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run([sys.executable, "-c", script, into], cwd=project, capture_output=True, text=True, check=False)
+    around: dict[str, Any] = {"cwd": project, "umask": umask, "env": {**os.environ, **environment}}
+    done = subprocess.run([sys.executable, "-c", script, into], **around, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return into / done.stdout.splitlines()[-1]
 
@@ -115,6 +118,58 @@ def test_an_sdist_gives_the_same_wheel(wheels: dict[str, Path], tmp_path: Path, 
         archive.extractall(tmp_path, filter="data")
     again = build(tmp_path / f"{module(name)}-0.1.0", tmp_path / "again")
     assert contents(again) == contents(wheels[name])
+
+
+@pytest.mark.parametrize("name", ["glimpsezoo", "glimpsezoo-mgnet"])
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_what_is_built_is_the_same_to_the_bit_on_another_day_in_another_place(tmp_path: Path, name: str, kind: str):
+    copied = tmp_path / "elsewhere"
+    ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", "runs")
+    shutil.copytree(ROOT, copied, ignore=ignored, symlinks=True)
+    for path in copied.rglob("*"):
+        os.utime(path, (10**9, 10**9))
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    here = build(source(name), tmp_path / "here", kind, umask=0o022)
+    there = build(copied / source(name).relative_to(ROOT), tmp_path / "there", kind, umask=0o077, TZ="Asia/Tokyo", PYTHONHASHSEED="7")
+    assert here.read_bytes() == there.read_bytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_building_runs_no_code_but_hatch_s_and_the_copy_of_cards(name: str):
+    project = tomllib.loads((source(name) / "pyproject.toml").read_text())
+    hooks = project["tool"].get("hatch", {}).get("build", {}).get("hooks", {})
+    assert project["build-system"] == {"requires": ["hatchling"], "build-backend": "hatchling.build"}
+    assert set(hooks) <= {"custom"}
+    assert not list(source(name).glob("setup.*"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_dependency_has_a_floor_and_an_upper_bound_only_with_its_reason(name: str):
+    """A reason is a comment in the line."""
+    text = (source(name) / "pyproject.toml").read_text()
+    project = tomllib.loads(text)["project"]
+    wanted = [*project["dependencies"], *(each for extra in project.get("optional-dependencies", {}).values() for each in extra)]
+    for each in wanted:
+        if not each.startswith("glimpsezoo"):
+            assert ">=" in each, f"{name} takes any version of {each}"
+        if "<" in each or "==" in each:
+            assert re.search(rf'"{re.escape(each)}".*# .+', text), f"{name} bounds {each} without a reason"
+
+
+@pytest.mark.slow
+def test_no_dependency_has_a_known_vulnerability(tmp_path: Path):
+    """The command for releases (CONTRIBUTING.md), with --strict: a package that could not be looked up has not been audited."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    pip = tmp_path / "venv" / "bin" / "pip"
+    if subprocess.run([pip, "install", "-q", "pip-audit"], capture_output=True, check=False).returncode:
+        pytest.skip("pip-audit cannot be installed here")
+    frozen = subprocess.run([sys.executable, "-m", "pip", "freeze", "--exclude-editable"], capture_output=True, text=True, check=True)
+    (tmp_path / "all.txt").write_text("".join(f"{line}\n" for line in frozen.stdout.splitlines() if "@" not in line))
+    audit = [tmp_path / "venv" / "bin" / "pip-audit", "--strict", "--no-deps", "--disable-pip", "-r", tmp_path / "all.txt"]
+    done = subprocess.run(audit, capture_output=True, text=True, check=False)
+    if done.returncode and not re.search(r"Found \d+ known vulnerabilit", done.stderr):
+        pytest.skip("the database of vulnerabilities cannot be reached here")
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("name", PLUGINS)

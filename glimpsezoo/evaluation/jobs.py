@@ -36,6 +36,7 @@ from glimpsezoo.evaluation.environment import channels_last, device_name
 from glimpsezoo.evaluation.identity import identity_of
 from glimpsezoo.evaluation.rows import Measured, PaperCosts, Rows, StoredUnit
 from glimpsezoo.evaluation.store import UnitStore
+from glimpsezoo.evaluation.ties import Closest
 from glimpsezoo.hashing import unit_id
 from glimpsezoo.specs import Task
 
@@ -60,6 +61,8 @@ class Job:
     exit_rule: ExitRule = field(default_factory=Fixed)
     steps: int | None = None
     """Budget of steps; None means all that the model takes."""
+    ties: bool = False
+    """Whether to look for images whose prediction rounding may change (`Rows.tie`), which takes a few rollouts per unit."""
 
     @property
     def budget(self) -> int:
@@ -319,6 +322,7 @@ class _RunningJob:
     def _once(self, start: int, stop: int) -> StoredUnit:
         began = time.perf_counter()
         seen, skipped, conversions = list[_Seen](), [], Counter[str]()
+        self.closest = Closest(self.job.model, self.job.budget, self.config.seed, known=self._repeatable())
         for batch in self.reader.unit(start, stop):
             skipped += batch.skipped
             conversions.update(dict(batch.conversions))
@@ -326,6 +330,7 @@ class _RunningJob:
                 seen.append(self._batch(batch))
                 self.on_images(self.images + sum(len(each.ids) for each in seen))
         rows = _rows_of(seen, rule_reads=self.job.exit_rule.reads) if seen else Rows.empty(self.job.budget)
+        rows = dataclasses.replace(rows, tie=self.closest.ties(rows.id))
         measured = Measured(
             device=device_name(self.device),
             batch_size=self.reader.batch_size,
@@ -338,6 +343,12 @@ class _RunningJob:
             missing=tuple(sorted(self.meter.missing)),
         )
         return StoredUnit(rows, measured)
+
+    def _repeatable(self) -> bool:
+        """Whether a plain rollout of the model does what the job does: ties are counted for clean images without exits."""
+        job = self.job
+        plain = job.ties and isinstance(job.condition, Clean) and isinstance(job.exit_rule, Fixed)
+        return plain and job.model.computing == type(job.model.computing)()
 
     def _batch(self, batch: Batch) -> _Seen:
         model, ids = self.job.model, batch.ids.to(self.device)
@@ -357,6 +368,7 @@ class _RunningJob:
                 record=Record(every_step=True, meter=self.meter),
             )
         assert trace.macs is not None
+        self.closest.add(ids, images, trace.logits)
         return _Seen(batch.ids, batch.groups, batch.labels, trace.logits_by_step(), trace.regions_by_step(), trace.macs)
 
 

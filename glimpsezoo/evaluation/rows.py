@@ -30,7 +30,9 @@ _COLUMNS = {  # shape and type of each column of `Rows`
     "macs": ("n", np.int64),
     "macs_by_phase": ("n 5", np.int64),
     "exit_step": ("n", np.int32),
+    "tie": ("n", np.int8),
 }
+_LATER = {"tie": -1}  # columns that older files do not have, and what stands for them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +63,12 @@ class Rows:
     """The same by phase: start, sense, fuse, locate, classify."""
     exit_step: Int[ndarray, "n"]
     """The last step that ran."""
+    tie: Int[ndarray, "n"] = None  # pyright: ignore[reportAssignmentType]
+    """1 if rounding may change the prediction of the last step (`glimpsezoo.evaluation.ties`), 0 if not, -1 if that is unknown."""
 
     def __post_init__(self) -> None:
+        if self.tie is None:
+            object.__setattr__(self, "tie", np.full(len(self.id), _LATER["tie"]))
         for name, (_, dtype) in _COLUMNS.items():
             object.__setattr__(self, name, getattr(self, name).astype(dtype, copy=False))
 
@@ -111,6 +117,9 @@ class Rows:
         """The reverse of `to_table`. Raises KeyError or ValueError for a table of another layout."""
         columns = {}
         for name in _COLUMNS:
+            if name in _LATER and name not in table.column_names:
+                columns[name] = np.full(len(table), _LATER[name])
+                continue
             column = table[name].combine_chunks()
             by_step = pa.types.is_fixed_size_list(column.type)
             flat = (column.flatten() if by_step else column).to_numpy(zero_copy_only=False)

@@ -57,6 +57,8 @@ class Accuracy(Section):
     """Expected calibration error with 15 equal bins."""
     steps: tuple[AccuracyStep, ...]
     """Step by step."""
+    ties: int | None = None
+    """Images whose prediction rounding may change: two classes have logits closer than rounding can move them. None: unknown."""
 
 
 def accuracy_section(rows: Rows) -> Accuracy:
@@ -69,7 +71,8 @@ def accuracy_section(rows: Rows) -> Accuracy:
         AccuracyStep(step=t + 1, **found._asdict(), macs=float(macs[t]), regions_mean=float(regions[t]))
         for t, found in enumerate(estimates)
     )
-    return Accuracy(**estimates[-1]._asdict(), steps=steps)
+    ties = None if (rows.tie < 0).any() else int(rows.tie.sum())
+    return Accuracy(**estimates[-1]._asdict(), steps=steps, ties=ties)
 
 
 class AccuracyMeasure(Measure):
@@ -141,6 +144,8 @@ def measured_text(result: Result) -> str:
     line = f"{data.name} {data.split}: {top1.n:,} images{sources}, {size} px."
     if data.skipped:
         line += f" {counted(data.skipped, 'unreadable image')} skipped."
+    if result.accuracy.ties:
+        line += f" Rounding may change the predictions of {counted(result.accuracy.ties, 'image')}."
     for done, count in data.conversions.items():
         line += f" {counted(count, 'image')} {done}."
     return line

@@ -1,7 +1,6 @@
 """Two models on the same images: paired tests, and comparison.json."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -12,7 +11,7 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.seeds import RecipePair
 from glimpsezoo.measures.statistics import RESAMPLES, SEED, Groups, fair_coin_tail, percentile_interval
-from glimpsezoo.schema import SCHEMA, Count, Difference, Positive, Section, Share
+from glimpsezoo.schema import SCHEMA, Count, Difference, Positive, Section, Share, Version
 
 
 class Pair(Section):
@@ -41,7 +40,7 @@ class Pair(Section):
 class Comparison(Section):
     """comparison.json: every ordered pair of the models of one run."""
 
-    schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_version: Version = Field(default=SCHEMA, alias="schema")
     """Version of these keys."""
     run: str
     """Id of the run."""

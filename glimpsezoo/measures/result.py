@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, create_model
 
 from glimpsezoo.evaluation.environment import Environment
 from glimpsezoo.hashing import content_hash
-from glimpsezoo.schema import SCHEMA, Count, Positive, Section
+from glimpsezoo.schema import SCHEMA, Count, Positive, Section, Version
 
 NEVER_TRAINED = "a size that it was never trained at"
 OWN_POLICIES = ("learned", "whole image")  # of models that look as they were built to
@@ -188,7 +188,7 @@ class Result(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_version: Version = Field(default=SCHEMA, alias="schema")
     """Version of these keys."""
     run: Run
     """When, and by which command."""

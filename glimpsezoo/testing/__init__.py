@@ -13,8 +13,8 @@ In a plugin's tests, with the names that users type:
 change a rollout, and `excess` compares two tensors with it.
 """
 
+from glimpsezoo.core.rounding import Tolerance, excess, tolerance
 from glimpsezoo.testing.case import IMAGES, Case, Finding, Numbers, made_images
-from glimpsezoo.testing.rounding import Tolerance, excess, tolerance
 from glimpsezoo.testing.suite import check_model, check_rule, conformance, rules
 
 __all__ = [

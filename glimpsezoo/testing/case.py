@@ -16,8 +16,8 @@ from glimpsezoo.core.exits import ExitRule
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import Record, rollout
+from glimpsezoo.core.rounding import Tolerance, tolerance
 from glimpsezoo.specs import Task
-from glimpsezoo.testing.rounding import Tolerance, tolerance
 from glimpsezoo.testing.runs import ComparedRollout
 from glimpsezoo.training.job import TrainingStep
 from glimpsezoo.zoo.cards import Card

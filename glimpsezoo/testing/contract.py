@@ -15,10 +15,10 @@ from glimpsezoo.core.macs import Meter, count_macs
 from glimpsezoo.core.protocol import PHASES, State
 from glimpsezoo.core.regions import Decision
 from glimpsezoo.core.rollout import Record, Trace, rollout
+from glimpsezoo.core.rounding import apart
 from glimpsezoo.settings import Settings
 from glimpsezoo.testing.case import Case, RuleResult
 from glimpsezoo.testing.invariance import same
-from glimpsezoo.testing.rounding import apart
 from glimpsezoo.zoo.card_config import CardConfig, CardData, CardTask
 from glimpsezoo.zoo.cards import Card, misfits, write_card
 from glimpsezoo.zoo.results import evidence

@@ -11,8 +11,8 @@ from glimpsezoo.core.exits import ExitRule
 from glimpsezoo.core.protocol import State
 from glimpsezoo.core.regions import Decision
 from glimpsezoo.core.rollout import Look, Record, rollout
+from glimpsezoo.core.rounding import Tolerance, places
 from glimpsezoo.testing.case import Case, RuleResult
-from glimpsezoo.testing.rounding import Tolerance, places
 from glimpsezoo.testing.runs import ComparedRollout
 
 SEEDS = (1, 2, 3)  # other than the case's own

@@ -10,11 +10,11 @@ from torch import Tensor
 from glimpsezoo.core.protocol import GlimpseModel, Policy
 from glimpsezoo.core.regions import Decision
 from glimpsezoo.core.rollout import Record, rollout
+from glimpsezoo.core.rounding import places
 from glimpsezoo.specs import PolicySpec
 from glimpsezoo.testing import contract
 from glimpsezoo.testing.case import Case, RuleResult
 from glimpsezoo.testing.draws import draws_of, independent
-from glimpsezoo.testing.rounding import places
 from glimpsezoo.zoo.plugins import registry
 from glimpsezoo.zoo.policies import find_policy
 

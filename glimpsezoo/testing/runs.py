@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from glimpsezoo.core.rollout import Trace
-from glimpsezoo.testing.rounding import Tolerance, excess, places
+from glimpsezoo.core.rounding import Tolerance, excess, places
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from glimpsezoo.measures.result import Data, Result
 from glimpsezoo.measures.seeds import RecipePair
 from glimpsezoo.measures.shown import Entry
 from glimpsezoo.reports.seeds import recipe_pairs
+from glimpsezoo.schema import why_invalid
 from glimpsezoo.untrusted import JSON_SIZE, read_regular
 from glimpsezoo.zoo.card_config import CONFIG
 from glimpsezoo.zoo.cards import LOG, RESULT, Card, card_with_weights, find_card, training_log
@@ -88,8 +89,7 @@ def _read(folder: Path) -> StoredResult:
     try:
         result = read_result(read_regular(folder / RESULT, JSON_SIZE))
     except (OSError, ValidationError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else None
-        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else why_not(error)
+        why = why_invalid(error) if isinstance(error, ValidationError) else why_not(error)
         where = "/".join(folder.parts[-2:])
         raise GlimpseZooError(f"expected a {RESULT} of schema 1 in {where!r}, got none ({why:.150}): measure again") from None
     if (folder / CONFIG).is_file() and evidence(Card.read(folder)) is None:

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from glimpsezoo.files import LONGEST, file_name
+from glimpsezoo.schema import Version
 from glimpsezoo.specs import Task
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -136,7 +137,7 @@ def _readable(trained: dict[str, Any]) -> dict[str, Any]:
 class CardConfig(_CardPart):
     """The content of config.json."""
 
-    format: Literal[1] = 1
+    format: Version = 1
     """Version of this format."""
     name: Name
     """MODEL.DATA[.VARIANT]."""

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from glimpsezoo.downloads import in_cache
 from glimpsezoo.errors import GlimpseZooError, one_line, why_not
 from glimpsezoo.files import file_name, finish_replacing, user_folder, write_whole
+from glimpsezoo.schema import why_invalid
 from glimpsezoo.specs import ModelSpec
 from glimpsezoo.untrusted import JSON_SIZE, json_values, parsed, read_regular
 from glimpsezoo.zoo.card_config import CONFIG, WEIGHTS, CardConfig, Weights
@@ -64,11 +65,7 @@ class Card:
         try:
             config = parsed(CardConfig, read_regular(path, JSON_SIZE))
         except (OSError, ValidationError) as error:
-            wrong = why_not(error)
-            if isinstance(error, ValidationError):
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"])
-                wrong = f"{where}: {first['msg']}" if where else first["msg"]
+            wrong = why_invalid(error) if isinstance(error, ValidationError) else why_not(error)
             name = called or folder.resolve().name
             raise GlimpseZooError(
                 f"expected a valid {CONFIG} in the card {name!r}, got an invalid one ({wrong}): get the card again"

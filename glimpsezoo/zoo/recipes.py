@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from glimpsezoo.conditions.attacks.settings import L2_EPS, LINF_EPS, Length, Norm, PGDSettings
 from glimpsezoo.errors import GlimpseZooError, counted, did_you_mean, one_line
 from glimpsezoo.files import file_name
+from glimpsezoo.schema import Version
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import ModelSpec
 from glimpsezoo.toml_text import toml_text
@@ -154,6 +155,8 @@ class PhaseRecipe(Settings):
 class Recipe(Settings):
     """A whole training."""
 
+    format: Version = Field(1, exclude=True)  # it says nothing about the training
+    """Version of these keys."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of all random numbers."""
     batch_size: int = Field(ge=2)

@@ -67,11 +67,18 @@ def apart(one: Tensor, other: Tensor) -> Tensor:
 
 @torch.no_grad()
 def tolerance(
-    model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], noise: Noise | None = None, *, dtype: torch.dtype | None = None
+    model: GlimpseModel[Any],
+    images: Float[Tensor, "B C H W"],
+    noise: Noise | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    probed_in: torch.dtype = torch.float64,
+    probes: int = PROBES,
 ) -> Tolerance:
     """How much rounding to `dtype` (by default that of the images) may change a rollout of `model`, in eval mode, on `images`.
 
-    noise: as in `rollout`. Raises whatever a model raises that cannot run in double precision.
+    noise: as in `rollout`. probed_in: the precision of the runs that are compared; in that of `dtype` they are quicker, and their own
+    rounding adds a few of the `UNITS`. probes: how many draws of moves are tried. Raises whatever a model raises that cannot run in it.
 
     >>> import glimpsezoo as gz
     >>> model = gz.create_model("cnn4", task=gz.Task((28, 28), 1, ("odd", "even"))).eval()
@@ -82,17 +89,18 @@ def tolerance(
     """
     eps = torch.finfo(dtype or images.dtype).eps
     noise = Noise.of(0, torch.arange(len(images), device=images.device)) if noise is None else noise
-    exact = deepcopy(model).double()
+    exact, images = deepcopy(model).to(probed_in), images.to(probed_in)
     signs = torch.Generator().manual_seed(0)
-    whole = _run(deepcopy(exact), images.double(), noise)  # copies, because a state that a model keeps between runs is not rounding
+    whole = _run(deepcopy(exact), images, noise)  # copies, because a state that a model keeps between runs is not rounding
     logits, places = _floor(whole, eps)
     largest = whole.logits_by_step().abs().amax((0, 2))
-    for _ in range(PROBES):
-        probe = _run(*_moved(exact, images.double(), UNITS * eps, signs), noise, _off(UNITS * eps, signs))
+    given = whole.looks[0].decision.made == "given"
+    for _ in range(0 if given and whole.steps == 1 else probes):
+        probe = _run(*_moved(exact, images, UNITS * eps, signs), noise, _off(UNITS * eps, signs))
         moved = _places_apart(whole, probe)
         tie = moved.isinf().cumsum(1) > 0
         here = apart(whole.logits_by_step(), probe.logits_by_step()).amax(2)
-        if whole.looks[0].decision.made == "given":
+        if given:
             here[:, 0] = 0  # the first step depends on no other: FIRST bounds it, independently of the model's sensitivity
         logits = torch.maximum(logits, torch.where(tie, math.inf, here))
         places = torch.maximum(places, torch.where(tie, math.inf, moved))

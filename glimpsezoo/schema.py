@@ -27,6 +27,7 @@ def why_invalid(error: ValidationError) -> str:
     where = ".".join(map(str, first["loc"]))
     return f"{where}: {text}" if where else text
 
+
 Count = Annotated[int, Field(ge=0)]
 """A number of things."""
 Positive = Annotated[int, Field(ge=1)]

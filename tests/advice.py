@@ -121,9 +121,22 @@ def _mixed_recipe(stack: ExitStack) -> None:
     Path("mixed.toml").write_text(f"batch_size = 8\n{phase}epochs = 1\n{phase}steps = 1\n")
 
 
+def _grid(stack: ExitStack) -> None:
+    """A grid of four cells, and a file without models."""
+    Path("grid.toml").write_text('models = ["cnn4"]\nseeds = [0, 1, 2, 3]\nmeasure = "flops"\nlimit = 2\n')
+    Path("empty.toml").write_text("limit = 2\n")
+
+
 TRAIN = f"train mgnet {PHOTOS} --recipe tiny.toml --set train.steps=1 {shlex.join(TINY)}"
 ON_DIGITS = f"train mgnet --recipe tiny.toml --set train.steps=1 {shlex.join(TINY)}"
 OF_COMMANDS = {
+    "--shard expects K/N": Case("run --grid grid.toml --shard 9/4", ("run --grid grid.toml --shard 4/4",), _grid),
+    "--shard expects --grid FILE": Case(
+        f"run cnn4 --shard 1/2 {FLOPS}", ("run --grid grid.toml --shard 1/2 --dry-run", f"run cnn4 {FLOPS}"), _grid
+    ),
+    "--grid expects a TOML file": Case("run --grid nowhere.toml", ("run --grid grid.toml --dry-run",), _grid),
+    "--grid expects models, got none": Case("run --grid empty.toml", ("run cnn4 --grid empty.toml --dry-run",), _grid),
+    "--grid expects no --update-card": Case("run --grid grid.toml --update-card", ("run small --update-card --measure accuracy",), _grid),
     "or measure it untrained by --checkpoint none": Case(
         f"run cnn4 {FLOPS}", (f"run cnn4 {FLOPS} {UNTRAINED}",), change_card("cnn4.digits", weights=None)
     ),
@@ -274,8 +287,7 @@ OF_COMMANDS = {
         (f"run {MOBILE} --data folder:photos {UNTRAINED} --set data.size=16 --measure accuracy",),
     ),
     "--config expects a TOML file": Case("run --config nowhere.toml", ("run --config mine.toml",), _configs),
-    "--config expects options of": Case("run --config tiny.toml", ("run --config mine.toml",), _configs),
-    "--config expects {} for": Case("run --config wrong.toml", ("run --help", "run --config mine.toml"), _configs),
+    "write it as --help says": Case("run --config wrong.toml", ("run --help", "run --config mine.toml"), _configs),
     "--split expects one of": Case(f"run cnn4 {FLOPS} --split tests", (f"run cnn4 {FLOPS} --split test",)),
     "--limit expects a number of images from 1": Case(f"run cnn4 {FLOPS} --limit 0", (f"run cnn4 {FLOPS}",)),
     "--batch-size expects": Case(f"run cnn4 {FLOPS} --batch-size 0", (f"run cnn4 {FLOPS} --batch-size auto",)),

@@ -37,7 +37,7 @@ def result(
     content = {
         **RESULT,
         "run": {**RESULT["run"], "id": run},
-        "model": {**RESULT["model"], "name": name, "steps": 2},
+        "model": {**RESULT["model"], "name": name, "steps": 2, **of_its_own(name)},
         "accuracy": {**RESULT["accuracy"], "top1": estimate(top1), "steps": steps},
         "flops": {
             **RESULT["flops"],
@@ -55,6 +55,12 @@ def result(
         "masking": {"found": verdict == "found", "sure": not verdict.endswith("?"), "checks": {}} if eps is not None and verdict else None,
     }
     return result_type().model_validate(content)
+
+
+def of_its_own(name: str) -> dict[str, Any]:
+    """What tells models apart: weights and a recipe of their own."""
+    model = RESULT["model"]
+    return {"checkpoint": {**model["checkpoint"], "sha256": name}, "trained_on": {**model["trained_on"], "recipe": name}}
 
 
 def rows(hits: list[int], ids: list[int] | None = None) -> Rows:

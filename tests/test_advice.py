@@ -84,6 +84,7 @@ MESSAGES = collected()
 HUB = "of the Hub: tests/test_hub_*.py"
 ELSEWHERE = {
     "name another by --set revision=REVISION": HUB,
+    "--grid expects": "about a line of a grid's file: test_grid provokes each; those with other advice are followed",
     "repeat the command with --debug for the traceback": "a fault of ours: test_commands_bad_input",
     "--data expects data with the checkpoint's {} channel(s)": "as that about classes; no declared set has as many in other colours",
     "Measure accuracy, cost and robustness of models on --data.": "the summary of a command",

@@ -78,10 +78,17 @@ def test_the_same_model_of_several_runs_is_told_apart(run: Path, tmp_path: Path)
     untrained = result("mgnet", run="ghi")
     put(tmp_path / "third" / "mgnet", untrained.model_copy(update={"model": untrained.model.model_copy(update={"checkpoint": None})}))
     names = [entry.name for entry in read_runs([str(tmp_path / name) for name in ("run", "second", "third")]).entries]
-    assert names == ["cnn4", "mgnet, run abc", "mgnet, run def", "mgnet (untrained)"]
+    assert names == ["cnn4", "mgnet, run", "mgnet, second", "mgnet (untrained)"]
     shutil.copytree(run, tmp_path / "copy")
     names = [entry.name for entry in read_runs([str(run / "mgnet"), str(tmp_path / "copy" / "mgnet")]).entries]
-    assert names == ["mgnet, run/mgnet", "mgnet, copy/mgnet"]
+    assert names == ["mgnet, run", "mgnet, copy"]
+
+
+def test_a_model_is_not_tested_against_itself(run: Path, tmp_path: Path):
+    put(tmp_path / "again" / "mgnet", result("mgnet", run="def"), rows(B))
+    pairs = {(pair.a, pair.b) for pair in read_runs([str(run), str(tmp_path / "again")]).pairs}
+    mine = {"mgnet, run", "mgnet, again"}
+    assert pairs == {(a, b) for a in {"cnn4", *mine} for b in {"cnn4", *mine} if a != b and not {a, b} <= mine}
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "csv", "latex", "json"])

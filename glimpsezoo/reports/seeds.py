@@ -6,6 +6,7 @@ random numbers of a measurement.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,9 +84,13 @@ class Seeds:
 
 def by_seeds(entries: Sequence[Entry], labels: Callable[[Entry], tuple[str, ...]] = lambda entry: (entry.data,)) -> list[Seeds]:
     """The results, those that differ only in their training seed or noise seed together, in the order of the first of each."""
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[tuple[str, int], list[Entry]] = {}
+    times = Counter[tuple[str, int | None, int]]()
     for entry in entries:
-        groups.setdefault(_identity(entry, labels(entry)), []).append(entry)
+        shared = _identity(entry, labels(entry))
+        seeds = (shared, _training_seed(entry.result), entry.result.run.seed)
+        groups.setdefault((shared, times[seeds]), []).append(entry)  # what was measured twice with the same seeds stays apart
+        times[seeds] += 1
     return [Seeds(_shared_name(members), labels(members[0]), tuple(members)) for members in groups.values()]
 
 

@@ -162,7 +162,7 @@ def expand(axes: Axes, given: Given, others: Sequence[str] = ()) -> list[Cell]:
     Raises `GlimpseZooError` for a name or a key that nothing has, for a cell that exists twice, and if no cell is left.
     """
     if not axes.models:
-        raise GlimpseZooError("--grid expects models, got none: add models = [...] to the file, or name some before --grid")
+        raise GlimpseZooError("--grid expects models, got none: add models = [...] to the file, or type some (run MODEL... --grid FILE)")
     for condition in axes.conditions or ():
         if condition != CLEAN:
             check_condition(condition)

@@ -133,12 +133,16 @@ def card_of(result: Result) -> Card:
 
 
 def _told_apart(measured: list[StoredResult]) -> list[StoredResult]:
-    """The results with unique names. Equal names get a suffix: the data set, else the weights, the run, the folder, or a number."""
+    """The results with unique names. Equal names get a suffix: the data set, else the noise seed, a folder, the weights, the run, or a
+    number.
+    """
     extras: list[Callable[[StoredResult], str]] = [
         lambda each: each.entry.data,
+        lambda each: f"noise seed {each.entry.result.run.seed}",
+        lambda each: _file_name(each.folder),
         lambda each: f"weights {used.sha256[:8]}" if (used := each.entry.result.model.checkpoint) else "untrained",
         lambda each: f"run {each.entry.result.run.id}",
-        lambda each: "/".join(each.folder.parts[-2:]),
+        lambda each: "/".join(each.folder.parts[-3:-1]),
     ]
     for extra in extras:
         alike: dict[str, list[StoredResult]] = {}
@@ -153,6 +157,18 @@ def _told_apart(measured: list[StoredResult]) -> list[StoredResult]:
         count = seen[each.entry.name]
         found.append(each if count == 1 else _titled(each, f"{each.entry.title}, {count}"))
     return found
+
+
+def _file_name(folder: Path) -> str:
+    """What a user calls a result: the folder of a card, of a run, or of a grid's cell."""
+    return folder.name if (folder / CONFIG).is_file() else folder.parent.name
+
+
+def _same_model(a: Result, b: Result) -> bool:
+    """Whether two results are of one model: the same weights, settings and way to compute."""
+    one, other = (each.model.model_dump(mode="json", exclude={"name", "plugin_version", "trained_on", "checkpoint"}) for each in (a, b))
+    weights = [each.model.checkpoint.sha256 if each.model.checkpoint else f"untrained {each.run.seed}" for each in (a, b)]
+    return one == other and weights[0] == weights[1]
 
 
 def _titled(each: StoredResult, title: str) -> StoredResult:
@@ -175,10 +191,11 @@ def _tested(measured: Sequence[StoredResult]) -> tuple[list[Comparison], list[st
         if missing and len(members) > 1:
             notes.append(f"without rows beside the result, no paired test: {', '.join(missing)}")
         pairs: list[Pair] = []
+        results = {each.entry.name: each.entry.result for each in members}
         for a in rows:
             for b in rows:
                 try:
-                    pairs += every_pair({a: rows[a], b: rows[b]})[:1] if a != b else ()
+                    pairs += () if _same_model(results[a], results[b]) else every_pair({a: rows[a], b: rows[b]})[:1]
                 except GlimpseZooError as error:
                     notes.append(str(error))
         if pairs:

@@ -19,10 +19,15 @@ from glimpsezoo.zoo.cards import CURVE, LOG, Card, training_log
 PROGRAM = str(Path(__file__).with_name("training_on_ranks.py"))
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-PLUGINS = (
-    "gfnet+backbone=test_efficientnet+patch=16+glimpses=2+hidden=12+locator_hidden=10+phase.stage=2",  # batch norms, normalised returns
-    "pyramid-m3:float32+side=56+phase.samples=2",  # squares of means, a remembered baseline, images that finish early
+PLUGINS = (  # with batch norms, a search for places, drawn places, normalised returns
+    "mgnet+glimpses=2+backbone=cnn4+downsample=2",
+    "ranzato+glimpses=2+phase.glimpse=2",
+    "ram+glimpses=2+phase.samples=2",
+    "gfnet+backbone=test_efficientnet+patch=16+glimpses=2+hidden=12+locator_hidden=10+phase.stage=2",
+    "adaptivenn+glimpses=2+patch=16+token=4+width=16+depth=3+head_depth=1+attention_heads=2+window=3+locator_channels=4+locator_hidden=8"
+    "+drop_path=0.0+phase.own_side=16",
 )
+PYRAMID = "pyramid-m3:float32+side=56+phase.samples=2"  # squares of means, a remembered baseline, images that finish early
 
 
 def train_on(processes: int, here: Path, *words: str) -> None:
@@ -41,7 +46,7 @@ def distance(one: Path, other: Path) -> float:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """one: on one process; two: on two; 1to2, 2to1: stopped, and resumed on the other number of processes."""
     here = tmp_path_factory.mktemp("trained")
-    recipes = ("plain", "pgd", "free", "augmix", "plain:float32", *PLUGINS)
+    recipes = ("plain", "pgd", "free", "augmix", "plain:float32")
     train_on(1, here, *(f"one/{name}" for name in recipes), "1to2/plain@5", "1to2/free@3")
     whole = [f"two/{name}" for name in (*recipes, "careless", "dropping")]
     train_on(2, here, *whole, "1to2/plain", "1to2/free", "2to1/plain@5", "2to1/free@3")
@@ -49,7 +54,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here
 
 
-@pytest.mark.parametrize("name", ["plain", "pgd", "free", "augmix", *PLUGINS[:1]])
+@pytest.mark.parametrize("name", ["plain", "pgd", "free", "augmix"])
 def test_two_processes_end_with_the_weights_of_one(trained: Path, name: str):
     """In float64: batch norms, frozen and unused parameters, a memory, several rollouts, a smaller last batch, clipping, adversaries."""
     assert distance(trained / "one" / f"{name}.pt", trained / "two" / f"{name}.pt") < 1e-9
@@ -64,7 +69,15 @@ def test_in_float32_two_processes_are_as_far_from_exact_weights_as_one(trained: 
     exact = trained / "one" / "plain.pt"
     rounding = distance(exact, trained / "one" / "plain:float32.pt")
     assert 0 < distance(exact, trained / "two" / "plain:float32.pt") < 4 * rounding
-    assert distance(trained / "one" / f"{PLUGINS[1]}.pt", trained / "two" / f"{PLUGINS[1]}.pt") < 1e-4
+
+
+@pytest.mark.slow
+def test_the_training_steps_of_plugins_are_shared(tmp_path: Path):
+    for processes in (1, 2):
+        train_on(processes, tmp_path, *(f"{processes}/{name}" for name in (*PLUGINS, PYRAMID)))
+    for name in PLUGINS:
+        assert distance(tmp_path / "1" / f"{name}.pt", tmp_path / "2" / f"{name}.pt") < 1e-9
+    assert distance(tmp_path / "1" / f"{PYRAMID}.pt", tmp_path / "2" / f"{PYRAMID}.pt") < 1e-4
 
 
 @pytest.mark.parametrize("name", ["plain", "free"])

@@ -67,7 +67,9 @@ def step(model: Any, images: torch.Tensor, labels: torch.Tensor, phase: gz.Train
     before = phase.memory.get("baseline", torch.ones_like(mean.detach()))
     phase.memory["baseline"] = 0.9 * before + 0.1 * mean.detach()
     jitter = 1 + 0.1 * phase.noise.uniform(0, 1)[:, 0]
-    return {"ce": (jitter * F.cross_entropy(first, labels, reduction="none")).mean(), "square": (mean - before).square()}
+    advantage = gz.standardised(first.detach(), phase, 1e-5)
+    terms = {"ce": (jitter * F.cross_entropy(first, labels, reduction="none")).mean(), "square": (mean - before).square()}
+    return terms | {"reward": 0.1 * gz.reinforce(other.log_softmax(1), advantage)}
 
 
 def careless(model: Any, images: torch.Tensor, labels: torch.Tensor, phase: gz.TrainingPhase) -> dict[str, torch.Tensor]:

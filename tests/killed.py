@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -82,11 +83,8 @@ def _serve(setup: str, words: list[str], most: int | None) -> None:
 
     os.mkdir("warm")
     os.chdir("warm")
-    try:
+    with suppress(SystemExit):
         main(words)
-    except SystemExit as end:
-        if end.code:
-            raise
     os.chdir("..")
     answers = [("whole", _forked("whole", words, Place()))]
     for place in places(answers[0][1].changes, most):

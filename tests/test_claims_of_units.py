@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from glimpsezoo.evaluation import claims
 from glimpsezoo.evaluation.claims import FOLDER
+from glimpsezoo.evaluation.places import Folder
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.files import _sweep, sweep, whole, write_whole
 from glimpsezoo.processes import is_gone, machine
@@ -129,6 +130,25 @@ def test_of_many_successors_one_takes_over(tmp_path: Path) -> None:
         assert len(winners) <= 1  # all may have been in each other's way: the next try
         assert claimed(UnitStore(tmp_path))
         assert in_claims(tmp_path) == []
+
+
+def test_a_successor_that_was_overtaken_steps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it looks at a claim that is over, another takes it over and ends, and a third holds the unit anew."""
+    put_claim(tmp_path, machine=machine(), process=ended_process())
+    slow, third, create = UnitStore(tmp_path), UnitStore(tmp_path), Folder.create
+    with ExitStack() as stack:
+
+        def overtaken(place: Folder, name: str, content: bytes) -> bool:
+            if place is slow.place:
+                assert claimed(UnitStore(tmp_path))
+                assert stack.enter_context(third.claim(UNIT))
+            return create(place, name, content)
+
+        monkeypatch.setattr(Folder, "create", overtaken)
+        with slow.claim(UNIT) as mine:
+            assert not mine
+        assert in_claims(tmp_path) == [f"{UNIT}.0"]
+    assert claimed(UnitStore(tmp_path))
 
 
 def test_an_owner_that_wakes_up_leaves_its_successor_alone(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:

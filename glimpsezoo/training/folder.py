@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from glimpsezoo.errors import GlimpseZooError, one_line
-from glimpsezoo.files import no_link, write_whole
+from glimpsezoo.files import no_link, sweep, write_whole
 from glimpsezoo.training.job import TrainingJob, job_digest
 from glimpsezoo.zoo.cards import LOG
 
@@ -33,8 +33,7 @@ def locked(folder: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout:
             raise GlimpseZooError(f"another command writes to {str(folder)!r}: choose another --output") from None
-        for part in folder.glob(".*.part"):  # of a command that was killed
-            part.unlink(missing_ok=True)
+        sweep(folder)
     try:
         yield
     finally:

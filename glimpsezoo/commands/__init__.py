@@ -71,7 +71,7 @@ class _Group(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not ctx.resilient_parsing and not args[0].startswith("-") and args[0] not in _COMMANDS:
             raise GlimpseZooError(f"expected a command, got {args[0]!r}: {did_you_mean(args[0], _COMMANDS)}")
-        if args[:1] != ["predict"] and not ctx.resilient_parsing:  # `predict` only reads files; other words get into JSON, TOML and names
+        if args[:1] != ["predict"] and not ctx.resilient_parsing:  # others write their words: JSON, TOML
             for word in args:
                 check_unicode(word)
         return super().resolve_command(ctx, args)

@@ -28,9 +28,8 @@ from glimpsezoo.measures.costs import missing_operations
 from glimpsezoo.measures.pairs import Comparison, every_pair
 from glimpsezoo.measures.result import Checkpoint, Data, Failure, Result, Run, TrainedOn, Units, departure
 from glimpsezoo.measures.sections import converted, data_section, declared_data_section, failures, model_section
-from glimpsezoo.measures.shown import Entry
 from glimpsezoo.reports.readme import write_card_readme
-from glimpsezoo.reports.seeds import recipe_pairs
+from glimpsezoo.reports.seeds import with_recipes
 from glimpsezoo.run.request import RunOutcome, RunRequest
 from glimpsezoo.run.timing import compile_now, seconds_per_image
 from glimpsezoo.run.updating import evidence_of
@@ -261,9 +260,7 @@ class RunWork:
         """Write every result, and comparison.json if several models were measured for accuracy."""
         comparison = self._comparison()
         results = [self._result(index) for index in range(len(self.models))]
-        if comparison is not None and self.bench is not None:
-            entries, rows = [Entry(each.model.name, each) for each in results], [*map(self.bench.clean_rows, range(len(results)))]
-            comparison = comparison.model_copy(update={"recipes": tuple(recipe_pairs(entries, rows, self.notes))})
+        comparison = with_recipes(comparison, results, self.bench, self.notes)
         written = tuple(self._write(index, result) for index, result in enumerate(results))
         with output_to(self.folder):
             write_whole(self.folder / COMMAND, f"{toml_text(self.request.options)}\n".encode())

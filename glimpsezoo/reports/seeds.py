@@ -15,7 +15,8 @@ import numpy as np
 
 from glimpsezoo.errors import GlimpseZooError, counted
 from glimpsezoo.evaluation.rows import Rows
-from glimpsezoo.measures.pairs import Pair
+from glimpsezoo.measures.base import Bench
+from glimpsezoo.measures.pairs import Comparison, Pair
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.seeds import RecipePair, Trainings, mean_over_seeds, recipe_pair
 from glimpsezoo.measures.shown import Cell, Column, Entry, Table
@@ -143,6 +144,14 @@ def recipe_pairs(entries: Sequence[Entry], rows: Sequence[Rows | None], notes: l
                     yield recipe_pair(a, b)
                 except GlimpseZooError as error:
                     notes.append(str(error))
+
+
+def with_recipes(comparison: Comparison | None, results: Sequence[Result], bench: Bench | None, notes: list[str]) -> Comparison | None:
+    """The comparison of a run, with the tests between its recipes. results: one per model of the bench."""
+    if comparison is None or bench is None:
+        return comparison
+    entries, rows = [Entry(each.model.name, each) for each in results], [*map(bench.clean_rows, range(len(results)))]
+    return comparison.model_copy(update={"recipes": tuple(recipe_pairs(entries, rows, notes))})
 
 
 def _trainings(group: Seeds, rows: Mapping[int, Rows]) -> Trainings:

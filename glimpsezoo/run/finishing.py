@@ -14,8 +14,7 @@ from glimpsezoo.measures.costs import missing_operations
 from glimpsezoo.measures.pairs import Comparison, every_pair
 from glimpsezoo.measures.result import Checkpoint, Failure, Result, Run, Units
 from glimpsezoo.measures.sections import converted, failures, model_section
-from glimpsezoo.measures.shown import Entry
-from glimpsezoo.reports.seeds import recipe_pairs
+from glimpsezoo.reports.seeds import with_recipes
 from glimpsezoo.run.request import RunOutcome
 from glimpsezoo.run.updating import evidence_of
 from glimpsezoo.run.work import CLEAN, RunWork, training_of
@@ -34,9 +33,7 @@ def finish(work: RunWork) -> RunOutcome:
     work.store.sweep()
     comparison = _comparison(work)
     results = [_result(work, index) for index in range(len(work.models))]
-    if comparison is not None and work.bench is not None:
-        entries, rows = [Entry(each.model.name, each) for each in results], [*map(work.bench.clean_rows, range(len(results)))]
-        comparison = comparison.model_copy(update={"recipes": tuple(recipe_pairs(entries, rows, work.notes))})
+    comparison = with_recipes(comparison, results, work.bench, work.notes)
     written = [_write(work, index, result) for index, result in enumerate(results)]
     with output_to(work.folder):
         write_whole(work.folder / COMMAND, f"{toml_text(work.request.options)}\n".encode())

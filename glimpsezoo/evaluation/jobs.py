@@ -8,6 +8,7 @@ A job is done in units of 1,000 images, which the store keeps as soon as each is
 was being measured.
 """
 
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -67,7 +67,8 @@ def headline(card: Card) -> Headline | None:
     """None if the card has no result measured with these very weights."""
     path = card.folder / RESULT
     try:
-        found = parsed(Headline, read_regular(path, JSON_SIZE)) if path.is_file() else None
+        content = read_regular(path, JSON_SIZE) if path.is_file() else None
+        found = None if content is None else parsed(Headline, content)
     except (OSError, ValidationError):
         return None
     used = found.model.checkpoint if found and content and is_unchanged(content) else None

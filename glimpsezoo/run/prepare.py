@@ -18,6 +18,7 @@ from glimpsezoo.files import check_inside, check_writable
 from glimpsezoo.measures.base import Bench, Measure
 from glimpsezoo.measures.calibration import without_thresholds
 from glimpsezoo.measures.corrupted import CorruptedMeasure
+from glimpsezoo.run.engines.choosing import chosen as chosen_engine
 from glimpsezoo.run.finishing import COMPARISON
 from glimpsezoo.run.parse import parse_measures, scopes
 from glimpsezoo.run.request import RunRequest
@@ -201,6 +202,7 @@ def _check_split(request: RunRequest, described: DatasetSpec) -> None:
 
 def _check(request: RunRequest) -> None:
     """Check the options that need neither model nor data."""
+    chosen_engine(request.engine)
     if request.limit is not None and request.limit < 1:
         raise GlimpseZooError(f"--limit expects a number of images from 1, got {request.limit}: leave it out to measure all")
     size = request.batch_size

@@ -102,7 +102,7 @@ def _ray() -> Any:
 def _connect(ray: Any, address: str | None) -> None:
     """Join a cluster, or start Ray on this machine. Raises `GlimpseZooError` if nobody answers."""
     address = address or os.environ.get("RAY_ADDRESS")
-    if address and not address.startswith("ray://") and not _answers(address):
+    if address and address != "auto" and not address.startswith("ray://") and not _answers(address):
         raise _nobody(address)
     try:
         quiet = {} if address else {"include_dashboard": False, "num_cpus": cores()}

@@ -16,6 +16,7 @@ from command_line import ask
 from test_sharing import CONFIG, bench_of, evaluation, sharing_of, small_units
 from toy_evaluation import IMAGES, Darker, Deadly, assert_same, job_of
 
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.jobs import run_job
 from glimpsezoo.run.engines.processes import Processes
 from glimpsezoo.run.portions import Doer
@@ -60,6 +61,27 @@ def test_ray_that_is_not_installed_and_a_cluster_that_does_not_answer_are_one_li
         2,
         "glimpsezoo: expected a Ray cluster at 127.0.0.1:9, got no answer: start it with 'ray start --head', or correct --ray-address",
     )
+
+
+def test_a_node_without_a_plugin_or_with_another_version_is_refused_by_name() -> None:
+    from glimpsezoo.run.engines.ray import _check, _needed
+
+    job = job_of()
+    needed = _needed(Doer([evaluation(job)], bench_of(job), CONFIG))
+    assert [name for name, _, _ in needed] == ["glimpsezoo", "toy_models"]
+    _check(needed)
+    with pytest.raises(
+        GlimpseZooError, match=r"expected glimpsezoo_other 2\.0 on every node, got a node without it \(.+\): install it there"
+    ):
+        _check((("glimpsezoo_other", "2.0", "code"),))
+    with pytest.raises(GlimpseZooError, match=r"expected toy_models 9\.9 on every node, got another one on .+: install the same there"):
+        _check((("toy_models", "9.9", "other code"),))
+
+
+def test_an_unknown_engine_is_refused_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = ask(capsys, "run", "cnn4", "--engine", "slurm", "--dry-run")
+    assert (answer.status, answer.err.splitlines()[-1].partition(":")[0]) == (2, "glimpsezoo")
+    assert "--engine expects auto, threads, processes:N or ray, got 'slurm'" in answer.err
 
 
 def outcome(folder: Path) -> dict[str, Any]:

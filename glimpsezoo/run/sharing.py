@@ -5,7 +5,7 @@ is known, and what they find is written here.
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -26,12 +26,12 @@ POLL = 0.5  # seconds between checks for what another process is measuring
 TRIES = 3  # times that a portion is given to a worker, if workers die of it
 
 
-class _Flight(NamedTuple):
-    """A portion that a worker has."""
+class _Turn(NamedTuple):
+    """A portion that waits for a worker, or that a worker has."""
 
     portion: Portion
-    tries: int
-    claims: ExitStack
+    tries: int = 1
+    claims: ExitStack = ExitStack()
 
 
 @dataclass
@@ -66,63 +66,56 @@ class Sharing:
 
         Raises `GlimpseZooError` for errors that the user can fix, and if workers die of a portion again and again.
         """
-        waiting = deque((portion, 1) for portion in self.portions)
+        waiting = deque(_Turn(portion) for portion in self.portions)
         if engine.slots > 1:  # long portions first, so that nobody waits for one at the end
-            waiting = deque(sorted(waiting, key=lambda each: each[0].span is not None))
-        flying: dict[Future[Outcome], _Flight] = {}
-        busy: list[tuple[Portion, int]] = []
+            waiting = deque(sorted(waiting, key=lambda turn: turn.portion.span is not None))
+        flying: dict[Future[Outcome], _Turn] = {}
+        busy: list[_Turn] = []  # what other processes have claimed
         try:
             while waiting or flying or busy:
                 while waiting and len(flying) < engine.slots:
-                    portion, tries = waiting.popleft()
-                    claims = ExitStack()
-                    left = self._claimed(portion, claims)
-                    if left is None:
-                        busy.append((portion, tries))
-                    elif not left:
-                        on_portion(portion)
-                    else:
-                        flying[engine.submit(left[0], self._given(portion))] = _Flight(portion, tries, claims)
+                    turn = waiting.popleft()
+                    with ExitStack() as claims:
+                        left = self._left(turn.portion)
+                        if left is None:
+                            on_portion(turn.portion)
+                        elif not all(claims.enter_context(self.store.claim(name)) for name in self._names(left)):
+                            busy.append(turn)
+                        elif (left := self._left(turn.portion)) is None:  # somebody finished it just before it was claimed
+                            on_portion(turn.portion)
+                        else:
+                            future = engine.submit(left, self._given(left))
+                            flying[future] = turn._replace(claims=claims.pop_all())
                 done = wait(flying, timeout=POLL, return_when=FIRST_COMPLETED).done
                 for future in done:
-                    flight = flying.pop(future)
-                    with flight.claims:
-                        try:
-                            self._add(future.result())
-                        except WorkerDiedError as error:
-                            if flight.tries == TRIES:
-                                self._keep_rest(flying)
-                                raise GlimpseZooError(_deadly(self.plan, flight.portion, error)) from None
-                            waiting.append((flight.portion, flight.tries + 1))  # last: what can be finished is kept
-                            continue
-                    on_portion(flight.portion)
+                    turn = flying.pop(future)
+                    if self._landed(turn, future, flying):
+                        on_portion(turn.portion)
+                    else:
+                        waiting.append(turn._replace(tries=turn.tries + 1))  # last: what can be finished is kept
                 if busy and not flying:
                     sleep(POLL)
                 if done or not flying:
                     waiting.extend(busy)
                     busy.clear()
         finally:
-            for flight in flying.values():
-                flight.claims.close()
+            for turn in flying.values():
+                turn.claims.close()
         return self.found
 
-    def _keep_rest(self, flying: dict[Future[Outcome], _Flight]) -> None:
-        """Wait for what is at work, and keep what comes of it."""
-        for future in wait(flying).done:
-            if future.exception() is None:
+    def _landed(self, turn: _Turn, future: Future[Outcome], flying: Mapping[Future[Outcome], _Turn]) -> bool:
+        """Take what came of a portion, and release its claims. False if its worker died; `GlimpseZooError` if one died too often."""
+        with turn.claims:
+            try:
                 self._add(future.result())
-
-    def _claimed(self, portion: Portion, claims: ExitStack) -> list[Portion] | None:
-        """What is left of a portion, claimed: one portion, or none if all is done. None if another process has claimed some of it."""
-        if (left := self._left(portion)) is None:
-            return []
-        if not all(claims.enter_context(self.store.claim(name)) for name in self._names(left)):
-            claims.close()
-            return None
-        if (left := self._left(portion)) is None:  # somebody finished it just before it was claimed
-            claims.close()
-            return []
-        return [left]
+            except WorkerDiedError as error:
+                if turn.tries < TRIES:
+                    return False
+                for other in wait(flying).done:  # what is at work is kept
+                    if other.exception() is None:
+                        self._add(other.result())
+                raise GlimpseZooError(_deadly(self.plan, turn.portion, error)) from None
+        return True
 
     def _left(self, portion: Portion) -> Portion | None:
         """The portion without what is done; None if nothing is left."""

@@ -100,7 +100,7 @@ def _ray() -> Any:
 
 
 def _connect(ray: Any, address: str | None) -> None:
-    """Join a cluster, or start Ray on this machine. Raises `GlimpseZooError` if nobody answers."""
+    """Join a cluster, or start Ray on this machine. Raises `GlimpseZooError` if that is impossible."""
     address = address or os.environ.get("RAY_ADDRESS")
     if address and address != "auto" and not address.startswith("ray://") and not _answers(address):
         raise _nobody(address)
@@ -108,7 +108,10 @@ def _connect(ray: Any, address: str | None) -> None:
         quiet = {} if address else {"include_dashboard": False, "num_cpus": cores()}
         ray.init(address=address, logging_level="error", log_to_driver=False, **quiet)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise _nobody(address or "this machine", f" ({one_line(error):.120})") from None
+        raise GlimpseZooError(
+            f"expected a Ray cluster at {address or 'this machine'} that this process may join, got none ({one_line(error):.120}): if it "
+            "asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to that of 'ray get-auth-token' on its head"
+        ) from None
 
 
 def _answers(address: str) -> bool:
@@ -121,9 +124,9 @@ def _answers(address: str) -> bool:
     return True
 
 
-def _nobody(address: str, why: str = "") -> GlimpseZooError:
+def _nobody(address: str) -> GlimpseZooError:
     return GlimpseZooError(
-        f"expected a Ray cluster at {address}, got no answer{why}: start it with 'ray start --head', or correct --ray-address"
+        f"expected a Ray cluster at {address}, got no answer: start it with 'ray start --head', or correct --ray-address"
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.untrusted import json_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,10 +33,10 @@ def content_hash(found: Mapping[str, Any]) -> str:
 def is_unchanged(content: bytes | str) -> bool:
     """Whether the text of a result.json is what was written. Results that are older than hashes do not tell, and pass."""
     try:
-        found = json.loads(content)
+        found = json_values(content)
         known = (found.get("hashes") or {}).get("content")
         return known is None or known == content_hash(found)
-    except (ValueError, AttributeError, RecursionError):  # no result at all
+    except (ValueError, AttributeError):  # no result at all
         return False
 
 

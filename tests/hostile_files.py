@@ -238,8 +238,8 @@ RESULTS = [
     Hostile("hidden characters in a result", replaced(RESULT, '"name": "c"', f'"name": {json.dumps(HIDDEN)}'), "compare r", "", (0, 2)),
     Hostile("training.jsonl nested deeply", written(LOG, f"{NESTED}\n{DIGITS}\n"), "report c --traces 0 -o o.html", "", (0, 2)),
     Hostile("training.jsonl without an end", linked(LOG, "/dev/zero"), "report c --traces 0 -o o.html", "", (0, 2)),
-    Hostile("rows.parquet of 200 million rows", many_rows, "compare r", "", (0,)),
-    Hostile("rows.parquet of a pipe", piped("r/rows.parquet"), "compare r", "", (0,)),
+    Hostile("rows.parquet of 200 million rows", many_rows, "compare r", "damaged"),
+    Hostile("rows.parquet of a pipe", piped("r/rows.parquet"), "compare r", "no file"),
     Hostile("a report over a pipe", piped("o.html"), REPORT, "", (0, 2)),
 ]
 RECIPES = [

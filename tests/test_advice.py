@@ -85,6 +85,13 @@ HUB = "of the Hub: tests/test_hub_*.py"
 ELSEWHERE = {
     "name another by --set revision=REVISION": HUB,
     "--grid expects": "about a line of a grid's file: test_grid provokes each; those with other advice are followed",
+    "run again with fewer --workers": "a process is killed: test_data_changed",
+    "--engine expects auto, threads, processes:N or ray": "test_sharing and test_engines provoke it; an engine of the list is taken",
+    "expected the ranks of torchrun to share the work": "test_sharing provokes it; both remedies leave an option out",
+    "start a cluster there ('ray start'), or correct --ray-address": "test_engines asks where nobody answers, and starts a cluster",
+    "with fewer processes or a smaller --batch-size": "workers die: test_sharing; the same command goes on",
+    "--engine ray expects the package ray": "test_engines hides the package",
+    "use --engine threads": "test_sharing has what cannot be pickled; one process pickles nothing",
     "repeat the command with --debug for the traceback": "a fault of ours: test_commands_bad_input",
     "--data expects data with the checkpoint's {} channel(s)": "as that about classes; no declared set has as many in other colours",
     "Measure accuracy, cost and robustness of models on --data.": "the summary of a command",

@@ -254,7 +254,8 @@ def test_a_disk_that_is_full_at_the_end_ends_in_one_line_and_loses_nothing(train
         answer = train("mgnet", *QUICK, "-o", "mine")
     assert answer.status == 2
     assert answer.err.splitlines()[-1] == (
-        "glimpsezoo: expected an output folder that can be written, got 'mine' (No space left on device): choose another --output"
+        "glimpsezoo: expected an output folder that can be written, got 'mine' (No space left on device): make room, or choose "
+        "another --output"
     )
     assert sorted(path.name for path in (here / "mine").iterdir()) == [CHECKPOINT, LOG]
 

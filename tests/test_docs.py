@@ -27,6 +27,7 @@ from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.measures.pairs import Comparison, every_pair
 from glimpsezoo.reports.paired import print_comparison
 from glimpsezoo.reports.table import print_results
+from glimpsezoo.run.grid import Axes
 from glimpsezoo.zoo.results import read_result
 
 ROOT = Path(__file__).parent.parent
@@ -307,6 +308,7 @@ def _parse(line: str, *, complete: bool = True) -> None:
 def no_file_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command in the docs may name a file that the reader has."""
     monkeypatch.setattr("glimpsezoo.commands.configuring.read_config", lambda *given: {})
+    monkeypatch.setattr("glimpsezoo.run.grid.Axes.read", lambda *given: (Axes(models=("mgnet",)), {}))
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.relative_to(ROOT).as_posix())

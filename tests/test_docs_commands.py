@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ def tell(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     def tell(*words: str) -> Answer:
         if {"--config", "--grid"} & set(words):  # the file says what is measured
             monkeypatch.setattr("command_line.quickly", lambda texts: texts)
+        monkeypatch.setattr("sys.stdin", StringIO("seven.png\n"))  # what a pipe would bring
         return ask(capsys, *words)
 
     return tell

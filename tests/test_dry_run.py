@@ -109,8 +109,8 @@ def stop_after(patch: pytest.MonkeyPatch, steps: int) -> None:
 
     plain = work.train
 
-    def train(job: Any) -> Any:
-        lines = plain(job)
+    def train(job: Any, *more: Any) -> Any:
+        lines = plain(job, *more)
         try:
             for number, line in enumerate(lines, 1):
                 yield line

@@ -53,13 +53,13 @@ def test_ray_that_is_not_installed_and_a_cluster_that_does_not_answer_are_one_li
         absent = ask(capsys, *words)
     assert (absent.status, absent.err.splitlines()[-1]) == (
         2,
-        "glimpsezoo: --engine ray expects the package ray, got none: pip install 'glimpsezoo[ray]'",
+        "glimpsezoo: --engine ray expects the package ray, got none: pip install 'ray>=2.40'",
     )
     pytest.importorskip("ray")
     nobody = ask(capsys, *words, "--ray-address", "127.0.0.1:9")
     assert (nobody.status, nobody.err.splitlines()[-1]) == (
         2,
-        "glimpsezoo: expected a Ray cluster at 127.0.0.1:9, got no answer: start it with 'ray start --head', or correct --ray-address",
+        "glimpsezoo: expected a Ray cluster at 127.0.0.1:9, got no answer: start a cluster there ('ray start'), or correct --ray-address",
     )
 
 

@@ -43,7 +43,13 @@ def test_a_card_is_measured_on_its_own_data_in_their_size(say: Say, name: str):
     for words in ((), ("--data", "folder:photos")):
         found = only(say("run", name, *words, *FEW, "--json"))
         assert (found["data"]["name"], found["data"]["image_size"], found["data"]["settings"]) == ("folder:photos", [32, 32], {"size": 32})
-        assert found["model"]["trained_on"] == {"data": "folder:photos", "settings": {"size": 32}, "image_size": [32, 32]}
+        assert found["model"]["trained_on"] == {
+            "data": "folder:photos",
+            "settings": {"size": 32},
+            "image_size": [32, 32],
+            "recipe": None,
+            "seed": None,
+        }
         assert result_type().model_validate(found).departure == ""
     plain = say("run", name, *FEW)
     assert " on folder:photos test: 10 images per model" in plain.err.splitlines()[0]

@@ -32,7 +32,7 @@ def results(folder: Path) -> dict[str, Any]:
     for path in folder.glob("*/result.json"):
         content = json.loads(path.read_text())
         run = {key: value for key, value in content.pop("run").items() if key not in OF_TIME}
-        found[path.parent.name] = {**content, "run": run, "environment": None}
+        found[path.parent.name] = {**content, "run": run, "environment": None, "hashes": None}
     return found
 
 

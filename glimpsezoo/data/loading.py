@@ -189,7 +189,9 @@ def _load(dataset: Dataset[T | GlimpseZooError], workers: int) -> Iterator[T]:
             if isinstance(batch, GlimpseZooError):
                 raise batch
             yield batch
-    except RuntimeError as error:
+    except GlimpseZooError:
+        raise
+    except Exception as error:  # see `worker_lost`
         if worker_lost(error):
             raise GlimpseZooError(WORKER_LOST) from error
         raise

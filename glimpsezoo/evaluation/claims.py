@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.places import Place
 from glimpsezoo.processes import is_gone, machine
+from glimpsezoo.untrusted import json_values
 
 FOLDER = "claims"
 BEAT = 5.0  # seconds between changes of the number in a claim
@@ -149,7 +150,7 @@ class Claims:
     def _is_over(self, name: str, content: bytes) -> bool:
         """Whether the owner of a claim is gone."""
         try:
-            owner = json.loads(content)
+            owner = json_values(content)
             if is_gone(str(owner["machine"]), int(owner["process"])):
                 return True
         except (ValueError, KeyError, TypeError):

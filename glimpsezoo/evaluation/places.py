@@ -160,7 +160,7 @@ class Remote(Place):
             self._files, self._root = fsspec.url_to_fs(url, use_listings_cache=False)
         except ImportError:
             extra = _EXTRAS.get(protocol)
-            package = f"pip install 'glimpsezoo[{extra}]'" if extra else f"install the package of fsspec for {protocol!r}"
+            package = f"pip install {extra}" if extra else f"install the package of fsspec for {protocol!r}"
             raise GlimpseZooError(f"--store expects a protocol that is installed, got {self.shown!r}: {package}") from None
         except Exception as error:  # every file system has errors of its own
             raise self._failed(error) from None

@@ -5,7 +5,6 @@ FLOPs are two of them; a cost is per image; steps count from 1; NLL is in nats; 
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -246,7 +245,7 @@ class Result(Section):
         """The same result with the hash of its rows.parquet and its own, to be written."""
         hashes = Hashes(rows=None if rows is None else hashlib.sha256(rows).hexdigest(), content=None)
         bare = self.model_copy(update={"hashes": hashes})
-        content = content_hash(json.loads(bare.to_json()))
+        content = content_hash(bare.model_dump(mode="json", by_alias=True))
         return bare.model_copy(update={"hashes": hashes.model_copy(update={"content": content})})
 
 

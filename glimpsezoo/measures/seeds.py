@@ -142,7 +142,7 @@ def student(t: float, freedom: float) -> float:
     """The distribution function of Student's t, for any number of degrees of freedom.
 
     >>> round(student(12.706205, 1), 6), round(student(-2.0, 7.5), 6)
-    (0.975, 0.041416)
+    (0.975, 0.041448)
     """
     angle = math.atan(t / math.sqrt(freedom))
     powers = np.exp((freedom - 1) * np.log(np.cos(angle / 2 * (_NODES + 1))))

@@ -5,7 +5,6 @@ Imports no torch, so that a file that is wrong is answered at once.
 
 import hashlib
 import json
-import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from glimpsezoo.errors import GlimpseZooError, counted, did_you_mean
 from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import load_string
+from glimpsezoo.untrusted import read_toml
 from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.cards import find_card
 from glimpsezoo.zoo.early import check_condition, check_names, condition_names
@@ -52,7 +52,7 @@ class Axes(Settings):
     def read(cls, file: Path) -> tuple[Self, dict[str, Any]]:
         """The lists of a file, and its other keys, which are options of `run`. Raises `GlimpseZooError`."""
         try:
-            values = tomllib.loads(file.read_text(encoding="utf-8"))
+            values = read_toml(file)
         except (OSError, ValueError) as error:
             why = " ".join(str(error).split())
             raise GlimpseZooError(f"--grid expects a TOML file, got {str(file)!r} ({why:.120}): correct it, or name another") from None

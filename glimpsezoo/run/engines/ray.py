@@ -1,4 +1,4 @@
-"""A Ray cluster, or Ray on this machine (the extra `glimpsezoo[ray]`).
+"""A Ray cluster, or Ray on this machine (the package ray).
 
 Nothing is needed on a shared disk: the plan with its models is put into Ray's object store once, and so is each block of images, so that
 every node fetches them once. Workers must have the same glimpsezoo and plugins. What they find comes back to the process that asks.
@@ -96,7 +96,7 @@ def _ray() -> Any:
     try:
         return import_module("ray")
     except ImportError:
-        raise GlimpseZooError("--engine ray expects the package ray, got none: pip install 'glimpsezoo[ray]'") from None
+        raise GlimpseZooError("--engine ray expects the package ray, got none: pip install 'ray>=2.40'") from None
 
 
 def _connect(ray: Any, address: str | None) -> None:
@@ -126,7 +126,7 @@ def _answers(address: str) -> bool:
 
 def _nobody(address: str) -> GlimpseZooError:
     return GlimpseZooError(
-        f"expected a Ray cluster at {address}, got no answer: start it with 'ray start --head', or correct --ray-address"
+        f"expected a Ray cluster at {address}, got no answer: start a cluster there ('ray start'), or correct --ray-address"
     )
 
 

@@ -159,8 +159,6 @@ def _check(needed: Needed) -> None:
 
 def _do(needed: Needed, plan: list[Any], work: bytes, keys: list[BlockKey], *blocks: Block) -> bytes:
     """A portion of work, in a worker. plan: a reference in a list, so that it is fetched only if this worker does not have it yet."""
-    import ray
-
     try:
         name = plan[0].hex()
         if name not in _plan:
@@ -168,7 +166,7 @@ def _do(needed: Needed, plan: list[Any], work: bytes, keys: list[BlockKey], *blo
             _plan.clear()
             torch.set_num_threads(1)
             own: dict[BlockKey, Block] = {}
-            _plan[name] = unpacked(ray.get(plan[0]), own), own
+            _plan[name] = unpacked(_ray().get(plan[0]), own), own
         doer, own = _plan[name]
         own.clear()
         own.update(zip(keys, blocks, strict=True))

@@ -1,5 +1,6 @@
 """Engines as they are: real processes, torchrun, and a Ray cluster of two nodes on this machine. All give the same result."""
 
+import errno
 import json
 import os
 import signal
@@ -41,6 +42,16 @@ def test_processes_find_the_same_and_replace_one_that_is_killed(tmp_path: Path) 
         rows = run_job(mine, CONFIG, known=found.units, store=work.store)
         assert (rows.done, len(rows.rows)) == (4, IMAGES)
         assert_same(rows.rows, run_job(alone, CONFIG).rows)
+
+
+def test_a_full_disk_for_temporary_files_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*given: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    job = job_of()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(GlimpseZooError, match=r"expected room for models in .*No space left on device\): make some, or set TMPDIR"):
+        Processes(Doer([evaluation(job)], bench_of(job), CONFIG), 2)
 
 
 def test_ray_that_is_not_installed_and_a_cluster_that_does_not_answer_are_one_line(

@@ -14,6 +14,7 @@ import torch
 from loky.backend.context import get_context
 from loky.process_executor import ProcessPoolExecutor
 
+from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.evaluation.environment import keep_freed_memory
 from glimpsezoo.run.engines.base import Engine, WorkerDiedError
 from glimpsezoo.run.engines.shipping import packed
@@ -31,7 +32,15 @@ class Processes(Engine):
         self.slots = count
         self.folder = tempfile.TemporaryDirectory()
         self.plan = Path(self.folder.name, "plan")
-        self.plan.write_bytes(packed(doer))
+        content = packed(doer)
+        try:
+            self.plan.write_bytes(content)
+        except OSError as error:
+            self.folder.cleanup()
+            place, why = tempfile.gettempdir(), error.strerror or one_line(error)
+            raise GlimpseZooError(
+                f"expected room for models in {place!r}, got none ({why}): make some, or set TMPDIR to a folder"
+            ) from None
 
     def submit(self, portion: Portion, given: Outcome) -> Future[Outcome]:
         try:

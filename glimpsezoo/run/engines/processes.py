@@ -14,7 +14,7 @@ import torch
 from loky.backend.context import get_context
 from loky.process_executor import ProcessPoolExecutor
 
-from glimpsezoo.errors import GlimpseZooError, why_not
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.environment import keep_freed_memory
 from glimpsezoo.run.engines.base import Engine, WorkerDiedError
 from glimpsezoo.run.engines.shipping import packed

@@ -38,9 +38,10 @@ STALE = "is out of date: python docs/generate.py"
 
 
 @pytest.fixture(scope="module")
-def generate() -> Iterator[ModuleType]:
-    """docs/generate.py as a module."""
+def generate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """docs/generate.py as a module. Cards in the folder of whoever runs the tests are no part of the documentation."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLIMPSEZOO_HOME", str(tmp_path_factory.mktemp("home")))
         patch.syspath_prepend(DOCS)
         import generate  # pyright: ignore[reportMissingImports]
 

@@ -13,7 +13,7 @@ from glimpsezoo.files import is_full, write_whole
 from glimpsezoo.processes import machine
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # a drive (C:) has one letter
-_EXTRAS = {"s3": "s3", "s3a": "s3"}  # protocol -> the extra of this package that brings it
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs"}  # protocol -> the package that brings it
 _FLAT = {"s3", "s3a", "gs", "gcs", "abfs", "az"}  # protocols without folders, where making one would make a bucket
 
 
@@ -159,8 +159,8 @@ class Remote(Place):
             self._files: Any
             self._files, self._root = fsspec.url_to_fs(url, use_listings_cache=False)
         except ImportError:
-            extra = _EXTRAS.get(protocol)
-            package = f"pip install {extra}" if extra else f"install the package of fsspec for {protocol!r}"
+            name = _PACKAGES.get(protocol)
+            package = f"pip install {name}" if name else f"install the package of fsspec for {protocol!r}"
             raise GlimpseZooError(f"--store expects a protocol that is installed, got {self.shown!r}: {package}") from None
         except Exception as error:  # every file system has errors of its own
             raise self._failed(error) from None

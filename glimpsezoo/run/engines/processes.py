@@ -1,4 +1,4 @@
-"""Several processes on this machine (loky). Each gets the whole plan once, with its models and data, and then portions by number."""
+"""Several processes on this machine (loky). Each reads the plan once, with its models and data, and is then given portions of it."""
 
 import os
 import pickle
@@ -14,7 +14,7 @@ import torch
 from loky.backend.context import get_context
 from loky.process_executor import ProcessPoolExecutor
 
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.errors import GlimpseZooError, why_not
 from glimpsezoo.evaluation.environment import keep_freed_memory
 from glimpsezoo.run.engines.base import Engine, WorkerDiedError
 from glimpsezoo.run.engines.shipping import packed
@@ -37,9 +37,8 @@ class Processes(Engine):
             self.plan.write_bytes(content)
         except OSError as error:
             self.folder.cleanup()
-            place, why = tempfile.gettempdir(), error.strerror or one_line(error)
             raise GlimpseZooError(
-                f"expected room for models in {place!r}, got none ({why}): make some, or set TMPDIR to a folder"
+                f"expected room for models in {tempfile.gettempdir()!r}, got none ({why_not(error)}): make some, or set TMPDIR to a folder"
             ) from None
 
     def submit(self, portion: Portion, given: Outcome) -> Future[Outcome]:

@@ -148,11 +148,7 @@ def _measured(cell: "Cell", request: "RunRequest", question: "Question | None") 
     keep_freed_memory()
     try:
         work = prepare(request)
-        if work.calibration is None and not request.compile:
-            work.get_ready()
-        else:
-            progress.follow_run(work.get_ready, transient=True)
-        progress.follow_run(work.measure)
+        progress.follow_work(work)
         outcome = finish(work)
     except Exception as error:  # a model, its data or a plugin may fail in any way; the other cells do not depend on it
         why = one_line(error) if isinstance(error, GlimpseZooError) else f"{type(error).__name__}: {one_line(error)}"

@@ -10,7 +10,7 @@ from glimpsezoo import ranks
 from glimpsezoo.commands import options
 
 if TYPE_CHECKING:
-    from glimpsezoo.run.work import OnProgress
+    from glimpsezoo.run.work import OnProgress, RunWork
     from glimpsezoo.training.loop import Progress
 
 MINUTE = 60.0  # seconds between two lines of a run
@@ -23,6 +23,16 @@ def follow_run(work: "Callable[[OnProgress], None]", *, transient: bool = False)
         _run_bar(work, transient=transient)
     else:
         work(RunLines().show)
+
+
+def follow_work(work: "RunWork", before: Callable[[], None] = lambda: None) -> None:
+    """Prepare a run and measure it, and show how far it is. before: called in between."""
+    if work.calibration is None and not work.request.compile:
+        work.get_ready()
+    else:
+        follow_run(work.get_ready, transient=True)
+    before()
+    follow_run(work.measure)
 
 
 class RunLines:

@@ -145,17 +145,17 @@ def _measure(work: "RunWork", question: "Question | None", *, as_json: bool) -> 
     from glimpsezoo.run.answers import combined, remember
     from glimpsezoo.run.finishing import finish
 
-    if work.calibration is None and not work.request.compile:
-        work.get_ready()
-    else:
-        progress.follow_run(work.get_ready, transient=True)
-    options.say(work.summary())
-    before = [*work.warnings, *work.said]
-    for note in before:
-        options.say(note)
-    progress.follow_run(work.measure)
+    said: list[str] = []
+
+    def say_what_comes() -> None:
+        options.say(work.summary())
+        said.extend([*work.warnings, *work.said])
+        for note in said:
+            options.say(note)
+
+    progress.follow_work(work, say_what_comes)
     outcome = finish(work)
-    for note in (note for note in work.said if note not in before):
+    for note in (note for note in work.said if note not in said):
         options.say(note)
     options.say(outcome.summary)
     console = options.stdout()

@@ -52,6 +52,13 @@ class Batch(NamedTuple):
         return Example(self.images[0], int(self.labels), int(self.ids), int(self.groups))
 
 
+def good(example: Example | BadImageError) -> Example:
+    """The example. Raises the `BadImageError` that stands in its place."""
+    if isinstance(example, BadImageError):
+        raise example
+    return example
+
+
 def collate(examples: Iterable[Example | BadImageError], task: Task, on_bad_image: OnBadImage = "fail") -> Batch:
     """Stack examples of the task's size into a batch. A bad one is raised, or left out and named in `skipped`."""
     good, skipped = [], []

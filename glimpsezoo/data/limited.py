@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from glimpsezoo.core.noise import Noise
-from glimpsezoo.data.base import BadImageError, Example, ImageData
+from glimpsezoo.data.base import BadImageError, Example, ImageData, good
 from glimpsezoo.errors import GlimpseZooError
 
 
@@ -68,10 +68,7 @@ class Held(ImageData):
         return len(self.data)
 
     def __getitem__(self, index: int) -> Example:
-        found = next(self.examples_at([index]))
-        if isinstance(found, BadImageError):
-            raise found
-        return found
+        return good(next(self.examples_at([index])))
 
     def examples_at(self, places: Sequence[int]) -> Iterator[Example | BadImageError]:
         missing = [place for place in places if place not in self._held]

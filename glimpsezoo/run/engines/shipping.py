@@ -10,7 +10,7 @@ import cloudpickle
 import numpy as np
 import torch
 
-from glimpsezoo.data.base import BadImageError, DataInfo, Example, ImageData
+from glimpsezoo.data.base import BadImageError, DataInfo, Example, ImageData, good
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.evaluation.jobs import UNIT
 from glimpsezoo.specs import Task
@@ -139,10 +139,7 @@ class Sent(ImageData):
         return self.length
 
     def __getitem__(self, index: int) -> Example:
-        found = next(self.examples_at([index]))
-        if isinstance(found, BadImageError):
-            raise found
-        return found
+        return good(next(self.examples_at([index])))
 
     def examples_at(self, places: Sequence[int]) -> Iterator[Example | BadImageError]:
         for place in places:

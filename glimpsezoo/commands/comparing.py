@@ -50,10 +50,6 @@ def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, a
     from glimpsezoo.zoo.result_folders import result_folders
 
     result_folders(runs)  # a typing error is answered before torch is loaded
-    from glimpsezoo import escaping
-    from glimpsezoo.reports.paired import pair_texts
-    from glimpsezoo.reports.seeds import seeds_table
-    from glimpsezoo.reports.table import board, comma_separated, latex, markdown
     from glimpsezoo.workflows.comparing import presented, read_runs
 
     compared = read_runs(runs)
@@ -65,16 +61,25 @@ def compare(runs: tuple[str, ...], form: str, paper: bool, output: str | None, a
         elif form == "table":
             _print(compared)
         else:
-            table, pairs = board(compared.entries), pair_texts(compared.entries, compared.pairs, compared.recipes)
-            said = "\n".join(f"- {escaping.markdown(text)}" for text in pairs)
-            spread = seeds_table(compared.entries)
-            over_seeds = "" if spread is None else f"{spread.caption}\n\n{markdown(spread)}"
-            writers = {
-                "markdown": lambda: "\n\n".join(filter(None, (markdown(table), over_seeds, said))) + "\n",
-                "latex": lambda: latex(table, pairs) + ("" if spread is None else f"\n{latex(spread, [spread.caption])}"),
-                "csv": lambda: comma_separated(table),
-            }
-            options.tell(writers[form](), nl=False)
+            options.tell(_written(compared, form), nl=False)
+
+
+def _written(compared: "Compared", form: str) -> str:
+    """The table of results as Markdown, LaTeX or CSV."""
+    from glimpsezoo import escaping
+    from glimpsezoo.reports.paired import pair_texts
+    from glimpsezoo.reports.seeds import seeds_table
+    from glimpsezoo.reports.table import board, comma_separated, latex, markdown
+
+    table, spread = board(compared.entries), seeds_table(compared.entries)
+    pairs = pair_texts(compared.entries, compared.pairs, compared.recipes)
+    if form == "csv":
+        return comma_separated(table)
+    if form == "latex":
+        return latex(table, pairs) + ("" if spread is None else f"\n{latex(spread, [spread.caption])}")
+    over_seeds = "" if spread is None else f"{spread.caption}\n\n{markdown(spread)}"
+    said = "\n".join(f"- {escaping.markdown(text)}" for text in pairs)
+    return "\n\n".join(filter(None, (markdown(table), over_seeds, said))) + "\n"
 
 
 def _compare_papers(names: tuple[str, ...], form: str, output: str | None) -> None:

@@ -106,12 +106,17 @@ class RunWork:
             return Choice(THREADS)
         left = self.sharing.left()
 
+        rates: list[float] = []
+
         def with_one() -> list[float]:
             with threads(1):
-                rates = [seconds_per_image(model, self.task, device) for model in self.models]
+                rates.extend(seconds_per_image(model, self.task, device) for model in self.models)
             return [self._seconds_of(each, rates) for each in left]
 
-        return fastest([self._seconds_of(each, self.seconds_per_image) for each in left], with_one)
+        choice = fastest([self._seconds_of(each, self.seconds_per_image) for each in left], with_one)
+        if choice.workers > 1:  # the time that is said is theirs
+            self.seconds_per_image = [rate / choice.workers for rate in rates]
+        return choice
 
     def _seconds_of(self, portion: Portion, rates: Sequence[float]) -> float:
         """Expected time for a portion. rates: seconds per image of every model."""

@@ -55,7 +55,7 @@ def fastest(with_threads: Sequence[float], with_one: Callable[[], Sequence[float
     share = together / sum(with_threads)
     if share > CLEARLY:
         return Choice(THREADS)
-    return Choice(PROCESSES, count, f"{count} processes with one thread each, which should take {share:.0%} of one process's time")
+    return Choice(PROCESSES, count, f"{count} processes with one thread each, because one process should take longer")
 
 
 def cores() -> int:

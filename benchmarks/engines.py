@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from glimpsezoo.evaluation.environment import keep_freed_memory
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.measures.stopwatch import threads
 from glimpsezoo.run.engines.base import ThisProcess
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--checkpoint")
     parser.add_argument("--data")
     given = parser.parse_args()
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         request = RunRequest(
             models=tuple(given.models),

@@ -1,5 +1,7 @@
 """Batches: in order to measure, shuffled to train, independent of the workers, and resumable at any batch."""
 
+import pickle
+
 import pytest
 import torch
 from data_files import opened
@@ -120,3 +122,11 @@ def test_held_images_are_read_once_and_are_the_same() -> None:
     held.forget()
     assert held[2].label == 0
     assert Counted.asked == 11
+
+
+def test_held_images_are_not_sent_to_other_processes() -> None:
+    held = Held(Numbers(10))
+    before = len(pickle.dumps(held))
+    list(held.examples(0, 10))
+    assert len(pickle.dumps(held)) == before
+    assert torch.equal(pickle.loads(pickle.dumps(held))[2].image, held[2].image)

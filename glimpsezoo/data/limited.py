@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -74,6 +75,10 @@ class Held(ImageData):
         missing = [place for place in places if place not in self._held]
         self._held |= zip(missing, self.data.examples_at(missing), strict=True)
         return (self._held[place] for place in places)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Pickled without them: another process reads them itself. An image may be a view of a large batch, all of which would be pickled.
+        return vars(self) | {"_held": {}}
 
     def forget(self) -> None:
         """Drop all images; they are read again on the next access."""

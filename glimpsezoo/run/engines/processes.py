@@ -1,5 +1,6 @@
 """Several processes on this machine (loky). Each reads the plan once, with its models and data, and is then given portions of it."""
 
+import gc
 import os
 import pickle
 import signal
@@ -22,6 +23,7 @@ from glimpsezoo.run.portions import Doer, Outcome, Portion
 
 _pools: dict[int, ProcessPoolExecutor] = {}
 """By number of processes: those that were started. They serve the next plan, too."""
+_ANY_MEMORY = "1e18"  # bytes: a worker keeps freed memory, which loky takes for a leak where psutil is installed
 _plan: dict[str, Doer] = {}  # in a worker: the plan that it works on, by its file
 
 
@@ -51,7 +53,7 @@ class Processes(Engine):
     def _pool(self) -> ProcessPoolExecutor:
         if self.slots not in _pools:
             threads = max(1, torch.get_num_threads() // self.slots)
-            env = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+            env = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "LOKY_MAX_MEMORY_LEAK_SIZE": _ANY_MEMORY}
             context = get_context("loky")
             _pools[self.slots] = ProcessPoolExecutor(self.slots, context=context, initializer=_begin, initargs=(threads,), env=env)
         return _pools[self.slots]
@@ -103,4 +105,5 @@ def _do(plan: str, portion: Portion, given: Outcome) -> Outcome:
     if plan not in _plan:
         _plan.clear()
         _plan[plan] = pickle.loads(Path(plan).read_bytes())
+        gc.freeze()  # loky collects garbage every second, and would look at all objects of torch each time: a fifth of the second
     return _plan[plan].do(portion, given)

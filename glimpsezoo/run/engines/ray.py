@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from glimpsezoo.errors import GlimpseZooError, one_line
-from glimpsezoo.evaluation.environment import package_version
+from glimpsezoo.evaluation.environment import keep_freed_memory, package_version
 from glimpsezoo.evaluation.jobs import UNIT, spans_of
 from glimpsezoo.evaluation.plan import PlannedEvaluation
 from glimpsezoo.hashing import PACKAGE, module_hash
@@ -165,6 +165,7 @@ def _do(needed: Needed, plan: list[Any], work: bytes, keys: list[BlockKey], *blo
             _check(needed)
             _plan.clear()
             torch.set_num_threads(1)
+            keep_freed_memory()
             own: dict[BlockKey, Block] = {}
             _plan[name] = unpacked(_ray().get(plan[0]), own), own
         doer, own = _plan[name]

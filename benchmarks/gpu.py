@@ -39,7 +39,8 @@ from glimpsezoo.data.loading import batches_per_epoch
 from glimpsezoo.data.memory import in_memory
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.environment import device_name
-from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, run_job
+from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.evaluation.measuring import EvaluationConfig, run_job
 from glimpsezoo.evaluation.rows import StoredUnit, write_rows
 from glimpsezoo.files import write_whole
 from glimpsezoo.reports.readme import write_card_readme

@@ -34,7 +34,8 @@ from glimpsezoo.conditions.corruptions.condition import Corruption
 from glimpsezoo.data.limited import Held, limited
 from glimpsezoo.data.loading import batches
 from glimpsezoo.evaluation.environment import channels_last
-from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, run_job
+from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.evaluation.measuring import EvaluationConfig, run_job
 from glimpsezoo.measures.text import macs_text
 
 ROOT = Path(__file__).parent.parent

@@ -70,7 +70,8 @@ def measure(folder: str, count: str, streaming: str, workers: str) -> None:
     """Run in the subprocess: measure the whole test split, and print the peak memory of the process and of its largest worker, in KiB."""
     import glimpsezoo as gz
     from glimpsezoo.data import open_data
-    from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, run_job
+    from glimpsezoo.evaluation.jobs import Job
+    from glimpsezoo.evaluation.measuring import EvaluationConfig, run_job
     from glimpsezoo.zoo.names import data_spec
 
     data = open_data(data_spec("hf:me/made"), "hf:me/made", "test", {"size": 32, "streaming": streaming}, Path(folder))

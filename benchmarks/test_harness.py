@@ -7,7 +7,8 @@ import pytest
 
 import glimpsezoo as gz
 from glimpsezoo.data import batches, open_data
-from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, run_job
+from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.evaluation.measuring import EvaluationConfig, run_job
 from glimpsezoo.zoo.names import data_spec
 
 IMAGES, BATCH = 1000, 256  # the batch size that `run` takes for images of this size

@@ -20,7 +20,8 @@ from glimpsezoo.data.limited import limited
 from glimpsezoo.data.loading import open_data as open_split
 from glimpsezoo.data.preprocessing import AnyImage
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, run_job
+from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.evaluation.measuring import EvaluationConfig, run_job
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.accuracy import Accuracy, accuracy_section
 from glimpsezoo.measures.flops import Flops, flops_section

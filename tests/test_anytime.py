@@ -10,7 +10,8 @@ from toy_models import Peek
 
 from glimpsezoo.core.exits import Confidence, Entropy, Margin, Patience, ThresholdRule
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation.jobs import Job, run_job
+from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.evaluation.measuring import run_job
 from glimpsezoo.measures.anytime import Anytime, AnytimePoint, Outcome, area, equal_accuracy, point, stops
 from glimpsezoo.measures.calibration import Calibration, calibrate
 from glimpsezoo.measures.statistics import Estimate

@@ -16,7 +16,7 @@ from data_files import encoded, opened, picture, write_parquet
 from glimpsezoo.data import batches
 from glimpsezoo.data import encoded as reading
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation import jobs
+from glimpsezoo.evaluation import jobs, measuring
 from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.training import loop
 
@@ -113,7 +113,7 @@ def test_a_run_whose_data_change_files_no_row_under_the_old_fingerprint(
 ) -> None:
     last = last_of(opened("folder:photos", "test", size=16))
     with monkeypatch.context() as patch:
-        at_call(2, jobs._RunningJob, "_once", lambda: changed(last), patch)
+        at_call(2, measuring._RunningJob, "_once", lambda: changed(last), patch)
         stopped = say(*RUN, "-o", "out")
     assert (stopped.status, stopped.out) == (2, "")
     (line,) = [line for line in stopped.err.splitlines() if line.startswith("glimpsezoo:")]
@@ -134,7 +134,7 @@ def kill_workers() -> None:
 
 def test_a_run_whose_worker_is_killed_says_so_and_goes_on(say: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        at_call(2, jobs._RunningJob, "_batch", kill_workers, patch)
+        at_call(2, measuring._RunningJob, "_batch", kill_workers, patch)
         stopped = say(*RUN, "--workers", "1", "--batch-size", "1", "-o", "out")
     assert (stopped.status, stopped.out) == (2, ""), stopped
     (line,) = [line for line in stopped.err.splitlines() if line.startswith("glimpsezoo:")]

@@ -18,7 +18,7 @@ from test_sharing import CONFIG, bench_of, evaluation, sharing_of, small_units
 from toy_evaluation import IMAGES, Darker, Deadly, assert_same, job_of
 
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation.jobs import run_job
+from glimpsezoo.evaluation.measuring import run_job
 from glimpsezoo.run.engines.processes import Processes
 from glimpsezoo.run.portions import Doer
 

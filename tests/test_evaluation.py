@@ -19,8 +19,9 @@ from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.rollout import rollout
 from glimpsezoo.data.base import Example, ImageData
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation import jobs
-from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, auto_batch_size, run_job
+from glimpsezoo.evaluation import jobs, measuring
+from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.evaluation.measuring import EvaluationConfig, auto_batch_size, run_job
 from glimpsezoo.specs import Task
 
 
@@ -28,7 +29,7 @@ from glimpsezoo.specs import Task
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """33 images are 4 units."""
     monkeypatch.setattr(jobs, "UNIT", 10)
-    monkeypatch.setattr(jobs, "_POLL", 0.01)
+    monkeypatch.setattr(measuring, "_POLL", 0.01)
 
 
 def one_by_one(data: ImageData) -> Iterator[tuple[int, Example, dict[str, Any]]]:

@@ -22,7 +22,8 @@ from glimpsezoo.data.noise_images import NoiseImages
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation import environment
 from glimpsezoo.evaluation.environment import commit, environment_section
-from glimpsezoo.evaluation.jobs import Job, Unit, run_job
+from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.evaluation.measuring import Unit, run_job
 from glimpsezoo.evaluation.rows import Measured, PaperCosts, Rows
 from glimpsezoo.measures.accuracy import accuracy_section
 from glimpsezoo.measures.base import Bench

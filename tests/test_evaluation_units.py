@@ -18,8 +18,9 @@ from glimpsezoo.core.exits import Confidence
 from glimpsezoo.core.protocol import PaperMacs
 from glimpsezoo.data.base import BadImageError
 from glimpsezoo.errors import GlimpseZooError, out_of_memory
-from glimpsezoo.evaluation import jobs
-from glimpsezoo.evaluation.jobs import Evaluation, EvaluationConfig, Job, run_job, run_units, unit_ids
+from glimpsezoo.evaluation import jobs, measuring
+from glimpsezoo.evaluation.jobs import Job, unit_ids
+from glimpsezoo.evaluation.measuring import Evaluation, EvaluationConfig, run_job, run_units
 from glimpsezoo.evaluation.store import UnitStore
 
 
@@ -27,7 +28,7 @@ from glimpsezoo.evaluation.store import UnitStore
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """33 images are 4 units."""
     monkeypatch.setattr(jobs, "UNIT", 10)
-    monkeypatch.setattr(jobs, "_POLL", 0.01)
+    monkeypatch.setattr(measuring, "_POLL", 0.01)
 
 
 def test_units_are_yielded_one_by_one_and_progress_never_falls() -> None:

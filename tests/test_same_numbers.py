@@ -12,7 +12,8 @@ from glimpsezoo.core.exits import Confidence
 from glimpsezoo.core.rounding import tolerance
 from glimpsezoo.data.limited import limited
 from glimpsezoo.evaluation import jobs
-from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, run_job
+from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.evaluation.measuring import EvaluationConfig, run_job
 from glimpsezoo.evaluation.rows import Rows, read_rows
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.measures.accuracy import accuracy_section, measured_text

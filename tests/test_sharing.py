@@ -18,8 +18,9 @@ from toy_models import TASK
 from glimpsezoo.conditions.base import Clean, Remembered
 from glimpsezoo.data.base import BadImageError, Example
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation import jobs
-from glimpsezoo.evaluation.jobs import EvaluationConfig, Job, run_job
+from glimpsezoo.evaluation import jobs, measuring
+from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.evaluation.measuring import EvaluationConfig, run_job
 from glimpsezoo.evaluation.plan import Plan, Planned, PlannedFinding, evaluation_of
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.measures.base import Bench
@@ -182,7 +183,7 @@ def test_what_another_process_measures_is_left_for_last(tmp_path: Path) -> None:
     job = job_of()
     plan, other = [evaluation(job)], UnitStore(tmp_path)
     first, *rest = jobs.unit_ids(job)
-    theirs = next(iter(jobs.run_units(job, CONFIG)))
+    theirs = next(iter(measuring.run_units(job, CONFIG)))
     holds, seen = threading.Event(), threading.Event()
 
     def measure() -> None:

@@ -27,7 +27,7 @@ import json, os, signal, sys, time
 import glimpsezoo.training.loggers
 import glimpsezoo_mgnet.training
 from glimpsezoo.commands import main, program
-from glimpsezoo.evaluation import jobs
+from glimpsezoo.evaluation import jobs, measuring
 from glimpsezoo.training import loop
 
 def struck(place, name, at, number):
@@ -75,7 +75,7 @@ for folder, strikes, closed, words in cases:
     answers.append([status, *(open(f"{folder}/{stream}").read() for stream in (1, 2))])
 open("answers", "w").write(json.dumps(answers))
 """
-BLOCK = ("jobs._RunningJob", "_once", 2)  # the second one
+BLOCK = ("measuring._RunningJob", "_once", 2)  # the second one
 STEP, SAVE = ("glimpsezoo_mgnet.training", "mgnet_step", 2), ("loop", "write_checkpoint", 1)
 CLOSE = ("glimpsezoo.training.loggers.Loggers", "close", 1)  # what is cleaned up after that
 

@@ -14,7 +14,7 @@ from glimpsezoo.core.exits import Confidence
 from glimpsezoo.core.rollout import Trace
 from glimpsezoo.core.stream import RolloutStream
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation.jobs import run_job
+from glimpsezoo.evaluation.measuring import run_job
 from glimpsezoo.measures import speed, stopwatch
 from glimpsezoo.measures.base import Update
 from glimpsezoo.measures.result import Result

@@ -1,53 +1,22 @@
-"""Jobs: a model on data under a condition. Accuracy, cost and exits come out of the same trace.
-
-    job = Job(model, "mgnet", data)
-    found = run_job(job, store=UnitStore(folder))
-    accuracy_section(found.rows), flops_section(found.rows, found.measured)
-
-A job is done in units of 1,000 images, which the store keeps as soon as each is complete: an interrupted run loses at most the unit that
-was being measured.
-"""
+"""Jobs: a model on data under a condition, done in units of 1,000 images, and what decides their outcome."""
 
 import dataclasses
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from glimpsezoo.conditions.base import Clean, Condition
 from glimpsezoo.core.exits import ExitRule, Fixed
-from glimpsezoo.core.inference import evaluating, inference
-from glimpsezoo.core.macs import MacTable, meter_of
-from glimpsezoo.core.noise import Noise
-from glimpsezoo.core.protocol import PHASES, GlimpseModel
-from glimpsezoo.core.rollout import Record, rollout
-from glimpsezoo.data.base import Batch, ImageData, OnBadImage
-from glimpsezoo.data.loading import batches
-from glimpsezoo.data.wordnet import titled
-from glimpsezoo.errors import WORKER_LOST, GlimpseZooError, out_of_memory, worker_lost
-from glimpsezoo.evaluation.environment import channels_last, device_name
-from glimpsezoo.evaluation.identity import identity_of
-from glimpsezoo.evaluation.rows import Measured, PaperCosts, Rows, StoredUnit
-from glimpsezoo.evaluation.store import UnitStore
-from glimpsezoo.evaluation.ties import Closest
-from glimpsezoo.hashing import unit_id
-from glimpsezoo.specs import Task
+from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.data.base import ImageData
+from glimpsezoo.evaluation.environment import package_version
+from glimpsezoo.hashing import core_hash, source_hash, unit_id, weights_hash
+from glimpsezoo.schema import SCHEMA
 
 UNIT = 1000  # images per unit
-MAX_BATCH = 256
-_POLL = 0.5  # seconds between checks for units that another process is measuring
 Span = tuple[int, int]
-Known = Mapping[str, StoredUnit | Exception]
-"""By the ids of units: the content, or why a unit failed."""
-_NOTHING: Known = {}
+"""The images of a unit: the first, and the one after the last."""
+_HASHES: WeakKeyDictionary[GlimpseModel[Any], tuple[list[tuple[str, int, int]], str]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -70,105 +39,8 @@ class Job:
         return self.model.steps if self.steps is None else self.steps
 
 
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """How to measure. Only the seed affects the outcome."""
-
-    batch_size: int | Literal["auto"] = "auto"
-    """'auto' depends on the size of the images, and is halved whenever the device runs out of memory."""
-    device: torch.device | None = None
-    """The model is moved there, and its convolutions become channels-last; None leaves it where it is."""
-    workers: int = 0
-    """Processes that decode images."""
-    seed: int = 0
-    on_bad_image: OnBadImage = "fail"
-    """'fail' raises `BadImageError`; 'skip' leaves the image out and records it."""
-    fresh: bool = False
-    """Whether stored units are ignored."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One unit of a job, images start..stop-1: finished or failed."""
-
-    start: int
-    stop: int
-    id: str
-    """Name in the store; '' without a store."""
-    content: StoredUnit | None = None
-    """The rows; None if the unit failed."""
-    reused: bool = False
-    """Whether it was already in the store."""
-    error: Exception | None = None
-    """Why the unit failed."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """All units of a job."""
-
-    rows: Rows
-    """Rows of the finished units, in the order of the data."""
-    measured: tuple[Measured, ...]
-    """One entry per finished unit."""
-    failed: tuple[Unit, ...]
-    done: int
-    """Number of units that were measured now."""
-    reused: int
-    """Number of units that were already in the store."""
-
-
-def run_job(
-    job: Job,
-    config: EvaluationConfig | None = None,
-    store: UnitStore | None = None,
-    *,
-    on_images: Callable[[int], None] | None = None,
-    known: Known = _NOTHING,
-) -> Evaluation:
-    """Measure all units of a job. on_images: called after every batch with the number of images finished so far. known: what others have
-    measured of it for this run, by the ids of units.
-
-    Raises `GlimpseZooError` for errors that the user can fix, and if no image could be measured. Any other error fails only its unit, and
-    is kept in `failed`.
-    """
-    units = sorted(run_units(job, config, store, on_images=on_images, known=known), key=lambda unit: unit.start)
-    finished = [unit for unit in units if unit.content is not None]
-    contents = [unit.content for unit in finished if unit.content is not None]
-    rows = Rows.concatenate([Rows.empty(job.budget), *(content.rows for content in contents)])
-    if len(np.unique(rows.id)) != len(rows):
-        raise GlimpseZooError(f"expected a unique id for every example of {job.data.info.name}, got an id twice: correct the ids")
-    reused = sum(unit.reused for unit in finished)
-    failed = tuple(unit for unit in units if unit.content is None)
-    if not len(rows) and not failed:
-        raise GlimpseZooError(_nothing(job.data, [line for content in contents for line in content.measured.skipped]))
-    return Evaluation(rows, tuple(content.measured for content in contents), failed, len(finished) - reused, reused)
-
-
-def run_units(
-    job: Job,
-    config: EvaluationConfig | None = None,
-    store: UnitStore | None = None,
-    *,
-    on_images: Callable[[int], None] | None = None,
-    known: Known = _NOTHING,
-    spans: Sequence[Span] | None = None,
-) -> Iterator[Unit]:
-    """Yield every unit of a job as soon as it is finished. Stored units are reused; units that another process is measuring are awaited.
-
-    known: as in `run_job`. spans: the units to take, if not all.
-    """
-    config = config or EvaluationConfig()
-    _check(job, config)
-    if config.device is not None:
-        job.model.to(config.device)
-    channels_last(job.model)
-    with evaluating(job.model):
-        yield from _RunningJob(job, config, store, on_images or (lambda _: None), known).units(spans)
-
-
 def spans_of(job: Job) -> list[Span]:
-    """The units of a job: the first image of each, and the one after its last."""
+    """The units of a job, in the order of the data."""
     images = len(job.data)
     return [(start, min(start + UNIT, images)) for start in range(0, images, UNIT)]
 
@@ -179,214 +51,52 @@ def unit_ids(job: Job, seed: int = 0) -> list[str]:
     return [unit_id(identity, start, stop) for start, stop in spans_of(job)]
 
 
-def auto_batch_size(task: Task, device: torch.device) -> int:
-    """A power of two: as many images as fit into 4 M values (64 M on an accelerator), at most 256 and at least 1."""
-    values = task.channels * task.image_size[0] * task.image_size[1]
-    most = (1 << (22 if device.type == "cpu" else 26)) // values
-    return 1 << max(0, min(most, MAX_BATCH).bit_length() - 1)
-
-
-class _Seen(NamedTuple):
-    """What a unit keeps of a batch until its rows are made, which takes many small operations: once per unit, not once per batch."""
-
-    ids: Int[Tensor, "B"]
-    groups: Int[Tensor, "B"]
-    labels: Int[Tensor, "B"]
-    logits: Float[Tensor, "B T C"]
-    regions: Int[Tensor, "B T"]
-    macs: MacTable
-
-
-def _rows_of(seen: Sequence[_Seen], *, rule_reads: bool) -> Rows:
-    """The rows of all batches. rule_reads: as in `Trace`. Raises FloatingPointError if logits are not finite."""
-    ids, groups, labels, logits, regions, tables = zip(*seen, strict=True)
-    macs, label = MacTable.concatenate(tables), torch.cat(labels)
-    log_p = torch.cat(logits).float().log_softmax(-1)  # [N, T, C]
-    best, order = log_p.topk(min(5, log_p.shape[-1]), -1)  # [N, T, 5]
-    target = label[:, None, None].to(order.device)  # [N, 1, 1]
-    nll = -log_p.gather(2, target.expand(-1, log_p.shape[1], 1)).squeeze(2)  # [N, T]
-    if not nll.isfinite().all():
-        raise FloatingPointError("the model's logits are not finite")
-    ran = macs.stopped_at(log_p.shape[1], classify_every_step=rule_reads)
-    by_phase = torch.stack([ran[phase] for phase in PHASES], 1)  # [N, 5]
-    columns = {
-        "id": torch.cat(ids),
-        "group": torch.cat(groups),
-        "label": label,
-        "prediction": order[:, :, 0],
-        "confidence": best[:, :, 0].exp(),
-        "nll": nll,
-        "top5": (order == target).any(-1),
-        "macs_by_step": macs.by_step(),
-        "regions": torch.cat(regions),
-        "macs": by_phase.sum(1),
-        "macs_by_phase": by_phase,
-        "exit_step": macs.last_step,
+def identity_of(job: Job, seed: int) -> dict[str, Any]:
+    """Everything that decides the outcome of a job's units, except which images they are: JSON values."""
+    model, kind = job.model, type(job.model)
+    return {
+        "schema": SCHEMA,
+        "core": core_hash(),
+        "model": {
+            "class": f"{kind.__module__}:{kind.__qualname__}",
+            "config": model.config.model_dump(mode="json"),
+            "task": dataclasses.asdict(model.task),
+            "weights": _weights_of(model),
+            "source": source_hash(kind),
+            "libraries": _libraries(model),
+            "policy": source_hash(type(model.follows)),
+            "computing": dataclasses.asdict(model.computing),
+        },
+        "data": {key: value for key, value in dataclasses.asdict(job.data.info).items() if key != "inferred"},  # the fingerprint covers it
+        "condition": {
+            "name": job.condition.name,
+            "parameters": job.condition.parameters,
+            "implementation": [job.condition.implementation, source_hash(job.condition.kind)],
+        },
+        "exit_rule": {
+            "name": job.exit_rule.name,
+            "parameters": job.exit_rule.parameters,
+            "source": source_hash(type(job.exit_rule)),
+        },
+        "steps": job.budget,
+        "seed": seed,
     }
-    return Rows(**{name: column.cpu().numpy() for name, column in columns.items()})
 
 
-@dataclass
-class _Reader:
-    """Reads units of a data set through one loader as long as they are consecutive, so that its workers stay alive."""
-
-    data: ImageData
-    config: EvaluationConfig
-    batch_size: int
-    _next: int = -1
-    _loader: Iterator[Batch] = field(default_factory=lambda: iter(()))
-
-    def unit(self, start: int, stop: int) -> Iterator[Batch]:
-        """The batches of images start..stop-1. If a unit is abandoned midway, the next call reopens the loader."""
-        if start != self._next:
-            bad = self.config.on_bad_image
-            self._loader = batches(self.data, start, len(self.data), self.batch_size, self.config.workers, on_bad_image=bad, align=UNIT)
-        self._next = -1
-        yield from islice(self._loader, -(-(stop - start) // self.batch_size))
-        self._next = stop
+def _libraries(model: GlimpseModel[Any]) -> dict[str, str]:
+    """Versions of the other packages that the model uses, such as a backbone's library. torch is left out, like the device."""
+    tops = {type(module).__module__.partition(".")[0] for module in model.modules()}
+    own = {"torch", "glimpsezoo", type(model).__module__.partition(".")[0]}
+    return {name: package_version(name) or "unknown" for name in tops - own}
 
 
-class _RunningJob:
-    """One job in progress."""
-
-    def __init__(self, job: Job, config: EvaluationConfig, store: UnitStore | None, on_images: Callable[[int], None], known: Known) -> None:
-        self.job, self.config, self.store, self.on_images, self.known = job, config, store, on_images, known
-        self.device = job.model.device
-        size = config.batch_size
-        size = auto_batch_size(job.data.task, self.device) if size == "auto" else size
-        self.reader = _Reader(job.data, config, size)
-        self.meter = meter_of(job.model)
-        self.identity = identity_of(job, config.seed) if store else {}
-        self.images = 0  # number of images in finished units
-        costs = [job.model.paper_macs(step) for step in range(1, job.budget + 1)]
-        printed = [cost for cost in costs if cost is not None]
-        whole = len(printed) == len(costs)
-        self.paper = PaperCosts(convention=printed[0].convention, by_step=tuple(cost.value for cost in printed)) if whole else None
-
-    def units(self, spans: Sequence[Span] | None) -> Iterator[Unit]:
-        waiting = spans_of(self.job) if spans is None else list(spans)
-        while waiting:
-            busy = []
-            for start, stop in waiting:
-                if unit := self._take(start, stop):
-                    self.images += stop - start
-                    self.on_images(self.images)
-                    yield unit
-                else:
-                    busy.append((start, stop))
-            if len(busy) == len(waiting):
-                time.sleep(_POLL)
-            waiting = busy
-
-    def _take(self, start: int, stop: int) -> Unit | None:
-        """One unit, from the store or measured now; None while another process is measuring it."""
-        name = unit_id(self.identity, start, stop) if self.store else ""
-        if (found := self.known.get(name)) is not None:
-            failed = isinstance(found, Exception)
-            return Unit(start, stop, name, error=found) if failed else Unit(start, stop, name, found)
-        if content := self._stored(name):
-            return Unit(start, stop, name, content, reused=True)
-        with self._claim(name) as mine:
-            if not mine:
-                return None
-            if content := self._stored(name):  # another process finished it just before it was claimed
-                return Unit(start, stop, name, content, reused=True)
-            try:
-                content = self._measured(start, stop)
-            except GlimpseZooError:
-                raise
-            except Exception as error:  # a plugin may fail in any way: only this unit fails
-                if worker_lost(error):
-                    raise GlimpseZooError(WORKER_LOST) from error
-                return Unit(start, stop, name, error=error)
-            if self.store:
-                self.store.write(name, content)
-            return Unit(start, stop, name, content)
-
-    def _stored(self, name: str) -> StoredUnit | None:
-        content = self.store.read(name) if self.store and not self.config.fresh else None
-        strict = self.config.on_bad_image == "fail"
-        return None if content and content.measured.skipped and strict else content  # measuring again raises the error
-
-    def _claim(self, name: str) -> AbstractContextManager[bool]:
-        return self.store.claim(name) if self.store else nullcontext(True)
-
-    def _measured(self, start: int, stop: int) -> StoredUnit:
-        while True:
-            try:
-                return self._once(start, stop)
-            except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error) or self.config.batch_size != "auto" or self.reader.batch_size == 1:
-                    raise
-            self.reader = _Reader(self.job.data, self.config, self.reader.batch_size // 2)
-
-    def _once(self, start: int, stop: int) -> StoredUnit:
-        began = time.perf_counter()
-        seen, skipped, conversions = list[_Seen](), [], Counter[str]()
-        self.closest = Closest(self.job.model, self.job.budget, self.config.seed, known=self._repeatable())
-        for batch in self.reader.unit(start, stop):
-            skipped += batch.skipped
-            conversions.update(dict(batch.conversions))
-            if len(batch.ids):
-                seen.append(self._batch(batch))
-                self.on_images(self.images + sum(len(each.ids) for each in seen))
-        rows = _rows_of(seen, rule_reads=self.job.exit_rule.reads) if seen else Rows.empty(self.job.budget)
-        rows = dataclasses.replace(rows, tie=self.closest.ties(rows.id))
-        measured = Measured(
-            device=device_name(self.device),
-            batch_size=self.reader.batch_size,
-            workers=self.config.workers,
-            seconds=time.perf_counter() - began,
-            uncounted=tuple(sorted(self.meter.uncounted)),
-            paper_macs=self.paper,
-            skipped=tuple(skipped),
-            conversions=tuple(sorted(conversions.items())),
-            missing=tuple(sorted(self.meter.missing)),
-        )
-        return StoredUnit(rows, measured)
-
-    def _repeatable(self) -> bool:
-        """Whether a plain rollout of the model does what the job does: ties are counted for clean images without exits."""
-        job = self.job
-        plain = job.ties and isinstance(job.condition, Clean) and isinstance(job.exit_rule, Fixed)
-        return plain and job.model.computing == type(job.model.computing)()
-
-    def _batch(self, batch: Batch) -> _Seen:
-        model, ids = self.job.model, batch.ids.to(self.device)
-        before = batch.images.to(self.device)
-        noise = Noise.of(self.config.seed, ids) if model.stochastic else Noise(ids)  # which nothing reads
-        labels = batch.labels.to(self.device)
-        images = self.job.condition.apply(before, labels, ids, model)
-        with inference(model):
-            trace = rollout(
-                model,
-                images,
-                steps=self.job.steps,
-                exit_rule=self.job.exit_rule,
-                policy=model.follows.told(noise, labels),
-                choose=self.job.condition.choices(before, noise, model),
-                noise=noise,
-                record=Record(every_step=True, meter=self.meter),
-            )
-        assert trace.macs is not None
-        self.closest.add(ids, images, trace.logits)
-        return _Seen(batch.ids, batch.groups, batch.labels, trace.logits_by_step(), trace.regions_by_step(), trace.macs)
-
-
-def _nothing(data: ImageData, skipped: list[str]) -> str:
-    """Why no image was measured: there are none, or none can be read."""
-    split = f"the {data.info.split} split of {data.info.name}"
-    if not skipped:
-        return f"expected images in {split}, got none: add some, or choose another split"
-    return f"expected images that can be read in {split}, got none among {len(skipped)} (the first: {skipped[0]}): repair them"
-
-
-def _check(job: Job, config: EvaluationConfig) -> None:
-    if config.batch_size != "auto" and config.batch_size < 1:
-        raise GlimpseZooError(f"expected a batch size of at least 1, or 'auto', got {config.batch_size}")
-    if not 1 <= job.budget <= job.model.steps:
-        raise GlimpseZooError(f"expected a budget of 1 to {job.model.steps} steps for {job.name}, got {job.steps}")
-    own, asked = job.model.task, job.data.task
-    if own.classes != asked.classes:
-        wanted, got = (f"{len(task.classes)} classes ({', '.join(map(titled, task.classes[:3]))}, ...)" for task in (own, asked))
-        raise GlimpseZooError(f"expected data of the model's {wanted}, got {got}: measure it on data with these classes")
+def _weights_of(model: GlimpseModel[Any]) -> str:
+    """The hash of a model's weights. It is remembered as long as no tensor was replaced or changed in place: a run asks for it hundreds
+    of times, and the weights may have gigabytes.
+    """
+    tensors = model.state_dict()
+    places = [(name, tensor.data_ptr(), tensor._version) for name, tensor in tensors.items()]
+    known = _HASHES.get(model)
+    if known is None or known[0] != places:
+        known = _HASHES[model] = places, weights_hash(tensors)
+    return known[1]

@@ -16,7 +16,7 @@ from glimpsezoo.core.exits import ExitRule
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.limited import limited
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
-from glimpsezoo.evaluation.identity import identity_of
+from glimpsezoo.evaluation.jobs import identity_of
 from glimpsezoo.evaluation.plan import Planned, PlannedFinding, evaluation_of
 from glimpsezoo.evaluation.rows import Rows, common_ids
 from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Sets, Update

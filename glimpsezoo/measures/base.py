@@ -16,7 +16,8 @@ from glimpsezoo.conditions.corruptions.published import CorruptedFolders
 from glimpsezoo.core.exits import ExitRule, Fixed
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import ImageData, OnBadImage
-from glimpsezoo.evaluation.jobs import Evaluation, EvaluationConfig, Job
+from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.evaluation.measuring import Evaluation, EvaluationConfig
 from glimpsezoo.evaluation.plan import Planned
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.calibration import Calibration, exit_settings, rule_without_loss

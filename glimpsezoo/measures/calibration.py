@@ -23,8 +23,8 @@ from glimpsezoo.core.rollout import Record, rollout
 from glimpsezoo.data.base import ImageData, OnBadImage
 from glimpsezoo.data.loading import batches
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation.identity import identity_of
-from glimpsezoo.evaluation.jobs import Job, auto_batch_size
+from glimpsezoo.evaluation.jobs import Job, identity_of
+from glimpsezoo.evaluation.measuring import auto_batch_size
 from glimpsezoo.evaluation.plan import PlannedFinding
 from glimpsezoo.hashing import module_hash
 from glimpsezoo.schema import Section

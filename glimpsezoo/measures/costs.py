@@ -5,7 +5,8 @@ from typing import Any
 
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.noise_images import NoiseImages
-from glimpsezoo.evaluation.jobs import Evaluation, EvaluationConfig, Job, run_job
+from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.evaluation.measuring import Evaluation, EvaluationConfig, run_job
 from glimpsezoo.evaluation.rows import Measured
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.text import macs_text

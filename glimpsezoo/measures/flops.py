@@ -8,7 +8,7 @@ import numpy as np
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.escaping import code, markdown
-from glimpsezoo.evaluation.jobs import EvaluationConfig
+from glimpsezoo.evaluation.measuring import EvaluationConfig
 from glimpsezoo.evaluation.rows import Measured, Rows
 from glimpsezoo.measures.base import Bench, Done, Measure
 from glimpsezoo.measures.costs import cost_text, evaluated_on_noise, mean_macs, missing_operations, step_costs

@@ -24,8 +24,7 @@ from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import limited
 from glimpsezoo.data.loading import batches
 from glimpsezoo.escaping import code, markdown
-from glimpsezoo.evaluation.identity import identity_of
-from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.evaluation.jobs import Job, identity_of
 from glimpsezoo.evaluation.plan import Planned, PlannedFinding
 from glimpsezoo.hashing import module_hash
 from glimpsezoo.measures import derivatives, masking_checks

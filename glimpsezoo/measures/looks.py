@@ -13,7 +13,7 @@ from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import rollout
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.loading import batches
-from glimpsezoo.evaluation.jobs import auto_batch_size
+from glimpsezoo.evaluation.measuring import auto_batch_size
 from glimpsezoo.hashing import module_hash
 from glimpsezoo.measures.base import Bench
 from glimpsezoo.measures.statistics import Estimate, Rate, mean_share

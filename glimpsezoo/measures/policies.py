@@ -9,7 +9,8 @@ from typing import Any
 
 from glimpsezoo.core.protocol import GlimpseModel, Policy
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation.jobs import Evaluation, Job
+from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.evaluation.measuring import Evaluation
 from glimpsezoo.evaluation.plan import Planned, evaluation_of
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.base import Bench, Done, Measure, Update

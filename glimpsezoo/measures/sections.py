@@ -8,7 +8,7 @@ from typing import Any
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import DataInfo, ImageData
 from glimpsezoo.errors import one_line
-from glimpsezoo.evaluation.jobs import Unit
+from glimpsezoo.evaluation.measuring import Unit
 from glimpsezoo.evaluation.rows import Measured
 from glimpsezoo.measures.result import Checkpoint, Data, Failure, Inferred, Model, TrainedOn
 from glimpsezoo.specs import Provenance, Task

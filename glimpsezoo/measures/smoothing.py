@@ -33,8 +33,8 @@ from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import limited
 from glimpsezoo.data.loading import batches
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation.identity import identity_of
-from glimpsezoo.evaluation.jobs import Job, auto_batch_size
+from glimpsezoo.evaluation.jobs import Job, identity_of
+from glimpsezoo.evaluation.measuring import auto_batch_size
 from glimpsezoo.evaluation.plan import Planned, PlannedFinding
 from glimpsezoo.hashing import module_hash
 from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Update

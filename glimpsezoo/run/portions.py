@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from glimpsezoo.data.limited import Held
-from glimpsezoo.evaluation.jobs import EvaluationConfig, Known, Span, run_job, run_units, spans_of
+from glimpsezoo.evaluation.jobs import Span, spans_of
+from glimpsezoo.evaluation.measuring import EvaluationConfig, Known, run_job, run_units
 from glimpsezoo.evaluation.plan import Plan, PlannedEvaluation, PlannedFinding, never
 from glimpsezoo.evaluation.rows import StoredUnit
 from glimpsezoo.evaluation.store import UnitStore

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from glimpsezoo.evaluation.jobs import EvaluationConfig
+from glimpsezoo.evaluation.measuring import EvaluationConfig
 from glimpsezoo.measures.pairs import Comparison
 from glimpsezoo.measures.result import Result
 

@@ -14,7 +14,8 @@ from time import sleep
 from typing import Any, NamedTuple
 
 from glimpsezoo.errors import GlimpseZooError, one_line
-from glimpsezoo.evaluation.jobs import EvaluationConfig, Known, Span, run_job, spans_of, unit_ids
+from glimpsezoo.evaluation.jobs import Span, spans_of, unit_ids
+from glimpsezoo.evaluation.measuring import EvaluationConfig, Known, run_job
 from glimpsezoo.evaluation.plan import Plan, PlannedEvaluation, PlannedFinding
 from glimpsezoo.evaluation.rows import StoredUnit
 from glimpsezoo.evaluation.store import UnitStore

@@ -14,7 +14,8 @@ from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.opening import told
 from glimpsezoo.errors import counted
-from glimpsezoo.evaluation.jobs import run_job, unit_ids
+from glimpsezoo.evaluation.jobs import unit_ids
+from glimpsezoo.evaluation.measuring import run_job
 from glimpsezoo.evaluation.plan import Planned, PlannedEvaluation, PlannedFinding, evaluation_of
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.measures.base import Bench, Measure

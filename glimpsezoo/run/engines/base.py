@@ -6,6 +6,8 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
+import torch
+
 from glimpsezoo.evaluation.rows import StoredUnit
 from glimpsezoo.run.portions import Doer, Outcome, Portion
 
@@ -52,3 +54,8 @@ class ThisProcess(Engine):
 
     def close(self, *, hurry: bool) -> None:
         """There are no workers."""
+
+
+def cores() -> int:
+    """How many cores are meant for this process: as many as torch uses threads (OMP_NUM_THREADS, the cores that it may run on)."""
+    return torch.get_num_threads()

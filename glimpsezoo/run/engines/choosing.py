@@ -3,12 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.evaluation.rows import StoredUnit
 from glimpsezoo.ranks import here
-from glimpsezoo.run.engines.base import Engine, ThisProcess
+from glimpsezoo.run.engines.base import Engine, ThisProcess, cores
 from glimpsezoo.run.portions import Doer
 
 AUTO, THREADS, PROCESSES, RAY, RANKS = "auto", "threads", "processes", "ray", "torchrun"
@@ -56,11 +54,6 @@ def fastest(with_threads: Sequence[float], with_one: Callable[[], Sequence[float
     if share > CLEARLY:
         return Choice(THREADS)
     return Choice(PROCESSES, count, f"{count} processes with one thread each, because one process should take longer")
-
-
-def cores() -> int:
-    """How many cores are meant for this process: as many as torch uses threads (OMP_NUM_THREADS, the cores that it may run on)."""
-    return torch.get_num_threads()
 
 
 def engine(

@@ -20,8 +20,7 @@ from glimpsezoo.evaluation.environment import keep_freed_memory, package_version
 from glimpsezoo.evaluation.jobs import UNIT, spans_of
 from glimpsezoo.evaluation.plan import PlannedEvaluation
 from glimpsezoo.hashing import PACKAGE, module_hash
-from glimpsezoo.run.engines.base import Engine, WorkerDiedError
-from glimpsezoo.run.engines.choosing import cores
+from glimpsezoo.run.engines.base import Engine, WorkerDiedError, cores
 from glimpsezoo.run.engines.shipping import Block, BlockKey, BlockMissing, number_of, packed, packed_without_data, unpacked
 from glimpsezoo.run.portions import Doer, Outcome, Portion
 

@@ -1,4 +1,4 @@
-"""Writes TOML, which the standard library only reads."""
+"""Writes TOML, which the standard library only reads, and its values as they are typed on the command line."""
 
 import json
 import re
@@ -21,6 +21,26 @@ def toml_text(values: Mapping[str, Any]) -> str:
     stage = 1
     """
     return "\n".join(_lines(values, ())).strip("\n")
+
+
+def typed(value: Any) -> str:
+    """A value as it is typed.
+
+    >>> typed([1, 2.5]), typed(True)
+    ('1,2.5', 'true')
+    """
+    if isinstance(value, list):
+        return ",".join(map(typed, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in a table and the tables in it, by dotted keys."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _lines(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:

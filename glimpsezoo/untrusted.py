@@ -51,7 +51,7 @@ def read_regular(path: Path | str, most: int) -> bytes:
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, f"it is {_kind(found.st_mode)}, no file", os.fspath(path))
+            raise OSError(errno.EINVAL, f"it is {_kind(found.st_mode)}, not a file", os.fspath(path))
         if found.st_size > most:
             raise OSError(errno.EFBIG, f"it has {_size(found.st_size)}, and {_size(most)} are the most", os.fspath(path))
         with os.fdopen(handle, "rb", closefd=False) as stream:
@@ -61,7 +61,7 @@ def read_regular(path: Path | str, most: int) -> bytes:
 
 
 def _kind(mode: int) -> str:
-    """What a path that is no file is."""
+    """What a path that is not a file is."""
     kinds = (("a folder", stat.S_ISDIR), ("a pipe", stat.S_ISFIFO), ("a socket", stat.S_ISSOCK))
     return next((name for name, is_kind in kinds if is_kind(mode)), "a device")
 
@@ -109,6 +109,15 @@ def toml_values(text: str) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """The values of a TOML file. Raises `OSError` and `ValueError`."""
     return toml_values(read_regular(path, TOML_SIZE).decode("utf-8"))
+
+
+def toml_of(option: str, path: Path) -> dict[str, Any]:
+    """The values of the TOML file that an option names. Raises `GlimpseZooError`."""
+    try:
+        return read_toml(path)
+    except (OSError, ValueError) as error:
+        why = why_not(error)
+        raise GlimpseZooError(f"{option} expects a TOML file, got {str(path)!r} ({why:.120}): correct it, or name another") from None
 
 
 def check_front_matter(readme: Path) -> None:

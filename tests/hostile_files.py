@@ -239,7 +239,7 @@ RESULTS = [
     Hostile("training.jsonl nested deeply", written(LOG, f"{NESTED}\n{DIGITS}\n"), "report c --traces 0 -o o.html", "", (0, 2)),
     Hostile("training.jsonl without an end", linked(LOG, "/dev/zero"), "report c --traces 0 -o o.html", "", (0, 2)),
     Hostile("rows.parquet of 200 million rows", many_rows, "compare r", "damaged"),
-    Hostile("rows.parquet of a pipe", piped("r/rows.parquet"), "compare r", "no file"),
+    Hostile("rows.parquet of a pipe", piped("r/rows.parquet"), "compare r", "not a file"),
     Hostile("a report over a pipe", piped("o.html"), REPORT, "", (0, 2)),
 ]
 RECIPES = [
@@ -247,11 +247,11 @@ RECIPES = [
     Hostile("a recipe with a long key", written("r.toml", ".".join("a" * 200_000) + " = 1"), RECIPE_RUN, DEEP_SAYS),
     Hostile("a recipe with a number of 5,000 digits", written("r.toml", f"batch_size = {DIGITS}\n{RECIPE}"), RECIPE_RUN, DIGIT_SAYS),
     Hostile("a recipe of 2 MB", written("r.toml", RECIPE + "#" * 2_000_000), RECIPE_RUN, "1 MB"),
-    Hostile("a recipe that never ends", linked("r.toml", "/dev/zero"), RECIPE_RUN, "no file"),
-    Hostile("a recipe of a pipe", piped("r.toml"), RECIPE_RUN, "no file"),
+    Hostile("a recipe that never ends", linked("r.toml", "/dev/zero"), RECIPE_RUN, "not a file"),
+    Hostile("a recipe of a pipe", piped("r.toml"), RECIPE_RUN, "not a file"),
     Hostile("a recipe of binary data", written("r.toml", bytes(range(256))), RECIPE_RUN, "TOML"),
     Hostile("options nested deeply", written("o.toml", f"limit = {NESTED}"), "run c --config o.toml --dry-run", DEEP_SAYS),
-    Hostile("options that never end", linked("o.toml", "/dev/zero"), "run c --config o.toml --dry-run", "no file"),
+    Hostile("options that never end", linked("o.toml", "/dev/zero"), "run c --config o.toml --dry-run", "not a file"),
 ]
 IMAGES = [
     Hostile("a PNG of 13,000 x 13,000", written("i.png", png(13_000, 13_000)), PREDICT, "169,000,000 pixels", (1,)),
@@ -260,8 +260,8 @@ IMAGES = [
     Hostile("a PNG that unpacks to more than it says", written("i.png", png(8, 8, bytes(10**8))), PREDICT, "", (0, 1)),
     Hostile("a PNG of no pixels", written("i.png", png(0, 0)), PREDICT, "", (1,)),
     Hostile("a truncated PNG", cut("i.png", 60), PREDICT, "", (1,)),
-    Hostile("an image that never ends", linked("i.png", "/dev/zero"), PREDICT, "no file", (1,)),
-    Hostile("an image of a pipe", piped("i.png"), "trace c --image i.png -o o.png", "no file"),
+    Hostile("an image that never ends", linked("i.png", "/dev/zero"), PREDICT, "not a file", (1,)),
+    Hostile("an image of a pipe", piped("i.png"), "trace c --image i.png -o o.png", "not a file"),
     Hostile("an image that links to itself", linked("i.png", "i.png"), PREDICT, "", (1,)),
     Hostile("an SVG that names files", written("i.png", "<svg><image href='/etc/passwd'/></svg>"), PREDICT, "", (1,)),
 ]  # fmt: skip

@@ -68,7 +68,7 @@ def test_whatever_a_console_draws_is_escaped(text: str):
             drawn.add_column(text)
             drawn.add_row(text)
             console.print(drawn, text)
-            console.print(tables.terminal(Table(text, ("model", text), ((Cell(text), Cell(text)),), frozenset())))
+            console.print(tables.terminal(Table(text, ("model", text), ((Cell(text), Cell(text)),), frozenset()), 100))
         assert hidden(captured.get()) <= {"\n"}
 
 

@@ -163,6 +163,20 @@ def test_a_failing_cell_fails_alone(say: Ask, digits: Path):
     assert [(cell["model"], cell["status"]) for cell in record["cells"]] == [("broken.digits", "failed"), ("cnn4", "done")]
     assert "expects other weights" in record["cells"][0]["error"]
     assert [row["model"] for row in record["rows"]] == ["cnn4.digits"]
+    # So in a plan; cells that fail for one reason are one line.
+    (digits / "grid.toml").write_text('models = ["mgnet", "cnn4"]\ndata = ["digits"]\nseeds = [0, 1]\nlimit = 4\nmeasure = "accuracy"\n')
+    answer = say("run", "--grid", "grid.toml", "--dry-run")
+    assert answer.status == 1
+    assert answer.out.count("failed: mgnet,digits,noise-seed=0 and 1 other cell: expected a trained card of 'mgnet'") == 1
+
+
+def test_a_plan_counts_a_unit_of_several_cells_once(say: Ask, digits: Path):
+    (digits / "grid.toml").write_text('models = ["cnn4"]\nconditions = ["clean", "fog:3", "fog:5"]\nlimit = 4\n')
+    plan = say("run", "--grid", "grid.toml", "--dry-run", "--json").json
+    assert [cell["units"] for cell in plan["cells"]] == [1, 1, 1]  # all read the clean images
+    assert "3 units, 0 stored; time: unknown for cnn4.digits" in say("run", "--grid", "grid.toml", "--dry-run").out
+    assert run(say)["cells"]
+    assert [cell["stored"] for cell in say("run", "--grid", "grid.toml", "--dry-run", "--json").json["cells"]] == [1, 1, 1]
 
 
 def test_a_dry_run_plans_every_cell_and_estimates_from_what_is_measured(say: Ask, desk: Path):
@@ -171,11 +185,11 @@ def test_a_dry_run_plans_every_cell_and_estimates_from_what_is_measured(say: Ask
     plan = say(*words, "--json").json
     assert tree(desk) == before
     assert [(cell["units"], cell["stored"], cell["seconds"]) for cell in plan["cells"]] == 4 * [(1, 0, None)]
-    assert "unknown time of one and two" in say(*words).out
+    assert "time: unknown for one and two" in say(*words).out
     assert say("run", "--grid", "grid.toml", "one").status == 0
     plan = say(*words, "--json").json
     assert [cell["stored"] for cell in plan["cells"]] == [1, 1, 0, 0]
-    assert "the unknown time of two," in say(*words).out
+    assert "unknown for two," in say(*words).out
     assert say("run", "--grid", "grid.toml", "two", "--seed", "0").status == 0
     plan = say(*words, "--json").json
     assert [cell["stored"] for cell in plan["cells"]] == [1, 1, 1, 0]
@@ -212,6 +226,14 @@ def test_a_dry_run_plans_every_cell_and_estimates_from_what_is_measured(say: Ask
         ("models = ['cnn4']", ("--shard", "5/4"), ("K from 1 to N", "'5/4'")),
         ("models = ['cnn4']", ("--shard", "4"), ("K from 1 to N", "'4'")),
         ("models = ['cnn4']", ("--update-card",), ("no --update-card",)),
+        ("models = ['cnn4', 3]", (), ("a list of names", "'models'", "3")),
+        ("models = [['cnn4']]", (), ("a list of names", "'models'")),
+        ("models = ['cnn4']\nconditions = ['clean', 'fog:9']", (), ("severity from 1 to 5", "'9'")),
+        ("models = ['cnn4']\nconditions = ['pgd:x']", (), ("eps=x", "pgd")),
+        ("models = ['cnn4']\nengine = 'proceses:2'", (), ("--engine", "'proceses:2'")),
+        ("models = ['cnn4']\nlimit = 0", (), ("--limit", "0")),
+        ("models = ['cnn4']", ("--store", "nonsense://here"), ("nonsense://here",)),
+        ("models = ['cnn4']", ("--ray-address", "here:1"), ("--ray-address", "--engine ray", "'here:1'")),
     ],
 )
 def test_what_is_wrong_in_a_grid_is_one_line_before_anything_is_measured(

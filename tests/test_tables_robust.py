@@ -1,6 +1,7 @@
 """The table of a run with robustness: every step under every condition, verdicts, and footnotes on the columns."""
 
 import io
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from glimpsezoo.measures.pairs import Comparison, Pair
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.threats import attack_text
 from glimpsezoo.reports.paired import print_comparison
-from glimpsezoo.reports.table import print_results
+from glimpsezoo.measures.shown import Cell, Table
+from glimpsezoo.reports.table import print_results, terminal
 from glimpsezoo.zoo.results import result_type
 
 
@@ -228,3 +230,20 @@ def test_a_narrow_terminal_folds_cells_and_cuts_off_no_number() -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
     assert text.count("(30-34)") >= 4 * len(names)
+
+
+def test_a_table_that_is_too_wide_breaks_neither_numbers_nor_words() -> None:
+    name, setting, spread, share = "mgnet.digits", "glimpses=2", "31.67 ± 2.36 (30.00 to 33.33)", "96.7 (89.7-100.0)"
+    row = (Cell(name), Cell(setting), Cell(share, 96.7, 89.7, 100.0), Cell("20.721 M", 2.0), Cell(spread, 31.67), Cell("not found?"))
+    table = Table(
+        "", ("model", "settings", "top-1 %", "MACs", "corrupted %", "masking"), (row,), frozenset({"model", "settings", "masking"})
+    )
+    wide, narrow = Console(file=io.StringIO(), width=120), Console(file=io.StringIO(), width=80)
+    for console in (wide, narrow):
+        console.print(terminal(table, console.width))
+    whole, lines = wide.file.getvalue(), narrow.file.getvalue().splitlines()
+    assert all(text in whole for text in (name, setting, spread, share, "top-1 % (95 %)"))
+    assert max(map(len, lines)) <= 80
+    pieces = {piece for line in lines for piece in re.split(r"\s\s+", line.strip())}
+    assert {"20.721 M", "(30.00 to 33.33)", "31.67 ± 2.36"} <= pieces
+    assert not pieces & {"mgnet.digit", "s", "(89.7-100.", "0)"}

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from glimpsezoo.errors import GlimpseZooError, did_you_mean, why_not
+from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.toml_text import flat, typed
 
 ARGUMENT = "models"  # the key of the command's argument
 SETTINGS = "set"  # the key of `--set`, a table
@@ -38,14 +39,9 @@ def _use(context: click.Context, parameter: click.Parameter, file: str | None) -
 
 def read_config(file: Path, command: click.Command) -> dict[str, Any]:
     """The values of a file: text, or a boolean for a flag; a list of models; texts KEY=VALUE for `set`. Raises `GlimpseZooError`."""
-    from glimpsezoo.untrusted import read_toml
+    from glimpsezoo.untrusted import toml_of
 
-    try:
-        values = read_toml(file)
-    except (OSError, ValueError) as error:
-        why = why_not(error)
-        raise GlimpseZooError(f"--config expects a TOML file, got {str(file)!r} ({why:.120}): correct it, or name another") from None
-    return as_options(values, command, "--config")
+    return as_options(toml_of("--config", file), command, "--config")
 
 
 def as_options(values: Mapping[str, Any], command: click.Command, source: str) -> dict[str, Any]:
@@ -66,30 +62,15 @@ def as_defaults(found: Mapping[str, Any], command: click.Command) -> dict[str, A
 def _value(key: str, value: Any, source: str, *, flag: bool) -> Any:
     """A value as click takes it. Raises `GlimpseZooError` for one of another kind than the option has."""
     if key == SETTINGS and isinstance(value, Mapping):
-        return tuple(f"{name}={text}" for name, text in _flat(value))
+        return tuple(f"{name}={typed(each)}" for name, each in flat(value))
     if key == ARGUMENT and isinstance(value, list):
-        return tuple(map(_text, value))
+        return tuple(map(typed, value))
     if flag and isinstance(value, bool):
         return value
     if not flag and key not in {ARGUMENT, SETTINGS} and not isinstance(value, bool | Mapping):
-        return _text(value)
+        return typed(value)
     wanted = {SETTINGS: "a table", ARGUMENT: "a list"}.get(key, "true or false" if flag else "text, a number or a list")
     raise GlimpseZooError(f"{source} expects {wanted} for {key!r}, got {value!r:.80}: write it as --help says")
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """The settings in a table and the tables in it, by dotted keys."""
-    found = []
-    for key, value in values.items():
-        found += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", _text(value))]
-    return found
-
-
-def _text(value: Any) -> str:
-    """A value as it is typed."""
-    if isinstance(value, list):
-        return ",".join(map(_text, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _key(parameter: click.Parameter) -> str:

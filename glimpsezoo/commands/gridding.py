@@ -1,6 +1,7 @@
 """`run --grid FILE`: many runs by one command, one table over all of them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from glimpsezoo.errors import GlimpseZooError, counted, one_line
 if TYPE_CHECKING:
     from glimpsezoo.run.answers import Question
     from glimpsezoo.run.grid import Axes, Cell
-    from glimpsezoo.run.grid_plan import GridForecast
+    from glimpsezoo.run.grid_plan import CellForecast, GridForecast
     from glimpsezoo.run.grid_work import CellOutcome
     from glimpsezoo.run.request import RunRequest
 
@@ -64,23 +65,28 @@ def run_grid(models: tuple[str, ...], given: dict[str, Any], request: Request) -
     asked = {cell.name: _options(cell, given) for cell in cells}
     questions = {cell.name: _question(cell, given, asked[cell.name], folder) for cell in cells}  # before torch is loaded
 
-    from glimpsezoo.run.grid_plan import weights
+    from glimpsezoo.run.grid_plan import check_cells, weights
     from glimpsezoo.run.grid_work import request_of
+    from glimpsezoo.run.prepare import store_of
 
-    base = request(("",), given)
+    base = replace(request(("",), given), output=folder)
     requests = {
         name: request_of(cell, base, folder, asked[name], configuring.words_with("run", asked[name]))
         for cell in cells
         for name in [cell.name]
     }
+    check_cells(requests.values())
+    store_of(base)  # all cells would fail without it
     said = counted(len(cells), "cell")
     if shard is not None:
         cells = [cells[place] for place in shard.chosen(weights(list(requests.values())))]
         said = f"{said}, {len(cells)} of them in shard {shard}"
-    options.say(f"grid of {said}; results in {folder}")
     if given["dry_run"]:
-        _print_plan(_planned(cells, requests, folder, base), as_json=given["as_json"])
-        return 0
+        options.say(f"grid of {said}")
+        plan = _planned(cells, requests, folder, base)
+        _print_plan(plan, as_json=given["as_json"])
+        return 1 if plan.wrong else 0
+    options.say(f"grid of {said}; results in {folder}")
     outcomes = [
         _outcome(cell, f"cell {number} of {len(cells)}", requests[cell.name], questions[cell.name]) for number, cell in enumerate(cells, 1)
     ]
@@ -174,13 +180,12 @@ def _finished(outcomes: "Sequence[CellOutcome]", folder: Path, shard: str | None
         options.tell(record.to_json(), nl=False)
     else:
         console = options.stdout()
-        console.print(terminal(grid_table(outcomes), first_width=30))
+        console.print(terminal(grid_table(outcomes), console.width))
         if any(len(row.training_seeds) > 1 or len(row.noise_seeds) > 1 for row in record.rows):
             console.print(Text(CAPTION, style="dim"))
         for line in dict.fromkeys(measured_text(result) for each in outcomes for result in each.results):
             console.print(Text(line, style="dim"))
-        for each in wrong:
-            console.print(Text(f"failed: {', '.join(each.cell.parts)}: {each.error}"))
+        _print_failures([(", ".join(each.cell.parts), each.error) for each in wrong])
     options.say(f"{counted(len(outcomes), 'cell')}, {len(wrong)} failed; {path}")
     return 1 if wrong else 0
 
@@ -190,7 +195,8 @@ def _planned(cells: "Sequence[Cell]", requests: "Mapping[str, RunRequest]", fold
     from glimpsezoo.run.grid_plan import grid_forecast
     from glimpsezoo.run.prepare import prepare
 
-    return grid_forecast(cells, lambda cell: forecast(prepare(requests[cell.name])), folder, base.device)
+    seen = set[str]()
+    return grid_forecast(cells, lambda cell: forecast(prepare(requests[cell.name]), seen), folder, base.device)
 
 
 def _print_plan(plan: "GridForecast", *, as_json: bool) -> None:
@@ -202,17 +208,28 @@ def _print_plan(plan: "GridForecast", *, as_json: bool) -> None:
         return
     for note in plan.notes:
         options.say(note)
-    rows = [
-        (cell.name, f"{cell.units:,}", f"{cell.stored:,}", cell.error or ("none" if cell.units == cell.stored else time_text(cell.seconds)))
-        for cell in plan.cells
-    ]
+    rows = [(cell.name, f"{cell.units:,}", f"{cell.stored:,}", _time_of(cell, time_text)) for cell in plan.cells]
     print_table(("cell", "units", "stored", "time"), rows, words=("cell",))
-    if plan.units == plan.stored:
-        time = "none"
-    else:
-        kind = "core-hours" if plan.device == "cpu" else f"{plan.device} hours"
-        time = f"about {time_text(plan.known)}, {plan.hours:.2g} {kind}, by the units that are stored"
-        if plan.unknown:
-            time += f", and the unknown time of {' and '.join(plan.unknown)}, of which no unit has been measured on this device"
+    _print_failures([(cell.name, cell.error or "") for cell in plan.wrong])
+    kind = "core-hours" if plan.device == "cpu" else f"{plan.device} hours"
+    known = f"about {time_text(plan.known)}, {plan.hours:.2g} {kind}, by the units that are stored" if plan.known else ""
+    unknown = f"unknown for {' and '.join(plan.unknown)}, of which no unit has been measured on this device" if plan.unknown else ""
+    time = ", ".join(filter(None, (known, unknown))) or "none"
     options.tell(f"{counted(len(plan.cells), 'cell')}, {counted(plan.units, 'unit')}, {plan.stored:,} stored; time: {time}")
     options.tell(f"results would be in {plan.folder}; nothing was started")
+
+
+def _time_of(cell: "CellForecast", time_text: Callable[[float | None], str]) -> str:
+    if cell.error is not None:
+        return "failed"
+    return "none" if cell.units == cell.stored else time_text(cell.seconds)
+
+
+def _print_failures(failures: Sequence[tuple[str, str]]) -> None:
+    """A line for each reason, with the cells that failed for it."""
+    cells: dict[str, list[str]] = {}
+    for name, why in failures:
+        cells.setdefault(why, []).append(name)
+    for why, names in cells.items():
+        others = f" and {counted(len(names) - 1, 'other cell')}" if len(names) > 1 else ""
+        options.tell(f"failed: {names[0]}{others}: {why}")

@@ -112,7 +112,8 @@ def _print(answers: "list[Answer]", *, as_csv: bool) -> None:
         options.tell(comma_separated(table), nl=False)
         return
     if table.rows:
-        options.stdout().print(terminal(table))
+        console = options.stdout()
+        console.print(terminal(table, console.width))
     conversions = sorted({words for answer in answers if answer.prediction for words in answer.prediction.conversions})
     for words in conversions:
         count = sum(words in answer.prediction.conversions for answer in answers if answer.prediction)

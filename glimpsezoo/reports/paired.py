@@ -52,4 +52,4 @@ def print_seeds(entries: Sequence[Entry], console: Console) -> None:
     """Print mean and spread of the models that have several seeds."""
     found = seeds_table(entries)
     if found is not None:
-        console.print(terminal(found))
+        console.print(terminal(found, console.width))

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -67,10 +69,6 @@ def board_columns(entries: Sequence[Entry]) -> list[Column]:
     return [*columns_of([entry.result for entry in entries], "board"), parameters, steps]
 
 
-def _parameters(result: Result, _: int) -> Cell:
-    return Cell(macs_text(result.model.parameters), result.model.parameters)
-
-
 def board(entries: Sequence[Entry]) -> Table:
     """One row per model, at its last step."""
     shown = board_columns(entries)
@@ -83,33 +81,76 @@ def print_results(results: Sequence[Result], console: Console) -> None:
     """Print the table of steps, at most 100 columns wide, with its footnotes."""
     table = step_table(results)
     in_detail = "95 % interval" in table.headings or len(table.headings) < 6
-    console.print(terminal(table, first_width=30 if in_detail else 20))
+    console.print(terminal(table, console.width, first_width=30 if in_detail else 20))
     for below in (each for kind in measure_classes().values() for each in kind.below(results)):
-        console.print(terminal(below, first_width=20 if below.headings[0] == "model" else None))
+        console.print(terminal(below, console.width, first_width=20 if below.headings[0] == "model" else None))
     at_least = [f"{at_least_text(result)}." for result in results if result.at_least]
     for line in [*footnotes(results, "steps"), *at_least]:
         console.print(Text(line, style="dim"))
 
 
-def terminal(table: Table, *, first_width: int | None = 30) -> RichTable:
-    """The table for a terminal. The heading of the first column with intervals names their level.
+def terminal(table: Table, room: int, *, first_width: int | None = 30) -> RichTable:
+    """The table for a terminal of this width, `room`. The heading of the first column with intervals names their level.
 
-    Cells are folded where the terminal is too narrow, so that no number is cut off.
-    first_width: the first column is folded to this width in any case; None leaves that to the terminal.
+    Where the terminal is too narrow, an interval goes below its number, and names are broken behind a point or a comma, as far as that is
+    enough; no number is cut off.
+    first_width: the first column is at most as wide in any case; None leaves that to the terminal.
     """
     drawn = RichTable(title=Text(table.caption) if table.caption else None, box=None, pad_edge=False, show_edge=False, header_style="bold")
-    first, *headings = table.headings
-    drawn.add_column(first, style="cyan", overflow="fold", max_width=first_width)
-    explained = False
-    for place, heading in enumerate(headings, start=1):
-        bounded = not explained and any(row[place].low is not None and "(" in row[place].text for row in table.rows)
-        explained = explained or bounded
-        justify = "left" if heading in table.words and place > 1 else "right"
-        text = f"{heading} (95 %)" if bounded else heading.replace(", ", ",\n")
-        drawn.add_column(Text(text), justify=justify, overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*(Text(cell.text) for cell in row))
+    words = [place == 0 or heading in table.words for place, heading in enumerate(table.headings)]
+    headings = _explained(table)
+    columns = [[row[place].text for row in table.rows] for place in range(len(headings))]
+    wide = [max(map(cell_len, [*heading.split("\n"), *column])) for heading, column in zip(headings, columns, strict=True)]
+    wide[0] = min(wide[0], first_width or wide[0])
+    least = [_longest(heading, column, words=each) for heading, column, each in zip(headings, columns, words, strict=True)]
+    widths = _fitting(wide, least, room - 2 * (len(headings) - 1))
+    for place, heading in enumerate(headings):
+        look = {"style": "cyan"} if place == 0 else {"justify": "left" if words[place] and place > 1 else "right"}
+        drawn.add_column(Text(_broken(heading, widths[place], words=False)), overflow="fold", max_width=widths[place], **look)
+    for row in zip(*columns, strict=True):
+        drawn.add_row(*(Text(_broken(text, width, words=each)) for text, width, each in zip(row, widths, words, strict=True)))
     return drawn
+
+
+def _explained(table: Table) -> list[str]:
+    """The headings, with lines of their own; the first one of intervals names their level."""
+    bounded = [any(row[place].low is not None and "(" in row[place].text for row in table.rows) for place in range(len(table.headings))]
+    first = bounded.index(True) if True in bounded else None
+    return [f"{heading} (95 %)" if place == first else heading.replace(", ", ",\n") for place, heading in enumerate(table.headings)]
+
+
+def _pieces(text: str, *, words: bool) -> list[str]:
+    """What a text may be broken into: words and parts of names, or a number and its interval.
+
+    >>> _pieces("mgnet.digits", words=True), _pieces("98.8 (98.1-99.4)", words=False)
+    (['mgnet.', 'digits'], ['98.8 ', '(98.1-99.4)'])
+    """
+    return re.split(r"(?<=[\s.,=:/@_-])" if words else r"(?<=\s)(?=\()", text)
+
+
+def _longest(heading: str, column: Sequence[str], *, words: bool) -> int:
+    """The width that no piece of a column exceeds."""
+    return max(
+        cell_len(piece.rstrip()) for piece in [*heading.split(), *(piece for text in column for piece in _pieces(text, words=words))]
+    )
+
+
+def _fitting(wide: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Widths of columns that fit into a room, if possible: as few columns as possible are narrowed, those first that gain most."""
+    widths = list(wide)
+    for place in sorted(range(len(wide)), key=lambda place: least[place] - wide[place]):
+        widths[place] = max(1, min(wide[place], max(least[place], wide[place] - max(0, sum(widths) - room))))
+    return widths
+
+
+def _broken(text: str, width: int, *, words: bool) -> str:
+    """A text in lines of at most this width, if its pieces allow that."""
+    lines = [""]
+    for piece in _pieces(text, words=words):
+        if lines[-1] and cell_len((lines[-1] + piece).rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def markdown(table: Table) -> Markdown:

@@ -62,8 +62,9 @@ class Forecast:
         return {**asdict(self), "units": self.units, "stored": self.stored, "seconds": self.seconds}
 
 
-def forecast(work: RunWork) -> Forecast:
-    """The plan of a prepared run."""
+def forecast(work: RunWork, seen: set[str] | None = None) -> Forecast:
+    """The plan of a prepared run. seen: names of units and findings that other runs of a grid count, to which this run's are added."""
+    seen = set() if seen is None else seen
     notes: list[str] = []
     pieces = list(_pieces(work, notes)) if work.bench is not None else []
     if work.bench is None:
@@ -74,11 +75,11 @@ def forecast(work: RunWork) -> Forecast:
         groups.setdefault((planned.index, name), []).append(planned)
     plan = []
     for (index, name), members in sorted(groups.items(), key=lambda group: group[0][0]):
-        counts = [_counts(work, planned) for planned in members]
-        left = sum(planned.forward_images * (1 - stored / units) for planned, (units, stored) in zip(members, counts, strict=True) if units)
+        counts = [_counts(work, planned, seen) for planned in members]
+        left = sum(planned.forward_images * share for planned, (_, _, share) in zip(members, counts, strict=True))
         rate = rates[index]
         seconds = 0.0 if not left else None if rate is None else left * rate
-        units, stored = (sum(each) for each in zip(*counts, strict=True))
+        units, stored = sum(count[0] for count in counts), sum(count[1] for count in counts)
         plan.append(Share(work.names[index], name, units, stored, seconds, left, rate))
     return Forecast(work.subject, tuple(plan), str(work.folder), (*work.warnings, *work.said, *notes))
 
@@ -107,13 +108,19 @@ def _pieces(work: RunWork, notes: list[str]) -> Iterator[tuple[str, Planned]]:
         notes.append(f"thresholds of early exits are not found yet for {', '.join(missing)}: {' and '.join(waiting)} may have more units")
 
 
-def _counts(work: RunWork, planned: Planned) -> tuple[int, int]:
-    """The number of units of a piece of work, and how many are stored."""
+def _counts(work: RunWork, planned: Planned, seen: set[str]) -> tuple[int, int, float]:
+    """The units of a piece of work that nobody has counted, how many of them are stored, and the share of the piece that is left."""
     if isinstance(planned, PlannedFinding):
-        return 1, int(work.stored(planned) is not None)
+        new = planned.stored_as is None or planned.stored_as not in seen
+        seen |= {planned.stored_as} if planned.stored_as is not None else set()
+        stored = int(new and work.stored(planned) is not None)
+        return int(new), stored, float(new - stored)
     assert isinstance(planned, PlannedEvaluation)
     ids = unit_ids(planned.job, planned.seed)
-    return len(ids), 0 if work.request.fresh else sum(map(work.store.has, ids))
+    new = [name for name in ids if name not in seen]
+    seen.update(new)
+    stored = 0 if work.request.fresh else sum(map(work.store.has, new))
+    return len(new), stored, (len(new) - stored) / len(ids) if ids else 0.0
 
 
 def _seconds_per_pass(work: RunWork, pieces: list[Planned]) -> float | None:

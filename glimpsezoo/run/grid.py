@@ -18,7 +18,8 @@ from glimpsezoo.errors import GlimpseZooError, counted, did_you_mean
 from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import load_string
-from glimpsezoo.untrusted import read_toml
+from glimpsezoo.toml_text import flat, typed
+from glimpsezoo.untrusted import toml_of
 from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.cards import find_card
 from glimpsezoo.zoo.early import check_condition, check_names, condition_names
@@ -51,11 +52,7 @@ class Axes(Settings):
     @classmethod
     def read(cls, file: Path) -> tuple[Self, dict[str, Any]]:
         """The lists of a file, and its other keys, which are options of `run`. Raises `GlimpseZooError`."""
-        try:
-            values = read_toml(file)
-        except (OSError, ValueError) as error:
-            why = " ".join(str(error).split())
-            raise GlimpseZooError(f"--grid expects a TOML file, got {str(file)!r} ({why:.120}): correct it, or name another") from None
+        values = toml_of("--grid", file)
         own = {key: values.pop(key) for key in cls.model_fields if key in values}
         found = {key: _items(key, value) for key, value in own.items()}
         try:
@@ -87,31 +84,15 @@ _KINDS = {
 def _items(key: str, value: Any) -> Any:
     """An axis of a file with its items as they are typed. Raises `GlimpseZooError` for an empty one."""
     if key == "settings" and isinstance(value, Mapping):
-        return {name: _items(f"settings.{name}", items) for name, items in _flat(value)}
+        return {name: _items(f"settings.{name}", items) for name, items in flat(value)}
     if key == "exclude" and isinstance(value, list) and all(isinstance(each, Mapping) for each in value):
-        return [{name: typed(one) for name, one in _flat(each)} for each in value]
+        return [{name: typed(one) for name, one in flat(each)} for each in value]
     if isinstance(value, Mapping):
         return value
     value = value if isinstance(value, list) else [value]
     if not value:
         raise GlimpseZooError(f"--grid expects at least one item for {key!r}, got an empty list: add one, or leave the key out")
-    return value if key == "seeds" else [typed(each) for each in value]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values in a table and the tables in it, by dotted keys."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def typed(value: Any) -> str:
-    """A value of a TOML file as it is typed on the command line."""
-    if isinstance(value, list):
-        return ",".join(map(typed, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return [typed(each) for each in value] if key.startswith("settings.") else value
 
 
 @dataclass(frozen=True)

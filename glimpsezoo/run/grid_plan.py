@@ -1,6 +1,6 @@
 """What a grid would do: the plan and the expected time of each cell, and how many images a cell has, by which shards are balanced."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from glimpsezoo.measures.corrupted import CorruptedMeasure
 from glimpsezoo.run.forecast import Forecast
 from glimpsezoo.run.grid import Cell
 from glimpsezoo.run.parse import parse_measures, scopes
-from glimpsezoo.run.prepare import FEW, images_of
+from glimpsezoo.run.prepare import FEW, check_options, images_of
 from glimpsezoo.run.request import RunRequest
 from glimpsezoo.schema import Section
 from glimpsezoo.zoo.names import Assignments, argument_names
@@ -44,6 +44,13 @@ def _conditions(measure: Measure) -> int:
     return len(measure.wanted) if isinstance(measure, AttackedMeasure) else 0
 
 
+def check_cells(requests: Iterable[RunRequest]) -> None:
+    """Check the options and the conditions of all cells before one is measured. Raises `GlimpseZooError`."""
+    for request in requests:
+        check_options(request)
+        parse_measures(request.measures, Assignments.parse(request.sets, argument_names(request.models), scopes=scopes()))
+
+
 class CellForecast(Section):
     """What a cell would do."""
 
@@ -51,6 +58,7 @@ class CellForecast(Section):
     model: str
     """The name in results, or as in the grid for a cell that cannot be measured."""
     units: int
+    """A unit that several cells need is counted in the first of them."""
     stored: int
     """Units that are not measured again."""
     seconds: float | None
@@ -77,6 +85,11 @@ class GridForecast(Section):
     @property
     def stored(self) -> int:
         return sum(cell.stored for cell in self.cells)
+
+    @property
+    def wrong(self) -> list[CellForecast]:
+        """The cells that cannot be measured."""
+        return [cell for cell in self.cells if cell.error is not None]
 
     @property
     def known(self) -> float:

@@ -171,7 +171,7 @@ def grid_table(outcomes: Sequence[CellOutcome]) -> Table:
     for each in outcomes:
         if each.error and not each.results:
             settings = ", ".join(f"{key}={value}" for key, value in each.cell.settings.items())
-            said = (each.cell.model, each.cell.data or "", settings, each.cell.condition or "", f"seed {each.cell.seed}", "FAILED")
+            said = (each.cell.model, each.cell.data or "", settings, each.cell.condition or "", f"FAILED (noise seed {each.cell.seed})")
             rows.append((*map(Shown, said), *(Shown("") for _ in whole.headings[len(said) :]))[: len(whole.headings)])
     kept = [k for k, heading in enumerate(whole.headings) if heading not in LABELS or len({row[k].text for row in rows}) > 1]
     return Table("", tuple(whole.headings[k] for k in kept), tuple(tuple(row[k] for k in kept) for row in rows), whole.words)

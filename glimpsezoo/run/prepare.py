@@ -18,6 +18,7 @@ from glimpsezoo.files import check_inside, check_writable
 from glimpsezoo.measures.base import Bench, Measure
 from glimpsezoo.measures.calibration import without_thresholds
 from glimpsezoo.measures.corrupted import CorruptedMeasure
+from glimpsezoo.run.engines.choosing import RAY
 from glimpsezoo.run.engines.choosing import chosen as chosen_engine
 from glimpsezoo.run.finishing import COMPARISON
 from glimpsezoo.run.parse import parse_measures, scopes
@@ -51,7 +52,7 @@ CALIBRATION = 2_000  # at most so many images are used to find thresholds
 
 def prepare(request: RunRequest) -> RunWork:
     """Resolve and check everything that a run needs before anything is measured or written. Raises `GlimpseZooError`."""
-    _check(request)
+    check_options(request)
     named = [*argument_names(request.models), *references((*request.sets, *request.models))]
     sets = Assignments.parse(request.sets, named, scopes=scopes())
     chosen = choose_data(request.models, request.data, sets.of("data"), request.checkpoint)
@@ -95,7 +96,7 @@ def prepare(request: RunRequest) -> RunWork:
         calibration=calibration,
         sets=sets,
         folder=_output(request),
-        store=UnitStore(STORE) if data is None else _store(request),
+        store=UnitStore(STORE) if data is None else store_of(request),
         notes=notes,
     )
 
@@ -200,9 +201,14 @@ def _check_split(request: RunRequest, described: DatasetSpec) -> None:
         raise GlimpseZooError(f"--split expects one of {', '.join(splits)}, got {request.split!r}: {did_you_mean(request.split, splits)}")
 
 
-def _check(request: RunRequest) -> None:
-    """Check the options that need neither model nor data."""
-    chosen_engine(request.engine)
+def check_options(request: RunRequest) -> None:
+    """Check the options that need neither model nor data. Raises `GlimpseZooError`."""
+    engine = chosen_engine(request.engine)
+    if request.ray_address and engine.kind != RAY:
+        raise GlimpseZooError(
+            f"--ray-address expects --engine ray, got {request.ray_address!r} with --engine {request.engine}: name that engine, or leave "
+            "the address out"
+        )
     if request.limit is not None and request.limit < 1:
         raise GlimpseZooError(f"--limit expects a number of images from 1, got {request.limit}: leave it out to measure all")
     size = request.batch_size
@@ -281,8 +287,11 @@ def _calibration(request: RunRequest, chosen: DataChoice, measures: list[Measure
         return None
 
 
-def _store(request: RunRequest) -> UnitStore:
-    """Where finished units are kept: in `--store`; else in runs/, which all runs share, or in `--output` if runs/ cannot be written."""
+def store_of(request: RunRequest) -> UnitStore:
+    """Where finished units are kept: in `--store`; else in runs/, which all runs share, or in `--output` if runs/ cannot be written.
+
+    Raises `GlimpseZooError` if that place does not answer or cannot be written.
+    """
     if request.store is not None:
         store = UnitStore(request.store)
         store.check(write=not request.dry_run)

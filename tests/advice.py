@@ -134,7 +134,6 @@ OF_COMMANDS = {
     "--shard expects --grid FILE": Case(
         f"run cnn4 --shard 1/2 {FLOPS}", ("run --grid grid.toml --shard 1/2 --dry-run", f"run cnn4 {FLOPS}"), _grid
     ),
-    "--grid expects a TOML file": Case("run --grid nowhere.toml", ("run --grid grid.toml --dry-run",), _grid),
     "--grid expects models, got none": Case("run --grid empty.toml", ("run cnn4 --grid empty.toml --dry-run",), _grid),
     "--grid expects no --update-card": Case("run --grid grid.toml --update-card", ("run small --update-card --measure accuracy",), _grid),
     "or measure it untrained by --checkpoint none": Case(
@@ -286,7 +285,6 @@ OF_COMMANDS = {
         f"run {MOBILE} --data folder:photos {UNTRAINED} --set data.size=16 --measure accuracy,fog",
         (f"run {MOBILE} --data folder:photos {UNTRAINED} --set data.size=16 --measure accuracy",),
     ),
-    "--config expects a TOML file": Case("run --config nowhere.toml", ("run --config mine.toml",), _configs),
     "write it as --help says": Case("run --config wrong.toml", ("run --help", "run --config mine.toml"), _configs),
     "--split expects one of": Case(f"run cnn4 {FLOPS} --split tests", (f"run cnn4 {FLOPS} --split test",)),
     "--limit expects a number of images from 1": Case(f"run cnn4 {FLOPS} --limit 0", (f"run cnn4 {FLOPS}",)),

@@ -192,6 +192,14 @@ OF_DATA = {
         (f"run small large {FLOPS} --set data.size=32", f"run large {FLOPS}"),
         _cards([("large", "photos", 48)]),
     ),
+    "expected a folder for finished units that can be written, got {} ({}): name another with --store": Case(
+        f"run small {FEW} --store photos.toml",
+        (f"run small {FEW} --store units",),
+        lambda stack: Path("photos.toml").write_text(""),
+    ),
+    "--ray-address expects --engine ray, got {} with --engine {}": Case(
+        f"run small {FEW} --ray-address here:1 --engine threads", (f"run small {FEW} --engine threads",)
+    ),
     "--store expects a folder or a URL, got {}: write": Case(
         f"run small {FEW} --store memory:units", (f"run small {FEW} --store memory://units",)
     ),

@@ -11,9 +11,9 @@ from test_records import RESULT
 from glimpsezoo.measures.anytime import anytime_text
 from glimpsezoo.measures.pairs import Comparison, Pair
 from glimpsezoo.measures.result import Result
+from glimpsezoo.measures.shown import Cell, Table
 from glimpsezoo.measures.threats import attack_text
 from glimpsezoo.reports.paired import print_comparison
-from glimpsezoo.measures.shown import Cell, Table
 from glimpsezoo.reports.table import print_results, terminal
 from glimpsezoo.zoo.results import result_type
 

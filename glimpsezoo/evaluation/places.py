@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.errors import GlimpseZooError, one_line, why_not
 from glimpsezoo.files import is_full, write_whole
 from glimpsezoo.processes import machine
 
@@ -141,7 +141,9 @@ class Folder(Place):
                 f"expected room for finished units in {self.shown!r}, got a full disk: make room, or move the folder and name its new "
                 "place with --store; units that were finished are kept"
             )
-        return GlimpseZooError(f"expected a folder for finished units that can be written, got {self.shown!r}: {one_line(error)}")
+        return GlimpseZooError(
+            f"expected a folder for finished units that can be written, got {self.shown!r} ({why_not(error)}): name another with --store"
+        )
 
 
 class Remote(Place):

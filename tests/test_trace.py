@@ -122,6 +122,19 @@ def test_what_cannot_be_seen_is_shown_as_what_its_region_covers(kind: type, side
     np.testing.assert_allclose(first[..., 0] / 255, means(image[0].double().numpy(), 16 // side), atol=0.003)
 
 
+def test_the_whole_image_is_no_glimpse_of_a_model_that_cuts_its_patches_itself():
+    model = gz.create_model("ram", task=TASK, patch=8, scales=2, glimpses=6)
+    image = torch.zeros(1, 56, 56)
+    image[:, 20:36, 20:36] = picture(16)  # on black, most of the image is like any region
+    margin = np.full((56 + 2 * 16, 56 + 2 * 16), round(0.3 * 255))  # outside lies the mean pixel
+    margin[16:-16, 16:-16] = as_bytes(image)
+    windows = np.lib.stride_tricks.sliding_window_view(margin, (8, 8)).reshape(-1, 64)
+    for look in traced(model, image).looks:
+        fine, coarse = look.glimpses[0].views
+        assert fine.shape == coarse.shape == (8, 8, 3)
+        assert (np.abs(windows - fine[..., 0].reshape(1, 64).astype(int)) <= 1).all(1).any()
+
+
 def test_a_region_covers_the_means_of_its_pixels_and_black_outside():
     image = picture(32)[None]
     regions = Regions.one_each(torch.tensor([[-0.5, 0.0]]), 0.5)

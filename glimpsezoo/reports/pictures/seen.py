@@ -22,8 +22,9 @@ def glimpses_seen(
     """The pictures that the model saw in each of N regions of one image: one each, or several scales around the same centre.
 
     images: as for `sense`; state: before the step. Phases have no side effects, so `sense` can be called again. The first tensor of N
-    images that enters one of the model's modules is what it saw, once the task's normalisation is undone. If no pixels enter a module,
-    or they do not resemble the region, the picture is the region itself, averaged by area.
+    images that enters one of the model's modules is what it saw, once the task's normalisation is undone; the whole image, of which the
+    model takes its glimpse itself, is not. If no pixels enter a module, or they do not resemble the region, the picture is the region
+    itself, averaged by area.
     """
     if not len(regions):
         return []
@@ -32,9 +33,7 @@ def glimpses_seen(
     covered = covers(images, regions, (height, width))[:, None]  # [N, 1, C, h, w]
     found = covered
     if entered is not None:
-        task = model.task
-        mean, std = (entered.new_tensor(values)[:, None, None] for values in (task.mean, task.std))
-        seen = min((entered, entered * std + mean), key=lambda candidate: _distance(candidate, covered))
+        seen = min(_readings(model, entered), key=lambda candidate: _distance(candidate, covered))
         found = seen if _distance(seen, covered) <= ALIKE else covered
     return [[pixels_of(view) for view in views] for views in found]
 
@@ -48,8 +47,11 @@ def _entering(model: GlimpseModel[Any], images: Tensor, state: State, regions: R
         tensor = given[0] if given else None
         if found or not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.ndim not in {4, 5}:
             return
-        if tensor.shape[0] == len(regions) and tensor.shape[-3] == channels:
-            found.append(tensor.detach().float())
+        if tensor.shape[0] != len(regions) or tensor.shape[-3] != channels:
+            return
+        tensor = tensor.detach().float()
+        if tensor.shape != images.shape or not any(torch.allclose(each, images, atol=1e-4) for each in _readings(model, tensor)):
+            found.append(tensor)
 
     handles = [module.register_forward_pre_hook(note) for module in model.modules() if module is not model]
     try:
@@ -60,6 +62,12 @@ def _entering(model: GlimpseModel[Any], images: Tensor, state: State, regions: R
     if not found:
         return None
     return found[0] if found[0].ndim == 5 else found[0][:, None]
+
+
+def _readings(model: GlimpseModel[Any], pixels: Float[Tensor, "*N C h w"]) -> tuple[Tensor, Tensor]:
+    """Pixels as they are, and without the task's normalisation."""
+    mean, std = (pixels.new_tensor(values)[:, None, None] for values in (model.task.mean, model.task.std))
+    return pixels, pixels * std + mean
 
 
 def _own_pixels(images: Tensor, regions: Regions) -> tuple[int, int]:

@@ -51,8 +51,8 @@ class GlimpseNetwork(nn.Module):
         self.pixels, self.place = nn.Linear(pixels, BRANCH), nn.Linear(2, BRANCH)
         self.what, self.where = nn.Linear(BRANCH, WIDTH), nn.Linear(BRANCH, WIDTH)
 
-    def forward(self, patches: Float[Tensor, "N pixels"], places: Float[Tensor, "N 2"]) -> Float[Tensor, "N width"]:
-        return (self.what(self.pixels(patches).relu()) + self.where(self.place(places).relu())).relu()
+    def forward(self, patches: Float[Tensor, "N k C g g"], places: Float[Tensor, "N 2"]) -> Float[Tensor, "N width"]:
+        return (self.what(self.pixels(patches.flatten(1)).relu()) + self.where(self.place(places).relu())).relu()
 
 
 class RAM(GlimpseModel[RamState]):
@@ -91,7 +91,7 @@ class RAM(GlimpseModel[RamState]):
         soft = torch.is_grad_enabled() and not self.training and self.surrogate is not None
         pixels = self.normalise(images)
         patches = retina(pixels, regions, self.config.patch, self.config.scales, soft=soft)  # [N, k, C, g, g]
-        return self.glimpse(patches.flatten(1), self.placing.places(regions).to(patches))
+        return self.glimpse(patches, self.placing.places(regions).to(patches))
 
     def fuse(self, state: RamState, decision: Decision, features: Float[Tensor, "N width"]) -> RamState:
         glimpses = features.view_as(state.hidden)  # [B K, 256] -> [B, K, 256]

@@ -14,6 +14,7 @@ from result_files import put, result, rows
 from glimpsezoo.measures.result import Data
 from glimpsezoo.measures.shown import Entry
 from glimpsezoo.measures.threats import masking_text
+from glimpsezoo.reports.seeds import by_seeds
 from glimpsezoo.reports.table import board, comma_separated, latex, markdown
 from glimpsezoo.workflows.comparing import read_runs
 from glimpsezoo.zoo.results import read_result, result_type
@@ -82,6 +83,16 @@ def test_the_same_model_of_several_runs_is_told_apart(run: Path, tmp_path: Path)
     shutil.copytree(run, tmp_path / "copy")
     names = [entry.name for entry in read_runs([str(run / "mgnet"), str(tmp_path / "copy" / "mgnet")]).entries]
     assert names == ["mgnet, run", "mgnet, copy"]
+
+
+def test_cells_of_a_grid_are_named_by_what_tells_them_apart(tmp_path: Path):
+    cells = ["mgnet,digits,clean,noise-seed=0", "mgnet,digits,clean,noise-seed=1", "mgnet,digits,fog_3,noise-seed=0"]
+    for place, cell in enumerate(cells):
+        one = result("mgnet", run=str(place))
+        put(tmp_path / cell / "mgnet", one.model_copy(update={"run": one.run.model_copy(update={"seed": place % 2})}))
+    entries = read_runs([str(tmp_path / cell) for cell in cells]).entries
+    assert [entry.name for entry in entries] == ["mgnet, clean, noise-seed=0", "mgnet, clean, noise-seed=1", "mgnet, fog_3, noise-seed=0"]
+    assert next(group.name for group in by_seeds(entries)) == "mgnet, clean"
 
 
 def test_a_model_is_not_tested_against_itself(run: Path, tmp_path: Path):

@@ -92,3 +92,10 @@ def test_too_few_images_are_said_to_tell_nothing():
     (said,) = findings(entries, pairs)
     assert said.startswith("10 images cannot tell a and b apart (")
     assert "significant" not in said
+
+
+def test_of_many_models_a_sentence_names_a_few():
+    entries = [entry(name, 0.9 - 0.01 * place, 1e6) for place, name in enumerate("abcdefgh")]
+    pairs = [each.model_copy(update={"n": 10, "low": -0.3, "high": 0.2, "p": 0.5}) for each in paired(entries, "bcdefgh")]
+    (said,) = findings(entries, pairs)
+    assert said.startswith("10 images cannot tell a, b, c and 5 others apart (")

@@ -10,6 +10,7 @@ from glimpsezoo.measures.shown import Entry
 from glimpsezoo.measures.text import macs_text, with_interval
 
 VAGUE = 0.1  # width of an interval, as a share of the images, that says nothing of which model is better
+NAMED = 4  # models that a sentence lists; of more, it counts the rest
 SIGNIFICANT = 0.05  # one-sided, like the words of a pair
 
 Tests = Mapping[tuple[str, str], Pair | RecipePair]
@@ -72,7 +73,9 @@ def _close(best: Entry, close: Sequence[Entry], tests: Tests) -> str:
 
 
 def _listed(entries: Sequence[Entry]) -> str:
-    *some, last = (entry.name for entry in entries)
+    """All names, or the first ones and how many more."""
+    names = [entry.name for entry in entries]
+    *some, last = names if len(names) <= NAMED else [*names[: NAMED - 1], f"{len(names) - NAMED + 1} others"]
     return f"{', '.join(some)} and {last}"
 
 

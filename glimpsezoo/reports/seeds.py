@@ -109,9 +109,11 @@ def _training_seed(result: Result) -> int | None:
 
 
 def _shared_name(entries: Sequence[Entry]) -> str:
-    """The name without a training seed; the whole name for one result."""
+    """The name without what tells the seeds apart; the whole name for one result."""
     names = [entry.name for entry in entries]
-    stripped = min((_SEED.sub("", entry.title) for entry in entries), key=len)
+    titles = [_SEED.sub("", entry.title) for entry in entries]
+    shared = [part for part in titles[0].split(", ") if all(part in title.split(", ") for title in titles)]
+    stripped = ", ".join(shared) or min(titles, key=len)
     return names[0] if len(set(names)) == 1 else entries[0].result.renamed(stripped).display_name
 
 

@@ -19,6 +19,8 @@ from glimpsezoo.measures.text import macs_text
 from glimpsezoo.reports.text import footnotes
 from glimpsezoo.zoo.results import measure_classes
 
+LONG_WORD = 20  # of a name: what is longer may be folded anywhere
+
 
 def columns_of(results: Sequence[Result], layout: Layout) -> list[Column]:
     """All columns of the measures that at least one result fills, in the order of result.json. A verdict follows the column it is about."""
@@ -125,14 +127,14 @@ def _pieces(text: str, *, words: bool) -> list[str]:
     >>> _pieces("mgnet.digits", words=True), _pieces("98.8 (98.1-99.4)", words=False)
     (['mgnet.', 'digits'], ['98.8 ', '(98.1-99.4)'])
     """
-    return re.split(r"(?<=[\s.,=:/@_-])" if words else r"(?<=\s)(?=\()", text)
+    return re.split(r"(?<=[\s.,:/@])" if words else r"(?<=\s)(?=\()", text)
 
 
 def _longest(heading: str, column: Sequence[str], *, words: bool) -> int:
-    """The width that no piece of a column exceeds."""
-    return max(
-        cell_len(piece.rstrip()) for piece in [*heading.split(), *(piece for text in column for piece in _pieces(text, words=words))]
-    )
+    """The width that no piece of a column exceeds; very long words are folded."""
+    most = LONG_WORD if words else max(map(cell_len, column), default=0)
+    pieces = [piece for text in column for piece in _pieces(text, words=words)]
+    return max([*map(cell_len, heading.split()), min(most, max((cell_len(piece.rstrip()) for piece in pieces), default=0))])
 
 
 def _fitting(wide: Sequence[int], least: Sequence[int], room: int) -> list[int]:

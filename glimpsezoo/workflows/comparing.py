@@ -133,8 +133,8 @@ def card_of(result: Result) -> Card:
 
 
 def _told_apart(measured: list[StoredResult]) -> list[StoredResult]:
-    """The results with unique names. Equal names get a suffix: the data set, else the noise seed, a folder, the weights, the run, or a
-    number.
+    """The results with unique names. Equal names get a suffix: the first of data set, noise seed, folder, weights and run that tells them
+    all apart, else all that differ, else a number.
     """
     extras: list[Callable[[StoredResult], str]] = [
         lambda each: each.entry.data,
@@ -144,12 +144,18 @@ def _told_apart(measured: list[StoredResult]) -> list[StoredResult]:
         lambda each: f"run {each.entry.result.run.id}",
         lambda each: "/".join(each.folder.parts[-3:-1]),
     ]
+    enough: dict[str, list[Callable[[StoredResult], str]]] = {}
+    for name, members in _alike(measured).items():
+        alone = [extra for extra in extras if len({extra(each) for each in members}) == len(members)]
+        enough[name] = alone[:1] or extras
+    names = [each.entry.name for each in measured]
     for extra in extras:
-        alike: dict[str, list[StoredResult]] = {}
-        for each in measured:
-            alike.setdefault(each.entry.name, []).append(each)
-        differ = {name for name, members in alike.items() if len({extra(each) for each in members}) > 1}
-        measured = [_titled(each, f"{each.entry.title}, {extra(each)}") if each.entry.name in differ else each for each in measured]
+        alike = _alike(measured)
+        suffixes = {id(each): suffix for members in alike.values() for each, suffix in _suffixes(members, extra)}
+        measured = [
+            _titled(each, f"{each.entry.title}, {suffixes[id(each)]}") if suffixes.get(id(each)) and extra in enough[name] else each
+            for each, name in zip(measured, names, strict=True)
+        ]
     seen: Counter[str] = Counter()
     found = []
     for each in measured:
@@ -157,6 +163,22 @@ def _told_apart(measured: list[StoredResult]) -> list[StoredResult]:
         count = seen[each.entry.name]
         found.append(each if count == 1 else _titled(each, f"{each.entry.title}, {count}"))
     return found
+
+
+def _alike(measured: Sequence[StoredResult]) -> dict[str, list[StoredResult]]:
+    """The results by name."""
+    found: dict[str, list[StoredResult]] = {}
+    for each in measured:
+        found.setdefault(each.entry.name, []).append(each)
+    return found
+
+
+def _suffixes(members: Sequence[StoredResult], extra: Callable[[StoredResult], str]) -> Iterator[tuple[StoredResult, str]]:
+    """What tells results apart: without the parts that all share, as cells of a grid have them. '' if nothing does."""
+    parts = [extra(each).split(",") for each in members]
+    shared = set[str].intersection(*map(set, parts))
+    for each, own in zip(members, parts, strict=True):
+        yield each, ", ".join(part.strip() for part in own if part not in shared)
 
 
 def _file_name(folder: Path) -> str:

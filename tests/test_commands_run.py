@@ -131,7 +131,7 @@ def test_stopped_and_run_again_it_goes_on_and_ends_with_the_same_numbers(run: As
         misbehave(patch, KeyboardInterrupt())
         stopped = run(*words)
     assert (stopped.status, stopped.out) == (130, "")
-    assert stopped.err.endswith("glimpsezoo: stopped; finished blocks of 1,000 images are kept: the same command resumes here\n")
+    assert stopped.err.endswith("glimpsezoo: stopped; finished units are kept: the same command resumes here\n")
     assert [name for name in tree(here) if name.endswith(("result.json", "rows.parquet"))] == []
 
     again = run(*words)

@@ -132,7 +132,7 @@ def test_a_stopped_run_says_what_is_kept_and_goes_on(tmp_path: Path) -> None:
     ended = answers(tmp_path, RUN, *first, *then)
     for status, end in zip(STATUS.values(), ended, strict=False):
         assert end.status == status
-        assert "finished blocks" in end.line
+        assert "finished units" in end.line
         assert "resumes here" in end.line
     assert ended[3].status == 141
     assert "glimpsezoo:" not in ended[3].err

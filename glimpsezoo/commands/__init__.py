@@ -17,7 +17,7 @@ from glimpsezoo.errors import WORKER_LOST, GlimpseZooError, check_unicode, did_y
 
 _EXPECTED = (GlimpseZooError, click.ClickException)
 _KEPT = {  # by the commands that go on where they were stopped
-    "run": "finished blocks of 1,000 images are kept",
+    "run": "finished units are kept",
     "train": "the last checkpoint is kept",
     "pull": "what was downloaded is kept",
 }

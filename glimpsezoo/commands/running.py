@@ -76,11 +76,11 @@ def run(models: tuple[str, ...], **given: Any) -> int:
     Every number is there for every step, for early exits, under corruptions and under attacks. A MODEL is a card (mgnet.digits), a
     card's folder, or a plugin's model (mgnet), of which the card for --data is taken. It may appear several times, with settings of its
     own (mgnet@glimpses=2). A card is measured on the data that it was trained on, in their size and settings; cards of several data need
-    --data. Accuracies have 95 % intervals; several models are compared image by image. Finished blocks of 1,000 images are kept: stopped
-    at any time, the same command goes on from there.
+    --data. Accuracies have 95 % intervals; several models are compared image by image. Finished units (1,000 images of one model under one
+    condition) are kept: stopped at any time, the same command goes on from there.
 
     The table goes to standard output, the full results to runs/, or --output, with a command.toml from which --config makes the same run
-    again. Exit status: 0 done, 1 some blocks failed, 2 the command or its input is wrong.
+    again. Exit status: 0 done, 1 some units failed, 2 the command or its input is wrong.
 
     \b
     Examples:

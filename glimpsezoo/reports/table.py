@@ -107,8 +107,9 @@ def terminal(table: Table, room: int, *, first_width: int | None = 30) -> RichTa
     least = [_longest(heading, column, words=each) for heading, column, each in zip(headings, columns, words, strict=True)]
     widths = _fitting(wide, least, room - 2 * (len(headings) - 1))
     for place, heading in enumerate(headings):
-        look = {"style": "cyan"} if place == 0 else {"justify": "left" if words[place] and place > 1 else "right"}
-        drawn.add_column(Text(_broken(heading, widths[place], words=False)), overflow="fold", max_width=widths[place], **look)
+        style, justify = ("cyan" if place == 0 else ""), ("left" if place == 0 or (words[place] and place > 1) else "right")
+        text = Text(_broken(heading, widths[place], words=False))
+        drawn.add_column(text, style=style, justify=justify, overflow="fold", max_width=widths[place])
     for row in zip(*columns, strict=True):
         drawn.add_row(*(Text(_broken(text, width, words=each)) for text, width, each in zip(row, widths, words, strict=True)))
     return drawn

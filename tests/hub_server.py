@@ -106,7 +106,8 @@ class HubServer:
 
     def __init__(self) -> None:
         self.repositories: dict[tuple[str, str], Repository] = {}
-        self.large: dict[str, bytes] = {}
+        self.large: dict[tuple[str, str], bytes] = {}
+        """What git-lfs has: (repository, sha256) -> content."""
         self.asked: list[Asked] = []
         self.strangers: list[str] = []
         self.faults: list[Fault] = []
@@ -316,14 +317,14 @@ class _Handler(BaseHTTPRequestHandler):
     def batch(self, token: str, body: bytes, query: str, *, name: str) -> None:
         objects = []
         for wanted in json.loads(body)["objects"]:
-            upload = {"actions": {"upload": {"href": f"{self.hub.url}/lfs/{wanted['oid']}"}}}
-            objects.append({**wanted, **({} if wanted["oid"] in self.hub.large else upload)})
+            upload = {"actions": {"upload": {"href": f"{self.hub.url}/lfs/{name}/{wanted['oid']}"}}}
+            objects.append({**wanted, **({} if (name, wanted["oid"]) in self.hub.large else upload)})
         self.json({"transfer": "basic", "objects": objects})
 
-    def put(self, token: str, body: bytes, query: str, *, oid: str) -> None:
+    def put(self, token: str, body: bytes, query: str, *, name: str, oid: str) -> None:
         if hashlib.sha256(body).hexdigest() != oid:
             return self.refuse(400, "BadHash")
-        self.hub.large[oid] = body
+        self.hub.large[name, oid] = body
         return self.answer(200, b"")
 
     def commit(self, token: str, body: bytes, query: str, *, kind: str, name: str, revision: str) -> None:
@@ -336,7 +337,7 @@ class _Handler(BaseHTTPRequestHandler):
             if line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
-                files[value["path"]] = self.hub.large[value["oid"]]
+                files[value["path"]] = self.hub.large[name, value["oid"]]
         sha = repository.commit(files)
         self.json({"commitUrl": f"{self.hub.url}/{name}/commit/{sha}", "commitOid": sha, "success": True})
 
@@ -374,7 +375,7 @@ _ROUTES: list[tuple[str, Callable[..., None]]] = [
     (r"POST /api/validate-yaml", _Handler.valid),
     (rf"POST {_API}/preupload/{_REVISION}", _Handler.preupload),
     (r"POST /(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch", _Handler.batch),
-    (r"PUT /lfs/(?P<oid>\w+)", _Handler.put),
+    (r"PUT /lfs/(?P<name>[^/]+/[^/]+)/(?P<oid>\w+)", _Handler.put),
     (rf"POST {_API}/commit/{_REVISION}", _Handler.commit),
 ]
 

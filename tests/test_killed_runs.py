@@ -14,24 +14,7 @@ from glimpsezoo.reports.readme import card_text
 from glimpsezoo.zoo.cards import Card
 from glimpsezoo.zoo.results import evidence, read_result, rows_of
 
-BEGIN = """
-import __main__, os, shutil
-from glimpsezoo.evaluation import jobs
-jobs.UNIT = 10
-plain = __main__._forked
-
-def forked(folder, words, place):
-    if not os.path.exists(folder):
-        shutil.copytree("begin", folder)
-    ended = plain(folder, words, place)
-    if place.at:
-        shutil.copytree(folder, f"{folder}.killed")  # as the killed command left it
-    return ended
-
-__main__._forked = forked
-chdir = os.chdir
-os.chdir = lambda path: (path == "warm" and shutil.copytree("begin", path, dirs_exist_ok=True), chdir(path))
-"""
+SMALL_UNITS = "from glimpsezoo.evaluation import jobs; jobs.UNIT = 10"
 
 
 @pytest.fixture
@@ -59,7 +42,7 @@ def without_times(path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("most", [3, pytest.param(None, marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_goes_on_and_leaves_nothing_behind(here: Path, most: int | None) -> None:
-    whole, killed = kill_everywhere(here, ["run", "small", "--measure", "quick", "-o", "out"], most=most, setup=BEGIN)
+    whole, killed = kill_everywhere(here, ["run", "small", "--measure", "quick", "-o", "out"], most=most, setup=SMALL_UNITS)
     assert whole.status == 0
     expected = without_times(here / "whole/out/small/result.json")
     rows = rows_of(here / "whole/out/small", read_result((here / "whole/out/small/result.json").read_bytes()))
@@ -75,11 +58,11 @@ def test_a_run_that_is_killed_goes_on_and_leaves_nothing_behind(here: Path, most
 
 @pytest.mark.parametrize("most", [4, pytest.param(None, marks=pytest.mark.slow)])
 def test_a_card_whose_update_is_killed_has_its_old_evidence_or_the_new(here: Path, most: int | None) -> None:
-    _, killed = kill_everywhere(here, ["run", "small", "--measure", "accuracy", "--update-card"], most=most, setup=BEGIN)
+    _, killed = kill_everywhere(here, ["run", "small", "--measure", "accuracy", "--update-card"], most=most, setup=SMALL_UNITS)
     texts = set[str]()
-    for folder, first, again in killed:
-        assert (first.status, again.status) == (KILLED, 0), again.err
-        for place in (folder.with_name(f"{folder.name}.killed"), folder):
+    for case in killed:
+        assert (case.killed.status, case.again.status) == (KILLED, 0), case.again.err
+        for place in (case.left, case.folder):
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(place)
                 card = Card.read(Path("zoo_cards/small"))  # as any command does
@@ -89,7 +72,7 @@ def test_a_card_whose_update_is_killed_has_its_old_evidence_or_the_new(here: Pat
                     assert (card.folder / "README.md").read_text() == card_text(card, known)
                 texts.add("new" if known else "old")
         assert known
-        assert left_behind(folder) == []
+        assert left_behind(case.folder) == []
     assert texts == {"old", "new"}
 
 

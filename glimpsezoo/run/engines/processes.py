@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
+from loky.backend import resource_tracker
 from loky.backend.context import get_context
 from loky.process_executor import ProcessPoolExecutor
 
@@ -33,12 +34,13 @@ class Processes(Engine):
     def __init__(self, doer: Doer, count: int) -> None:
         self.slots = count
         self.folder = tempfile.TemporaryDirectory()
+        resource_tracker.register(self.folder.name, "folder")  # a process of loky's deletes it if this one is killed
         self.plan = Path(self.folder.name, "plan")
         content = packed(doer)
         try:
             self.plan.write_bytes(content)
         except OSError as error:
-            self.folder.cleanup()
+            self._clean_up()
             raise GlimpseZooError(
                 f"expected room for models in {tempfile.gettempdir()!r}, got none ({why_not(error)}): make some, or set TMPDIR to a folder"
             ) from None
@@ -55,7 +57,9 @@ class Processes(Engine):
             threads = max(1, torch.get_num_threads() // self.slots)
             env = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "LOKY_MAX_MEMORY_LEAK_SIZE": _ANY_MEMORY}
             context = get_context("loky")
-            _pools[self.slots] = ProcessPoolExecutor(self.slots, context=context, initializer=_begin, initargs=(threads,), env=env)
+            _pools[self.slots] = ProcessPoolExecutor(
+                self.slots, context=context, initializer=_begin, initargs=(threads, os.getpid()), env=env
+            )
         return _pools[self.slots]
 
     def _end(self) -> None:
@@ -65,7 +69,12 @@ class Processes(Engine):
     def close(self, *, hurry: bool) -> None:
         if hurry:
             self._end()
-        self.folder.cleanup()
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        if Path(self.folder.name).exists():  # not a second time
+            self.folder.cleanup()
+            resource_tracker.unregister(self.folder.name, "folder")
 
 
 def _translated(future: "Future[Outcome]") -> "Future[Outcome]":
@@ -85,12 +94,12 @@ def _translated(future: "Future[Outcome]") -> "Future[Outcome]":
     return ours
 
 
-def _begin(threads: int) -> None:
+def _begin(threads: int, parent: int) -> None:
     """Prepare a worker: the process that started it answers signals, and it does not outlive that process."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
     keep_freed_memory()
 

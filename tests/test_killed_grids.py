@@ -1,6 +1,5 @@
 """Grids, reports and runs with worker processes, killed: the same command again ends as if nothing had happened."""
 
-import json
 from pathlib import Path
 from typing import Any
 

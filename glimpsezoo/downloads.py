@@ -68,8 +68,9 @@ def download(repository: str, file: str, revision: str | None = None, kind: Kind
         _fill(remote, blob)
     if not pinned:  # the cache notes which commit a branch or tag is
         ref = folder / "refs" / (revision or "main")
-        ref.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(ref, remote.commit.encode())
+        if not ref.is_file() or ref.read_text() != remote.commit:  # a cache that many share may be read-only
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(ref, remote.commit.encode())
     return Path(hf_hub_download(repository, file, revision=remote.commit, repo_type=kind))
 
 

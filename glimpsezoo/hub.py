@@ -4,6 +4,7 @@ Imports neither torch nor datasets.
 """
 
 import errno
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -60,6 +61,8 @@ def _model_failure(name: str, file: str, revision: str | None, size: int | None,
     place, chain = name + (f"@{revision}" if revision else ""), _causes(error)
     if _full(chain):
         return _needs_space(name, f", which takes {size / 1e6:.0f} MB" if size else "")
+    if why := _unwritable(chain):
+        return _needs_place(name, why)
     if silent := _unanswered(chain):
         return f"cannot get {name} from the Hub ({silent.why}): {silent.remedy}; the same command goes on from here"
     if isinstance(error, GatedRepoError):
@@ -96,6 +99,8 @@ def _dataset_failure(name: str, subset: str | None, gated: bool, error: Exceptio
     chain = _causes(error)
     if _full(chain):
         return _needs_space(name, "")
+    if why := _unwritable(chain):
+        return _needs_place(name, why)
     if silent := _unanswered(chain):
         return f"cannot reach the Hub for {name} ({silent.why}): {silent.remedy}, or read a copy on disk by --data-dir"
     if isinstance(error, DatasetGenerationError):  # its own text says only that it failed
@@ -123,6 +128,22 @@ def _full(chain: list[BaseException]) -> bool:
 
 def _needs_space(name: str, needed: str) -> str:
     return f"the disk is full, downloading {name}{needed}: free some space, or set HF_HOME to another disk, then run again"
+
+
+def _unwritable(chain: list[BaseException]) -> str:
+    """Why a file in the folder of the Hub's client cannot be used; '' if that is not what failed."""
+    from huggingface_hub import constants
+
+    folders = tuple(os.path.join(os.path.realpath(folder), "") for folder in (constants.HF_HOME, constants.HF_HUB_CACHE))
+    for cause in chain:
+        path = cause.filename if isinstance(cause, OSError) and cause.errno else None
+        if isinstance(path, str | os.PathLike) and os.path.join(os.path.realpath(path), "").startswith(folders):
+            return os.strerror(getattr(cause, "errno", 0))
+    return ""
+
+
+def _needs_place(name: str, why: str) -> str:
+    return f"the cache of the Hub cannot be written ({why}), downloading {name}: set HF_HOME to a folder that can be, then run again"
 
 
 def _unanswered(chain: list[BaseException]) -> UnansweredError | None:

@@ -7,32 +7,45 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import RECIPE, TINY, Answer, ask, photo_card, photos
+from command_line import RECIPE, TINY, Answer, ask, photo_card, photos, tree
+from hub_server import Client, HubServer
 
 from glimpsezoo.evaluation import jobs
 from glimpsezoo.evaluation.store import UnitStore
+from glimpsezoo.training import folder
+from glimpsezoo.training.job import TrainingJob
 
 Mount = Callable[[Path, str], None]
 
 
 @pytest.fixture
 def mount() -> Iterator[Mount]:
-    """Mounts a small disk on a folder, or changes one that is mounted."""
+    """Mounts a small disk (`size=1m`) or resizes it, makes a folder read-only (`ro`, whatever is open in it) and again not (`rw`)."""
     mounted = list[Path]()
 
-    def make(folder: Path, options: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        what = f"remount,{options}" if folder in mounted else options
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", what, "tmpfs", folder], check=False, capture_output=True)
-        if done.returncode:
+    def call(*words: str | Path) -> None:
+        done = subprocess.run(words, check=False, capture_output=True, text=True)
+        if done.returncode and not mounted:
             pytest.skip("this user may not mount a disk")
-        mounted.append(folder)
+        assert done.returncode == 0, done.stderr
+
+    def make(disk: Path, options: str) -> None:
+        disk.mkdir(parents=True, exist_ok=True)
+        if options == "rw":
+            call("umount", "-l", disk)
+        elif options == "ro":
+            call("mount", "--bind", disk, disk)
+            call("mount", "-o", "remount,bind,ro", disk)
+        else:
+            what = f"remount,{options}" if disk in mounted else options
+            call("mount", "-t", "tmpfs", "-o", what, "tmpfs", disk)
+        mounted.append(disk)
 
     if shutil.which("mount") is None:
         pytest.skip("there is no 'mount'")
     yield make
-    for folder in set(mounted):
-        subprocess.run(["umount", "-l", folder], check=False)
+    for disk in mounted:
+        subprocess.run(["umount", "-l", disk], check=False, capture_output=True)
 
 
 @pytest.fixture
@@ -90,7 +103,6 @@ def test_a_full_disk_of_units_asks_for_room_and_what_is_finished_stays(here: Pat
 def test_a_disk_of_units_that_becomes_read_only_is_one_line(
     here: Path, mount: Mount, run: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mount(here / "shared", "size=1m")
     with monkeypatch.context() as patch:
         after_units(patch, 2, lambda: mount(here / "shared", "ro"))
         line = only_line(run("--store", "shared"))
@@ -132,36 +144,112 @@ def test_a_full_home_stops_no_run(here: Path, mount: Mount, run: Callable[..., A
     assert run().status == 0
 
 
-def test_a_full_disk_of_a_training_keeps_the_last_checkpoint(
-    here: Path, mount: Mount, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (here / "tiny.toml").write_text(RECIPE)
-    words = ("train", "mgnet", "--data", "digits", "--recipe", "tiny.toml", *TINY, "--set", "train.steps=3", "-o", "mine")
-    from glimpsezoo.training.job import TrainingJob
+def trained(capsys: pytest.CaptureFixture[str], output: str = "mine") -> Answer:
+    words = ("train", "mgnet", "--data", "digits", "--recipe", "tiny.toml", *TINY, "--set", "train.steps=3")
+    return ask(capsys, *words, "-o", output)
 
+
+@pytest.fixture
+def whole(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """The weights of a training that nothing disturbed; every training writes a checkpoint after every step."""
+    (here / "tiny.toml").write_text(RECIPE)
     begin = TrainingJob.__init__
     monkeypatch.setattr(TrainingJob, "__init__", lambda *given, **more: begin(*given, **{**more, "checkpoint_seconds": 0}))
-    assert ask(capsys, *words[:-1], "whole").status == 0
-    mount(here / "mine", "size=8m")
-    from glimpsezoo.training import folder
+    assert trained(capsys, "whole").status == 0
+    return (here / "whole/model.safetensors").read_bytes()
 
-    real, saved = folder.write_whole, list[Path]()
+
+def at_second_checkpoint(monkeypatch: pytest.MonkeyPatch, do: Callable[[], Any]) -> None:
+    """Do something before the second checkpoint of a training is written."""
+    real, begun = folder.write_whole, list[Path]()
 
     def write(path: Path, content: bytes) -> None:
-        if path.name == folder.CHECKPOINT and len(saved) == 1:
-            ballast = here / "mine/ballast"
-            ballast.write_bytes(bytes(shutil.disk_usage(here / "mine").free - 4096))
+        begun.append(path)
+        if len(begun) == 2:
+            do()
         real(path, content)
-        saved.append(path)
+
+    monkeypatch.setattr(folder, "write_whole", write)
+
+
+@pytest.mark.parametrize("disk", ["full", "read-only"])
+def test_a_disk_of_a_training_that_is_full_or_read_only_keeps_the_last_checkpoint(
+    here: Path, whole: bytes, mount: Mount, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, disk: str
+) -> None:
+    mount(here / "mine", "size=8m")
+    ballast = here / "mine/ballast"
+
+    def fill() -> None:
+        ballast.write_bytes(bytes(shutil.disk_usage(here / "mine").free - 4096))
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "write_whole", write)
-        line = only_line(ask(capsys, *words))
-    assert "No space left on device" in line
-    assert "free some space and repeat the command" in line
+        at_second_checkpoint(patch, fill if disk == "full" else lambda: mount(here / "mine", "ro"))
+        line = only_line(trained(capsys))
+    assert ("No space left on device" if disk == "full" else "Read-only file system") in line
+    assert ("free some space and repeat the command" in line) == (disk == "full")
+    assert "repeat the command when it can be" in line
     assert (here / "mine" / folder.CHECKPOINT).is_file()
     assert not [*(here / "mine").glob(".*.part")]
-    (here / "mine/ballast").unlink()
-    found = ask(capsys, *words)
-    assert found.status == 0
-    assert (here / "mine/model.safetensors").read_bytes() == (here / "whole/model.safetensors").read_bytes()
+    if disk == "full":
+        ballast.unlink()
+    else:
+        mount(here / "mine", "rw")
+    found = trained(capsys)
+    assert (found.status, "resumes from its checkpoint" in found.err) == (0, True), found
+    assert (here / "mine/model.safetensors").read_bytes() == whole
+
+
+def test_a_folder_of_a_training_that_vanishes_is_one_line_and_the_same_command_starts_over(
+    here: Path, whole: bytes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        at_second_checkpoint(patch, lambda: shutil.rmtree(here / "mine"))
+        line = only_line(trained(capsys))
+    assert "can be written, got 'mine' (No such file or directory): repeat the command" in line
+    assert trained(capsys).status == 0
+    assert (here / "mine/model.safetensors").read_bytes() == whole
+
+
+@pytest.mark.parametrize("option", ["-o", "--update-card"])
+def test_results_whose_disk_becomes_read_only_are_one_line_and_the_units_stay(
+    here: Path, mount: Mount, run: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    words, place = (("-o", "out"), here / "out") if option == "-o" else (("--update-card",), here / "zoo_cards")
+    kept = shutil.copytree("zoo_cards", here / "copy")
+    mount(place, "size=4m")
+    if option == "--update-card":
+        shutil.copytree(kept, place, dirs_exist_ok=True)
+    before = tree(place)
+    with monkeypatch.context() as patch:
+        after_units(patch, 2, lambda: mount(place, "ro"))
+        line = only_line(run(*words))
+    assert "(Read-only file system): choose another --output" in line
+    assert tree(place) == before
+    mount(place, "rw")
+    assert "0 units measured, 7 reused" in run(*words).err
+
+
+def test_a_folder_of_results_that_vanishes_is_made_again(here: Path, run: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("-o", "out").status == 0
+    expected = tree(here / "out").keys()
+    after_units(monkeypatch, 2, lambda: shutil.rmtree(here / "out"))
+    assert run("-o", "out", "--fresh").status == 0
+    assert tree(here / "out").keys() == expected
+
+
+def test_a_cache_of_the_hub_that_is_full_or_read_only_is_one_line(hub: HubServer, client: Client, here: Path, mount: Mount) -> None:
+    hub.repository("me/net", here / "zoo_cards/small")
+    words, cache = ("pull", "hf-hub:me/net", "-o", "pulled", "--force"), client.folder / "home"
+    mount(cache, "size=16k")
+    line = only_line(client.command(*words))
+    assert "the disk is full, downloading me/net" in line
+    assert "set HF_HOME to another disk" in line
+    mount(cache, "size=4m")
+    mount(cache, "ro")
+    line = only_line(client.command(*words))
+    assert "the cache of the Hub cannot be written (Read-only file system), downloading me/net: set HF_HOME" in line
+    assert not (client.folder / "pulled").exists()
+    mount(cache, "rw")
+    assert client.command(*words).status == 0
+    mount(cache, "ro")
+    assert client.command(*words).status == 0  # it has everything

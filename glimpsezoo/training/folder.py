@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from glimpsezoo.errors import GlimpseZooError, one_line
-from glimpsezoo.files import no_link, sweep, write_whole
+from glimpsezoo.files import is_full, no_link, sweep, write_whole
 from glimpsezoo.training.job import TrainingJob, job_digest
 from glimpsezoo.zoo.cards import LOG
 
@@ -55,9 +55,9 @@ def _written(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = error.strerror or one_line(error)
+        why, room = error.strerror or one_line(error), "free some space and " if is_full(error) else ""
         raise GlimpseZooError(
-            f"expected an output folder that can be written, got {str(folder)!r} ({why}): free some space and repeat the command, which "
+            f"expected an output folder that can be written, got {str(folder)!r} ({why}): {room}repeat the command when it can be, which "
             "resumes from its last checkpoint; or choose another --output"
         ) from None
 

@@ -115,6 +115,12 @@ def _one_class_empty(stack: ExitStack) -> None:
     Path("photos/bird").mkdir()
 
 
+def _damaged(stack: ExitStack) -> None:
+    """Most images of a class are cut."""
+    for path in sorted(Path("photos").glob("**/cat/*.png"))[1:]:
+        path.write_bytes(path.read_bytes()[:60])
+
+
 def _mixed_recipe(stack: ExitStack) -> None:
     """A recipe with a phase in epochs and one in steps."""
     phase = '[[phase]]\nname = "a"\noptimiser = "sgd"\nlr = 0.1\n'
@@ -176,9 +182,10 @@ OF_COMMANDS = {
         (f"run {MOBILE} {PHOTOS} {UNTRAINED} --measure fog --corrupted-dir published",),
         _publish,
     ),
-    "or continue without them by --on-bad-image skip": Case(
+    "'run' can continue without them (--on-bad-image skip)": Case(
         f"run {MOBILE} {PHOTOS} {UNTRAINED}", (f"run {MOBILE} {PHOTOS} {UNTRAINED} --on-bad-image skip",), _one_class_empty
     ),
+    "looks for more), then repeat the command with --fresh": Case(TRAIN, ("{quoted}",), _damaged),  # the rest: test_commands_train.py
     "add corruptions to --measure, or leave the baseline out": Case(
         "run cnn4 --limit 2 --measure fog --set corruptions.baseline=cnn4", ("run cnn4 --limit 2 --measure fog",)
     ),

@@ -121,7 +121,7 @@ ELSEWHERE = {
     "--store expects a folder or a URL, got nothing": "of the Python interface: the command line takes it for no option",
     "--store expects a URL without credentials": "test_remote_store, with a server",
     "--store expects a protocol that is installed": "test_remote_store, without the package",
-    "free some space and repeat the command": "a full disk; another folder is chosen above",
+    "repeat the command when it can be, which resumes": "test_full_disk fills disks, or makes them read-only; another folder: above",
     "from the Hub or (`--data-dir DIR`) from a copy on disk": "the text of a card: test_docs_true",
     "try the size it was made for, --set image_size": "test_timm_model",
     "connect, or measure without weights (--checkpoint none)": "test_timm_pretrained",

@@ -12,7 +12,7 @@ from typing import Any
 import glimpsezoo_mgnet.training
 import pytest
 import torch
-from command_line import RECIPE, TINY, Answer, ask, tree
+from command_line import RECIPE, TINY, Answer, ask, photos, tree
 
 import glimpsezoo as gz
 from glimpsezoo.commands import progress
@@ -434,3 +434,20 @@ def test_an_imported_card_has_the_authors_numbers_beside_its_own_and_the_size_of
     assert ours.accuracy is not None
     first = ours.accuracy.steps[0]
     assert f"| 1 | 75.12 | {100 * first.top1.value:.2f} | 2.000 M | {macs_text(first.macs)} |" in card_text(card, ours)
+
+
+def test_a_damaged_image_is_named_and_training_goes_on_without_its_file(train: Ask, here: Path, capsys: pytest.CaptureFixture[str]):
+    words = ("cnn4", "--data", "folder:photos", "--set", "data.size=16", "--epochs", "2", "-o", "mine")
+    for split in ("train", "test"):
+        photos(here / "photos", per_class=12, side=16, split=split)
+    bad = here / "photos/train/dark/7.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    found = train(*words)
+    assert found.status == 2
+    line = found.err.splitlines()[-1]
+    assert "dark/7.png: expected an image, got one that cannot be decoded" in line
+    assert "remove or repair it ('glimpsezoo show folder:photos' looks for more), then repeat the command with --fresh" in line
+    assert not (here / "mine/config.json").exists()
+    assert "dark/7.png" in ask(capsys, "show", "folder:photos").out
+    bad.unlink()
+    assert train(*words, "--fresh").status == 0

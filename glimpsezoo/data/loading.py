@@ -49,7 +49,7 @@ def open_data(
         names = ", ".join(repr(titled(name)) for name in empty[:5]) + (", ..." if len(empty) > 5 else "")
         raise GlimpseZooError(
             f"expected images of every class in the {split} split of {name}, got none of {len(empty)} ({names}): "
-            "complete the data, or continue without them by --on-bad-image skip"
+            "complete the data; 'run' can continue without them (--on-bad-image skip)"
         )
     return data
 

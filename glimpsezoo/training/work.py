@@ -1,16 +1,17 @@
 """A training that is ready to run, and the card that it writes."""
 
 import platform
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from glimpsezoo.data.base import BadImageError
 from glimpsezoo.data.memory import InMemory
 from glimpsezoo.data.opening import told
-from glimpsezoo.errors import counted
+from glimpsezoo.errors import GlimpseZooError, counted
 from glimpsezoo.files import output_to, write_whole
 from glimpsezoo.reports.figures import training_picture
 from glimpsezoo.reports.pictures.svg import svg_file
@@ -73,12 +74,22 @@ class TrainingWork:
         asked: whether this process is asked to stop, of which `Progress.stops` tells all processes.
         """
         loggers = Loggers(self.loggers, self.job.folder, self.target.card, self._told())
-        with closing(loggers), closing(train(self.job, asked)) as lines:
+        with closing(loggers), closing(train(self.job, asked)) as lines, self._advised():
             for line in lines:
                 self.seconds = line.seconds
                 if line.ends_epoch:
                     loggers.log(line.done, _values(line))
                 yield line
+
+    @contextmanager
+    def _advised(self) -> Iterator[None]:
+        """Say what to do about a bad image, which no training can leave out: batches would be others."""
+        try:
+            yield
+        except BadImageError as bad:
+            raise GlimpseZooError(
+                f"{bad}: remove or repair it ('glimpsezoo show {self.target.data}' looks for more), then repeat the command with --fresh"
+            ) from None
 
     def _told(self) -> dict[str, Any]:
         """The settings of the training, for loggers."""

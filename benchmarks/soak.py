@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def looked(began: float, rounds: int) -> Seen:
     )
 
 
-def work(process: int, seconds: float, engine: str, commands: list[list[str]]) -> None:
+def work(process: int, seconds: float, engine: str, commands: Sequence[Sequence[str]]) -> None:
     """Repeat the round until the time is over, and print a line of JSON after each."""
     from glimpsezoo.commands import cli
 

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Answer, make_card, rewrite
+from result_files import result
 
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.measures.seeds import between_recipes, mean_over_seeds, student, student_quantile
+from glimpsezoo.measures.shown import Entry
 from glimpsezoo.measures.statistics import proportion
+from glimpsezoo.reports.seeds import by_seeds
 
 Ask = Callable[..., Answer]
 RECIPE = {"batch_size": 8, "phase": [{"name": "all", "epochs": 1, "optimiser": "sgd", "lr": 0.1}]}
@@ -200,3 +203,14 @@ def test_noise_seeds_are_another_dimension(say: Ask, desk: Path):
     assert "2 training seeds x 2 noise seeds" in flat
     (found,) = say("compare", "out", "--json").json["seeds"]
     assert (found["training_seeds"], found["noise_seeds"]) == ([0, 1], [3, 4])
+
+
+def test_seeds_of_different_conditions_are_not_averaged():
+    def measured(seed: int, corruption: str) -> Entry:
+        found = result("net")
+        table = {corruption: found.corruptions.table["fog"]}
+        corruptions, run = found.corruptions.model_copy(update={"table": table}), found.run.model_copy(update={"seed": seed})
+        return Entry("net", found.model_copy(update={"corruptions": corruptions, "run": run}))
+
+    fog, noise, more = measured(4, "fog"), measured(3, "gaussian_noise"), measured(4, "gaussian_noise")
+    assert [each.entries for each in by_seeds([fog, noise, more])] == [(fog,), (noise, more)]

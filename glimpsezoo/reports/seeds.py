@@ -6,7 +6,6 @@ random numbers of a measurement.
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,14 +84,30 @@ class Seeds:
 
 def by_seeds(entries: Sequence[Entry], labels: Callable[[Entry], tuple[str, ...]] = lambda entry: (entry.data,)) -> list[Seeds]:
     """The results, those that differ only in their training seed or noise seed together, in the order of the first of each."""
-    groups: dict[tuple[str, int], list[Entry]] = {}
-    times = Counter[tuple[str, int | None, int]]()
+    groups: list[tuple[str, list[Entry]]] = []
     for entry in entries:
         shared = _identity(entry, labels(entry))
-        seeds = (shared, _training_seed(entry.result), entry.result.run.seed)
-        groups.setdefault((shared, times[seeds]), []).append(entry)  # what was measured twice with the same seeds stays apart
-        times[seeds] += 1
-    return [Seeds(_shared_name(members), labels(members[0]), tuple(members)) for members in groups.values()]
+        fits = [members for identity, members in groups if identity == shared and all(_other_seeds(entry, each) for each in members)]
+        if fits:
+            same = [members for members in fits if _conditions(members[0].result) == _conditions(entry.result)]
+            (same or fits)[0].append(entry)
+        else:
+            groups.append((shared, [entry]))
+    return [Seeds(_shared_name(members), labels(members[0]), tuple(members)) for _, members in groups]
+
+
+def _other_seeds(one: Entry, other: Entry) -> bool:
+    """Whether two results of one model are of different seeds, and under the same conditions where both have any."""
+    seeds = [(_training_seed(each.result), each.result.run.seed) for each in (one, other)]
+    conditions = zip(_conditions(one.result), _conditions(other.result), strict=True)
+    return seeds[0] != seeds[1] and all(a == b for a, b in conditions if a and b)
+
+
+def _conditions(result: Result) -> tuple[Any, Any]:
+    """The corruptions and the attacks of a result."""
+    table = result.corruptions.table if result.corruptions else {}
+    corruptions = {name: [rate is not None for rate in rates] for name, rates in table.items()}
+    return corruptions, sorted({record.full_name for record in result.attacks})
 
 
 def _identity(entry: Entry, labels: tuple[str, ...]) -> str:

@@ -115,7 +115,7 @@ def _one_class_empty(stack: ExitStack) -> None:
     Path("photos/bird").mkdir()
 
 
-def _damaged(stack: ExitStack) -> None:
+def _cut_images(stack: ExitStack) -> None:
     """Most images of a class are cut."""
     for path in sorted(Path("photos").glob("**/cat/*.png"))[1:]:
         path.write_bytes(path.read_bytes()[:60])
@@ -185,7 +185,7 @@ OF_COMMANDS = {
     "'run' can continue without them (--on-bad-image skip)": Case(
         f"run {MOBILE} {PHOTOS} {UNTRAINED}", (f"run {MOBILE} {PHOTOS} {UNTRAINED} --on-bad-image skip",), _one_class_empty
     ),
-    "looks for more), then repeat the command with --fresh": Case(TRAIN, ("{quoted}",), _damaged),  # the rest: test_commands_train.py
+    "looks for more), then repeat the command with --fresh": Case(TRAIN, ("{quoted}",), _cut_images),  # the rest: test_commands_train.py
     "add corruptions to --measure, or leave the baseline out": Case(
         "run cnn4 --limit 2 --measure fog --set corruptions.baseline=cnn4", ("run cnn4 --limit 2 --measure fog",)
     ),

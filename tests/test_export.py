@@ -2,6 +2,9 @@
 
 import ast
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import BuiltinFunctionType
@@ -11,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from command_line import Answer, make_card
+from hub_server import HubServer
 from torch import Tensor
 
 import glimpsezoo as gz
@@ -238,3 +242,17 @@ def test_a_model_whose_steps_depend_on_values_is_refused_in_one_line(tmp_path: P
         gz.export(model, tmp_path / "mgnet.pt2")
     assert "\n" not in str(found.value)
     assert all(fact in str(found.value) for fact in ("mgnet.digits", "data-dependent", "gz.inference"))
+
+
+@pytest.mark.slow
+def test_a_graph_that_runs_tells_nobody(hub: HubServer, tmp_path: Path):
+    """onnxruntime sends its telemetry some seconds after its first session."""
+    gz.export(gz.load("mgnet.digits"), tmp_path / "one.onnx", steps=2)
+    gz.export(gz.load("mgnet.digits"), tmp_path / "folder", exit_rule=SURE)
+    ours = "import sys, time; from pathlib import Path; from glimpsezoo.workflows.onnx_files import runner; runner(Path(sys.argv[1]))"
+    theirs = "import sys, time; sys.path.insert(0, sys.argv[1]); import run; run.session(1)"
+    environment = os.environ | hub.environment(tmp_path)
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    for program, place in ((ours, "one.onnx"), (theirs, "folder")):
+        subprocess.run([sys.executable, "-c", f"{program}; time.sleep(15)", str(tmp_path / place)], env=environment, check=True)
+    assert hub.strangers == []

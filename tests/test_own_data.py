@@ -109,7 +109,7 @@ def test_other_data_are_said_and_come_in_the_size_that_the_card_was_trained_at(s
     assert answer.status == 0, answer.err
     assert "; small was trained on folder:photos, measured on folder:others" in answer.err.splitlines()[0]
     assert "never" not in answer.err
-    assert re.search(r"^small \(trained on .*^folder:photos\)", answer.out, re.DOTALL | re.MULTILINE)  # folded
+    assert re.search(r"^small \(trained on folder:.*^photos\)", answer.out, re.DOTALL | re.MULTILINE)  # folded
     assert "10 images (Wilson intervals), 32 x 32 px" in " ".join(answer.out.split())
     assert "card 'small' expects images with 3 channel(s), got data with 1:" in say("run", "small", "--data", "digits", *FEW).err
 

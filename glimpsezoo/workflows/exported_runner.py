@@ -4,11 +4,14 @@ from run import classify
 logits, last_step = classify(images)    # images: float32 [B, C, H, W] in [0, 1]; glimpsezoo.json has the size and the classes
 """
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime >= 1.32 would tell its makers that it ran
 import onnxruntime as ort  # pyright: ignore[reportMissingImports]
 
 

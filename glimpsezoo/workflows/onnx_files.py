@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import runpy
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -98,6 +99,7 @@ def runner(path: Path) -> Callable[..., Outcome]:
     if path.is_dir():
         classify = runpy.run_path(str(path / RUNNER))["classify"]
         return lambda *given: Outcome(*(torch.from_numpy(each) for each in classify(*(part.numpy() for part in given))))
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime >= 1.32 would tell its makers
     import onnxruntime  # pyright: ignore[reportMissingImports]
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

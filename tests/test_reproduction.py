@@ -333,3 +333,15 @@ def test_findings_tell_the_epochs_of_their_cards() -> None:
     assert len(rows) >= 22
     for epochs, card in rows:
         assert zoo.epochs(card) == epochs, card
+
+
+def test_the_sessions_of_a_start_that_has_other_weights_by_now_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("cnn4.digits", "cnn4.digits.augmix"):
+        shutil.copytree(ROOT / "zoo_cards" / name, tmp_path / "zoo_cards" / name)
+    assert Zoo().epochs("cnn4.digits.augmix") == "60 + 10"
+    config = tmp_path / "zoo_cards" / "cnn4.digits" / "config.json"
+    content = json.loads(config.read_text())
+    content["weights"]["sha256"] = "0" * 64  # trained anew
+    config.write_text(json.dumps(content))
+    assert Zoo().epochs("cnn4.digits.augmix") == "? + 10"

@@ -107,10 +107,14 @@ class Zoo:
         return " + ".join(reversed(stages)) if stages != ["?"] else ""
 
     def _start(self, name: str, recipe: Mapping[str, Any]) -> str | None:
-        """The name of the card that a training started from. It may differ between seeds."""
+        """The name of the card that a training started from, which may differ between seeds; '?' if that card has other weights by now."""
         card = self.card(name)
         told = card.config.trained.get("start") if card else None
-        return told["card"] if told else recipe.get("start")
+        if not told:
+            return recipe.get("start")
+        start = self.card(told["card"])
+        changed = start is not None and start.config.weights is not None and start.config.weights.sha256 != told.get("sha256")
+        return "?" if changed else told["card"]
 
     def _recipe(self, name: str) -> Mapping[str, Any] | None:
         """The recipe that a card was trained with, or that would train a card of this name; None without either."""

@@ -96,7 +96,7 @@ def test_the_program_of_a_folder_needs_numpy_and_onnxruntime_only():
     source = Path(workflow.__file__).with_name("exported_runner.py").read_text(encoding="utf-8")
     imports = [each for each in ast.parse(source).body if isinstance(each, ast.Import | ast.ImportFrom)]
     names = [each.names[0].name if isinstance(each, ast.Import) else each.module for each in imports]
-    assert set(names) == {"functools", "pathlib", "typing", "numpy", "onnxruntime"}
+    assert set(names) == {"os", "functools", "pathlib", "typing", "numpy", "onnxruntime"}
     assert len(source.splitlines()) < 50
 
 

@@ -100,6 +100,17 @@ def test_loading_leaves_torchs_own_draws_alone(workers: int) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+class Odd(Numbers):
+    """Data of which no image can be read, for a reason that nobody foresaw."""
+
+    def __init__(self, kind: type[Exception]) -> None:
+        super().__init__(10)
+        self.kind = kind
+
+    def __getitem__(self, index: int) -> Example:
+        raise self.kind("the source is odd")
+
+
 def test_held_images_are_read_once_and_are_the_same() -> None:
     class Counted(Numbers):
         asked = 0
@@ -130,3 +141,9 @@ def test_held_images_are_not_sent_to_other_processes() -> None:
     list(held.examples(0, 10))
     assert len(pickle.dumps(held)) == before
     assert torch.equal(pickle.loads(pickle.dumps(held))[2].image, held[2].image)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ConnectionResetError])
+def test_an_error_in_a_worker_is_not_taken_for_a_killed_worker(kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="the source is odd"):
+        list(batches(Odd(kind), 0, 10, 4, workers=1))

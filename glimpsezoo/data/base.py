@@ -61,19 +61,19 @@ def good(example: Example | BadImageError) -> Example:
 
 def collate(examples: Iterable[Example | BadImageError], task: Task, on_bad_image: OnBadImage = "fail") -> Batch:
     """Stack examples of the task's size into a batch. A bad one is raised, or left out and named in `skipped`."""
-    good, skipped = [], []
+    whole, skipped = [], []
     for example in examples:
         if isinstance(example, Example):
-            good.append(example)
+            whole.append(example)
         elif on_bad_image == "skip":
             skipped.append(str(example))
         else:
             raise example
-    images = torch.stack([e.image for e in good]) if good else torch.empty(0, task.channels, *task.image_size)
+    images = torch.stack([e.image for e in whole]) if whole else torch.empty(0, task.channels, *task.image_size)
     labels, ids, groups = (
-        torch.tensor(column, dtype=torch.long) for column in ([e.label for e in good], [e.id for e in good], [e.group for e in good])
+        torch.tensor(column, dtype=torch.long) for column in ([e.label for e in whole], [e.id for e in whole], [e.group for e in whole])
     )
-    conversions = Counter(words for example in good for words in example.conversions)
+    conversions = Counter(words for example in whole for words in example.conversions)
     return Batch(images, labels, ids, groups, tuple(skipped), tuple(sorted(conversions.items())))
 
 

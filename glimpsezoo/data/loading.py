@@ -191,7 +191,9 @@ def _load(dataset: Dataset[T | GlimpseZooError], workers: int) -> Iterator[T]:
             yield batch
     except GlimpseZooError:
         raise
-    except Exception as error:  # see `worker_lost`
-        if worker_lost(error):
+    except Exception as error:
+        # A worker that was killed may first show by its closed connection. What a worker itself met has its name in the text.
+        closed = workers > 0 and isinstance(error, ConnectionResetError) and "DataLoader worker" not in str(error)
+        if closed or worker_lost(error):
             raise GlimpseZooError(WORKER_LOST) from error
         raise

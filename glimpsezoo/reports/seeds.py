@@ -87,16 +87,15 @@ def by_seeds(entries: Sequence[Entry], labels: Callable[[Entry], tuple[str, ...]
     groups: list[tuple[str, list[Entry]]] = []
     for entry in entries:
         shared = _identity(entry, labels(entry))
-        fits = [members for identity, members in groups if identity == shared and all(_other_seeds(entry, each) for each in members)]
-        if fits:
-            same = [members for members in fits if _conditions(members[0].result) == _conditions(entry.result)]
-            (same or fits)[0].append(entry)
+        fits = [members for identity, members in groups if identity == shared and all(_joins(entry, each) for each in members)]
+        if fits:  # of those, one with the same conditions, if any
+            min(fits, key=lambda members: _conditions(members[0].result) != _conditions(entry.result)).append(entry)
         else:
             groups.append((shared, [entry]))
     return [Seeds(_shared_name(members), labels(members[0]), tuple(members)) for _, members in groups]
 
 
-def _other_seeds(one: Entry, other: Entry) -> bool:
+def _joins(one: Entry, other: Entry) -> bool:
     """Whether two results of one model are of different seeds, and under the same conditions where both have any."""
     seeds = [(_training_seed(each.result), each.result.run.seed) for each in (one, other)]
     conditions = zip(_conditions(one.result), _conditions(other.result), strict=True)

@@ -31,8 +31,7 @@ train cnn4 --data digits --set train.steps=3 --force --fresh -o trained-{process
 """
 SEEDS = 10
 WARMING = 0.2  # share of the time
-# What it may grow by: allocators keep what they will use again, and another process may be in the middle of a training.
-MOST = {"memory": 1.05, "workers_memory": 1.05, "files": 1.05}
+MOST = {"memory": 1.05, "workers_memory": 1.05}  # what it may grow by: allocators keep what they will use again
 SHOWN = 12  # looks at each process that are printed
 UNFINISHED = (".part", ".lock")
 
@@ -57,7 +56,8 @@ class Seen:
     temporary: int
     """Files and folders in its folder for temporary files."""
     files: int
-    """Files that lie in the folder of all processes, without claims and half-written ones of rounds under way."""
+    """Files that lie in the folder of all processes, without what belongs to rounds under way: claims, half-written files, and the cards
+    of other processes, which train them again and again."""
     disk: float
     """Their size, in MB."""
 
@@ -80,13 +80,14 @@ def unfinished(path: Path) -> bool:
     return path.suffix in UNFINISHED or path.parent.name == "claims"
 
 
-def looked(began: float, rounds: int) -> Seen:
+def looked(process: int, began: float, rounds: int) -> Seen:
     """A look at this process, whose working directory is the folder of all."""
     own, sizes = status("self"), {}
     workers = [found for name in os.listdir("/proc") if name.isdigit() and (found := status(name)).get("PPid") == own["Pid"]]
     for path in Path().rglob("*"):
         with contextlib.suppress(OSError):  # it was deleted meanwhile
-            if path.is_file() and not unfinished(path):
+            others = path.parts[0].startswith("trained-") and path.parts[0] != f"trained-{process}"
+            if path.is_file() and not unfinished(path) and not others:
                 sizes[path] = path.stat().st_size
     return Seen(
         seconds=round(time.monotonic() - began, 1),
@@ -116,7 +117,7 @@ def work(process: int, seconds: float, engine: str, commands: Sequence[Sequence[
             if ended:
                 raise SystemExit(f"{' '.join(sys.argv)} ended with {ended}: {said.getvalue()}")
         rounds += 1
-        print(json.dumps(asdict(looked(began, rounds))), file=told, flush=True)
+        print(json.dumps(asdict(looked(process, began, rounds))), file=told, flush=True)
 
 
 def growth(seen: list[Seen], seconds: float) -> dict[str, tuple[float, float]]:

@@ -382,7 +382,7 @@ _ROUTES: list[tuple[str, Callable[..., None]]] = [
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 # What is slow to import, but no client of the Hub: that reads its environment when it is imported.
-_PROCESSES.set_forkserver_preload(["command_line", "glimpsezoo.run.prepare", "sklearn.datasets", "torchvision"])
+_PROCESSES.set_forkserver_preload(["command_line", "glimpsezoo.run.prepare", "torchvision"])
 
 
 @dataclass(frozen=True)

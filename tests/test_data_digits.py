@@ -1,6 +1,7 @@
 """`digits`: real handwriting, split by class; places are a function of (seed, split, digit, placement)."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from data_files import opened, spec_of
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from glimpsezoo.data import Batch, ImageData, batches
+from glimpsezoo.data import Batch, ImageData, batches, digits
 
 SPLITS = ("train", "calibration", "test")
 
@@ -46,6 +47,12 @@ def test_each_digit_stands_at_five_places_and_shares_its_group() -> None:
     assert len({image.numpy().tobytes() for image in found.images[:5]}) == 5
     assert set(Counter(found.groups.tolist()).values()) == {5}
     assert len(set(found.ids.tolist())) == len(found.ids)
+
+
+def test_the_handwriting_is_that_of_scikit_learn() -> None:
+    stored, source = np.load(Path(digits.__file__).with_name("digits.npz")), load_digits()
+    assert np.array_equal(stored["pixels"], source.images)
+    assert np.array_equal(stored["labels"], source.target)
 
 
 def test_the_pixels_are_the_handwriting_enlarged_to_20_px() -> None:

@@ -1,12 +1,12 @@
 """Cost in MACs: one multiply-accumulate is one MAC, and FLOPs are twice the MACs.
 
-The dispatched operations are counted (`torch.utils.flop_counter`), so dynamic control flow is counted as it ran. A `Meter` counts each
-phase once per kind of work and charges each image with what it used: for 10,000 images, only a few calls are counted. That the sums
-equal a count of the whole run is tested in `tests/test_cost.py`.
+The dispatched operations are counted, by the formulas of torch's flop counter and by ours (`formulas.py`), so dynamic control flow is
+counted as it ran. A `Meter` counts each phase once per kind of work and charges each image with what it used: for 10,000 images, only a few
+calls are counted. That the sums equal a count of the whole run is tested in `tests/test_cost.py`.
 """
 
 import weakref
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from glimpsezoo.core.batched import all_equal, gather
 from glimpsezoo.core.formulas import FORMULAS, holds_no_products, moves, operation
@@ -38,37 +38,40 @@ class Count:
     """Those of `uncounted` that may contain products. If there are any, `macs` is a lower bound."""
 
 
-class _NoModules:
-    """Replaces torch's module tracker, which is not needed here and fails on views of parameters made without gradients."""
-
-    parents = frozenset({"Global"})
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-
 class _Watch(TorchDispatchMode):
-    """Counts the operations that only `FORMULAS` covers, and collects the names of those that have no formula.
+    """Counts the operations that run, and collects the names of those that have no formula.
 
     Of torch's own operations, only those that return floating-point values are collected: index and mask arithmetic is not counted.
     """
 
-    def __init__(self, known: Container[Any]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.known, self.macs, self.uncounted, self.missing = known, 0, set[str](), set[str]()
+        self.macs, self.uncounted, self.missing = 0, set[str](), set[str]()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Otherwise, torch's compiler is imported, which takes as long as importing torch. FlopCounterMode of torch imports it."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if isinstance(func, OpOverload) and func.namespace != "prim":
+            with self:  # inference mode leaves operations whole that consist of others
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
         if isinstance(func, OpOverload):
-            self._note(func, result, args, kwargs or {})
+            self._note(func, result, args, kwargs)
         return result
 
     def _note(self, func: OpOverload, result: Any, args: Any, kwargs: Any) -> None:
         name = operation(func)
-        if func.overloadpacket in self.known or moves(func):
+        if moves(func):
             return
-        if name in FORMULAS:
+        if func.overloadpacket in flop_registry:
+            self.macs += flop_registry[func.overloadpacket](*args, **kwargs, out_val=result) // 2
+        elif name in FORMULAS:
             self.macs += FORMULAS[name](result, *args, **kwargs)
         elif func.namespace != "aten" or any(map(_is_number, tree_leaves(result))):
             self.uncounted.add(name)
@@ -98,12 +101,10 @@ def count_macs(run: Callable[[], Any]) -> Count:
     >>> count_macs(lambda: x @ torch.ones(3, 5)).macs
     30
     """
-    counter = FlopCounterMode(display=False)
-    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
-    watch = _Watch(counter.flop_registry)
-    with _attention_in_the_open(), torch.no_grad(), watch, counter:
+    watch = _Watch()
+    with _attention_in_the_open(), torch.no_grad(), watch:
         run()
-    return Count(counter.get_total_flops() // 2 + watch.macs, frozenset(watch.uncounted), frozenset(watch.missing))
+    return Count(watch.macs, frozenset(watch.uncounted), frozenset(watch.missing))
 
 
 @dataclass

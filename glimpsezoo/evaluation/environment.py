@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # results are also read without importing torch
     from torch import nn
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of mallopt(3)
-PACKAGES = ("glimpsezoo", "torch", "torchvision", "timm", "numpy", "datasets", "scikit-learn")
+PACKAGES = ("glimpsezoo", "torch", "torchvision", "timm", "numpy", "datasets")
 
 
 class Environment(Section):

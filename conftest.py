@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With GLIMPSEZOO_SHORT set, every test runs once, with the first of its parameters: this is how other versions are tried.
 
-    Tests of the repository (its wheels, its evidence) are left out: they do not depend on versions.
+    Tests of the repository (its wheels, pages, evidence and killed processes) are left out: they do not depend on versions.
     """
     if "GLIMPSEZOO_SHORT" not in os.environ or _only_benchmarks(config):
         return

@@ -30,6 +30,8 @@ from glimpsezoo.reports.table import print_results
 from glimpsezoo.run.grid import Axes
 from glimpsezoo.zoo.results import read_result
 
+pytestmark = pytest.mark.repository
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 OUTSIDE = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("plugins/*/README.md")]  # not part of the site

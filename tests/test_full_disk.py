@@ -15,6 +15,8 @@ from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.training import folder
 from glimpsezoo.training.job import TrainingJob
 
+pytestmark = pytest.mark.repository
+
 Mount = Callable[[Path, str], None]
 
 

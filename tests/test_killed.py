@@ -11,6 +11,8 @@ from killed import KILLED, kill_everywhere
 from glimpsezoo.zoo.card_config import CONFIG
 from glimpsezoo.zoo.cards import LOG, README, WEIGHTS
 
+pytestmark = pytest.mark.repository
+
 TRAIN = ("train", "mgnet", "--recipe", "../tiny.toml", *TINY, "-o", "mine", "--set", "train.steps=2")
 # A checkpoint after every step.
 OFTEN = "from glimpsezoo.training.job import TrainingJob; TrainingJob.__init__.__kwdefaults__['checkpoint_seconds'] = 0"

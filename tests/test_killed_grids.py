@@ -10,6 +10,8 @@ from test_killed_runs import SMALL_UNITS, here, left_behind, without_times
 
 from glimpsezoo.zoo.results import read_result, rows_of
 
+pytestmark = pytest.mark.repository
+
 __all__ = ["here"]
 
 GRID = 'models = ["small"]\nseeds = [0, 1]\nmeasure = "accuracy"\n'

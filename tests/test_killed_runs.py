@@ -14,6 +14,8 @@ from glimpsezoo.reports.readme import card_text
 from glimpsezoo.zoo.cards import Card
 from glimpsezoo.zoo.results import evidence, read_result, rows_of
 
+pytestmark = pytest.mark.repository
+
 SMALL_UNITS = "from glimpsezoo.evaluation import jobs; jobs.UNIT = 10"
 
 

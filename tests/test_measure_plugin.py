@@ -14,6 +14,8 @@ from test_docs_hooks import code_files, install_glance
 from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.zoo.results import read_result
 
+pytestmark = pytest.mark.repository
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -17,6 +17,8 @@ from command_line import RECIPE, TINY
 from glimpsezoo.commands import main, signals
 from glimpsezoo.zoo.cards import Card
 
+pytestmark = pytest.mark.repository
+
 TRAIN = ("train", "mgnet", "--recipe", "../tiny.toml", *TINY, "--set", "train.steps=4", "-o", "mine")
 RUN = ("run", "mgnet", "--checkpoint", "none", *TINY, "--limit", "30", "--measure", "quick", "--workers", "1", "-o", "mine")
 

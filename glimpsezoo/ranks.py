@@ -5,6 +5,7 @@ Process 0 alone prints and writes. An error is said once, by the first process t
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun, and launchers like it, set
 PATIENCE = timedelta(minutes=10)  # how long a process waits for the others
 T = TypeVar("T")
-_stores: list[Any] = []  # of this process's group, if it has joined one
+_stores: list[Any] = []  # the store of all processes, if this one has joined it
 
 
 class ProcessLostError(GlimpseZooError):
@@ -61,10 +62,45 @@ def speaks() -> bool:
 
 def may_complain() -> bool:
     """Whether this process says why the command ends: the first that asks; before the processes are joined, process 0: all fail alike."""
-    for store in _stores:
+    for known in _stores:
         with suppress(RuntimeError):  # the store is gone
-            return store.add("complaints", 1) == 1
+            return known.add("complaints", 1) == 1
     return speaks()
+
+
+def leave(status: int) -> None:
+    """End this process at once if it is one of several that fail.
+
+    Its threads may be waiting for messages of the others. They would call into an interpreter that has ended, and abort the process.
+    """
+    if status and _stores:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # nobody reads it
+                stream.flush()
+        os._exit(status)
+
+
+def store() -> Any:
+    """The store in which all processes read and write. Raises `GlimpseZooError` if they do not find each other."""
+    if not _stores:
+        from torch.distributed.rendezvous import rendezvous
+
+        with _met():
+            _stores.append(next(rendezvous("env://", timeout=PATIENCE))[0])
+    return _stores[0]
+
+
+@contextmanager
+def _met() -> Iterator[None]:
+    """Turn the error of processes that do not find each other into one line."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise GlimpseZooError(
+            f"expected {counted(here().world, 'process')} that find each other at {place}, got none ({one_line(error):.100}): start all of "
+            "them by torchrun"
+        ) from None
 
 
 @contextmanager
@@ -79,30 +115,15 @@ def joined(device: "torch.device") -> Iterator[Ranks]:
         return
     import torch
     import torch.distributed as dist
-    from torch.distributed.rendezvous import rendezvous
 
     own = device.type == "cuda" and ranks.local_world <= torch.cuda.device_count()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    try:
-        store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if own else "gloo",
-            store=store,
-            rank=ranks.rank,
-            world_size=ranks.world,
-            timeout=PATIENCE,
-        )
-    except (RuntimeError, ValueError) as error:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise GlimpseZooError(
-            f"expected {counted(ranks.world, 'process')} that find each other at {place}, got none ({one_line(error):.100}): start all of "
-            "them by torchrun"
-        ) from None
-    _stores.append(store)
+    backend = "cpu:gloo,cuda:nccl" if own else "gloo"
+    with _met():
+        dist.init_process_group(backend, store=store(), rank=ranks.rank, world_size=ranks.world, timeout=PATIENCE)
     yield ranks
     dist.destroy_process_group()  # after an error, the end of the process does that: others may be in the middle of something
-    _stores.clear()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import ask
 from test_sharing import CONFIG, bench_of, evaluation, sharing_of, small_units
+from test_torchrun import TORCHRUN, of_rank
 from toy_evaluation import IMAGES, Darker, Deadly, assert_same, job_of
 
 from glimpsezoo.errors import GlimpseZooError
@@ -25,6 +26,7 @@ from glimpsezoo.run.portions import Doer
 RUN = ("run", "cnn4", "mgnet", "--data", "digits", "--limit", "60", "--measure", "accuracy,anytime,fog,pgd", "--set", "pgd.steps=2")
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 COMMAND = (sys.executable, "-m", "glimpsezoo")
+RANKS = (*TORCHRUN, "-m", "glimpsezoo")
 
 __all__ = ["small_units"]
 
@@ -131,17 +133,38 @@ def test_processes_write_the_same_result(alone: dict[str, Any], tmp_path: Path) 
 
 @pytest.mark.slow
 def test_torchrun_writes_the_same_result(alone: dict[str, Any], tmp_path: Path) -> None:
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "glimpsezoo")
-    run(tmp_path / "run", before=torchrun)
+    run(tmp_path / "run", before=RANKS)
     assert outcome(tmp_path / "run") == alone
 
 
 @pytest.mark.slow
 def test_a_wrong_command_is_said_once_by_torchrun(tmp_path: Path) -> None:
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "glimpsezoo")
-    done = subprocess.run([*torchrun, "run", "mgnt"], cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([*RANKS, "run", "mgnt"], cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=300, check=False)
     assert done.stderr.count("did you mean 'mgnet'") == 1
     assert done.returncode
+
+
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_process_of_torchrun_that_dies_ends_all_in_one_line_and_the_same_command_goes_on(tmp_path: Path, rank: int) -> None:
+    """Threads that wait for messages do not abort a process at its end. Whoever is left speaks, if it is not the first."""
+    words = ("run", "cnn4", "--measure", "accuracy,corruptions", "--limit", "60", "--store", "units")
+    with subprocess.Popen([*RANKS, *words], cwd=tmp_path, env=ENV, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
+        assert running.stderr is not None
+        until = time.monotonic() + 300
+        while not list(tmp_path.glob("units/**/*.parquet")):
+            assert time.monotonic() < until
+            assert running.poll() is None
+            time.sleep(0.02)
+        os.kill(of_rank(rank, running.pid), signal.SIGKILL)
+        said = running.stderr.read()
+    assert running.returncode == 1
+    (line,) = [line for line in said.splitlines() if line.startswith("glimpsezoo:")]
+    assert "finished units are kept: the same command resumes" in line
+    assert "terminate called" not in said
+    assert "SIGABRT" not in said
+    again = subprocess.run([*COMMAND, *words], cwd=tmp_path, env=ENV, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "measured already" in again.stderr
 
 
 @pytest.fixture

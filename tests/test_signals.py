@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from command_line import RECIPE, TINY
+from command_line import RECIPE, TINY, ask
 
 from glimpsezoo.commands import main, signals
 from glimpsezoo.zoo.cards import Card
@@ -216,3 +216,16 @@ def test_a_signal_after_the_last_step_still_stops() -> None:
             seen = noted
         seen = []
     assert seen == [signal.SIGTERM]
+
+
+def test_a_signal_while_a_command_says_why_it_failed_changes_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """torchrun ends the other processes as soon as one has died, which they may be about to say."""
+
+    def struck() -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    monkeypatch.setattr("glimpsezoo.ranks.may_complain", struck)
+    answer = ask(capsys, "show", "mgnt")
+    assert (answer.status, answer.err.count("\n")) == (2, 1), answer.err
+    assert "'mgnet'" in answer.err

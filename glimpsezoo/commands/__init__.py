@@ -102,7 +102,11 @@ def cli(context: click.Context) -> None:
 def program() -> None:
     """The command line in a process of its own, whose start and end a signal interrupts without a traceback."""
     signals.end_at_once()
-    main()
+    try:
+        main()
+    except SystemExit as end:
+        ranks.leave(end.code if isinstance(end.code, int) else 0)
+        raise
 
 
 def main(args: list[str] | None = None) -> None:
@@ -127,7 +131,9 @@ def main(args: list[str] | None = None) -> None:
                     click.echo(nl=sys.stderr.isatty(), err=True)  # after '^C'
                     _complain(_stopped(words))
         except Exception as error:
-            status = _failed(error, debug="--debug" in words)
+            status = 1
+            with suppress(signals.Stopped), signals.delayed():  # torchrun ends this process while it says that another one died
+                status = _failed(error, debug="--debug" in words)
     sys.exit(status if isinstance(status, int) else 0)
 
 

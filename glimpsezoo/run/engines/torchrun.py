@@ -9,23 +9,22 @@ nobody has taken, and process 0 reads what came of it. If a process dies, torchr
 import pickle
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
-from functools import cache
 from itertools import count
+from typing import Any
 
 import torch
 from torch.distributed import PrefixStore, Store  # pyright: ignore[reportPrivateImportUsage]: torch's documentation has them here
-from torch.distributed.rendezvous import rendezvous
 
-from glimpsezoo.ranks import here
+from glimpsezoo.ranks import ProcessLostError, here, lost, store
 from glimpsezoo.run.engines.base import Engine
 from glimpsezoo.run.engines.shipping import packed
 from glimpsezoo.run.portions import Doer, Outcome, Portion
 
 CHUNK = 1 << 25  # bytes in a value of the store
-PATIENCE = timedelta(minutes=10)  # until all processes have found each other
 POLL = 0.02  # seconds between looks for a value; torchrun ends a process that waits for one that died
 END = b""  # in the place of a plan or a portion
 _plans = count()  # numbers of plans: a command may have several, one after the other
@@ -36,44 +35,63 @@ class Ranks(Engine):
 
     def __init__(self, doer: Doer) -> None:
         self.slots = here().world
-        self.store = PrefixStore(f"plan{next(_plans)}", _joined())
-        self.flying: dict[int, Future[Outcome]] = {}
+        self.place = _next_plan()
+        self.threads: list[threading.Thread] = []
         self.sent = 0
-        _put(self.store, "plan", packed(doer))
-        threading.Thread(target=_work, args=(self.store, _on_own_device(doer)), daemon=True).start()
+        with lost():
+            _put(self.place, "plan", packed(doer))
+        self._start(_work_beside, self.place, _on_own_device(doer))
 
     def submit(self, portion: Portion, given: Outcome) -> Future[Outcome]:
         number, future = self.sent, Future[Outcome]()
         self.sent += 1
-        _put(self.store, f"portion{number}", pickle.dumps((portion, given)))
-        threading.Thread(target=_await, args=(self.store, number, future), daemon=True).start()
+        with lost():
+            _put(self.place, f"portion{number}", pickle.dumps((portion, given)))
+        self._start(_await, self.place, number, future)
         return future
 
+    def _start(self, work: Callable[..., None], *given: Any) -> None:
+        self.threads = [thread for thread in self.threads if thread.is_alive()]
+        self.threads.append(threading.Thread(target=work, args=given, daemon=True))
+        self.threads[-1].start()
+
     def close(self, *, hurry: bool) -> None:
-        for number in range(self.sent, self.sent + self.slots):
-            _put(self.store, f"portion{number}", END)
+        """hurry: threads that are at work go on; the process ends without them (`ranks.leave`)."""
+        with suppress(RuntimeError):  # the store is gone
+            for number in range(self.sent, self.sent + self.slots):
+                _put(self.place, f"portion{number}", END)
+        for thread in () if hurry else self.threads:
+            thread.join()
 
 
 def serve() -> None:
     """What the other processes do: portions of all plans of process 0, until it ends."""
-    for number in count():
-        store = PrefixStore(f"plan{number}", _joined())
-        plan = _get(store, "plan")
+    while True:
+        place = _next_plan()
+        with lost():
+            plan = _get(place, "plan")
         if plan == END:
             return
-        _work(store, _on_own_device(pickle.loads(plan)))
+        _work(place, _on_own_device(pickle.loads(plan)))
 
 
 def dismiss() -> None:
     """Let the other processes end, because process 0 has no other plan."""
-    _put(PrefixStore(f"plan{next(_plans)}", _joined()), "plan", END)
+    with suppress(RuntimeError):  # the store is gone, and so are they
+        _put(_next_plan(), "plan", END)
 
 
-def _work(store: Store, doer: Doer) -> None:
+def _next_plan() -> Store:
+    """Where the next plan is written."""
+    return PrefixStore(f"engine/plan{next(_plans)}", store())
+
+
+def _work(place: Store, doer: Doer) -> None:
     """Take portions until there are no more."""
     while True:
-        number = store.add("taken", 1) - 1
-        message = _get(store, f"portion{number}")
+        with lost():
+            number = place.add("taken", 1) - 1
+            message = _get(place, f"portion{number}")
         if message == END:
             return
         portion, given = pickle.loads(message)
@@ -81,38 +99,43 @@ def _work(store: Store, doer: Doer) -> None:
             found: Outcome | Exception = doer.do(portion, given)
         except Exception as error:  # process 0 raises it
             found = error
-        _put(store, f"outcome{number}", packed(found))
+        with lost():
+            _put(place, f"outcome{number}", packed(found))
 
 
-def _await(store: Store, number: int, future: Future[Outcome]) -> None:
+def _work_beside(place: Store, doer: Doer) -> None:
+    with suppress(ProcessLostError):  # who awaits an outcome says so
+        _work(place, doer)
+
+
+def _await(place: Store, number: int, future: Future[Outcome]) -> None:
     """Give the future what came of a portion."""
-    found = pickle.loads(_get(store, f"outcome{number}"))
+    try:
+        with lost():
+            message = _get(place, f"outcome{number}")
+    except ProcessLostError as error:
+        future.set_exception(error)
+        return
+    found = pickle.loads(message)
     if isinstance(found, Exception):
         future.set_exception(found)
     else:
         future.set_result(found)
 
 
-def _put(store: Store, name: str, content: bytes) -> None:
+def _put(place: Store, name: str, content: bytes) -> None:
     """Write a value of any size: first its chunks, then their number."""
     chunks = [content[start : start + CHUNK] for start in range(0, len(content), CHUNK)]
-    for place, chunk in enumerate(chunks):
-        store.set(f"{name}/{place}", chunk)  # pyright: ignore[reportArgumentType]: bytes are documented
-    store.set(name, str(len(chunks)))
+    for number, chunk in enumerate(chunks):
+        place.set(f"{name}/{number}", chunk)  # pyright: ignore[reportArgumentType]: bytes are documented
+    place.set(name, str(len(chunks)))
 
 
-def _get(store: Store, name: str) -> bytes:
+def _get(place: Store, name: str) -> bytes:
     """A value, as soon as it is there. `Store.wait` would lock out all other threads."""
-    while not store.check([name]):
+    while not place.check([name]):
         time.sleep(POLL)
-    return b"".join(store.get(f"{name}/{place}") for place in range(int(store.get(name))))
-
-
-@cache
-def _joined() -> Store:
-    """The store of all processes."""
-    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
-    return PrefixStore("engine", store)
+    return b"".join(place.get(f"{name}/{number}") for number in range(int(place.get(name))))
 
 
 def _on_own_device(doer: Doer) -> Doer:

@@ -28,15 +28,29 @@ class Settings(BaseModel):
         try:
             return cls.model_validate({key: cls._from_text(key, value) for key, value in values.items()})
         except ValidationError as error:
-            first = error.errors()[0]
-            message = " ".join(first["msg"].removeprefix("Value error, ").split())
-            if not first["loc"]:  # a rule about several settings
-                raise GlimpseZooError(f"settings of {owner}: {message}") from None
-            key = str(first["loc"][0])
-            if isinstance(values.get(key), str):  # as it was typed
-                raise GlimpseZooError(f"--set {key}={values[key]} for {owner}: {message}") from None
-            got = "" if first["type"] == "missing" else f", got {first['input']!r}"
-            raise GlimpseZooError(f"{'.'.join(map(str, first['loc']))} of {owner}: {message}{got}") from None
+            raise cls._refused(error.errors()[0], values, owner) from None
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any], *, owner: str) -> None:
+        """Raise `GlimpseZooError`, as `parse` does, for a key or a value that is wrong whatever the other settings are."""
+        cls.check_keys(values, owner=owner)
+        try:
+            cls.model_validate({key: cls._from_text(key, value) for key, value in values.items()})
+        except ValidationError as error:
+            for each in error.errors():
+                if each["loc"] and each["loc"][0] in values:
+                    raise cls._refused(each, values, owner) from None
+
+    @staticmethod
+    def _refused(found: Mapping[str, Any], values: Mapping[str, Any], owner: str) -> GlimpseZooError:
+        message = " ".join(found["msg"].removeprefix("Value error, ").split())
+        if not found["loc"]:  # a rule about several settings
+            return GlimpseZooError(f"settings of {owner}: {message}")
+        key = str(found["loc"][0])
+        if isinstance(values.get(key), str):  # as it was typed
+            return GlimpseZooError(f"--set {key}={values[key]} for {owner}: {message}")
+        got = "" if found["type"] == "missing" else f", got {found['input']!r}"
+        return GlimpseZooError(f"{'.'.join(map(str, found['loc']))} of {owner}: {message}{got}")
 
     @classmethod
     def check_keys(cls, keys: Iterable[str], *, owner: str) -> None:

@@ -40,6 +40,9 @@ def test_what_is_no_range_is_refused(text: str):
 
 def test_a_card_for_each_seed_that_run_measures(say: Ask, here: Path):
     answer = say(*QUICK, "--seeds", "3..4")
+    assert [line.partition(",")[0] for line in answer.err.splitlines() if "training images" in line] == [
+        f"seed {seed}: mgnet.digits: 1" for seed in (3, 4)
+    ]
     folders = [f"runs/train/mgnet.digits.seed-{seed}" for seed in (3, 4)]
     assert answer.status == 0
     assert answer.out.splitlines() == [

@@ -61,7 +61,7 @@ def run_grid(models: tuple[str, ...], given: dict[str, Any], request: Request) -
     shard = None if given["shard"] is None else Shard.parse(given["shard"])
     axes, given["sets"] = _axes(models, given), ()
     given["checkpoint"] = options.as_card(given["checkpoint"], axes.models, given["data"])
-    cells, folder = expand(axes, given, click.get_current_context().meta[_FOUND][0].models), folder_of(Path(given["grid"]), given)
+    cells, folder = expand(axes, given, click.get_current_context().meta[_FOUND][0]), folder_of(Path(given["grid"]), given)
     asked = {cell.name: _options(cell, given) for cell in cells}
     questions = {cell.name: _question(cell, given, asked[cell.name], folder) for cell in cells}  # before torch is loaded
 
@@ -75,7 +75,7 @@ def run_grid(models: tuple[str, ...], given: dict[str, Any], request: Request) -
         for cell in cells
         for name in [cell.name]
     }
-    check_cells(requests.values())
+    check_cells(cells, requests)
     store_of(base)  # all cells would fail without it
     said = counted(len(cells), "cell")
     if shard is not None:

@@ -163,7 +163,7 @@ def _train(request: "TrainingRequest") -> "TrainingWork":
     if work.job.share.told(bool(work.finished)):
         options.say(f"{work.target.card} with seed {request.seed} is finished")
         return work
-    options.say(work.summary)
+    options.say(f"seed {request.seed}: {work.summary}" if request.one_of_seeds else work.summary)
     for note in work.notes:
         options.say(note)
     several = work.job.share.world > 1

@@ -24,7 +24,8 @@ from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.cards import find_card
 from glimpsezoo.zoo.early import check_condition, check_names, condition_names
 from glimpsezoo.zoo.hub import PREFIX
-from glimpsezoo.zoo.names import argument_names, card_for, data_spec, declared_settings
+from glimpsezoo.zoo.matching import without_auto
+from glimpsezoo.zoo.names import Assignments, argument_names, card_for, data_spec, declared_settings, spec_of
 from glimpsezoo.zoo.own_data import DEFAULT_DATA
 
 CLEAN = "clean"  # the condition of images as they are
@@ -136,12 +137,13 @@ class Cell:
         return (*(PLAIN if said is None else said), *(() if self.condition == CLEAN else (self.condition,)))
 
 
-def expand(axes: Axes, given: Given, others: Sequence[str] = ()) -> list[Cell]:
-    """The cells of a grid, with names that differ. given: the options of `run` that all cells share. others: models of the file in whose
-    place others were typed; they may have settings that those have not.
+def expand(axes: Axes, given: Given, file: Axes | None = None) -> list[Cell]:
+    """The cells of a grid, with names that differ. given: the options of `run` that all cells share. file: the lists in whose place others
+    were typed; they may have settings, and exclude cells, that those have not.
 
-    Raises `GlimpseZooError` for a name or a key that nothing has, for a cell that exists twice, and if no cell is left.
+    Raises `GlimpseZooError` for a name, a key or a value that nothing has, for a cell that exists twice, and if no cell is left.
     """
+    file = file or axes
     if not axes.models:
         raise GlimpseZooError("--grid expects models, got none: add models = [...] to the file, or type some (run MODEL... --grid FILE)")
     for condition in axes.conditions or ():
@@ -149,23 +151,46 @@ def expand(axes: Axes, given: Given, others: Sequence[str] = ()) -> list[Cell]:
             check_condition(condition)
     for name in axes.data or ():
         data_spec(name)
-    cells = [cell for model in axes.models for data in axes.data or (None,) for cell in _cells(axes, model, data, given)]
-    _check_declared(axes, [*axes.models, *others], {key for cell in cells for key in cell.settings})
-    cells = _included(axes, cells)
+    cells = list(_cells(axes, given))
+    _check_declared(axes, [*axes.models, *file.models], {key for cell in cells for key in cell.settings})
+    cells = _included(axes, cells, cells if axes == file else [*cells, *_cells(file, given)])
     _check_once(cells, given)
     for cell in cells:
         measures = cell.measures(given["measure"]) or ()
         check_names([cell.model], data=cell.data, checkpoint=given["checkpoint"], sets=cell.sets, measures=measures)
+        _check_values(cell)
     return _named(cells)
 
 
-def _cells(axes: Axes, model: str, data: str | None, given: Given) -> Iterator[Cell]:
-    for condition in axes.conditions or (None,):
+def _cells(axes: Axes, given: Given) -> Iterator[Cell]:
+    for model, data, condition in product(axes.models, axes.data or (None,), axes.conditions or (None,)):
         measures = Cell(model, data, {}, condition, 0).measures(given["measure"])
         keys = [key for key in axes.settings if _applies(key, axes, model, data, measures)]
         for values in product(*(axes.settings[key] for key in keys)):
             for seed in axes.seeds or (given["seed"],):
                 yield Cell(model, data, dict(zip(keys, values, strict=True)), condition, seed)
+
+
+def _check_values(cell: Cell) -> None:
+    """Raise `GlimpseZooError` for a value that the model or the data of a cell refuse, whatever their other settings are."""
+    name, own = split_argument(cell.model)
+    if name.startswith(PREFIX):
+        return
+    card, names = find_card(name), argument_names([cell.model])
+    schema = load_string(spec_of(name, card).config)
+    sets = without_auto(Assignments.parse((*cell.sets, *(f"{name}.{key}={value}" for key, value in own.items())), names))
+    try:
+        schema.check(sets.of_model(names, schema.model_fields), owner=name)
+        if sets.of("data"):
+            data = cell.data or (card.config.data.name if card else DEFAULT_DATA)
+            load_string(data_spec(data).config).check(sets.of("data"), owner="data")
+    except GlimpseZooError as error:
+        raise in_cell(cell, error) from None
+
+
+def in_cell(cell: Cell, error: GlimpseZooError) -> GlimpseZooError:
+    """An error that is known before a cell is measured, with the cell."""
+    return GlimpseZooError(f"--grid, cell {', '.join(cell.parts)}: {error}")
 
 
 def _applies(key: str, axes: Axes, model: str, data: str | None, measures: Sequence[str] | None) -> bool:
@@ -196,14 +221,26 @@ def _check_declared(axes: Axes, models: Sequence[str], used: Collection[str]) ->
             raise GlimpseZooError(f"--grid expects settings of its models, data or conditions, got {key!r}: {did_you_mean(key, known)}")
 
 
-def _included(axes: Axes, cells: Sequence[Cell]) -> list[Cell]:
-    """The cells that `exclude` leaves. Raises `GlimpseZooError` for a key that no cell has, and if nothing is left."""
-    known = {key for cell in cells for key in cell.values}
+def _included(axes: Axes, cells: Sequence[Cell], every: Sequence[Cell]) -> list[Cell]:
+    """The cells that `exclude` leaves. every: also those of the file in whose place others were typed.
+
+    Raises `GlimpseZooError` for a key that no cell has, for a table that names no cell, and if nothing is left.
+    """
+    known = {key for cell in every for key in cell.values}
     for table in axes.exclude:
         for key in table:
             if key not in known:
                 hint = did_you_mean(key, known)
                 raise GlimpseZooError(f"--grid expects model, data, condition, seed or a setting in 'exclude', got {key!r}: {hint}")
+        if not any(table.items() <= cell.values.items() for cell in every):
+            said = ", ".join(f"{key} = {value!r}" for key, value in table.items())
+            why = [
+                f"{key} is {' or '.join(dict.fromkeys(repr(cell.values[key]) for cell in every if key in cell.values))}" for key in table
+            ]
+            raise GlimpseZooError(
+                f"--grid expects tables in 'exclude' that each name a cell, got {{{said}}}, which names none ({'; '.join(why)}): "
+                "correct it, or remove it"
+            )
     left = [cell for cell in cells if not any(table and table.items() <= cell.values.items() for table in axes.exclude)]
     if not left:
         raise GlimpseZooError(f"--grid expects cells that 'exclude' leaves, got none of {counted(len(cells), 'cell')}: exclude fewer")

@@ -1,6 +1,6 @@
 """What a grid would do: the plan and the expected time of each cell, and how many images a cell has, by which shards are balanced."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from glimpsezoo.measures.attacked import AttackedMeasure
 from glimpsezoo.measures.base import Measure
 from glimpsezoo.measures.corrupted import CorruptedMeasure
 from glimpsezoo.run.forecast import Forecast
-from glimpsezoo.run.grid import Cell
+from glimpsezoo.run.grid import Cell, in_cell
 from glimpsezoo.run.parse import parse_measures, scopes
 from glimpsezoo.run.prepare import FEW, check_options, images_of
 from glimpsezoo.run.request import RunRequest
@@ -44,11 +44,15 @@ def _conditions(measure: Measure) -> int:
     return len(measure.wanted) if isinstance(measure, AttackedMeasure) else 0
 
 
-def check_cells(requests: Iterable[RunRequest]) -> None:
+def check_cells(cells: Iterable[Cell], requests: Mapping[str, RunRequest]) -> None:
     """Check the options and the conditions of all cells before one is measured. Raises `GlimpseZooError`."""
-    for request in requests:
+    for cell in cells:
+        request = requests[cell.name]
         check_options(request)
-        parse_measures(request.measures, Assignments.parse(request.sets, argument_names(request.models), scopes=scopes()))
+        try:
+            parse_measures(request.measures, Assignments.parse(request.sets, argument_names(request.models), scopes=scopes()))
+        except GlimpseZooError as error:
+            raise in_cell(cell, error) from None
 
 
 class CellForecast(Section):

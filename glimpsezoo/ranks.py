@@ -21,10 +21,15 @@ NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun, 
 PATIENCE = timedelta(minutes=10)  # how long a process waits for the others
 T = TypeVar("T")
 _stores: list[Any] = []  # the store of all processes, if this one has joined it
+_lost: list["ProcessLostError"] = []
 
 
 class ProcessLostError(GlimpseZooError):
-    """Another process of the command ended; this one cannot go on."""
+    """Another process that the command needs ended; this one cannot go on."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(line)
+        _lost.append(self)
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,11 @@ def may_complain() -> bool:
 
 
 def leave(status: int) -> None:
-    """End this process at once if it is one of several that fail.
+    """End this process at once if it is one of several, and fails.
 
     Its threads may be waiting for messages of the others. They would call into an interpreter that has ended, and abort the process.
     """
-    if status and _stores:
+    if status and (_stores or _lost):
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):  # nobody reads it
                 stream.flush()

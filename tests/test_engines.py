@@ -74,13 +74,19 @@ def test_ray_that_is_not_installed_and_a_cluster_that_does_not_answer_are_one_li
         2,
         "glimpsezoo: expected a Ray cluster at 127.0.0.1:9, got no answer: start a cluster there ('ray start'), or correct --ray-address",
     )
+    # A grid says the same once, before its first cell.
+    Path("grid.toml").write_text('models = ["cnn4", "ranzato"]\nseeds = [0, 1]\n')
+    (word, *rest) = words[2:]
+    grid = ask(capsys, "run", "--grid", "grid.toml", word, *rest, "--ray-address", "127.0.0.1:9", "--measure", "quick")
+    assert (grid.status, grid.out, grid.err) == (2, "", nobody.err)
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_a_node_without_a_plugin_or_with_another_version_is_refused_by_name() -> None:
     from glimpsezoo.run.engines.ray import _check, _needed
 
     job = job_of()
-    needed = _needed(Doer([evaluation(job)], bench_of(job), CONFIG))
+    needed = _needed([type(job.model).__module__])
     assert [name for name, _, _ in needed] == ["glimpsezoo", "toy_models"]
     _check(needed)
     with pytest.raises(
@@ -213,3 +219,30 @@ def test_ray_writes_the_same_result_though_a_worker_is_killed_and_a_node_leaves(
     _, said = running.communicate(timeout=300)
     assert running.returncode == 0, said
     assert outcome(folder) == alone
+
+
+@pytest.mark.slow
+def test_a_head_of_a_cluster_that_dies_ends_the_run_in_one_line_and_the_same_command_goes_on(cluster: Any, tmp_path: Path) -> None:
+    def begun(address: str) -> "subprocess.Popen[str]":
+        words = ("run", "cnn4", "--measure", "accuracy,corruptions", "--limit", "60", "--store", "units", "--engine", "ray")
+        given = [*COMMAND, *words, "--ray-address", address]
+        return subprocess.Popen(given, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    first, until = begun(cluster.address), time.monotonic() + 500
+    while not list(tmp_path.glob("units/**/*.parquet")):
+        assert time.monotonic() < until
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.02)
+    cluster.remove_node(cluster.head_node, allow_graceful=False)
+    _, said = first.communicate(timeout=300)
+    assert first.returncode == 2, said
+    (line,) = [line for line in said.splitlines() if line.startswith("glimpsezoo:")]
+    assert line == said.splitlines()[-1], said
+    assert f"the head of the Ray cluster at {cluster.address}" in line
+    assert "finished units are kept" in line
+    cluster.shutdown()
+    cluster.add_node(num_cpus=1, include_dashboard=False)
+    again = begun(cluster.address)
+    _, said = again.communicate(timeout=500)
+    assert again.returncode == 0, said
+    assert "measured already" in said

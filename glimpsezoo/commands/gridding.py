@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from glimpsezoo import ranks
 from glimpsezoo.commands import configuring, options, progress
 from glimpsezoo.errors import GlimpseZooError, counted, one_line
 
@@ -62,18 +63,18 @@ def run_grid(models: tuple[str, ...], given: dict[str, Any], request: Request) -
     axes, given["sets"] = _axes(models, given), ()
     given["checkpoint"] = options.as_card(given["checkpoint"], axes.models, given["data"])
     cells, folder = expand(axes, given, click.get_current_context().meta[_FOUND][0]), folder_of(Path(given["grid"]), given)
-    asked = {cell.name: _options(cell, given) for cell in cells}
-    questions = {cell.name: _question(cell, given, asked[cell.name], folder) for cell in cells}  # before torch is loaded
+    named = {cell.name: cell for cell in cells}
+    asked = {name: _options(cell, given) for name, cell in named.items()}
+    questions = {name: _question(cell, given, asked[name], folder) for name, cell in named.items()}  # before torch is loaded
 
+    from glimpsezoo.run.answers import recall
     from glimpsezoo.run.grid_plan import check_cells, weights
-    from glimpsezoo.run.grid_work import request_of
-    from glimpsezoo.run.prepare import store_of
+    from glimpsezoo.run.grid_work import read_outcome, request_of
+    from glimpsezoo.run.prepare import reach_workers, store_of
 
     base = replace(request(("",), given), output=folder)
     requests = {
-        name: request_of(cell, base, folder, asked[name], configuring.words_with("run", asked[name]))
-        for cell in cells
-        for name in [cell.name]
+        name: request_of(cell, base, folder, asked[name], configuring.words_with("run", asked[name])) for name, cell in named.items()
     }
     check_cells(cells, requests)
     store_of(base)  # all cells would fail without it
@@ -86,10 +87,16 @@ def run_grid(models: tuple[str, ...], given: dict[str, Any], request: Request) -
         plan = _planned(cells, requests, folder, base)
         _print_plan(plan, as_json=given["as_json"])
         return 1 if plan.wrong else 0
+    known = {cell.name: answer for cell in cells if (answer := recall(questions[cell.name])) is not None}
+    if len(known) < len(cells):
+        reach_workers(replace(base, models=axes.models))
     options.say(f"grid of {said}; results in {folder}")
-    outcomes = [
-        _outcome(cell, f"cell {number} of {len(cells)}", requests[cell.name], questions[cell.name]) for number, cell in enumerate(cells, 1)
-    ]
+    outcomes = []
+    for number, cell in enumerate(cells, 1):
+        if cell.name in known:  # everything that decided it is as it was
+            outcomes.append(read_outcome(cell, known[cell.name].results))
+        else:
+            outcomes.append(_measured(cell, f"cell {number} of {len(cells)}", requests[cell.name], questions[cell.name]))
     return _finished(outcomes, folder, None if shard is None else str(shard), as_json=given["as_json"])
 
 
@@ -130,21 +137,8 @@ def _question(cell: "Cell", given: Mapping[str, Any], asked: Mapping[str, Any], 
     return question_of(rest, {}, configuring.words_with("run", asked))
 
 
-def _outcome(cell: "Cell", place: str, request: "RunRequest", question: "Question | None") -> "CellOutcome":
-    """What comes of a cell. Nothing is done if its answer is known, so that everything that decided it is as it was."""
-    from glimpsezoo.run.answers import recall
-    from glimpsezoo.run.grid_work import read_outcome
-
-    answer = recall(question)
-    if answer is not None:
-        return read_outcome(cell, answer.results)
-    found, said = _measured(cell, request, question)
-    options.say(f"{place}, {', '.join(cell.parts)}: {said}")
-    return found
-
-
-def _measured(cell: "Cell", request: "RunRequest", question: "Question | None") -> "tuple[CellOutcome, str]":
-    """Run one cell. Whatever goes wrong is the error of this cell alone. Returns what to say of it, too."""
+def _measured(cell: "Cell", place: str, request: "RunRequest", question: "Question | None") -> "CellOutcome":
+    """Run one cell, and say what came of it. Whatever goes wrong is the error of this cell alone, unless those who work are lost."""
     from glimpsezoo.evaluation.environment import keep_freed_memory
     from glimpsezoo.run.answers import remember
     from glimpsezoo.run.finishing import finish
@@ -156,11 +150,16 @@ def _measured(cell: "Cell", request: "RunRequest", question: "Question | None") 
         work = prepare(request)
         progress.follow_work(work)
         outcome = finish(work)
+    except ranks.ProcessLostError:
+        raise
     except Exception as error:  # a model, its data or a plugin may fail in any way; the other cells do not depend on it
         why = one_line(error) if isinstance(error, GlimpseZooError) else f"{type(error).__name__}: {one_line(error)}"
-        return failed(cell, why), f"FAILED ({why})"
-    remember(question, work, outcome, "")
-    return outcome_of(cell, outcome.results, outcome.written), outcome.summary.partition(";")[0]
+        found, said = failed(cell, why), f"FAILED ({why})"
+    else:
+        remember(question, work, outcome, "")
+        found, said = outcome_of(cell, outcome.results, outcome.written), outcome.summary.partition(";")[0]
+    options.say(f"{place}, {', '.join(cell.parts)}: {said}")
+    return found
 
 
 def _finished(outcomes: "Sequence[CellOutcome]", folder: Path, shard: str | None, *, as_json: bool) -> int:

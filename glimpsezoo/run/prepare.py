@@ -18,7 +18,7 @@ from glimpsezoo.files import check_inside, check_writable
 from glimpsezoo.measures.base import Bench, Measure
 from glimpsezoo.measures.calibration import without_thresholds
 from glimpsezoo.measures.corrupted import CorruptedMeasure
-from glimpsezoo.run.engines.choosing import RAY
+from glimpsezoo.run.engines.choosing import RAY, reach
 from glimpsezoo.run.engines.choosing import chosen as chosen_engine
 from glimpsezoo.run.finishing import COMPARISON
 from glimpsezoo.run.parse import parse_measures, scopes
@@ -28,7 +28,7 @@ from glimpsezoo.run.work import RunWork
 from glimpsezoo.specs import DatasetSpec, Task
 from glimpsezoo.untrusted import JSON_SIZE, json_values, read_regular
 from glimpsezoo.zoo.arguments import argument_card, split_argument
-from glimpsezoo.zoo.cards import RESULT, ROWS
+from glimpsezoo.zoo.cards import RESULT, ROWS, find_card
 from glimpsezoo.zoo.hub import PREFIX
 from glimpsezoo.zoo.matching import AUTO, matched, references, without_auto
 from glimpsezoo.zoo.names import (
@@ -40,6 +40,7 @@ from glimpsezoo.zoo.names import (
     data_folder,
     declared_settings,
     model_name,
+    spec_of,
 )
 from glimpsezoo.zoo.own_data import DataChoice, choose_data
 from glimpsezoo.zoo.plugins import registry
@@ -53,6 +54,7 @@ CALIBRATION = 2_000  # at most so many images are used to find thresholds
 def prepare(request: RunRequest) -> RunWork:
     """Resolve and check everything that a run needs before anything is measured or written. Raises `GlimpseZooError`."""
     check_options(request)
+    reach_workers(request)
     named = [*argument_names(request.models), *references((*request.sets, *request.models))]
     sets = Assignments.parse(request.sets, named, scopes=scopes())
     chosen = choose_data(request.models, request.data, sets.of("data"), request.checkpoint)
@@ -99,6 +101,13 @@ def prepare(request: RunRequest) -> RunWork:
         store=UnitStore(STORE) if data is None else store_of(request),
         notes=notes,
     )
+
+
+def reach_workers(request: RunRequest) -> None:
+    """Reach the workers that are elsewhere, unless the run is only planned. Raises `GlimpseZooError` if they cannot measure the models."""
+    local = [name for argument in request.models if not (name := split_argument(argument).name).startswith(PREFIX)]
+    if not request.dry_run:
+        reach(request.engine, request.ray_address, (spec_of(name, find_card(name)).model for name in local))
 
 
 def images_of(request: RunRequest) -> int:

@@ -1,6 +1,6 @@
 """Which engine does a run: the one that the user named, or the one that is expected to be done first."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
@@ -38,6 +38,17 @@ def chosen(text: str) -> Choice:
         known = (AUTO, THREADS, f"{PROCESSES}:N", RAY)
         raise GlimpseZooError(f"--engine expects auto, threads, processes:N or ray, got {text!r}: {did_you_mean(text, known)}")
     return Choice(kind)
+
+
+def reach(text: str, address: str | None, modules: Iterable[str]) -> None:
+    """Reach the workers of an engine that are elsewhere, before anything is measured. modules: the packages that they need.
+
+    Raises `GlimpseZooError` if nobody answers, or if a package is missing there.
+    """
+    if chosen(text).kind == RAY:
+        from glimpsezoo.run.engines.ray import reach
+
+        reach(address, modules)
 
 
 def fastest(with_threads: Sequence[float], with_one: Callable[[], Sequence[float]]) -> Choice:

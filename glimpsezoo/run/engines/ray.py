@@ -8,7 +8,11 @@ import os
 import pickle
 import platform
 import socket
+import threading
+import time
+from collections.abc import Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import packages_distributions
 from typing import Any
@@ -20,12 +24,16 @@ from glimpsezoo.evaluation.environment import keep_freed_memory, package_version
 from glimpsezoo.evaluation.jobs import UNIT, spans_of
 from glimpsezoo.evaluation.plan import PlannedEvaluation
 from glimpsezoo.hashing import PACKAGE, module_hash
+from glimpsezoo.ranks import ProcessLostError
 from glimpsezoo.run.engines.base import Engine, WorkerDiedError, cores
 from glimpsezoo.run.engines.shipping import Block, BlockKey, BlockMissing, number_of, packed, packed_without_data, unpacked
 from glimpsezoo.run.portions import Doer, Outcome, Portion
 
 Needed = tuple[tuple[str, str, str], ...]
 """Packages that decide what is measured: name of the module, version, hash of its code."""
+POLL = 1.0  # seconds between looks at the head of the cluster
+PATIENCE = 15.0  # seconds that it may be silent; Ray itself would wait for a minute, and then end this process
+_checked: set[tuple[str, Needed]] = set()  # nodes that have what is needed
 _plan: dict[str, tuple[Doer, dict[BlockKey, Block]]] = {}  # in a worker: the plan that it works on, by name
 
 
@@ -33,24 +41,47 @@ class Ray(Engine):
     """The workers of a Ray cluster, one portion for each CPU, or for each GPU if the run is on GPUs."""
 
     def __init__(self, doer: Doer, address: str | None) -> None:
-        self.ray = _ray()
+        self.ray = _joined(address)
         self.doer = doer
-        if not self.ray.is_initialized():
-            _connect(self.ray, address)
         payload, self.data = packed_without_data(doer)
         self.plan, self.blocks = self.ray.put(payload), dict[BlockKey, Any]()
         self.on_gpu = doer.config.device is not None and doer.config.device.type == "cuda"
         resources = {"num_cpus": 1, "num_gpus": 1} if self.on_gpu else {"num_cpus": 1}
         self.remote = self.ray.remote(max_retries=0, **resources)(_do)  # `Sharing` gives a portion to another worker
-        self.needed = _needed(doer)
+        self.needed = _needed(type(model).__module__ for model in doer.bench.models)
+        self.head = _head(self.ray, address)
+        self.flying: set[Future[Outcome]] = set()
+        self.closed = threading.Event()
+        self._count()
+        threading.Thread(target=self._watch, daemon=True).start()
 
-    @property
-    def slots(self) -> int:  # type: ignore[override]
-        """Nodes come and go."""
-        return max(1, int(self.ray.cluster_resources().get("GPU" if self.on_gpu else "CPU", 1)))
+    def _count(self) -> bool:
+        """Count the workers: nodes come and go. Returns whether the head of the cluster answers."""
+        with suppress(Exception):
+            if _answers(self.head):
+                self.slots = max(1, int(self.ray.cluster_resources().get("GPU" if self.on_gpu else "CPU", 1)))
+                return True
+        return False
+
+    def _watch(self) -> None:
+        """Until the end: look for new nodes. If the head is gone, all portions are lost."""
+        heard = time.monotonic()
+        while not self.closed.wait(POLL):
+            if self._count():
+                heard = time.monotonic()
+            elif time.monotonic() - heard > PATIENCE:
+                for future in self.flying.copy():
+                    self._fail(future, _beheaded(self.head))
+                return
+
+    def _fail(self, future: Future[Outcome], error: BaseException) -> None:
+        if not future.done():
+            future.set_exception(error)
 
     def submit(self, portion: Portion, given: Outcome) -> Future[Outcome]:
         done: Future[Outcome] = Future()
+        self.flying.add(done)
+        done.add_done_callback(self.flying.discard)
         self._send(portion, given, self._blocks_of(portion), done)
         return done
 
@@ -73,8 +104,12 @@ class Ray(Engine):
         found = self.remote.remote(self.needed, [self.plan], packed((portion, given)), keys, *refs)
 
         def finish(theirs: Future[bytes]) -> None:
+            if done.done():  # given up
+                return
             if error := theirs.exception():
-                done.set_exception(WorkerDiedError(one_line(error)) if isinstance(error, self.ray.exceptions.RayError) else error)
+                if isinstance(error, self.ray.exceptions.RayError):
+                    error = WorkerDiedError(one_line(error)) if _answers(self.head) else _beheaded(self.head)
+                self._fail(done, error)
                 return
             outcome = pickle.loads(theirs.result())
             if isinstance(outcome, BlockMissing):
@@ -88,7 +123,35 @@ class Ray(Engine):
 
     def close(self, *, hurry: bool) -> None:
         """The process stays in the cluster for its next plan. At its end, Ray ends what it works on."""
+        self.closed.set()
         self.blocks.clear()
+
+
+def reach(address: str | None, modules: Iterable[str]) -> None:
+    """Join the cluster, and check that every node of it has glimpsezoo and the packages of these modules. Raises `GlimpseZooError`."""
+    ray, needed = _joined(address), _needed(modules)
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+
+    ask = ray.remote(num_cpus=0, max_retries=0)(_verdict)
+    nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    asked = {each: ask.options(scheduling_strategy=On(each, soft=False)).remote(needed) for each in nodes if (each, needed) not in _checked}
+    for each, answer in asked.items():
+        try:
+            said = ray.get(answer)
+        except ray.exceptions.RayError as error:  # a node that leaves is no fault; one without glimpsezoo cannot even say so
+            missing = f"No module named '{PACKAGE}" in str(error)
+            said = _without(PACKAGE, _version(PACKAGE), nodes[each]) if missing else None
+        if said is not None:
+            raise GlimpseZooError(said)
+        _checked.add((each, needed))
+
+
+def _joined(address: str | None) -> Any:
+    """Ray, in the cluster."""
+    ray = _ray()
+    if not ray.is_initialized():
+        _connect(ray, address)
+    return ray
 
 
 def _ray() -> Any:
@@ -129,10 +192,23 @@ def _nobody(address: str) -> GlimpseZooError:
     )
 
 
-def _needed(doer: Doer) -> Needed:
-    """glimpsezoo, and the package of each model."""
-    modules = [PACKAGE, *(type(model).__module__.partition(".")[0] for model in doer.bench.models)]
-    return tuple((name, _version(name), module_hash(name) or "") for name in dict.fromkeys(modules))
+def _head(ray: Any, address: str | None) -> str:
+    """HOST:PORT of what the cluster cannot do without."""
+    scheme, client, place = (address or os.environ.get("RAY_ADDRESS") or "").partition("://")
+    return place if client and scheme == "ray" else ray.get_runtime_context().gcs_address
+
+
+def _beheaded(head: str) -> ProcessLostError:
+    return ProcessLostError(
+        f"expected the head of the Ray cluster at {head} until the end, got no answer: what its workers had begun is "
+        "lost, and finished units are kept; start it again ('ray start --head'), and repeat the command, which resumes"
+    )
+
+
+def _needed(modules: Iterable[str]) -> Needed:
+    """glimpsezoo, and the packages of these modules."""
+    names = dict.fromkeys([PACKAGE, *(module.partition(".")[0] for module in modules)])
+    return tuple((name, _version(name), module_hash(name) or "") for name in names)
 
 
 def _version(module: str) -> str:
@@ -147,13 +223,24 @@ def _check(needed: Needed) -> None:
         try:
             import_module(name)
         except ImportError:
-            raise GlimpseZooError(
-                f"expected {name} {version} on every node, got a node without it ({platform.node()}): install it there"
-            ) from None
+            raise GlimpseZooError(_without(name, version, platform.node())) from None
         if (module_hash(name) or "") != code:
             raise GlimpseZooError(
                 f"expected {name} {version} on every node, got another one on {platform.node()} ({_version(name)}): install the same there"
             )
+
+
+def _without(name: str, version: str, node: str) -> str:
+    return f"expected {name} {version} on every node, got a node without it ({node}): install it there"
+
+
+def _verdict(needed: Needed) -> str | None:
+    """What is wrong with the packages of this node, if anything."""
+    try:
+        _check(needed)
+    except GlimpseZooError as error:
+        return str(error)
+    return None
 
 
 def _do(needed: Needed, plan: list[Any], work: bytes, keys: list[BlockKey], *blocks: Block) -> bytes:

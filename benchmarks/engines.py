@@ -1,13 +1,19 @@
-"""How much faster two processes are than one: the same run by each engine, every time measured anew.
+"""How much faster two workers are than one: the same run by each engine, every time measured anew.
 
     python benchmarks/engines.py [MODEL ...] [--measure LIST] [--limit N]
 
-The first use of the processes includes their start (`cold`): they load torch and the models. Units go to a temporary folder.
+The first use of workers includes their start (`cold`): they load torch and the models. Units go to a temporary folder. Ray is left out
+if it is not installed.
 """
 
 import argparse
+import json
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -15,8 +21,11 @@ import torch
 from glimpsezoo.evaluation.environment import keep_freed_memory
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.measures.stopwatch import threads
-from glimpsezoo.run.engines.base import ThisProcess
+from glimpsezoo.ranks import here
+from glimpsezoo.run.engines.base import Engine, ThisProcess
 from glimpsezoo.run.engines.processes import Processes
+from glimpsezoo.run.engines.ray import Ray
+from glimpsezoo.run.engines.torchrun import Ranks, dismiss, serve
 from glimpsezoo.run.portions import Doer
 from glimpsezoo.run.prepare import prepare
 from glimpsezoo.run.request import RunRequest
@@ -24,22 +33,79 @@ from glimpsezoo.run.sharing import Sharing
 from glimpsezoo.run.work import RunWork
 
 CARDS = ("mgnet.digits", "cnn4.digits", "ranzato.digits", "pyramid-m3.digits")
+WORKERS = 2
+MakeEngine = Callable[[Doer, Sharing], Engine]
 
 
-def seconds(work: RunWork, folder: Path, processes: int = 0, cores: int = 1) -> float:
-    """How long all portions of a prepared run take."""
-    work.store = UnitStore(folder)
-    sharing = Sharing(work.plan, work.request.config, work.store, work.stored)
-    doer = Doer(work.plan, work.bench, work.request.config)
-    began = time.perf_counter()
-    with threads(cores):
-        engine = Processes(doer, processes) if processes else ThisProcess(doer, sharing.keep, lambda *_: None)
-        with engine:
+def alone(doer: Doer, sharing: Sharing) -> Engine:
+    return ThisProcess(doer, sharing.keep, lambda *_: None)
+
+
+def seconds(work: RunWork, make: MakeEngine, cores: int = WORKERS) -> float:
+    """How long all portions of a prepared run take, the start of an engine included."""
+    assert work.bench is not None
+    with tempfile.TemporaryDirectory() as folder:
+        work.store = UnitStore(folder)
+        sharing = Sharing(work.plan, work.request.config, work.store, work.stored)
+        doer = Doer(work.plan, work.bench, work.request.config)
+        began = time.perf_counter()
+        with threads(cores), make(doer, sharing) as engine:
             sharing.share(engine)
-    return time.perf_counter() - began
+        return time.perf_counter() - began
+
+
+def prepared(given: argparse.Namespace, folder: str) -> RunWork:
+    request = RunRequest(
+        models=tuple(given.models),
+        data=given.data,
+        device=torch.device("cpu"),
+        limit=given.limit,
+        measures=tuple(given.measure.split(",")),
+        checkpoint=given.checkpoint,
+        fresh=True,
+        output=Path(folder, "out"),
+        store=str(Path(folder, "units")),
+        engine="auto" if here().world > 1 else "threads",
+    )
+    work = prepare(request)
+    work.get_ready()
+    return work
+
+
+def by_torchrun() -> list[float]:
+    """Seconds with the start of torchrun, and without: this program, as the processes of torchrun."""
+    began = time.time()
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(WORKERS), __file__, *sys.argv[1:]]
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    started, cold, warm = json.loads(said.splitlines()[-1])
+    return [started - began + cold, warm]
+
+
+def as_rank(given: argparse.Namespace, started: float) -> None:
+    """A process of torchrun: the first says when it began, and how long the portions took, twice."""
+    if here().rank > 0:
+        serve()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        work = prepared(given, folder)
+        took = [seconds(work, lambda doer, _: Ranks(doer), cores=1) for _ in range(2)]
+    dismiss()
+    print(json.dumps([started, *took]))
+
+
+def ways(work: RunWork) -> Iterator[tuple[str, float]]:
+    """Each engine, and its seconds."""
+    yield "one thread", seconds(work, alone, cores=1)
+    yield "two threads", seconds(work, alone)
+    yield from zip(("torchrun, cold", "torchrun"), by_torchrun(), strict=True)
+    for when in (", cold", ""):
+        yield f"two processes{when}", seconds(work, lambda doer, _: Processes(doer, WORKERS))
+    for when in (", cold", "") if find_spec("ray") else ():
+        yield f"local Ray{when}", seconds(work, lambda doer, _: Ray(doer, None))
 
 
 def main() -> None:
+    started = time.time()
     parser = argparse.ArgumentParser()
     parser.add_argument("models", nargs="*", default=CARDS)
     parser.add_argument("--measure", default="accuracy,corruptions")
@@ -48,26 +114,14 @@ def main() -> None:
     parser.add_argument("--data")
     given = parser.parse_args()
     keep_freed_memory()
+    if here().world > 1:
+        as_rank(given, started)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        request = RunRequest(
-            models=tuple(given.models),
-            data=given.data,
-            device=torch.device("cpu"),
-            limit=given.limit,
-            measures=tuple(given.measure.split(",")),
-            checkpoint=given.checkpoint,
-            fresh=True,
-            output=Path(folder, "out"),
-            store=str(Path(folder, "units")),
-            engine="threads",
-        )
-        work = prepare(request)
-        work.get_ready()
-        ways = {"one thread": (0, 1), "two threads": (0, 2), "two processes, cold": (2, 2), "two processes": (2, 2)}
-        found = {}
-        for name, (processes, cores) in ways.items():
-            found[name] = seconds(work, Path(folder, name), processes, cores)
-            print(f"{name:20} {found[name]:7.1f} s, {found['one thread'] / found[name]:.2f} times one thread", flush=True)
+        found: dict[str, float] = {}
+        for name, took in ways(prepared(given, folder)):
+            found[name] = took
+            print(f"{name:20} {took:7.1f} s, {found['one thread'] / took:.2f} times one thread", flush=True)
 
 
 if __name__ == "__main__":

@@ -226,7 +226,7 @@ def test_a_dry_run_plans_every_cell_and_estimates_from_what_is_measured(say: Ask
         ("models = ['mgnet']\n[settings]\nglimpses = [2, 'two']", (), ("cell mgnet, glimpses=two", "valid integer")),
         ("models = ['mgnet']\n[settings]\nglimpses = [2, -1]", (), ("cell mgnet, glimpses=-1", "greater than")),
         ("models = ['mgnet@glimpses=0.5', 'cnn4']", (), ("cell mgnet@glimpses=0.5", "valid integer")),
-        ("models = ['cnn4']\n[settings]\ndata.size = ['x']", (), ("cell cnn4, data.size=x", "valid integer")),
+        ("models = ['cnn4']\n[settings]\ndata.seed = ['x']", (), ("cell cnn4, data.seed=x", "valid integer")),
         ("models = ['cnn4']\nconditions = ['pgd']\n[settings]\npgd.steps = ['x']", (), ("cell cnn4, pgd.steps=x, pgd", "valid integer")),
         ("models = ", (), ("a TOML file", "'grid.toml'")),
         ("models = ['cnn4']", ("--shard", "0/4"), ("K from 1 to N", "'0/4'", "3/16")),

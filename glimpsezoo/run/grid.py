@@ -190,7 +190,7 @@ def _check_values(cell: Cell) -> None:
 
 def in_cell(cell: Cell, error: GlimpseZooError) -> GlimpseZooError:
     """An error that is known before a cell is measured, with the cell."""
-    return GlimpseZooError(f"--grid, cell {', '.join(cell.parts)}: {error}")
+    return GlimpseZooError(f"--grid expects cells that can be measured, got cell {', '.join(cell.parts)}: {error}")
 
 
 def _applies(key: str, axes: Axes, model: str, data: str | None, measures: Sequence[str] | None) -> bool:

@@ -201,7 +201,7 @@ def _head(ray: Any, address: str | None) -> str:
 def _beheaded(head: str) -> ProcessLostError:
     return ProcessLostError(
         f"expected the head of the Ray cluster at {head} until the end, got no answer: what its workers had begun is "
-        "lost, and finished units are kept; start it again ('ray start --head'), and repeat the command, which resumes"
+        "lost, and finished units are kept; start it again ('ray start'), and repeat the command, which resumes"
     )
 
 

@@ -4,11 +4,15 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -20,8 +24,9 @@ from toy_evaluation import IMAGES, Darker, Deadly, assert_same, job_of
 
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.measuring import run_job
+from glimpsezoo.ranks import ProcessLostError
 from glimpsezoo.run.engines.processes import Processes
-from glimpsezoo.run.portions import Doer
+from glimpsezoo.run.portions import Doer, Outcome
 
 RUN = ("run", "cnn4", "mgnet", "--data", "digits", "--limit", "60", "--measure", "accuracy,anytime,fog,pgd", "--set", "pgd.steps=2")
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -95,6 +100,27 @@ def test_a_node_without_a_plugin_or_with_another_version_is_refused_by_name() ->
         _check((("glimpsezoo_other", "2.0", "code"),))
     with pytest.raises(GlimpseZooError, match=r"expected toy_models 9\.9 on every node, got another one on .+: install the same there"):
         _check((("toy_models", "9.9", "other code"),))
+
+
+def test_what_is_at_work_is_lost_when_the_head_of_a_cluster_no_longer_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Ray: somebody listens as its head does, and hangs up. A cluster whose head is killed is among the slow tests."""
+    from glimpsezoo.run.engines import ray
+
+    monkeypatch.setattr(ray, "POLL", 0.01)
+    monkeypatch.setattr(ray, "PATIENCE", 0.1)
+    monkeypatch.setattr("glimpsezoo.ranks._lost", [])
+    engine, portion = ray.Ray.__new__(ray.Ray), Future[Outcome]()
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        engine.head, engine.closed, engine.flying = f"127.0.0.1:{head.getsockname()[1]}", threading.Event(), {portion}
+        engine.ray, engine.on_gpu = SimpleNamespace(cluster_resources=lambda: {"CPU": 3.0}), False
+        watching = threading.Thread(target=engine._watch)
+        watching.start()
+        while getattr(engine, "slots", 1) != 3:
+            time.sleep(0.01)
+        assert not portion.done()
+    with pytest.raises(ProcessLostError, match=rf"the head of the Ray cluster at {engine.head}.*finished units are kept.*which resumes"):
+        portion.result(timeout=60)
+    watching.join()
 
 
 def test_an_unknown_engine_is_refused_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,6 +208,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name, value in ENV.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("RAY_health_check_period_ms", "500")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     nodes.add_node(num_cpus=1)
     yield nodes

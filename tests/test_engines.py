@@ -255,7 +255,8 @@ def test_a_head_of_a_cluster_that_dies_ends_the_run_in_one_line_and_the_same_com
         given = [*COMMAND, *words, "--ray-address", address]
         return subprocess.Popen(given, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    first, until = begun(cluster.address), time.monotonic() + 500
+    address = cluster.address
+    first, until = begun(address), time.monotonic() + 500
     while not list(tmp_path.glob("units/**/*.parquet")):
         assert time.monotonic() < until
         assert first.poll() is None, first.communicate()
@@ -265,7 +266,7 @@ def test_a_head_of_a_cluster_that_dies_ends_the_run_in_one_line_and_the_same_com
     assert first.returncode == 2, said
     (line,) = [line for line in said.splitlines() if line.startswith("glimpsezoo:")]
     assert line == said.splitlines()[-1], said
-    assert f"the head of the Ray cluster at {cluster.address}" in line
+    assert f"the head of the Ray cluster at {address}" in line
     assert "finished units are kept" in line
     cluster.shutdown()
     cluster.add_node(num_cpus=1, include_dashboard=False)

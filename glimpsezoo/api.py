@@ -142,9 +142,7 @@ def evaluate(
     >>> whole.accuracy.top1.n, [step.step for step in whole.accuracy.steps]
     (100, [1, 2, 3])
     """
-    if isinstance(data, ImageData) and data_dir is not None:
-        raise GlimpseZooError(f"expected data by name to read from data_dir={str(data_dir)!r}, got data that are open: leave data_dir out")
-    images = among(data if isinstance(data, ImageData) else _opened(model, data, split, data_dir), model.task.classes)
+    images = among(_opened(model, data, split, data_dir), model.task.classes)
     trained = trained_on(model.card) if model.card else None
     other = departure(model.card.name if model.card else type(model).__name__, trained, data_section(images))
     if NEVER_TRAINED in other:
@@ -172,8 +170,12 @@ def _computing(model: GlimpseModel[Any], computing: Computing) -> Iterator[Glimp
         subject.computing = before
 
 
-def _opened(model: GlimpseModel[Any], data: str | None, split: str, data_dir: str | Path | None) -> ImageData:
-    """A split of the named data, or of the data that the model was trained on."""
+def _opened(model: GlimpseModel[Any], data: str | ImageData | None, split: str, data_dir: str | Path | None) -> ImageData:
+    """The split that is open; or one of the named data, or of the data that the model was trained on."""
+    if isinstance(data, ImageData) and data_dir is not None:
+        raise GlimpseZooError(f"expected data by name to read from data_dir={str(data_dir)!r}, got data that are open: leave data_dir out")
+    if isinstance(data, ImageData):
+        return data
     own = model.card.data.name if model.card and model.card.data.name != UNKNOWN else None
     if data is None and model.card and own is None:
         raise GlimpseZooError(f"card {model.card.name!r} does not say which data it was trained on: name them (data=...)")

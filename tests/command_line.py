@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 import glimpsezoo as gz
-from glimpsezoo.commands import cli, main
+from glimpsezoo.commands import cli, main, progress
+from glimpsezoo.measures.result import Result
 from glimpsezoo.specs import Task
 from glimpsezoo.zoo.card_config import CONFIG, CardConfig, CardData, CardTask
 from glimpsezoo.zoo.cards import Card, write_card
 from glimpsezoo.zoo.names import spec_of
+from glimpsezoo.zoo.results import read_result
 
 RECIPE = """
 batch_size = 64
@@ -43,6 +45,22 @@ class Answer:
         return json.loads(self.out)
 
 
+def results(answer: Answer) -> list[Result]:
+    """The results that `run --json` prints."""
+    assert answer.status == 0, answer.err
+    return [read_result(json.dumps(each)) for each in answer.json["results"]]
+
+
+def one_line(answer: Answer) -> str:
+    """The one line of a command that was refused."""
+    assert answer.status == 2, answer.err
+    assert answer.out == ""
+    assert answer.err.startswith("glimpsezoo: ")
+    assert answer.err.count("\n") == 1
+    assert answer.err.endswith("\n")
+    return answer.err
+
+
 def quickly(texts: list[str]) -> list[str]:
     """Let `run` measure accuracy and flops only, unless the words name measures."""
     said = any(text.startswith("--measure") for text in texts)
@@ -62,6 +80,20 @@ def ask(capsys: pytest.CaptureFixture[str], *words: str | Path) -> Answer:
             status = stop.code
     said = capsys.readouterr()
     return Answer(status or 0, said.out, said.err)
+
+
+def stop_training(patch: pytest.MonkeyPatch, after: int) -> None:
+    """Ctrl-C between two steps of a training: while progress is shown for the n-th time."""
+    shown: list[int] = []
+    plain = progress.training_line
+
+    def show(line: Any) -> None:
+        plain(line)
+        shown.append(1)
+        if len(shown) == after:
+            raise KeyboardInterrupt
+
+    patch.setattr(progress, "training_line", show)
 
 
 def lonely(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
@@ -126,6 +158,13 @@ def put_weights(card: Card, content: bytes, *, sha256: str | None = None) -> Non
     digest = sha256 or hashlib.sha256(content).hexdigest()
     (card.folder / "model.safetensors").write_bytes(content)
     rewrite(card, weights={"file": "model.safetensors", "sha256": digest, "bytes": len(content)})
+
+
+def sha256(folder: Path) -> str:
+    """The hash of the weights of the card in a folder."""
+    weights = Card.read(folder).config.weights
+    assert weights is not None
+    return weights.sha256
 
 
 def tree(folder: Path) -> dict[str, str]:

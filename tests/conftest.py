@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ import pytest
 
 if TYPE_CHECKING:
     from command_line import Answer
-    from hub_server import Client, HubServer
+    from hub_client import Client
+    from hub_server import HubServer
 
 
 @pytest.fixture
@@ -31,6 +33,32 @@ def say(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]
 
 
 @pytest.fixture
+def run(say: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Runs `glimpsezoo run WORDS...` there."""
+    return partial(say, "run")
+
+
+@pytest.fixture
+def train(say: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Runs `glimpsezoo train WORDS...` there."""
+    return partial(say, "train")
+
+
+@pytest.fixture
+def refused(here: Path, say: Callable[..., Answer]) -> Callable[..., str]:
+    """Runs a command there that must be refused and must write nothing, and gives its one line."""
+    from command_line import one_line, tree
+
+    def refuse(*words: str | Path) -> str:
+        before = tree(here)
+        answer = say(*words)
+        assert tree(here) == before
+        return one_line(answer)
+
+    return refuse
+
+
+@pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a person read standard output: lists are tables."""
     monkeypatch.setattr("glimpsezoo.commands.options.on_terminal", lambda: True)
@@ -48,6 +76,6 @@ def hub() -> Iterator[HubServer]:
 
 @pytest.fixture
 def client(hub: HubServer, tmp_path: Path) -> Client:
-    from hub_server import Client
+    from hub_client import Client
 
     return Client(hub, tmp_path)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import Answer
-from hub_server import TOKEN, Client, HubServer
+from hub_client import Client
+from hub_server import TOKEN, HubServer
 from installed_plugins import installed
 
 BROKEN = """

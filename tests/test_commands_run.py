@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import TINY, Answer, ask, make_card, rewrite, tree
+from command_line import TINY, Answer, make_card, rewrite, tree
 from jsonschema import Draft202012Validator
 from PIL import Image
 from test_records import RESULT
@@ -26,11 +26,6 @@ SMALL = ("--limit", "30")
 UNTRAINED = ("--checkpoint", "none")
 
 Ask = Callable[..., Answer]
-
-
-@pytest.fixture
-def run(here: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
-    return lambda *words: ask(capsys, "run", *words)
 
 
 @pytest.fixture

@@ -12,16 +12,13 @@ from typing import Any
 import glimpsezoo_mgnet.training
 import pytest
 import torch
-from command_line import RECIPE, TINY, Answer, ask, photos, tree
+from command_line import RECIPE, TINY, Answer, ask, photos, sha256, stop_training, tree
 
-import glimpsezoo as gz
-from glimpsezoo.commands import progress
 from glimpsezoo.data.placed import PlacedDigits
 from glimpsezoo.reports.readme import card_text
 from glimpsezoo.training.folder import CHECKPOINT, locked
 from glimpsezoo.training.job import TrainingPhase
 from glimpsezoo.zoo.cards import CURVE, LOG, Card
-from glimpsezoo.zoo.results import result_type
 
 Ask = Callable[..., Answer]
 QUICK = ("--recipe", "tiny.toml", *TINY, "--set", "train.steps=4")
@@ -31,31 +28,6 @@ QUICK = ("--recipe", "tiny.toml", *TINY, "--set", "train.steps=4")
 def here(here: Path) -> Path:
     (here / "tiny.toml").write_text(RECIPE)
     return here
-
-
-@pytest.fixture
-def train(here: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
-    return lambda *words: ask(capsys, "train", *words)
-
-
-def sha256(folder: Path) -> str:
-    weights = Card.read(folder).config.weights
-    assert weights is not None
-    return weights.sha256
-
-
-def stop_bar(patch: pytest.MonkeyPatch, after: int) -> None:
-    """Ctrl-C between two steps: while progress is shown for the n-th time."""
-    shown: list[int] = []
-    plain = progress.training_line
-
-    def show(line: Any) -> None:
-        plain(line)
-        shown.append(1)
-        if len(shown) == after:
-            raise KeyboardInterrupt
-
-    patch.setattr(progress, "training_line", show)
 
 
 def test_a_training_gives_a_card_that_run_accepts(train: Ask, here: Path, capsys: pytest.CaptureFixture[str]):
@@ -100,7 +72,7 @@ def test_json_is_the_card_s_config(train: Ask, here: Path):
 def test_stopped_between_two_steps_it_goes_on_from_there(train: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
     train("mgnet", *QUICK, "-o", "whole")
     with monkeypatch.context() as patch:
-        stop_bar(patch, after=2)
+        stop_training(patch, after=2)
         stopped = train("mgnet", *QUICK, "-o", "cut")
     assert (stopped.status, stopped.out) == (130, "")
     assert stopped.err.endswith("glimpsezoo: stopped; the last checkpoint is kept: the same command resumes here\n")
@@ -117,7 +89,7 @@ def test_stopped_between_two_steps_it_goes_on_from_there(train: Ask, here: Path,
 
 def test_stopped_with_fresh_it_goes_on_without(train: Ask, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patch:
-        stop_bar(patch, after=2)
+        stop_training(patch, after=2)
         stopped = train("mgnet", *QUICK, "-o", "cut", "--fresh")
     assert stopped.err.endswith(": the same command without --fresh resumes here, with --fresh it starts over\n")
     assert "; resumes from its checkpoint" in train("mgnet", *QUICK, "-o", "cut").err
@@ -224,7 +196,7 @@ def test_the_seed_decides_the_weights_and_fresh_starts_anew(train: Ask, here: Pa
     train("mgnet", *QUICK, "--set", "train.seed=1", "-o", "b")
     assert sha256(here / "a") != sha256(here / "b")
     with monkeypatch.context() as patch:
-        stop_bar(patch, after=2)
+        stop_training(patch, after=2)
         train("mgnet", *QUICK, "--seed", "1", "-o", "c")
     other = train("mgnet", *QUICK, "--seed", "2", "-o", "c")
     assert other.status == 2
@@ -280,74 +252,6 @@ def test_a_loss_that_is_not_finite_ends_in_one_line(train: Ask, here: Path):
     assert not (here / "wild" / "config.json").exists()
 
 
-def test_a_training_begins_with_another_s_networks_and_makes_the_missing_ones(train: Ask, here: Path):
-    """As greedy stages do: the second glimpse's networks begin anew beside the first's, which are not trained any more."""
-    text = "batch_size = 64\n[settings]\nglimpses = {}\n[[phase]]\nname = 'p'\nsteps = 1\noptimiser = 'sgd'\nlr = 0.1\n"
-    (here / "one.toml").write_text(text.format(1))
-    (here / "two.toml").write_text("start = 'ranzato.digits'\n" + text.format(2) + "trainable = ['*.1.*']\noptions = {glimpse = 2}\n")
-    assert "which is not here: train it first" in train("ranzato", "--recipe", "two.toml", "-o", "two").err
-    assert train("ranzato", "--recipe", "one.toml").status == 0  # found where `train` puts it
-    assert train("ranzato", "--recipe", "two.toml", "-o", "two").status == 0
-    one, two = Card.read(here / "runs" / "train" / "ranzato.digits").weights(), Card.read(here / "two").weights()
-    assert {name: tensor.tolist() for name, tensor in one.items()} == {name: two[name].tolist() for name in one}
-    assert {name.split(".")[1] for name in two.keys() - one.keys()} == {"1"}
-
-
-def test_a_training_begins_with_the_card_that_was_just_trained_and_says_so(train: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
-    text = "batch_size = 64\n[settings]\nglimpses = 1\n[[phase]]\nname = 'p'\nsteps = 2\noptimiser = 'sgd'\nlr = 0.1\n"
-    (here / "one.toml").write_text(text)
-    (here / "next.toml").write_text("start = 'ranzato.digits'\n" + text)
-    shipped, mine = "zoo_cards/ranzato.digits", "runs/train/ranzato.digits"
-    assert train("ranzato", "--recipe", "one.toml", "-o", shipped, "--seed", "1").status == 0
-    assert f"starts with the weights of ranzato.digits ({here / shipped})" in start_and_stop(train, monkeypatch)
-    assert train("ranzato", "--recipe", "one.toml").status == 0
-    again = train("ranzato", "--recipe", "next.toml", "-o", "next")
-    assert "next holds the checkpoint of another training" in again.err  # which began with the other card
-    answer = train("ranzato", "--recipe", "next.toml", "-o", "next", "--fresh")
-    assert f"starts with the weights of ranzato.digits ({mine})" in answer.err
-    trained = Card.read(here / "next").config.trained
-    assert trained["start"] == {"card": "ranzato.digits", "sha256": sha256(here / mine)}
-    assert trained["recipe"]["start"] == "ranzato.digits"
-
-    answer = train("ranzato", "--recipe", "one.toml", "--set", f"train.start={here / shipped}", "-o", "third")
-    trained = Card.read(here / "third").config.trained
-    assert (trained["start"]["sha256"], trained["recipe"]["start"]) == (sha256(here / shipped), "ranzato.digits")
-    assert str(here) not in (here / "third" / "config.json").read_text()
-
-
-def start_and_stop(train: Ask, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What a training says that is stopped after its first step."""
-    with monkeypatch.context() as patch:
-        stop_bar(patch, after=1)
-        return train("ranzato", "--recipe", "next.toml", "-o", "next").err
-
-
-def test_a_training_does_not_begin_with_what_is_not_its_own(train: Ask, here: Path):
-    text = "start = 'ranzato.digits'\nbatch_size = 64\n[[phase]]\nname = 'p'\nsteps = 1\noptimiser = 'sgd'\nlr = 0.1\n"
-    (here / "recipe.toml").write_text(text)
-    (here / "first.toml").write_text(text.partition("\n")[2])
-    assert train("ranzato", "--recipe", "first.toml", "--set", "hidden=20").status == 0
-    for words, why in ((("ranzato", "--set", "hidden=30"), "tensor"), (("cnn4",), "they have no tensor in common")):
-        answer = train(*words, "--recipe", "recipe.toml", "-o", "other")
-        assert answer.status == 2
-        assert f"starts from the card 'ranzato.digits', which does not fit: {why}" in answer.err
-        assert not (here / "other" / "config.json").exists()
-
-
-def test_mgnet_may_begin_with_the_backbone_of_a_plain_classifier(train: Ask, here: Path):
-    phase = "batch_size = 64\n[[phase]]\nname = 'p'\nsteps = 1\noptimiser = 'sgd'\nlr = 0.1\n"
-    (here / "plain.toml").write_text(phase)
-    (here / "mgnet.toml").write_text("start = 'cnn4.digits'\n" + phase + "trainable = ['global_classifier.*']\n")
-    assert train("cnn4", "--recipe", "plain.toml", "-o", "runs/train/cnn4.digits").status == 0
-    assert train("mgnet", *TINY, "--recipe", "mgnet.toml", "-o", "mgnet").status == 0
-    plain, whole = Card.read(here / "runs" / "train" / "cnn4.digits").weights(), Card.read(here / "mgnet").weights()
-    backbone = {name for name in plain if name.startswith("backbone.")}
-    assert len(backbone) == 8
-    assert all(torch.equal(plain[name], whole[name]) for name in backbone)
-    assert whole.keys() - backbone
-    assert "head.bias" not in whole
-
-
 def test_a_plugin_s_own_recipe_by_its_whole_name(train: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
     """MODEL.DATA.VARIANT says the data; the card has that name."""
     digits = "batch_size = 64\n[settings]\nglimpses = 1\n[[phase]]\nname = 'p'\nsteps = 1\noptimiser = 'sgd'\nlr = 0.1\n"
@@ -379,61 +283,6 @@ def lend_recipes(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     lent = plugins.Registry(found)
     for user in ("glimpsezoo.training.target", "glimpsezoo.zoo.names", "glimpsezoo.zoo.cards"):
         monkeypatch.setattr(f"{user}.registry", lambda: lent)
-
-
-def test_an_import_gives_a_card_that_run_accepts(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """The workflow around a converter: names of classes from --data, notes in the README, force for a second time."""
-    import glimpsezoo_mgnet.importer as importer
-
-    model = gz.create_model("mgnet", data="digits", glimpses=2, seed=3)
-    unnamed = gz.Task((64, 64), 1, tuple(f"class {n}" for n in range(10)))
-    monkeypatch.setattr(importer, "importer", lambda path, sets: (model.config, unnamed, model.state_dict(), ["seen nowhere"]))
-    (here / "released.ckpt").write_bytes(b"")
-    words = ("import", "mgnet", here / "released.ckpt", "-o", "zoo_cards/mgnet.digits", "--data", "digits")
-    answer = ask(capsys, *words)
-    assert answer.status == 0
-    assert answer.out.splitlines()[0] == "mgnet.digits -> zoo_cards/mgnet.digits"
-    readme = (here / "zoo_cards" / "mgnet.digits" / "README.md").read_text()
-    assert "Imported from `released.ckpt`" in readme
-    assert "- seen nowhere" in readme
-    assert str(here) not in readme
-    found = ask(capsys, "run", "mgnet", "--limit", "20", "--json").json["results"][0]
-    assert result_type().model_validate(found).model.checkpoint is not None
-    assert ask(capsys, *words).status == 2
-    (here / "zoo_cards" / "mgnet.digits" / LOG).write_text("of weights that were here before")
-    assert ask(capsys, *words, "--force").status == 0
-    assert not (here / "zoo_cards" / "mgnet.digits" / LOG).exists()
-    other = ask(capsys, *words[:-1], "imagenet100", "--force")
-    assert "10 classes, got imagenet100 with 100" in other.err
-
-
-def test_an_imported_card_has_the_authors_numbers_beside_its_own_and_the_size_of_its_data(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    import glimpsezoo_mgnet.importer as importer
-    from test_tables_robust import result
-
-    from glimpsezoo.measures.text import macs_text
-    from glimpsezoo.reports.readme import card_text
-    from glimpsezoo.zoo.cards import Card
-
-    task = gz.Task((28, 28), 1, tuple(map(str, range(10))))
-    model = gz.create_model("mgnet", task=task, backbone="cnn4", glimpses=2)
-    exits = (gz.PublishedExits(thresholds=(0.9, 0.0), top1=0.8, macs=3e6),)
-    published = gz.Published(top1=(0.7512, 0.8125), macs=(2e6, 4e6), exits=exits)
-    monkeypatch.setattr(importer, "importer", lambda path, sets: (model.config, task, model.state_dict(), [], published))
-    (here / "released.ckpt").write_bytes(b"")
-    assert ask(capsys, "import", "mgnet", here / "released.ckpt", "-o", "card", "--data", "plain-mnist").status == 0
-    card = Card.read(here / "card")
-    assert card.config.published() == published
-    assert card.config.data.settings == {"size": 28}
-    unmeasured = (here / "card" / "README.md").read_text()
-    assert "| 1 | 75.12 | 2.000 M |" in unmeasured
-    assert "thresholds of early exits, for 1 budgets" in unmeasured
-    ours = result("mgnet")
-    assert ours.accuracy is not None
-    first = ours.accuracy.steps[0]
-    assert f"| 1 | 75.12 | {100 * first.top1.value:.2f} | 2.000 M | {macs_text(first.macs)} |" in card_text(card, ours)
 
 
 def test_a_damaged_image_is_named_and_training_goes_on_without_its_file(train: Ask, here: Path, capsys: pytest.CaptureFixture[str]):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_conformance import OF_OTHERS, TASK, Honest, HonestConfig, Memory
+from faulty_models import OF_OTHERS, TASK, Honest, HonestConfig, Memory, made
 from torch import Tensor
 from torch.distributions import Categorical, Normal
 from torch.nn import functional as F
@@ -253,13 +253,7 @@ FAULTS: list[tuple[str, type[Seeker], str]] = [
 
 
 def case_of(kind: type[Seeker] = Seeker, step: Callable[..., Any] = honest_step) -> Case:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = kind(SeekerConfig(), TASK)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(2)
-    return Case.of(model, training=Training(step, (WITHOUT_RECIPE,)))
+    return Case.of(made(kind, SeekerConfig), training=Training(step, (WITHOUT_RECIPE,)))
 
 
 def found(rule: str, kind: type[Seeker] = Seeker, step: Callable[..., Any] = honest_step) -> Finding:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from command_line import RECIPE, TINY, Answer, ask, photo_card, photos, tree
-from hub_server import Client, HubServer
+from hub_client import Client
+from hub_server import HubServer
 
 from glimpsezoo.evaluation import jobs
 from glimpsezoo.evaluation.store import UnitStore

@@ -6,7 +6,8 @@ from pathlib import Path
 import yaml
 from command_line import make_card, rewrite
 from data_files import encoded, picture, write_parquet
-from hub_server import TOKEN, Client, HubServer
+from hub_client import Client
+from hub_server import TOKEN, HubServer
 from test_escaping import EVIL, hidden
 
 

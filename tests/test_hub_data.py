@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from data_files import encoded, mnist, opened, picture, write_parquet
-from hub_server import TOKEN, Client, HubServer
+from hub_client import Client
+from hub_server import TOKEN, HubServer
 
 from glimpsezoo.data import batches
 from glimpsezoo.data.images import NaturalImages

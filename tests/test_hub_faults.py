@@ -8,7 +8,8 @@ import pytest
 import torch
 from command_line import make_card, put_weights
 from data_files import encoded, picture, write_parquet
-from hub_server import TOKEN, Client, Fault, HubServer
+from hub_client import Client
+from hub_server import TOKEN, Fault, HubServer
 from safetensors.torch import save
 
 from glimpsezoo.zoo.cards import Card
@@ -79,7 +80,7 @@ def test_who_is_asked_to_wait_for_an_hour_is_told_so_at_once(hub: HubServer, cli
 
 def hurried(commands: list[list[str]]) -> list[tuple[int, str, str]]:
     """In a client: commands that have less patience."""
-    from hub_server import _commands
+    from hub_client import _commands
 
     from glimpsezoo import waiting
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import RECIPE, make_card, put_weights, rewrite
+from command_line import RECIPE, make_card, put_weights, rewrite, sha256
 from data_files import mnist
-from hub_server import TOKEN, Client, HubServer
+from hub_client import Client
+from hub_server import TOKEN, HubServer
 from safetensors.torch import save
 
 from glimpsezoo.errors import GlimpseZooError
@@ -26,12 +27,6 @@ SHIPPED = Path(__file__).parents[1] / "zoo_cards" / "cnn4.digits"
 def card(tmp_path: Path) -> Card:
     """An untrained card with a unique name."""
     return make_card(tmp_path / "made" / "cnn4.digits.mine")
-
-
-def sha256(card: Card) -> str:
-    config = Card.read(card.folder).config
-    assert config.weights is not None
-    return config.weights.sha256
 
 
 def checkpoint(client: Client, run: str = "out") -> Any:
@@ -68,7 +63,7 @@ def test_a_card_of_the_hub_is_measured_and_its_commit_and_hash_recorded_and_then
     commit = hub.repository("me/net", card.folder).head
     first = client.command("run", NAME, "--limit", 20, "-o", "out")
     assert first.status == 0, first.err
-    assert checkpoint(client) == {"uri": NAME, "revision": commit, "sha256": sha256(card)}
+    assert checkpoint(client) == {"uri": NAME, "revision": commit, "sha256": sha256(card.folder)}
     assert not [asked for asked in hub.asked if asked.path.endswith((".bin", ".py"))]
 
     hub.asked.clear()
@@ -80,14 +75,14 @@ def test_a_card_of_the_hub_is_measured_and_its_commit_and_hash_recorded_and_then
 
 def test_a_revision_pins_a_tag_or_a_commit(hub: HubServer, client: Client, card: Card) -> None:
     repository = hub.repository("me/net", card.folder)
-    old, before = sha256(card), repository.head
+    old, before = sha256(card.folder), repository.head
     repository.tags["v1"] = before
     put_weights(card, save({"x": torch.ones(2)}))
     repository.commit({path.name: path.read_bytes() for path in card.folder.iterdir()})
     found = client.call(loaded, f"{NAME}@v1", f"{NAME}@{before}")
     assert [one["sha256"] for one in found] == [old, old]
     assert [one["revision"] for one in found] == [before, before]
-    assert client.command("show", NAME, "--json").json["weights"]["sha256"] == sha256(card)
+    assert client.command("show", NAME, "--json").json["weights"]["sha256"] == sha256(card.folder)
 
 
 def test_a_pulled_card_is_a_whole_one_that_its_name_finds(hub: HubServer, client: Client) -> None:
@@ -101,7 +96,7 @@ def test_a_pulled_card_is_a_whole_one_that_its_name_finds(hub: HubServer, client
     assert (pulled.folder / "README.md").read_text() == card_text(pulled, evidence(Card.read(SHIPPED)))
     assert {path.name for path in pulled.folder.iterdir()} == {path.name for path in SHIPPED.iterdir()}
 
-    assert client.call(loaded, "cnn4", HF_HUB_OFFLINE="1") == [{"uri": NAME, "revision": commit, "sha256": sha256(pulled)}]
+    assert client.call(loaded, "cnn4", HF_HUB_OFFLINE="1") == [{"uri": NAME, "revision": commit, "sha256": sha256(pulled.folder)}]
     assert "with one: choose another --output, or --force" in only_line(client.command("pull", NAME, "-o", pulled.folder))
 
 
@@ -118,7 +113,7 @@ def test_a_card_of_the_hub_knows_its_data_and_is_called_by_its_place(hub: HubSer
 
 def test_a_card_without_weights_takes_them_from_the_repository_that_it_names(hub: HubServer, client: Client, card: Card) -> None:
     commit = hub.repository("me/net", card.folder).head
-    weights, digest = json.loads((card.folder / "config.json").read_text())["weights"], sha256(card)
+    weights, digest = json.loads((card.folder / "config.json").read_text())["weights"], sha256(card.folder)
     cases = {"none": {"weights": None}, "its own": {"weights": weights}, "other": {"weights": {**weights, "sha256": "0" * 64}}}
     for name, changes in {**cases, "misfit": {"weights": None, "model": "mgnet"}}.items():
         (client.folder / name).mkdir()
@@ -142,7 +137,7 @@ def test_a_model_s_name_alone_fetches_its_data_and_the_weights_of_its_card(hub: 
     rewrite(Card.read(named), hub="me/net")
     answer = client.command("run", "cnn4", "--data", "mnist", "-o", "out")
     assert answer.status == 0, answer.err
-    assert checkpoint(client) == {"uri": NAME, "revision": commit, "sha256": sha256(made)}
+    assert checkpoint(client) == {"uri": NAME, "revision": commit, "sha256": sha256(made.folder)}
     assert hub.gets("model.safetensors")
     assert hub.gets("test-00000-of-00001.parquet")
 
@@ -203,7 +198,7 @@ def test_weights_of_another_hash_are_refused_and_damaged_ones_fetched_anew(hub: 
     assert "me/net has another 'model.safetensors' than its card names (another sha256)" in only_line(client.command("run", NAME))
     repository.commit({"model.safetensors": good})
     assert client.command("pull", NAME, "-o", "pulled").status == 0
-    kept = next((client.folder / "home").glob(f"hub/*/blobs/{sha256(card)}"))
+    kept = next((client.folder / "home").glob(f"hub/*/blobs/{sha256(card.folder)}"))
     kept.write_bytes(b"damaged since")
     assert client.command("pull", NAME, "-o", "pulled", "--force").status == 0
     assert kept.read_bytes() == good
@@ -220,7 +215,7 @@ def test_a_full_disk_is_one_line(hub: HubServer, client: Client, card: Card) -> 
     hub.repository("me/net", card.folder)
     assert client.command("show", NAME).status == 0
     blobs = next((client.folder / "home").glob("hub/*/blobs"))
-    (blobs / f"{sha256(card)}.part").symlink_to("/dev/full")
+    (blobs / f"{sha256(card.folder)}.part").symlink_to("/dev/full")
     line = only_line(client.command("run", NAME))
     assert "the disk is full, downloading me/net, which takes 0 MB: free some space, or set HF_HOME to another disk" in line
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from command_line import make_card, put_weights
-from hub_server import TOKEN, Client, Fault, HubServer
+from hub_client import Client
+from hub_server import TOKEN, Fault, HubServer
 from safetensors.torch import save
 from torch import Tensor
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from command_line import make_card, rewrite
-from hub_server import Client, HubServer, Repository
+from hub_client import Client
+from hub_server import HubServer, Repository
 
 import glimpsezoo as gz
 from glimpsezoo.errors import GlimpseZooError

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from test_rollout import CASES, IMAGES, Case, close, toy
 from toy_models import Peek
+from toy_rollouts import CASES, IMAGES, Case, close, toy
 
 from glimpsezoo import Confidence, Decision, GlimpseZooError, Noise, Patience, Regions, RolloutStream, rollout
 from glimpsezoo.core.batched import join, repeated

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import Answer, make_card, photo_card, photos, rewrite, tree
+from command_line import Answer, make_card, photo_card, photos, rewrite, sha256, tree
 
 from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.measures.result import Result
@@ -28,12 +28,6 @@ def twins(here: Path) -> Path:
     make_card(here / "zoo_cards" / "cnn4.digits", seed=1)
     rewrite(make_card(here / "c", seed=2), name="cnn4.digits")
     return here
-
-
-def sha256(folder: Path) -> str:
-    weights = Card.read(folder).config.weights
-    assert weights is not None
-    return weights.sha256
 
 
 def results(folder: Path) -> dict[str, Result]:

@@ -95,15 +95,20 @@ def train(model: str, **given: Any) -> int:
         for each in requests if ranks.speaks() else ():
             _forecast(each, as_json=given["as_json"])
         return 0
+    return _train_all(requests, as_json=given["as_json"])
+
+
+def _train_all(requests: Sequence["TrainingRequest"], *, as_json: bool) -> int:
+    """Train, and tell of every card and how it is measured. Returns the exit status."""
     done = []
-    with ranks.joined(request.device):
+    with ranks.joined(requests[0].device):
         for work, card in _each(requests):
             done.append((work, card))
-            if not given["as_json"]:
+            if not as_json:
                 options.tell(f"{card.name} -> {card.folder}")
-    if ranks.speaks() and given["as_json"]:
+    if ranks.speaks() and as_json:
         configs = [card.config.model_dump(mode="json") for _, card in done]
-        options.tell(json.dumps(configs[0] if seeds is None else configs, indent=2))
+        options.tell(json.dumps(configs if requests[0].one_of_seeds else configs[0], indent=2))
     elif done:
         options.tell(f"measure {'it' if len(done) == 1 else 'them'}: {done[0][0].run_command(*(card for _, card in done))}")
     return int(len(done) < len(requests) and ranks.speaks())

@@ -1,0 +1,80 @@
+"""`start` in a recipe: a training begins with the weights of a card, if they fit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import TINY, Answer, sha256, stop_training
+
+from glimpsezoo.zoo.cards import Card
+
+Ask = Callable[..., Answer]
+
+
+def test_a_training_begins_with_another_s_networks_and_makes_the_missing_ones(train: Ask, here: Path):
+    """As greedy stages do: the second glimpse's networks begin anew beside the first's, which are not trained any more."""
+    text = "batch_size = 64\n[settings]\nglimpses = {}\n[[phase]]\nname = 'p'\nsteps = 1\noptimiser = 'sgd'\nlr = 0.1\n"
+    (here / "one.toml").write_text(text.format(1))
+    (here / "two.toml").write_text("start = 'ranzato.digits'\n" + text.format(2) + "trainable = ['*.1.*']\noptions = {glimpse = 2}\n")
+    assert "which is not here: train it first" in train("ranzato", "--recipe", "two.toml", "-o", "two").err
+    assert train("ranzato", "--recipe", "one.toml").status == 0  # found where `train` puts it
+    assert train("ranzato", "--recipe", "two.toml", "-o", "two").status == 0
+    one, two = Card.read(here / "runs" / "train" / "ranzato.digits").weights(), Card.read(here / "two").weights()
+    assert {name: tensor.tolist() for name, tensor in one.items()} == {name: two[name].tolist() for name in one}
+    assert {name.split(".")[1] for name in two.keys() - one.keys()} == {"1"}
+
+
+def test_a_training_begins_with_the_card_that_was_just_trained_and_says_so(train: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    text = "batch_size = 64\n[settings]\nglimpses = 1\n[[phase]]\nname = 'p'\nsteps = 2\noptimiser = 'sgd'\nlr = 0.1\n"
+    (here / "one.toml").write_text(text)
+    (here / "next.toml").write_text("start = 'ranzato.digits'\n" + text)
+    shipped, mine = "zoo_cards/ranzato.digits", "runs/train/ranzato.digits"
+    assert train("ranzato", "--recipe", "one.toml", "-o", shipped, "--seed", "1").status == 0
+    assert f"starts with the weights of ranzato.digits ({here / shipped})" in start_and_stop(train, monkeypatch)
+    assert train("ranzato", "--recipe", "one.toml").status == 0
+    again = train("ranzato", "--recipe", "next.toml", "-o", "next")
+    assert "next holds the checkpoint of another training" in again.err  # which began with the other card
+    answer = train("ranzato", "--recipe", "next.toml", "-o", "next", "--fresh")
+    assert f"starts with the weights of ranzato.digits ({mine})" in answer.err
+    trained = Card.read(here / "next").config.trained
+    assert trained["start"] == {"card": "ranzato.digits", "sha256": sha256(here / mine)}
+    assert trained["recipe"]["start"] == "ranzato.digits"
+
+    answer = train("ranzato", "--recipe", "one.toml", "--set", f"train.start={here / shipped}", "-o", "third")
+    trained = Card.read(here / "third").config.trained
+    assert (trained["start"]["sha256"], trained["recipe"]["start"]) == (sha256(here / shipped), "ranzato.digits")
+    assert str(here) not in (here / "third" / "config.json").read_text()
+
+
+def start_and_stop(train: Ask, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a training says that is stopped after its first step."""
+    with monkeypatch.context() as patch:
+        stop_training(patch, after=1)
+        return train("ranzato", "--recipe", "next.toml", "-o", "next").err
+
+
+def test_a_training_does_not_begin_with_what_is_not_its_own(train: Ask, here: Path):
+    text = "start = 'ranzato.digits'\nbatch_size = 64\n[[phase]]\nname = 'p'\nsteps = 1\noptimiser = 'sgd'\nlr = 0.1\n"
+    (here / "recipe.toml").write_text(text)
+    (here / "first.toml").write_text(text.partition("\n")[2])
+    assert train("ranzato", "--recipe", "first.toml", "--set", "hidden=20").status == 0
+    for words, why in ((("ranzato", "--set", "hidden=30"), "tensor"), (("cnn4",), "they have no tensor in common")):
+        answer = train(*words, "--recipe", "recipe.toml", "-o", "other")
+        assert answer.status == 2
+        assert f"starts from the card 'ranzato.digits', which does not fit: {why}" in answer.err
+        assert not (here / "other" / "config.json").exists()
+
+
+def test_mgnet_may_begin_with_the_backbone_of_a_plain_classifier(train: Ask, here: Path):
+    phase = "batch_size = 64\n[[phase]]\nname = 'p'\nsteps = 1\noptimiser = 'sgd'\nlr = 0.1\n"
+    (here / "plain.toml").write_text(phase)
+    (here / "mgnet.toml").write_text("start = 'cnn4.digits'\n" + phase + "trainable = ['global_classifier.*']\n")
+    assert train("cnn4", "--recipe", "plain.toml", "-o", "runs/train/cnn4.digits").status == 0
+    assert train("mgnet", *TINY, "--recipe", "mgnet.toml", "-o", "mgnet").status == 0
+    plain, whole = Card.read(here / "runs" / "train" / "cnn4.digits").weights(), Card.read(here / "mgnet").weights()
+    backbone = {name for name in plain if name.startswith("backbone.")}
+    assert len(backbone) == 8
+    assert all(torch.equal(plain[name], whole[name]) for name in backbone)
+    assert whole.keys() - backbone
+    assert "head.bias" not in whole

@@ -132,7 +132,7 @@ OF_DATA = {
     "take the folders for classes by --set data.layout=classes": Case(
         "show folder:photos --set data.layout=splits", ("show folder:photos --set data.layout=classes",)
     ),
-    "choose by --set data.{}={}": Case(MADE, (f"{MADE} --set data.train=train",), _folders("Train/a", "train/a", "test/a")),
+    "expected one such folder in {}, got": Case(MADE, (f"{MADE} --set data.train=train",), _folders("Train/a", "train/a", "test/a")),
     "if it is the only class, by --set data.{}={}": Case(
         MADE, (f"{MADE} --set data.train=train/train",), _folders("train/train/a", "train/train/b", "test/a", "test/b")
     ),

@@ -132,7 +132,10 @@ OF_DATA = {
     "take the folders for classes by --set data.layout=classes": Case(
         "show folder:photos --set data.layout=splits", ("show folder:photos --set data.layout=classes",)
     ),
-    "choose by --set data.{}={}": Case(MADE, (f"{MADE} --set data.train=train",), _folders("Train/a", "train/a", "test/a")),
+    "expected one such folder in {}, got": Case(MADE, (f"{MADE} --set data.train=train",), _folders("Train/a", "train/a", "test/a")),
+    "if it is the only class, by --set data.{}={}": Case(
+        MADE, (f"{MADE} --set data.train=train/train",), _folders("train/train/a", "train/train/b", "test/a", "test/b")
+    ),
     "add some, or choose by --set data.test=NAME": Case(
         f"{MADE} --set data.test=test",
         (f"{MADE} --set data.test=val",),
@@ -163,9 +166,7 @@ OF_DATA = {
         _splits("test", "more"),
     ),
     "expected one of the configurations of": Case(SET, (f"{SET} --set data.subset=path",), _configurations),
-    "name one by --set data.subset={}, or put": Case(
-        SET, (f"{SET} --set data.subset=derm",), lambda stack: _configurations(stack, told=False)
-    ),
+    "name one by --set data.subset={}": Case(SET, (f"{SET} --set data.subset=derm",), lambda stack: _configurations(stack, told=False)),
     "leave out @REVISION, or --data-dir": Case("show hf:me/set@v1 --data-dir set", (SET,), _splits("train", "test")),
     "add some, or choose another --split": Case(
         f"run cnn4 --data hf:me/set --data-dir set {QUICKLY}",
@@ -187,7 +188,7 @@ OF_DATA = {
         (f"run cnn4.digits {FLOPS} --data digits",),
         change_card("cnn4.digits", data={"name": "unknown", "settings": {}}),
     ),
-    "choose one by --set data.{}={}, or run them one by one": Case(
+    "choose one by --set data.{}={}, or ": Case(
         f"run small large {FLOPS}",
         (f"run small large {FLOPS} --set data.size=32", f"run large {FLOPS}"),
         _cards([("large", "photos", 48)]),

@@ -212,6 +212,15 @@ class TestAnySet:
         with pytest.raises(GlimpseZooError, match=r"the split 'other', got those of train, validation, test"):
             opened("hf:me/set", "test", tmp_path, test="other")
 
+    def test_files_of_several_names_are_not_put_together_as_one_split(self, tmp_path: Path) -> None:
+        for name in ("holdout", "development"):
+            write_parquet(tmp_path / f"{name}-00000-of-00001.parquet", self.images(20), [0, 1] * 10, ("a", "b"))
+        with pytest.raises(GlimpseZooError, match=r"got those of the names development, holdout: rename them to train-\* and test-\*"):
+            opened("hf:me/set", "test", tmp_path)
+        (tmp_path / "development-00000-of-00001.parquet").rename(tmp_path / "train-00000-of-00001.parquet")
+        (tmp_path / "holdout-00000-of-00001.parquet").rename(tmp_path / "test-00000-of-00001.parquet")
+        assert len(opened("hf:me/set", "test", tmp_path)) == 20
+
     def test_sets_of_other_files_than_parquet_are_read_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         snapshot = tmp_path / "datasets--me--set" / "snapshots" / COMMIT
         for split in ("train", "test"):

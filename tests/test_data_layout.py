@@ -79,6 +79,19 @@ def test_a_class_may_be_called_like_a_split(tmp_path: Path, names: tuple[str, ..
         # splits with unknown names
         (("old/a/", "old/b/", "new/a/", "new/b/"), "data.train=new --set data.test=old", {"train": "new", "test": "old"}),
         (("old/a/", "old/b/", "new/a/", "new/b/"), "data.layout=classes", {"layout": "classes"}),
+        (("b_test/a/", "b_test/b/", "b_train/a/", "b_train/b/"), "data.train=b_train --set", {"train": "b_train", "test": "b_test"}),
+        # a folder in a folder of the same name, as archives make them
+        (
+            ("b_test/b_test/a/", "b_test/b_test/b/", "b_train/b_train/a/", "b_train/b_train/b/"),
+            "data.train=b_train/b_train --set data.test=b_test/b_test",
+            {"train": "b_train/b_train", "test": "b_test/b_test"},
+        ),
+        (
+            ("train/train/a/", "train/train/b/", "test/test/a/", "test/test/b/"),
+            "choose by --set data.train=train/train",
+            {"train": "train/train", "test": "test/test"},
+        ),
+        (("train/all/a/", "train/all/b/", "test/all/"), "the only class, by --set data.train=train", {"train": "train"}),
         (("photos/a/", "photos/b/"), "got the one folder 'photos' with folders in it", {"layout": "classes"}),
         (("Train/a/", "train/a/", "test/a/"), "choose by --set data.train=train", {"train": "train"}),
     ],
@@ -120,6 +133,13 @@ def test_too_few_images_for_a_test_split_are_said_before_anything_is_measured(tm
         save(flat(k), tmp_path / "test" / "dark" / f"{k}.png")
         save(flat(k), tmp_path / "test" / "light" / f"{k}.png")
     assert len(opened(f"folder:{tmp_path}", "test")) == 10
+
+
+def test_what_was_left_out_is_said_where_nothing_is_left(tmp_path: Path) -> None:
+    for k in range(10):
+        save(flat(20 * k), tmp_path / "photos" / "dark" / f"{k}", tmp_path / "photos" / "light" / f"{k}", format="PNG")
+    with pytest.raises(GlimpseZooError, match=r"2 classes \(dark, light; left out: no image: 20 \(0, 1, 2, \.\.\.\)\) has 0"):
+        opened(f"folder:{tmp_path}/photos", "test", size=16)
 
 
 def test_a_class_that_is_too_small_for_a_test_image_is_not_dropped_in_silence(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import glimpsezoo as gz
 from glimpsezoo.conditions.attacks.settings import PGDSettings
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.settings import settings_of
+from glimpsezoo.specs import Task
 from glimpsezoo.zoo.cards import Card
 from glimpsezoo.zoo.own_data import choose_data
 from glimpsezoo.zoo.results import read_result, result_type
@@ -114,6 +115,24 @@ def test_other_data_are_said_and_come_in_the_size_that_the_card_was_trained_at(s
     assert "card 'small' expects images with 3 channel(s), got data with 1:" in say("run", "small", "--data", "digits", *FEW).err
 
 
+@pytest.mark.usefixtures("cards")
+def test_a_card_of_grey_images_gets_others_in_grey_and_goes_beside_no_card_of_colours(say: Say, here: Path):
+    photos(here / "others")
+    task = Task((32, 32), 1, ("dark", "light"))
+    make_card(here / "zoo_cards" / "grey", data="folder:photos", task=task, data_settings={"size": 32, "channels": 1})
+    found = only(say("run", "grey", "--data", "folder:others", *FEW, "--json"))
+    assert found["data"]["settings"] == {"size": 32, "channels": 1}
+    for words in (("grey", "small"), ("grey", "large"), ("grey", "small", "--set", "data.channels=1")):
+        answer = say("run", *words, *FEW)
+        assert (answer.status, answer.err.count("\n")) == (2, 1)
+        assert "--set" not in answer.err  # no setting fits both
+    answer = say("run", "grey", "large", *FEW)
+    assert (
+        "trained on folder:photos with the same settings, got grey with data.size=32, large with data.size=48: run them one by"
+        in answer.err
+    )
+
+
 def test_settings_of_other_images_are_said_too(say: Say, here: Path):
     make_card(here / "zoo_cards" / "placed", data="digits", data_settings={"seed": 3})
     assert only(say("run", "placed", *FEW, "--json"))["data"]["settings"] == {"seed": 3}
@@ -129,7 +148,7 @@ def test_augmentation_is_no_setting_of_the_images_that_are_measured(here: Path):
     assert (chosen.name, chosen.settings, chosen.recorded) == ("mnist", {"streaming": True}, {})
     assert choose_data(["turned"], "plain-mnist", {}).settings == {"size": 28}
     assert choose_data(["turned"], "plain-mnist", {"size": "14"}).settings == {"size": "14"}
-    assert choose_data(["turned"], "hf:some/body@main", {}).settings == {"size": 28}
+    assert choose_data(["turned"], "hf:some/body@main", {}).settings == {"size": 28, "channels": 1}
 
 
 def test_a_card_that_does_not_know_its_data_asks_for_them(say: Say, cards: Path):

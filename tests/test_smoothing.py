@@ -143,6 +143,7 @@ def test_sigma_stands_in_the_name() -> None:
     [
         ("smoothing:loud", (), "--set sigma=loud for smoothing"),
         ("smoothing:-1", (), "--set sigma=-1 for smoothing"),
+        ("smoothing:25", (), r"at most 1, because values lie in \[0, 1\], got 25: did you mean 25/255\?"),
         ("smoothing:0.5:100", (), "one sigma, got 'smoothing:0.5:100': write smoothing:0.5"),
         ("smoothing", ("smoothing.n=9",), "n of at least 10 with alpha=0.001, got 9"),
         ("smoothing", ("smoothing.samples=9",), "smoothing has no setting 'samples'"),

@@ -166,6 +166,14 @@ def test_the_interval_of_a_calibration_error_covers_that_of_the_population(
     assert covered >= 0.9 * trials
 
 
+@pytest.mark.parametrize(("confidence", "wrong"), [(1.0, 20), (0.97, 20), (1.0, 18)])
+def test_no_end_of_an_interval_is_beyond_the_worst_calibration_error(confidence: float, wrong: int) -> None:
+    """A model that is sure and wrong, as on data that it was not trained for."""
+    hits = np.arange(20)[:, None] >= wrong
+    (step,) = classification(Scores(hits, hits, np.full((20, 1), confidence), np.full((20, 1), confidence)), np.arange(20))
+    assert 0 <= step.ece.low <= step.ece.value <= step.ece.high <= 1
+
+
 def test_the_interval_of_a_calibration_error_shrinks_around_it() -> None:
     draw = np.random.default_rng(0)
     widths = []

@@ -183,12 +183,14 @@ def _check_whole(dataset: DatasetFiles, split: str) -> None:
         missing = sorted(set(range(count)) - numbers)
         if missing:
             raise GlimpseZooError(_incomplete(split, f"{Path(start).name}-{missing[0]:05}-of-{count:05}{end}"))
-    folders = sorted({Path(start).parent.name for start, _, _ in sets})
-    if len(folders) > 1 and dataset.folder and not _tells_configurations(dataset.folder):
-        raise GlimpseZooError(
-            f"expected one set of files of the split {split!r}, got those of the folders {', '.join(folders[:5])}: "
-            f"name one by --set data.subset={folders[0]}, or put the data set's README.md beside them"
-        )
+    folders, names = sorted({Path(start).parent.name for start, _, _ in sets}), sorted({Path(start).name for start, _, _ in sets})
+    if max(len(folders), len(names)) < 2 or not dataset.folder or _tells_configurations(dataset.folder):
+        return
+    several = f"the folders {', '.join(folders[:5])}" if len(folders) > 1 else f"the names {', '.join(names[:5])}"
+    choose = f"name one by --set data.subset={folders[0]}" if len(folders) > 1 else "rename them to train-* and test-*"
+    raise GlimpseZooError(
+        f"expected one set of files of the split {split!r}, got those of {several}: {choose}, or put the data set's README.md beside them"
+    )
 
 
 def _incomplete(split: str, missing: str) -> str:

@@ -50,6 +50,10 @@ class IgnoredPaths:
     def add(self, why: str, path: Path) -> None:
         self.paths.setdefault(why, set()).add(path)
 
+    def in_words(self) -> str:
+        """The end of a message that says what was left out; '' if nothing was."""
+        return "; left out: " + ", ".join(f"{why}: {what}" for why, what in self.told().items()) if self.paths else ""
+
     def told(self) -> dict[str, str]:
         """Why -> the number of paths, and some of their names."""
         told = {}
@@ -109,7 +113,7 @@ def read_layout(root: Path, layout: Layout, train: str | None, test: str | None)
     if train is None and test is None and (layout == "classes" or (layout == "auto" and not _has_splits(root, tops))):
         return FolderLayout(root, "", "", ignored)
     chosen = _chosen_splits(root, tops, train, test)
-    for name in tops.keys() - {chosen.train, chosen.test}:
+    for name in tops.keys() - {Path(split).parts[0] for split in chosen if split}:
         ignored.add("no split that is read", root / name)
     return FolderLayout(root, *chosen, ignored)
 
@@ -183,19 +187,38 @@ def _refuse_lookalikes(root: Path, tops: dict[str, _Top]) -> None:
             f"expected class folders in {root}, got the one folder {names[0]!r} with folders in it: "
             f"name that folder, or take it for a class by --set data.layout=classes"
         )
-    shared = set.intersection(*(set(top.folders) for top in busy.values()))
-    if len(shared) > 1:
+    inner = [_past_lone(root, name) for name in sorted(names, key=lambda name: "train" not in name.casefold())]
+    within = [_Top.of(root / name) for name in inner]
+    shared = set.intersection(*(set(top.folders) for top in within))
+    if len(shared) > 1 and not any(top.images for top in within):
+        train, test, *_ = inner
         raise GlimpseZooError(
-            f"expected class folders in {root}, got {_some(names)}, which all have the folders {_some(sorted(shared))}: if splits, "
-            f"name them by --set data.train={names[0]} --set data.test={names[1]}; if classes, by --set data.layout=classes"
+            f"expected class folders in {root}, got {_some(inner)}, which all have the folders {_some(sorted(shared))}: if splits, "
+            f"name them by --set data.train={train} --set data.test={test}; if classes, by --set data.layout=classes"
+        )
+
+
+def _past_lone(root: Path, name: str) -> str:
+    """The folder below `name` with the first choice: past folders that contain nothing but one folder."""
+    top = _Top.of(root / name)
+    return name if top.images or len(top.folders) != 1 else _past_lone(root, f"{name}/{top.folders[0]}")
+
+
+def _refuse_lone(root: Path, key: str, name: str) -> None:
+    """Raise `GlimpseZooError` if the split folder has one folder, which contains only folders: it is hardly the only class."""
+    inner = _past_lone(root, name)
+    if inner != name and not _Top.of(root / inner).images:
+        raise GlimpseZooError(
+            f"expected class folders in {root / name}, got one folder with folders in it: if these are the classes, choose by "
+            f"--set data.{key}={inner}; if it is the only class, by --set data.{key}={name}"
         )
 
 
 def _chosen_splits(root: Path, tops: dict[str, _Top], train: str | None, test: str | None) -> _Chosen:
     """The split folders to read: those named by the user, or else those that have the name of a split and contain class folders."""
     usable = [name for name, top in tops.items() if top.splits]
-    train = train or _first_of(root, "train", [name for name in named(TRAIN_NAMES, usable) if name != test])
-    test = test or _first_of(root, "test", [name for name in named(TEST_NAMES, usable) if name != train]) or train
+    train = train or _first_of(root, "train", [name for name in named(TRAIN_NAMES, usable) if name != test], tops)
+    test = test or _first_of(root, "test", [name for name in named(TEST_NAMES, usable) if name != train], tops) or train
     if test is None:
         name_one = f"name one by --set data.train={usable[0]}, or " if usable else ""
         raise GlimpseZooError(
@@ -205,10 +228,12 @@ def _chosen_splits(root: Path, tops: dict[str, _Top], train: str | None, test: s
     return _Chosen(train, test)
 
 
-def _first_of(root: Path, key: str, names: list[str]) -> str | None:
-    """The first name, if any. Raises `GlimpseZooError` if the second one is equivalent, like Train and train."""
+def _first_of(root: Path, key: str, names: list[str], tops: dict[str, _Top]) -> str | None:
+    """The first name, if any. Raises `GlimpseZooError` if the second one is equivalent, like Train and train, or it may be no split."""
     if len(names) > 1 and stem(names[0]) == stem(names[1]):
         raise GlimpseZooError(f"expected one such folder in {root}, got {names[0]} and {names[1]}: choose by --set data.{key}={names[0]}")
+    if names and len(tops[names[0]].folders) == 1:
+        _refuse_lone(root, key, names[0])
     return names[0] if names else None
 
 

@@ -144,7 +144,7 @@ def _classes_in(layout: FolderLayout) -> tuple[list[ClassFolder], list[ClassFold
 
 
 def _without_test_images(layout: FolderLayout, name: str, files: Mapping[str, tuple[Path, ...]]) -> str:
-    shown = f"{len(files)} classes ({', '.join(list(files)[:5])}{', ...' if len(files) > 5 else ''})"
+    shown = f"{len(files)} classes ({', '.join(list(files)[:5])}{', ...' if len(files) > 5 else ''}{layout.ignored.in_words()})"
     if layout.train != layout.test:
         return f"expected images in {layout.root / layout.test}, got none in its {shown}: add some, or choose by --set data.test=NAME"
     most = max(map(len, files.values()), default=0)

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from glimpsezoo.conditions.attacks.settings import Length, in_255ths
 from glimpsezoo.conditions.corruptions.draws import normal
 from glimpsezoo.core.inference import inference
 from glimpsezoo.core.noise import Noise
@@ -53,7 +54,7 @@ PART = 10  # images per stored piece of work
 class SmoothingSettings(Settings):
     """`--set smoothing.KEY`."""
 
-    sigma: float = Field(0.25, gt=0)
+    sigma: Length = 0.25
     """Standard deviation of the noise, in pixel values in [0, 1]; `--measure smoothing:0.5` gives another."""
     images: int = Field(100, ge=1)
     """How many of the images for corruptions and attacks are certified, a stratified choice."""
@@ -70,6 +71,12 @@ class SmoothingSettings(Settings):
     def largest_radius(self) -> float:
         """The radius of an image for which every sample has the chosen class."""
         return radius_of(self.n, self)
+
+    @model_validator(mode="after")
+    def _in_pixels(self) -> "SmoothingSettings":
+        if self.sigma > 1:
+            raise ValueError(f"expected sigma of at most 1, because values lie in [0, 1], got {self.sigma:g}{in_255ths(self.sigma)}")
+        return self
 
     @model_validator(mode="after")
     def _enough_samples(self) -> "SmoothingSettings":

@@ -291,7 +291,7 @@ def _error_interval(gaps: Float[ndarray, "bins"], noise: Float[ndarray, "R bins"
     by_chance = np.abs(noise).sum(1)
     if (by_chance <= value).mean() < tail:  # below what a calibrated model gives: no error fits, so take those that chance alone gives
         ends.append((0.0, float(np.quantile(by_chance, 1 - tail))))
-    return min((low for low, _ in ends), default=0.0), max((high for _, high in ends), default=0.0)
+    return min((low for low, _ in ends), default=0.0), min(1.0, max((high for _, high in ends), default=0.0))
 
 
 def _first(holds: Callable[[float], bool], most: float) -> float:

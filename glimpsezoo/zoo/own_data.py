@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from glimpsezoo.data.config import DataSettings, SizedSettings
+from glimpsezoo.data.config import DataSettings
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.measures.result import TrainedOn
 from glimpsezoo.settings import Settings
@@ -45,8 +45,8 @@ def choose_data(arguments: Iterable[str], data: str | None, given: Mapping[str, 
     """The data that the models of a command are measured on, and their settings.
 
     data: the name that the user gave; None takes the data of the cards, or the digits if no card is named. given: `--set data.KEY`.
-    Settings that are not given come from the cards: all of them if the cards were trained on these data; otherwise only the image size, if
-    the data support it. Raises `GlimpseZooError` if the cards differ in them.
+    Settings that are not given come from the cards: all of them if the cards were trained on these data; otherwise only the image size and
+    the channels, if the data support them. Raises `GlimpseZooError` if the cards differ in them.
     """
     other = find_card(checkpoint) if checkpoint is not None and checkpoint not in NO_CARD else None
     named = {name: other or find_card(name) for name in (split_argument(argument).name for argument in arguments)}
@@ -56,25 +56,34 @@ def choose_data(arguments: Iterable[str], data: str | None, given: Mapping[str, 
         named = {argument: card or card_for(argument, name) for argument, card in named.items()}
     cards = {card.called: card.config for card in named.values() if card}
     own = {called: card for called, card in cards.items() if _same(card.data.name, shown)}
-    settings = _agreed({called: own_settings(card, name) for called, card in (own or cards).items()}, spec, given)
+    settings = _agreed(
+        {called: own_settings(card, name) for called, card in (own or cards).items()}, given, spec, shown, _one_task(cards.values())
+    )
     classes = {tuple(card.task.classes) for card in cards.values()}
     return DataChoice(name, spec, {**settings, **given}, classes.pop() if len(classes) == 1 else None)
 
 
 def own_settings(card: CardConfig, name: str) -> dict[str, Any]:
-    """The settings that a data set gets from a card: those of the card except augmentation; for another data set, the image size."""
+    """The settings that a data set gets from a card: those of the card except augmentation; for another data set, size and channels."""
     spec = data_spec(name)
     schema = _schema(spec)
     if _same(card.data.name, public_name(name)):
         return {key: value for key, value in card.data.settings.items() if key not in _augmentation(schema)}
     height, width = card.task.image_size
-    if not issubclass(schema, SizedSettings) or height != width or (spec.task and spec.task.image_size == (height, width)):
-        return {}
+    square = height == width and not (spec.task and spec.task.image_size == (height, width))
+    wanted = {"size": height if square else None, "channels": card.task.channels}
+    return {key: value for key, value in wanted.items() if _changes(schema, key, value)}
+
+
+def _changes(schema: type[Settings], key: str, value: Any) -> bool:
+    """Whether data support this value of a setting, and it is not their default."""
+    if key not in schema.model_fields or value == schema.model_fields[key].default:
+        return False
     try:
-        schema.parse({"size": height}, owner="data")
+        schema.parse({key: value}, owner="data")
     except GlimpseZooError:
-        return {}  # these data do not support this size
-    return {"size": height}
+        return False
+    return True
 
 
 def trained_on(card: CardConfig) -> TrainedOn | None:
@@ -95,15 +104,22 @@ def _own_name(cards: Mapping[str, Card]) -> str:
     if len(names) > 1:
         who = ", ".join(f"{called} on {name}" for called, name in trained.items() if name != UNKNOWN)
         differ = f"expected cards that were trained on the same data, got {who}"
-        if len({(card.config.task.channels, tuple(card.config.task.classes)) for card in cards.values()}) > 1:
-            raise GlimpseZooError(f"{differ}: run them one by one")  # no data set fits all of them
+        if not _one_task(card.config for card in cards.values()):
+            raise GlimpseZooError(f"{differ}: run them one by one")
         raise GlimpseZooError(f"{differ}: name one by --data {names[0]}, or run them one by one")
     if trained and not names:
         raise GlimpseZooError(f"card {next(iter(trained))!r} does not say which data it was trained on: name data by --data")
     return names[0] if names else DEFAULT_DATA
 
 
-def _agreed(own: Mapping[str, Mapping[str, Any]], spec: DatasetSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+def _one_task(cards: Iterable[CardConfig]) -> bool:
+    """Whether one data set can fit all cards: they have the same channels and classes."""
+    return len({(card.task.channels, tuple(card.task.classes)) for card in cards}) <= 1
+
+
+def _agreed(
+    own: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any], spec: DatasetSpec, shown: str, one_task: bool
+) -> dict[str, Any]:
     """The settings of all cards, without those that the user gave. own: card -> its settings. Raises `GlimpseZooError` if they differ."""
     schema = _schema(spec)
     ignored = {*given, *_access(schema)}
@@ -113,9 +129,9 @@ def _agreed(own: Mapping[str, Mapping[str, Any]], spec: DatasetSpec, given: Mapp
         if key not in ignored and len(set(map(repr, values.values()))) > 1:
             who = ", ".join(f"{called} with data.{key}={str(value).lower()}" for called, value in values.items())
             wanted = next(value for value in values.values() if value is not None)
+            choose = f"choose one by --set data.{key}={wanted}, or " if one_task else ""
             raise GlimpseZooError(
-                f"expected cards that were trained on {spec.name} with the same settings, got {who}: "
-                f"choose one by --set data.{key}={wanted}, or run them one by one"
+                f"expected cards that were trained on {shown} with the same settings, got {who}: {choose}run them one by one"
             )
     return {key: value for key, value in next(iter(own.values()), {}).items() if key not in given}
 

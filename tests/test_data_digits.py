@@ -8,6 +8,7 @@ import pytest
 import torch
 from data_files import opened, spec_of
 from PIL import Image
+from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 from glimpsezoo.data import Batch, ImageData, batches, digits
@@ -50,7 +51,7 @@ def test_each_digit_stands_at_five_places_and_shares_its_group() -> None:
 
 
 def test_the_handwriting_is_that_of_scikit_learn() -> None:
-    stored, source = np.load(Path(digits.__file__).with_name("digits.npz")), load_digits()
+    stored, source = load_file(Path(digits.__file__).with_name("digits.safetensors")), load_digits()
     assert np.array_equal(stored["pixels"], source.images)
     assert np.array_equal(stored["labels"], source.target)
 

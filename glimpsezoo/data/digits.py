@@ -1,14 +1,14 @@
 """`digits`: real handwriting that ships with this package, so that everything runs without a network.
 
-digits.npz holds the 1,797 digits of scikit-learn's `load_digits`: the test set of "Optical Recognition of Handwritten Digits" (Alpaydin
+digits.safetensors holds the 1,797 digits of scikit-learn's `load_digits`: the test set of "Optical Recognition of Handwritten Digits" (Alpaydin
 and Kaynak, UCI, 1998; CC BY 4.0). Reading them from there would import scikit-learn and scipy, which takes as long as importing torch.
 """
 
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from glimpsezoo.data.base import DataInfo, ImageData
 from glimpsezoo.data.config import PlacedSettings
@@ -31,7 +31,7 @@ def open_digits(spec: DatasetSpec, name: str, split: str, config: PlacedSettings
     glyphs = source.only(chosen)
     info = DataInfo(
         name=name,
-        source="digits.npz of glimpsezoo",
+        source="digits.safetensors of glimpsezoo",
         revision=None,
         fingerprint=fingerprint(glyphs.digest(), split, spec.transform, config),
         split=split,
@@ -45,6 +45,6 @@ def open_digits(spec: DatasetSpec, name: str, split: str, config: PlacedSettings
 
 def _handwriting() -> Glyphs:
     """All 1,797 digits, 8 x 8 px, values 0..16."""
-    with np.load(Path(__file__).with_name("digits.npz")) as stored:
-        pixels, labels = torch.from_numpy(stored["pixels"]), torch.from_numpy(stored["labels"]).long()
-    return Glyphs(pixels, labels, torch.arange(len(labels)))
+    stored = load_file(Path(__file__).with_name("digits.safetensors"))
+    labels = stored["labels"].long()
+    return Glyphs(stored["pixels"], labels, torch.arange(len(labels)))

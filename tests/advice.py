@@ -234,6 +234,9 @@ OF_COMMANDS = {
         (f"run {MOBILE} --data digits {FLOPS} --checkpoint weights.pth",),
         _weights,
     ),
+    "expected a model of which files of weights can be read": Case(
+        f"run cnn4 {FLOPS} --checkpoint weights.pth", ("{quoted}", f"run cnn4 {FLOPS} --checkpoint cnn4.digits"), _weights
+    ),
     "--checkpoint expects a card of": Case(
         f"run mgnet {FLOPS} --checkpoint cnn4.digits", (f"run mgnet {FLOPS} --checkpoint mgnet.digits",)
     ),

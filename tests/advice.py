@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import TINY, photo_card, rewrite
+from command_line import TINY, make_card, photo_card, rewrite
 from PIL import Image
 
+from glimpsezoo.specs import Task
 from glimpsezoo.training.folder import locked
 from glimpsezoo.training.prepare import prepare_training
 from glimpsezoo.training.request import TrainingRequest
@@ -99,6 +100,12 @@ def _other_weights(stack: ExitStack) -> None:
     photo_card(Path("zoo_cards/small"), seed=1, classes="cat dog")
     Path("zoo_cards/small/result.json").write_bytes(result)
     Path("zoo_cards/small/rows.parquet").write_bytes(rows)
+
+
+def _trained(stack: ExitStack) -> None:
+    """A card in the folder where `train` puts it."""
+    task = Task((48, 48), 3, ("cat", "dog"))
+    make_card(Path("runs/train/mgnet.folder_photos"), "mgnet", data="folder:photos", task=task, data_settings={"size": 48})
 
 
 def _no_cards(stack: ExitStack) -> None:
@@ -221,6 +228,9 @@ OF_COMMANDS = {
             f"run mgnet {PHOTOS} {FLOPS} {UNTRAINED}",
         ),
     ),
+    "take the one that you trained by --checkpoint": Case(
+        f"run mgnet {PHOTOS} {FLOPS}", (f"run mgnet {PHOTOS} {FLOPS} --checkpoint runs/train/mgnet.folder_photos",), _trained
+    ),
     "--checkpoint expects 'none', 'timm', a card or": Case(
         f"run cnn4 {FLOPS} --checkpoint best", (f"run cnn4 {FLOPS} --checkpoint cnn4.digits",)
     ),
@@ -233,6 +243,9 @@ OF_COMMANDS = {
         f"run {MOBILE} cnn4 --data digits {FLOPS} --checkpoint weights.pth",
         (f"run {MOBILE} --data digits {FLOPS} --checkpoint weights.pth",),
         _weights,
+    ),
+    "expected a model of which files of weights can be read": Case(
+        f"run cnn4 {FLOPS} --checkpoint weights.pth", ("{quoted}", f"run cnn4 {FLOPS} --checkpoint cnn4.digits"), _weights
     ),
     "--checkpoint expects a card of": Case(
         f"run mgnet {FLOPS} --checkpoint cnn4.digits", (f"run mgnet {FLOPS} --checkpoint mgnet.digits",)

@@ -152,7 +152,7 @@ OF_DATA = {
         f"{TABLE} --set data.label=pairs", (f"{TABLE} --set data.label=kind --set data.train=test",), _table
     ),
     "expected labels of one kind": Case(f"{TABLE} --set data.label=changing", (f"{TABLE} --set data.label=label",), _table),
-    "expected class numbers from 0": Case(f"{TABLE} --set data.label=ids", (f"{TABLE} --set data.label=label",), _table),
+    "expected class numbers in the column": Case(f"{TABLE} --set data.label=ids", (f"{TABLE} --set data.label=label",), _table),
     "or name other splits by --set data.train=NAME": Case(
         f"{TABLE} --set data.label=kind", (f"{TABLE} --set data.label=kind --set data.train=test --set data.test=train",), _table
     ),

@@ -76,7 +76,7 @@ def card(here: Path) -> Card:
         (("train", "cnn4", "--data", "digitss"), ("digitss", "did you mean")),
         (("train", "cnn4", "--recipe", "mine.toml"), ("--recipe expects a TOML file, or a recipe of cnn4, got 'mine.toml'",)),
         (("import", "mgnet", "no.ckpt", "-o", "card"), ("expected a checkpoint file, got 'no.ckpt'",)),
-        (("import", "cnn4", "no.ckpt", "-o", "card"), ("expected the name of an importer, got 'cnn4'",)),
+        (("import", "cnn4", "no.ckpt", "-o", "card"), ("got 'cnn4'", "list importers", "docs/importing.md")),
         (("list", "modles"), ("got 'modles'", "did you mean 'models'")),
         (("list", "models", "mgnt*"), ("got 'mgnt*'", "did you mean 'mgnet'")),
         (("list", "models", "mgnt*", "--json"), ("got 'mgnt*'",)),

@@ -118,3 +118,16 @@ def test_a_file_of_weights_is_imported_once_with_the_classes_of_the_folder(say: 
         with torch.no_grad():
             expected = own(((pixels - mean) / std)[None]).argmax().item()
         assert answer["label"] == ("dark", "light")[int(expected)]
+
+
+def test_a_file_of_weights_says_nothing_of_the_data_that_it_is_measured_on(say: Say, here: Path):
+    import timm
+
+    photos(here / "photos", per_class=10)
+    torch.save(timm.create_model("mobilenetv3_small_050", num_classes=2).state_dict(), "mine.pth")
+    for words in (("--data", "folder:photos"), ("--data", "folder:photos", "--set", "data.size=48")):
+        answer = say("run", "timm:mobilenetv3_small_050", *words, "--checkpoint", "mine.pth", "--measure", "accuracy", "--json")
+        (found,) = answer.json["results"]
+        assert found["data"]["image_size"] == ([48, 48] if "data.size=48" in words else [224, 224])
+        assert found["model"]["trained_on"] is None
+        assert "trained" not in answer.err

@@ -74,6 +74,7 @@ def test_an_image_column_of_another_type_is_not_replaced_by_a_mask(tmp_path: Pat
         pa.array([[0], [1]] * 10, pa.list_(pa.int64(), 1)),
         pa.array(["0", "1"] * 10),
         pa.array(["0", "1"] * 10, pa.large_string()),
+        pa.array(["0", "1"] * 10, pa.string_view()),
         pa.array(["0", "1"] * 10).dictionary_encode(),
     ],
     ids=lambda labels: str(labels.type),
@@ -81,6 +82,39 @@ def test_an_image_column_of_another_type_is_not_replaced_by_a_mask(tmp_path: Pat
 def test_labels_of_every_type_that_means_a_class_are_read_alike(tmp_path: Path, labels: pa.Array, split: str, streaming: bool) -> None:
     table(tmp_path, {"image": CELLS, "label": labels})
     assert share(tmp_path, split, "0", "1", streaming=streaming) == 1
+
+
+@pytest.mark.parametrize(("split", "streaming"), WAYS)
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()], ids=str)
+def test_images_of_every_type_of_bytes_are_read_alike(tmp_path: Path, kind: pa.DataType, split: str, streaming: bool) -> None:
+    table(tmp_path, {"image": pa.array(IMAGES, kind), "label": pa.array(["dark", "light"] * 10)})
+    assert share(tmp_path, split, streaming=streaming) == 1
+
+
+@pytest.mark.parametrize(("split", "streaming"), WAYS)
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint8(), pa.float32(), pa.list_(pa.int64())], ids=str)
+def test_numbers_that_are_not_counted_from_0_are_names_of_classes(tmp_path: Path, kind: pa.DataType, split: str, streaming: bool) -> None:
+    stored = [[each] for each in [10, 9] * 10] if pa.types.is_list(kind) else [10, 9] * 10
+    table(tmp_path, {"image": CELLS, "label": pa.array(stored, kind)})
+    data = opened("hf:me/set", split, tmp_path, size=16, streaming=streaming)
+    assert data.task.classes == ("9", "10")
+    assert right(data, "10", "9") == 1
+    assert "2 numbers in the column 'label', 9 to 10, are names" in str(told(data))
+    table(tmp_path / "text", {"image": CELLS, "label": pa.array(["10", "9"] * 10)})
+    other = opened("hf:me/set", split, tmp_path / "text", size=16, streaming=streaming)
+    assert other.info.fingerprint != data.info.fingerprint
+    assert "are names" not in str(told(other))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("names", [True, False])
+def test_a_class_without_an_image_is_an_error_however_the_files_are_read(tmp_path: Path, names: bool, streaming: bool) -> None:
+    label = datasets.ClassLabel(names=["dark", "light", "grey"]) if names else datasets.Value("string")
+    for split, stored in (("train", [0, 1, 2]), ("test", [0, 1])):
+        labels = stored if names else [("dark", "light", "grey")[number] for number in stored]
+        table(tmp_path, {"image": RECORDS[: len(stored)], "label": labels}, {"image": datasets.Image(), "label": label}, split)
+    assert "got none of 1 ('grey')" in refused(tmp_path, streaming=streaming)
+    assert len(opened("hf:me/set", "test", tmp_path, size=16, streaming=streaming, on_bad_image="skip")) == 2
 
 
 @pytest.mark.parametrize(("split", "streaming"), WAYS)

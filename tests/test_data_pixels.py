@@ -1,6 +1,8 @@
 """Depth, orientation and transparency: full scale stays full scale, images are upright, transparent pixels show a stated colour."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,33 @@ def stored(pixels: np.ndarray, kind: str = "PNG", **how: object) -> bytes:
     return stream.getvalue()
 
 
+def deep_png(pixels: np.ndarray, key: tuple[int, ...] = ()) -> bytes:
+    """A PNG of 16 bits per channel, which Pillow reads but does not write. pixels: [H, W, C]. key: the transparent colour."""
+    height, width, channels = pixels.shape
+    head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels))
+    parts = [(b"IHDR", head), *([(b"tRNS", struct.pack(">HHH", *key))] if key else []), (b"IDAT", rows), (b"IEND", b"")]
+    chunks = [struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def deep_tiff(pixels: np.ndarray, order: str, *, planes: bool = False) -> bytes:
+    """A TIFF of 16 bits per channel in this order of bytes ('<' or '>'). pixels: [H, W, 3]. planes: whether channels are apart."""
+    height, width, _ = pixels.shape
+    body = (pixels.transpose(2, 0, 1) if planes else pixels).astype(f"{order}u2").tobytes()
+    each, strips = len(body) // 3, 8 + 6 + len(body)
+    content = struct.pack(f"{order}3H", 16, 16, 16) + body + (struct.pack(f"{order}6I", 14, 14 + each, 14 + 2 * each, *[each] * 3))
+    offset, count, strip = (strips, 3, 4) if planes else (14, 1, 4)
+    tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, strip, count, offset)]
+    tags += [(277, 3, 1, 3), (278, 3, 1, height), (279, 4, count, strips + 12 if planes else len(body)), (284, 3, 1, 1 + planes)]
+    packed = [
+        struct.pack(f"{order}HHIH2x" if kind == 3 and number == 1 else f"{order}HHII", tag, kind, number, value)
+        for tag, kind, number, value in tags
+    ]
+    directory = struct.pack(f"{order}H", len(tags)) + b"".join(packed) + bytes(4)
+    return (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8 + len(content)) + content + directory
+
+
 def grey(content: bytes, decoding: Decoding = OPEN) -> int:
     """The value of the top left pixel."""
     return np.asarray(decoded(content, 1, decoding).image)[0, 0].item()
@@ -36,7 +65,29 @@ def test_more_than_eight_bits_are_scaled(share: float, channels: int) -> None:
     for content in files:
         pixels = np.asarray(decoded(content, channels, OPEN).image)
         assert abs(pixels.astype(float) / 255 - share).max() < 0.003
-    assert decoded(files[0], channels, OPEN).conversions == ("scaled to 8 bits",)
+    assert {decoded(content, channels, OPEN).conversions for content in files} == {("scaled to 8 bits",)}
+
+
+def test_sixteen_bits_of_colour_are_rounded_and_not_cut() -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (12, 10, 4), dtype="uint16")
+    colours, right = deep[..., :3], np.round(deep / 257)
+    for content in (deep_png(colours), deep_tiff(colours, "<"), deep_tiff(colours, ">")):
+        image, said = decoded(content, 3, OPEN)
+        assert np.array_equal(np.asarray(image), right[..., :3])
+        assert said == ("scaled to 8 bits",)
+    image, said = decoded(deep_png(deep), 3)
+    assert np.array_equal(np.asarray(image), right[..., :3])
+    image, said = decoded(deep_png(colours, tuple(map(int, colours[3, 4]))), 3, OPEN)
+    assert said == ("scaled to 8 bits", "laid over black")
+    assert np.argwhere((np.asarray(image) != right[..., :3]).any(axis=2)).tolist() == [[3, 4]]
+
+
+def test_sixteen_bits_that_cannot_be_rounded_are_told_or_refused() -> None:
+    deep = np.full((4, 4, 2), 51 * 257, "uint16")
+    assert decoded(deep_png(deep), 1).conversions == ("cut to the high 8 of 16 bits",)
+    assert grey(deep_png(deep), Decoding()) == 51
+    with pytest.raises(ValueError, match="separate planes"):
+        decoded(deep_tiff(np.full((4, 4, 3), 13107), "<", planes=True), 3)
 
 
 def test_white_may_be_zero_in_a_tiff() -> None:

@@ -80,7 +80,7 @@ def is_label(kind: Any) -> bool:
     import pyarrow as pa
 
     item = item_type(kind)
-    texts = (pa.types.is_string, pa.types.is_large_string)
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     return any(test(item) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, *texts))
 
 
@@ -89,7 +89,7 @@ def _is_image(kind: Any) -> bool:
 
     if pa.types.is_struct(kind):
         return "bytes" in {kind.field(place).name for place in range(kind.num_fields)}
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 def _worded(kind: Any) -> str:

@@ -123,7 +123,7 @@ class ParquetImages(EncodedImages):
         columns = []
         for file in self.files:
             with _naming(file):
-                columns.append(_open_parquet(file).read(columns=[self.label])[self.label])
+                columns.append(_open_parquet(file, ahead=False).read(columns=[self.label])[self.label])
         return pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
 
     def digest(self) -> str:
@@ -271,8 +271,8 @@ def _chunks(numbers: Iterable[int]) -> Iterator[list[int]]:
     return iter(lambda: list(islice(source, RECORDS)), [])
 
 
-def _open_parquet(file: str) -> Any:
-    """Open a Parquet file, local or remote."""
+def _open_parquet(file: str, *, ahead: bool = True) -> Any:
+    """Open a Parquet file, local or remote. ahead: whether to fetch more of a remote one than is asked for, which helps in sequence."""
     import pyarrow.parquet as pq
 
     if "://" not in file:
@@ -282,7 +282,7 @@ def _open_parquet(file: str) -> Any:
     bound()  # in a decoding worker, too
     system, path = url_to_fs(file)
     # pre_buffer: fetch a remote file in one range per column of a row group
-    return pq.ParquetFile(system.open(path, "rb"), pre_buffer=True)
+    return pq.ParquetFile(system.open(path, "rb", **({} if ahead else {"cache_type": "none"})), pre_buffer=True)
 
 
 def stored_schema(file: str) -> Any:

@@ -81,8 +81,8 @@ class LabelColumn:
 
     def values(self) -> set[Any]:
         """The distinct labels that occur, without missing ones. Raises `GlimpseZooError` for a label that is not one class."""
-        column = self.images().label_column()
-        stored = column.to_pylist() if self.listed else column.unique().to_pylist()
+        stored = self.images().label_column().to_pylist()
+        stored = stored if self.listed else set(stored)
         found = {tuple(value) if isinstance(value, list) else value for value in map(plain, stored)} - {None, -1}
         wrong = next((value for value in found if not isinstance(value, str | int)), None)
         if wrong is None:
@@ -108,23 +108,34 @@ def classes_of(columns: Sequence[LabelColumn]) -> tuple[tuple[str, ...], dict[st
             f"expected labels of one kind in the column {columns[0].column!r}, got names and numbers: "
             "name another column by --set data.label=COLUMN"
         )
+    if all(column.boolean for column in columns):
+        return ("False", "True"), {column.split: Labels(2) for column in columns}
     if all(isinstance(value, int) for value in values):
-        classes = ("False", "True") if all(column.boolean for column in columns) else _numbered(values, columns[0].column)
-        return classes, {column.split: Labels(len(classes)) for column in columns}
+        values = _numbers(values, columns[0].column)
+    counted = values == set(range(len(values)))  # then the labels are the class numbers
     classes = tuple(sorted(values))
-    labels = Labels(len(classes), {name: number for number, name in enumerate(classes)})
-    return classes, {column.split: labels for column in columns}
+    labels = Labels(len(classes), {} if counted else {value: number for number, value in enumerate(classes)})
+    return tuple(map(str, classes)), {column.split: labels for column in columns}
 
 
-def _numbered(values: Iterable[int], column: str) -> tuple[str, ...]:
-    """Class names for labels that are numbers: 0 to the largest. Raises `GlimpseZooError` for numbers unlikely to be classes."""
-    different, largest = set(values), max(values, default=-1)
-    if largest >= PLAUSIBLE and largest >= 10 * len(different):
+def _numbers(values: Iterable[int], column: str) -> set[int]:
+    """The labels that are classes among numbers: those from 0 on. Raises `GlimpseZooError` for numbers unlikely to be classes."""
+    found = {value for value in values if value >= 0}
+    largest = max(found, default=-1)
+    if largest >= PLAUSIBLE and largest >= 10 * len(found):
         raise GlimpseZooError(
-            f"expected class numbers from 0 in the column {column!r}, got {len(different)} different ones up to {largest}: "
+            f"expected class numbers in the column {column!r}, got {len(found)} different ones up to {largest}: "
             "name another column by --set data.label=COLUMN, or store the classes as text"
         )
-    return tuple(map(str, range(largest + 1)))
+    return found
+
+
+def renumbered(labels: Labels, columns: Sequence[LabelColumn]) -> tuple[str, ...]:
+    """A note if the classes are numbers that are not counted from 0 without gaps; () for others. columns: of which the labels are."""
+    numbers = [stored for stored in labels.names if isinstance(stored, int)]
+    if not numbers or any(column.names for column in columns):
+        return ()
+    return (f"the {len(numbers)} numbers in the column {columns[0].column!r}, {min(numbers)} to {max(numbers)}, are names of classes",)
 
 
 def _named(columns: Sequence[LabelColumn]) -> tuple[tuple[str, ...], dict[str, Labels]]:

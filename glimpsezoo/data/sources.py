@@ -56,8 +56,8 @@ def open_catalogued(spec: DatasetSpec, name: str, split: str, config: Catalogued
     columns = find_columns(features, "image", "label")
     images = hub.open_images(files, source, columns, streaming=config.streaming, shuffled=split == "train")
     labels = labels_by(class_names(features["label"]), spec.task.classes, name)
-    # The labels of a stream are read in advance only if they decide which images a split has.
-    numbers = None if config.streaming and not known.by_label else labels.numbers_of(images)
+    # The Hub's copy is known to be complete, so the labels of a stream from there are read only if they decide which images a split has.
+    numbers = None if config.streaming and not files.local and not known.by_label else labels.numbers_of(images)
     candidates = np.arange(len(images))
     if known.first_classes is not None:
         assert numbers is not None

@@ -13,7 +13,7 @@ from glimpsezoo.data.columns import arrow_types, check_columns, class_names, fin
 from glimpsezoo.data.config import FolderSettings, HubSettings, OpenSettings
 from glimpsezoo.data.encoded import EncodedImages, FolderImages
 from glimpsezoo.data.images import SplitSource
-from glimpsezoo.data.labels import LabelColumn, Labels, classes_of
+from glimpsezoo.data.labels import LabelColumn, Labels, classes_of, renumbered
 from glimpsezoo.data.layout import ClassFolder, FolderLayout, read_layout
 from glimpsezoo.data.opening import Opening, opened
 from glimpsezoo.data.preprocessing import decoding_of
@@ -42,8 +42,8 @@ def open_hub(spec: DatasetSpec, name: str, split: str, config: HubSettings, data
     stored = [_label_column(kinds, source, columns[1], lambda source=source: read(source)) for source, kinds in features.items()]
     classes, labels = classes_of(stored)
     images = read(own, shuffled=split == "train")
-    numbers = None if config.streaming else labels[own].numbers_of(images)
-    if numbers is not None and len(numbers) and numbers.max() < 0:
+    numbers = labels[own].numbers_of(images)
+    if len(numbers) and numbers.max() < 0:
         raise GlimpseZooError(f"expected labels in the split {own!r} of {name}, got none: name another split by --set data.test=NAME")
     chosen = np.arange(len(images))
     if split != "test" or train == test:
@@ -57,7 +57,10 @@ def open_hub(spec: DatasetSpec, name: str, split: str, config: HubSettings, data
         columns={"image": columns[0], "label": columns[1]},
         configuration=dataset.configuration,
         left_out=ignored.told(),
-        notes=tuple(f"the labels of {each.split} are mapped by name" for each in stored if each.names and each.names != classes),
+        notes=(
+            *renumbered(labels[own], stored),
+            *(f"the labels of {each.split} are mapped by name" for each in stored if each.names and each.names != classes),
+        ),
     )
     opening = Opening(name, split, config, f"hf:{repository}", dataset.revision, inferred)
     return opened(opening, _task(config, classes), SplitSource(images, chosen, labels[own], spec.crop, numbers, decoding_of(config)))

@@ -11,23 +11,26 @@ from glimpsezoo.data.loading import task_on
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import file_name, output_to, user_folder
 from glimpsezoo.reports.readme import write_card_readme
-from glimpsezoo.specs import ImporterSpec, ModelSpec, Task, load_string
+from glimpsezoo.specs import ModelSpec, Task, load_string
 from glimpsezoo.training.folder import locked, sweep_lock
 from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.card_config import CONFIG, UNKNOWN, CardConfig, CardData, CardTask
 from glimpsezoo.zoo.cards import Card, misfits, write_card
+from glimpsezoo.zoo.early import importer_of
 from glimpsezoo.zoo.hub import sha256_of
 from glimpsezoo.zoo.names import Assignments, command_line, data_spec, public_name
 from glimpsezoo.zoo.plugins import registry, usable
 
 
-def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | None, sets: tuple[str, ...], *, force: bool = False) -> Card:
+def import_checkpoint(
+    model: str, checkpoint: Path, folder: Path, data: str | None, sets: tuple[str, ...], *, force: bool = False, trained: bool = True
+) -> Card:
     """Convert the checkpoint, check that its tensors fit the model, and write the card.
 
-    data: the data set that the weights were trained on; the card takes its class names. Raises `GlimpseZooError`.
+    data: a data set whose class names the card takes; if `trained`, the one that the weights were trained on. Raises `GlimpseZooError`.
     """
     spec = usable(registry().find(ModelSpec, model))
-    convert = load_string(registry().find(ImporterSpec, model).importer)
+    convert = load_string(importer_of(model).importer)
     if not checkpoint.is_file():
         raise GlimpseZooError(f"expected a checkpoint file, got {str(checkpoint)!r}: give the path of a released checkpoint")
     if (folder / CONFIG).exists() and not force:
@@ -43,7 +46,7 @@ def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | No
         settings, task, tensors, notes, *reported = convert(checkpoint, {**given.of_model([model], schema.model_fields), **own})
     data_settings: dict[str, Any] = {}
     if data:
-        task, data_settings = _named_classes(task, data), _data_settings(task, data)
+        task, data_settings = _named_classes(task, data), _data_settings(task, data) if trained else {}
     built = load_string(spec.model)(settings, task)
     problems = misfits(tensors, built.state_dict())
     if problems:
@@ -58,7 +61,7 @@ def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | No
         plugin=spec.provenance.distribution,
         config=settings.model_dump(mode="json"),
         task=CardTask.model_validate(vars(task)),
-        data=CardData(name=public_name(data) if data else UNKNOWN, settings=data_settings),
+        data=CardData(name=public_name(data) if data and trained else UNKNOWN, settings=data_settings),
         weights=None,
         license="unknown",
         trained={"imported_from": checkpoint.name, "command": command_line(), "notes": notes}
@@ -71,7 +74,8 @@ def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | No
 def import_for_models(models: Sequence[str], checkpoint: Path, data: str | None) -> tuple[Path, tuple[str, ...]]:
     """The card of a file that `--checkpoint` names, in the user's folder, and the notes of its import, if that had to be done.
 
-    models: the model arguments of the command, which must be one. Raises `GlimpseZooError`.
+    models: the model arguments of the command, which must be one. data: what the command measures, which names the classes and may be
+    other data than the file was trained on. Raises `GlimpseZooError`.
     """
     if len(models) != 1:
         raise GlimpseZooError(f"--checkpoint expects one model with a file of weights, got {' '.join(models)}: name the one whose it is")
@@ -80,7 +84,7 @@ def import_for_models(models: Sequence[str], checkpoint: Path, data: str | None)
     folder = user_folder() / "imported" / "-".join(parts) / checkpoint.stem
     if (folder / CONFIG).is_file():
         return folder, ()
-    card = import_checkpoint(model, checkpoint, folder, data, ())
+    card = import_checkpoint(model, checkpoint, folder, data, (), trained=False)
     return folder, tuple(card.config.trained["notes"])
 
 

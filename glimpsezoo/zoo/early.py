@@ -117,6 +117,17 @@ def check_papers(names: Iterable[str]) -> list[Card]:
 def check_import(model: str, data: str | None) -> None:
     """Look up the model and the data of `import`. Raises `GlimpseZooError`."""
     usable(registry().find(ModelSpec, model))
-    registry().find(ImporterSpec, model)
+    importer_of(model)
     if data is not None:
         data_spec(data)
+
+
+def importer_of(model: str) -> ImporterSpec:
+    """The importer of a model. Raises `GlimpseZooError` if it has none."""
+    found = [spec for spec in registry().all(ImporterSpec) if spec.name == model or (spec.prefix and model.startswith(spec.name))]
+    if not found:
+        raise GlimpseZooError(
+            f"expected a model of which files of weights can be read ('glimpsezoo list importers'), got {model!r}: "
+            "name a card of it by --checkpoint, or write an importer (docs/importing.md)"
+        )
+    return registry().find(ImporterSpec, model)

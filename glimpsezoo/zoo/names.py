@@ -210,10 +210,11 @@ def spec_of(name: str, card: Card | None) -> ModelSpec:
 def _no_card(name: str, data: str, spec: ModelSpec) -> str:
     others = [card for card in card_paths() if card.startswith(f"{file_name(name)}.")]
     have = f" (it has {', '.join(others[:4])}{', ...' if len(others) > 4 else ''})" if others else ""
-    return (
-        f"expected a trained card of {name!r} for {data!r}, got none{have}: {_training(name, data, spec)}"
-        "name a card by --checkpoint, or measure it untrained (--checkpoint none)"
-    )
+    got = f"expected a trained card of {name!r} for {data!r}, got none{have}"
+    own = find_card(str(Path("runs", "train", file_name(f"{name}.{public_name(data)}"))))
+    if own is not None:
+        return f"{got}: take the one that you trained by --checkpoint {own.called}"
+    return f"{got}: {_training(name, data, spec)}name a card by --checkpoint, or measure it untrained (--checkpoint none)"
 
 
 def _training(name: str, data: str, spec: ModelSpec) -> str:

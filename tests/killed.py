@@ -141,12 +141,12 @@ def _serve(task: Task) -> None:
     answers = [("whole", whole)]
     for number, place in enumerate(_moments(whole.seconds, task.moments) if task.moments else places(whole.changes, task.most)):
         folder = f"moment-{number}" if task.moments else f"{place.at}-{place.when}"
-        killed = _forked(folder, task.words, place)
-        while place.seconds is not None and killed.status == 0:  # this time, it was faster than that
+        killed, seconds = _forked(folder, task.words, place), place.seconds
+        while seconds is not None and killed.status == 0:  # this time, it was faster than that
             for old in (folder, f"{folder}.tmp"):
                 shutil.rmtree(old)
-            place = Place(seconds=place.seconds / 2)
-            killed = _forked(folder, task.words, place)
+            seconds /= 2
+            killed = _forked(folder, task.words, Place(seconds=seconds))
         answers.append((folder, killed))
         shutil.copytree(folder, f"{folder}.killed", symlinks=True)
         answers.append((folder, _forked(folder, task.words, Place())))

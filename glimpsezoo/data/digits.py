@@ -1,7 +1,7 @@
 """`digits`: real handwriting that ships with this package, so that everything runs without a network.
 
-digits.safetensors holds the 1,797 digits of scikit-learn's `load_digits`: the test set of "Optical Recognition of Handwritten Digits" (Alpaydin
-and Kaynak, UCI, 1998; CC BY 4.0). Reading them from there would import scikit-learn and scipy, which takes as long as importing torch.
+digits.safetensors holds the 1,797 digits of scikit-learn's `load_digits`: the test set of "Optical Recognition of Handwritten Digits"
+(Alpaydin and Kaynak, UCI, 1998; CC BY 4.0). Reading them from there would import scikit-learn and scipy, which takes as long as torch.
 """
 
 from pathlib import Path

@@ -2,7 +2,6 @@
 
 import io
 import os
-import sys
 import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -27,8 +26,7 @@ TURNED_BACK = UPRIGHT | {6: UPRIGHT[8], 8: UPRIGHT[6]}
 MOST = "GLIMPSEZOO_MAX_PIXELS"  # a variable of the environment
 warnings.filterwarnings("ignore", module="PIL")  # `opened` has a limit of pixels instead; what cannot be decoded is an error
 BITS_PER_SAMPLE, PHOTOMETRIC, MIN_IS_WHITE = 258, 262, 0  # of TIFF
-DEEP = ";16"  # in Pillow's raw mode of samples of 16 bits; a letter for the order of bytes follows
-OTHER_BYTE = {"B": "L", "L": "B", "N": "L" if sys.byteorder == "big" else "B"}  # an order of bytes -> the opposite one
+DEEP = ";16"  # in Pillow's raw mode of samples of 16 bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,16 +95,14 @@ def most_pixels() -> float:
 def converted(image: Image.Image, channels: int, decoding: Decoding = AS_STORED) -> Decoded:
     """An image of Pillow's, just opened or made in memory, as `decoded` converts the content of a file."""
     said = ["first of several frames"] if getattr(image, "is_animated", False) else []  # only formats with frames have the attribute
-    low, cut = _low_bytes(image)  # first, because to look for EXIF may load a PNG
+    deep = _deep_colour(image)  # first, because to look for EXIF may load a PNG
     turned_by_pillow = image.format == "TIFF"
     turn = _orientation(image) if turned_by_pillow or decoding.orientation == "exif" else None
     image.load()
-    if low is not None:
-        image = _eight_bits_of_colour(image, low)
-    elif image.mode.startswith("I") or image.mode == "F":
+    said += [deep] if deep else []
+    if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bits(image)
-        cut = "scaled to 8 bits"
-    said += [cut] if cut else []
+        said.append("scaled to 8 bits")
     if turn is not None and decoding.orientation == "exif":
         said.append("turned upright")
     if turn is not None and turned_by_pillow != (decoding.orientation == "exif"):
@@ -136,46 +132,22 @@ def _laid_over(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
     return Image.alpha_composite(Image.new("RGBA", image.size, colour), image).convert("RGB"), lowest < 255
 
 
-def _low_bytes(image: Any) -> tuple[np.ndarray | None, str]:
-    """The low bytes [H, W, C] of an image with 16 bits per channel, of which Pillow keeps the high ones; and what is done, in words.
+def _deep_colour(image: Any) -> str:
+    """What Pillow does with 16 bits per channel of colour, in words; '' for other images. image: not loaded yet.
 
-    (None, '') for an image without such channels, (None, words) if Pillow scales them itself or cannot give their low bytes.
-    image: not loaded yet. Raises ValueError if Pillow would take each byte for a sample.
+    Raises ValueError if Pillow would take each byte for a sample.
     """
     tiles = getattr(image, "tile", ())  # an image made in memory does not have the attribute
-    raw, *others = [*_arguments(tiles[0]), "", 0] if tiles else ["", 0]
-    if image.mode.startswith("I") or not isinstance(raw, str):
-        return None, ""
+    if not tiles or image.mode.startswith("I"):
+        return ""
+    given = tiles[0][3]
+    arguments: tuple[Any, ...] = given if isinstance(given, tuple) else (given,)  # of Pillow's decoder: the raw mode first, if it has one
+    raw = arguments[0] if isinstance(arguments[0], str) else ""
     if image.format == "PPM":
-        return None, "scaled to 8 bits" if others[0] > 255 else ""
-    if DEEP not in raw:
-        if image.format == "TIFF" and len(raw) < len(image.mode) and max(image.tag_v2.get(BITS_PER_SAMPLE, (8,))) > 8:
-            raise ValueError("more than 8 bits per channel in separate planes, which Pillow reads as 8: store the channels together")
-        return None, ""
-    if raw.partition(DEEP)[0] not in {image.mode, f"{image.mode}X"}:
-        return None, "cut to the high 8 of 16 bits"
-    place = image.fp.tell()
-    image.fp.seek(0)
-    again: Any = Image.open(io.BytesIO(image.fp.read()))
-    image.fp.seek(place)
-    swapped = raw[:-1] + OTHER_BYTE[raw[-1]]
-    again.tile = [tile._replace(args=(swapped, *_arguments(tile)[1:])) for tile in again.tile]
-    return np.asarray(again), "scaled to 8 bits"
-
-
-def _arguments(tile: Any) -> tuple[Any, ...]:
-    """What Pillow tells the decoder of a part of a file, with the raw mode first if it has one."""
-    return tile.args if isinstance(tile.args, tuple) else (tile.args,)
-
-
-def _eight_bits_of_colour(image: Image.Image, low: np.ndarray) -> Image.Image:
-    """Scale an image of 16 bits per channel to 8. image: the high bytes, low: [H, W, C] the low ones."""
-    pixels = np.asarray(image).astype(np.float64) * 256 + low  # [H, W, C]
-    colours = Image.fromarray(np.round(pixels / 257).astype(np.uint8), image.mode)
-    key = image.info.get("transparency")  # the transparent colour of a PNG
-    if isinstance(key, tuple):
-        colours.putalpha(Image.fromarray(np.where((pixels == key).all(axis=2), 0, 255).astype(np.uint8)))
-    return colours
+        return "scaled to 8 bits" if arguments[1] > 255 else ""
+    if image.format == "TIFF" and raw and len(raw) < len(image.mode) and max(image.tag_v2.get(BITS_PER_SAMPLE, (8,))) > 8:
+        raise ValueError("more than 8 bits per channel in separate planes, which Pillow reads as 8: store the channels together")
+    return "cut to the high 8 of 16 bits" if DEEP in raw else ""
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

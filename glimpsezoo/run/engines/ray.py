@@ -130,11 +130,12 @@ class Ray(Engine):
 def reach(address: str | None, modules: Iterable[str]) -> None:
     """Join the cluster, and check that every node of it has glimpsezoo and the packages of these modules. Raises `GlimpseZooError`."""
     ray, needed = _joined(address), _needed(modules)
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
-
+    on_node = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
     ask = ray.remote(num_cpus=0, max_retries=0)(_verdict)
     nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
-    asked = {each: ask.options(scheduling_strategy=On(each, soft=False)).remote(needed) for each in nodes if (each, needed) not in _checked}
+    asked = {
+        each: ask.options(scheduling_strategy=on_node(each, soft=False)).remote(needed) for each in nodes if (each, needed) not in _checked
+    }
     for each, answer in asked.items():
         try:
             said = ray.get(answer)

@@ -242,7 +242,7 @@ def test_the_claims_that_were_tested_from_outside_have_those_verdicts() -> None:
         if judged.claim.a and judged.claim.b and judged.claim.test in {"better", "no worse"} and not judged.claim.instead
     }
     for key, effect, verdict in (
-        (("mgnet.gtmnist", "cnn4.gtmnist", 5), (-0.30, -0.46, -0.15), "not reproduced"),  # two seeds
+        (("mgnet.gtmnist", "cnn4.gtmnist", 5), (-0.34, -0.52, -0.17), "not reproduced"),  # three seeds
         (("ranzato.jittered-mnist.2", "ranzato.jittered-mnist.2-parallel", None), (-0.01, -0.09, 0.07), "not reproduced"),  # three seeds
         (("ranzato.jittered-mnist.2", "ranzato.jittered-mnist.2-shared", None), (-0.21, -0.32, -0.12), "reversed"),  # three seeds
         (("ranzato.mnist.1", "ranzato.mnist.1-centre", None), (0.01, -0.12, 0.13), "not reproduced"),  # three seeds

@@ -70,12 +70,13 @@ def own_settings(card: CardConfig, name: str) -> dict[str, Any]:
     if _same(card.data.name, public_name(name)):
         return {key: value for key, value in card.data.settings.items() if key not in _augmentation(schema)}
     height, width = card.task.image_size
-    square = height == width and not (spec.task and spec.task.image_size == (height, width))
-    wanted = {"size": height if square else None, "channels": card.task.channels}
+    wanted = {"channels": card.task.channels}
+    if height == width and not (spec.task and spec.task.image_size == (height, width)):
+        wanted["size"] = height
     return {key: value for key, value in wanted.items() if _changes(schema, key, value)}
 
 
-def _changes(schema: type[Settings], key: str, value: Any) -> bool:
+def _changes(schema: type[Settings], key: str, value: int) -> bool:
     """Whether data support this value of a setting, and it is not their default."""
     if key not in schema.model_fields or value == schema.model_fields[key].default:
         return False

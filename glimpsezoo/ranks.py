@@ -21,7 +21,7 @@ NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun, 
 PATIENCE = timedelta(minutes=10)  # how long a process waits for the others
 T = TypeVar("T")
 _stores: list[Any] = []  # the store of all processes, if this one has joined it
-_lost: list["ProcessLostError"] = []
+_lost: list["ProcessLostError"] = []  # since one was made, threads of this process may wait for ever
 
 
 class ProcessLostError(GlimpseZooError):

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,12 +47,15 @@ def claim(test: str, more: str = "", sides: str = AGAINST) -> str:
     return f'[[claim]]\nquote = "q"\nplace = "p"\ntest = "{test}"\n{sides}\n{more}\n'
 
 
-def another_seed(folder: Path, card: str, seed: int, *, wrong: int | None = None, recipe: dict[str, object] | None = None) -> Path:
+def another_seed(
+    folder: Path, card: str, seed: int, *, wrong: int | None = None, recipe: Mapping[str, object] | None = None, **settings: object
+) -> Path:
     """Write evidence as another seed might have it: `wrong` images are wrong at the last step (None changes no image)."""
     place = folder / f"{card}.seed-{seed}"
     place.mkdir()
     config = json.loads((ZOO / card / "config.json").read_text())
     config["trained"]["recipe"] |= {"seed": seed, **(recipe or {})}
+    config["config"] |= settings
     (place / "config.json").write_text(json.dumps(config))
     unit = read_rows(ZOO / card / "rows.parquet")
     assert unit is not None
@@ -199,10 +202,24 @@ def test_cards_of_one_name_that_are_no_seeds_of_one_another_are_errors(paper: Ca
     longer = another_seed(tmp_path, "cnn4.digits", 1, recipe={"batch_size": 7})
     with pytest.raises(GlimpseZooError, match=r"another recipe in 'cnn4\.digits\.seed-1': give that card another name"):
         paper("", longer)
+    wider = another_seed(tmp_path, "mgnet.digits", 1, alpha=0.5)
+    with pytest.raises(GlimpseZooError, match=r"another recipe in 'mgnet\.digits\.seed-1'"):
+        paper(claim("better"), wider)
     (tmp_path / "elsewhere").mkdir()
     twin, other = (another_seed(place, "cnn4.digits", 2) for place in (tmp_path, tmp_path / "elsewhere"))
     with pytest.raises(GlimpseZooError, match=r"one card 'cnn4\.digits' for each seed, got two of seed 2"):
         paper("", twin, other)
+
+
+def test_a_recipe_may_name_what_another_leaves_to_the_model(paper: Callable[..., list[JudgedClaim]], tmp_path: Path) -> None:
+    """The pyramid takes 2 levels for digits of 28 px by itself; the recipe of the second card says so."""
+    named = another_seed(tmp_path, "pyramid-m3.plain-mnist.28", 1, recipe={"settings": {"levels": 2}}, levels=2)
+    sides = 'a = { card = "pyramid-m3.plain-mnist.28" }\nb = { card = "pyramid-bl3.plain-mnist.28" }'
+    (judged,) = paper(claim("no worse", sides=sides), named)
+    assert [name for name, _ in judged.seeds] == ["0", "1"]
+    shallower = another_seed(tmp_path, "pyramid-m3.plain-mnist.28", 2, levels=1)
+    with pytest.raises(GlimpseZooError, match="another recipe"):
+        paper(claim("no worse", sides=sides), shallower)
 
 
 def test_two_trainings_are_no_sample_of_seeds_and_three_are() -> None:

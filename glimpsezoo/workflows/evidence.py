@@ -13,7 +13,7 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.result import Result
 from glimpsezoo.settings import Settings
-from glimpsezoo.specs import load_string
+from glimpsezoo.specs import ModelSpec, Task, load_string
 from glimpsezoo.training.target import target_of_recipe
 from glimpsezoo.zoo.cards import Card, find_card
 from glimpsezoo.zoo.names import data_spec, spec_of
@@ -69,7 +69,7 @@ class Zoo:
         if own:
             given.setdefault(first, own)
         for other in given.values():
-            if _training(other) != _training(given[first]):
+            if other is not given[first] and _training(other) != _training(given[first]):
                 raise GlimpseZooError(
                     f"expected cards {name!r} that differ only in their seed, got another recipe in {other.folder.name!r}: "
                     "give that card another name"
@@ -128,19 +128,15 @@ class Zoo:
         """The model of the card, or of the recipe that would train it, with random weights."""
         card = self.card(name)
         if card:
-            spec, values, task = spec_of(name, card), card.config.config, card.config.task.task()
-        else:
-            self.check(name)
-            named = target_of_recipe(name)
-            assert named is not None
-            recipe = find_recipe(named.spec, named.card)
-            spec, found = named.spec, task_of(data_spec(named.data), recipe.data)
-            if found is None:
-                raise GlimpseZooError(f"a paper's table expects data of a known size, got {named.data!r}: name a card of it")
-            values, task = {**spec.defaults.get(named.data, {}), **recipe.settings}, found
-        schema: type[Settings] = load_string(spec.config)
-        torch.manual_seed(0)
-        return load_string(spec.model)(schema.parse(values, owner=name), task).eval()
+            return _model_of(card)
+        self.check(name)
+        named = target_of_recipe(name)
+        assert named is not None
+        recipe = find_recipe(named.spec, named.card)
+        task = task_of(data_spec(named.data), recipe.data)
+        if task is None:
+            raise GlimpseZooError(f"a paper's table expects data of a known size, got {named.data!r}: name a card of it")
+        return _built(name, named.spec, {**named.spec.defaults.get(named.data, {}), **recipe.settings}, task)
 
 
 def seed_of(card: Card) -> int:
@@ -149,6 +145,20 @@ def seed_of(card: Card) -> int:
 
 
 def _training(card: Card) -> tuple[Any, ...]:
-    """Everything that the seeds of one training share. Not the start: each seed may start from its own card."""
-    recipe = {key: value for key, value in card.config.trained.get("recipe", {}).items() if key not in {"seed", "start"}}
-    return card.config.model, recipe
+    """Everything that the seeds of one training share. Not the start: each seed may start from its own card.
+
+    Settings are those that the model ends with: a recipe may leave to the model what another names.
+    """
+    recipe = {key: value for key, value in card.config.trained.get("recipe", {}).items() if key not in {"seed", "start", "settings"}}
+    return card.config.model, recipe, _model_of(card).config.model_dump()
+
+
+def _model_of(card: Card) -> GlimpseModel[Any]:
+    """The model of a card, with random weights."""
+    return _built(card.name, spec_of(card.name, card), card.config.config, card.config.task.task())
+
+
+def _built(name: str, spec: ModelSpec, settings: Mapping[str, Any], task: Task) -> GlimpseModel[Any]:
+    schema: type[Settings] = load_string(spec.config)
+    torch.manual_seed(0)
+    return load_string(spec.model)(schema.parse(settings, owner=name), task).eval()

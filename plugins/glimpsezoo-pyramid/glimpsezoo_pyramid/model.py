@@ -176,8 +176,8 @@ class Pyramid(GlimpseModel[PyramidState]):
 
     def __init__(self, config: PyramidConfig, task: Task) -> None:
         super().__init__()
-        self.config, self.task = config, task
         self.steps = config.levels or levels_for(task.image_size, self.architecture.base)
+        self.config, self.task = config.model_copy(update={"levels": self.steps}), task
         self.stochastic = config.decide == "sample" and self.steps > 1
         self.surrogate = "straight-through gate on attended cells" if self.steps > 1 else None
         f, side = self.architecture.width, self.architecture.map_side(self.architecture.base)

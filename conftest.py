@@ -46,10 +46,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With GLIMPSEZOO_SHORT set, every test runs once, with the first of its parameters: this is how other versions are tried.
+    """Slow tests may take their time. With GLIMPSEZOO_SHORT set, every test runs once, with the first of its parameters: this is how other versions are tried.
 
     Tests of the repository (its wheels, pages, evidence and killed processes) are left out: they do not depend on versions.
     """
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(0))
     if "GLIMPSEZOO_SHORT" not in os.environ or _only_benchmarks(config):
         return
     deselected = [item for item in items if item.get_closest_marker("repository")]

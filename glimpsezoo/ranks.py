@@ -127,8 +127,13 @@ def joined(device: "torch.device") -> Iterator[Ranks]:
     backend = "cpu:gloo,cuda:nccl" if own else "gloo"
     with _met():
         dist.init_process_group(backend, store=store(), rank=ranks.rank, world_size=ranks.world, timeout=PATIENCE)
+    assert dist.group.WORLD is not None
+    # Before torch 2.8, a group that ends waits for its threads and does not let them into Python, which one may need to drop a tensor.
+    # Only what is in the group does: held here, it ends last.
+    gloo = dist.group.WORLD._get_backend(torch.device("cpu"))
     yield ranks
     dist.destroy_process_group()  # after an error, the end of the process does that: others may be in the middle of something
+    del gloo
 
 
 @contextmanager

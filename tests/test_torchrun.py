@@ -17,7 +17,7 @@ from glimpsezoo.training.prepare import check_batches
 from glimpsezoo.zoo.cards import CURVE, LOG, Card, training_log
 
 PROGRAM = str(Path(__file__).with_name("training_on_ranks.py"))
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")  # on a free port: tests run in pairs
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 PLUGINS = (  # with batch norms, a search for places, drawn places, normalised returns
     "mgnet+glimpses=2+backbone=cnn4+downsample=2",
@@ -147,6 +147,26 @@ def test_an_error_of_one_process_is_said_once(tmp_path: Path):
     assert "dark/7.png" in error
 
 
+ENDING = """
+import torch
+import torch.distributed as dist
+from glimpsezoo import ranks
+
+store = ranks.store()
+for group in range(50):
+    ranks._stores[:] = [dist.PrefixStore(str(group), store)]
+    with ranks.joined(torch.device("cpu")):
+        for _ in range(3):
+            dist.all_reduce(torch.zeros(3))
+"""
+
+
+def test_the_end_of_a_group_waits_for_no_thread_that_waits_for_it(tmp_path: Path):
+    """A thread may still hold the tensor of the last message."""
+    (tmp_path / "ending.py").write_text(ENDING)
+    subprocess.run([*TORCHRUN, "ending.py"], cwd=tmp_path, env=ENVIRONMENT, check=True, timeout=120)
+
+
 def test_bad_batches_are_refused():
     for images, batch in ((1084, 2), (10, 8)):
         with pytest.raises(GlimpseZooError, match=rf"3 processes, got {2}.*--batch-size"):
@@ -180,7 +200,7 @@ def test_a_process_that_dies_ends_all_and_the_same_command_goes_on(tmp_path: Pat
     assert said in line
     assert "resumes" in line
     assert {path.name for path in (tmp_path / "mine").iterdir() if not path.name.startswith(".")} == {CHECKPOINT, LOG}
-    again = subprocess.run([sys.executable, *words[5:]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    again = subprocess.run([sys.executable, *words[len(TORCHRUN) :]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert "resumes from its checkpoint" in again.stderr
     assert [(line["phase"], line["step"]) for line in training_log(tmp_path / "mine")] == [
         ("joint", 2),

@@ -46,8 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests may take their time. With GLIMPSEZOO_SHORT set, every test runs once, with the first of its parameters: this is how other versions are tried.
+    """Slow tests may take their time.
 
+    With GLIMPSEZOO_SHORT set, every test runs once, with the first of its parameters: this is how other versions are tried.
     Tests of the repository (its wheels, pages, evidence and killed processes) are left out: they do not depend on versions.
     """
     for item in items:

@@ -200,7 +200,8 @@ def test_a_process_that_dies_ends_all_and_the_same_command_goes_on(tmp_path: Pat
     assert said in line
     assert "resumes" in line
     assert {path.name for path in (tmp_path / "mine").iterdir() if not path.name.startswith(".")} == {CHECKPOINT, LOG}
-    again = subprocess.run([sys.executable, *words[len(TORCHRUN) :]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    alone = [sys.executable, *words[len(TORCHRUN) :]]
+    again = subprocess.run(alone, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert "resumes from its checkpoint" in again.stderr
     assert [(line["phase"], line["step"]) for line in training_log(tmp_path / "mine")] == [
         ("joint", 2),

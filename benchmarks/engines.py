@@ -8,6 +8,7 @@ if it is not installed.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -76,7 +77,8 @@ def by_torchrun() -> list[float]:
     """Seconds with the start of torchrun, and without: this program, as the processes of torchrun."""
     began = time.time()
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(WORKERS), __file__, *sys.argv[1:]]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    each = os.environ | {"OMP_NUM_THREADS": "1"}  # what torchrun sets by itself, where nothing else is set
+    said = subprocess.run(command, env=each, stdout=subprocess.PIPE, text=True, check=True).stdout
     started, cold, warm = json.loads(said.splitlines()[-1])
     return [started - began + cold, warm]
 

@@ -58,6 +58,24 @@ def here() -> Ranks:
     return Ranks(*map(int, texts))
 
 
+def crowding() -> str:
+    """A warning if the processes of this machine compute with more threads than it has cores; '' if they do not."""
+    import torch
+
+    processes, threads, cores = here().local_world, torch.get_num_threads(), usable_cores()
+    if processes == 1 or processes * threads <= cores:
+        return ""
+    return (
+        f"warning: {processes} processes with {counted(threads, 'thread')} each share {counted(cores, 'core')}, and wait for each other: "
+        f"set OMP_NUM_THREADS={max(1, cores // processes)}"
+    )
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def speaks() -> bool:
     """Whether this process prints and writes for all."""
     with suppress(GlimpseZooError):

@@ -27,6 +27,7 @@ from glimpsezoo.data.digests import SETTLED, local_digests
 from glimpsezoo.evaluation.environment import commit, cpu_name
 from glimpsezoo.files import write_whole
 from glimpsezoo.hashing import content_hash
+from glimpsezoo.ranks import usable_cores
 from glimpsezoo.zoo.cards import card_paths
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def question_of(options: Mapping[str, Any], screen: Mapping[str, Any], words: Se
         "folder": os.getcwd(),
         "environment": {name: value for name, value in os.environ.items() if not name.startswith(VOLATILE)},
         "machine": [*platform.uname(), cpu_name(), sorted(map(str, Path("/dev").glob("nvidia*")))],
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "python": sys.version,
         "packages": list(_installed()),
         "commit": commit(Path(__file__).parents[1]),

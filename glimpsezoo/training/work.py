@@ -13,6 +13,7 @@ from glimpsezoo.data.memory import InMemory
 from glimpsezoo.data.opening import told
 from glimpsezoo.errors import GlimpseZooError, counted
 from glimpsezoo.files import output_to, write_whole
+from glimpsezoo.ranks import crowding
 from glimpsezoo.reports.figures import training_picture
 from glimpsezoo.reports.pictures.svg import svg_file
 from glimpsezoo.reports.readme import run_command, write_card_readme
@@ -63,7 +64,7 @@ class TrainingWork:
     @property
     def notes(self) -> list[str]:
         """What was chosen for the user, what was inferred about the data, and whether they are held in memory."""
-        data, lines = self.job.train, [*self.said, told(self.job.train)]
+        data, lines = self.job.train, [*self.said, told(self.job.train), crowding()]
         if isinstance(data, InMemory):
             lines.append(f"{len(data):,} training images are decoded once and held in memory, about {data.expected / 1e9:.2g} GB")
         return [line for line in lines if line]

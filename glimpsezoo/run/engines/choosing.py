@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.evaluation.rows import StoredUnit
-from glimpsezoo.ranks import here
+from glimpsezoo.ranks import crowding, here
 from glimpsezoo.run.engines.base import Engine, ThisProcess, cores
 from glimpsezoo.run.portions import Doer
 
@@ -31,7 +31,7 @@ def chosen(text: str) -> Choice:
     if here().world > 1:
         if kind != AUTO:
             raise GlimpseZooError(f"expected the ranks of torchrun to share the work, got --engine {text} too: leave one of them out")
-        return Choice(RANKS, here().world)
+        return Choice(RANKS, here().world, crowding())
     if kind == PROCESSES and (count == "" or (count.isdecimal() and int(count) > 0)):
         return Choice(PROCESSES, int(count) if count else cores())
     if kind not in (AUTO, THREADS, RAY) or count:

@@ -192,6 +192,9 @@ OF_COMMANDS = {
     "'run' can continue without them (--on-bad-image skip)": Case(
         f"run {MOBILE} {PHOTOS} {UNTRAINED}", (f"run {MOBILE} {PHOTOS} {UNTRAINED} --on-bad-image skip",), _one_class_empty
     ),
+    "or measure without such images (--on-bad-image skip)": Case(
+        f"run {MOBILE} {PHOTOS} {UNTRAINED}", (f"run {MOBILE} {PHOTOS} {UNTRAINED} --on-bad-image skip",), _cut_images
+    ),
     "looks for more), then repeat the command with --fresh": Case(TRAIN, ("{quoted}",), _cut_images),  # the rest: test_commands_train.py
     "add corruptions to --measure, or leave the baseline out": Case(
         "run cnn4 --limit 2 --measure fog --set corruptions.baseline=cnn4", ("run cnn4 --limit 2 --measure fog",)

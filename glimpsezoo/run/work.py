@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from glimpsezoo.core.exits import ThresholdRule
 from glimpsezoo.core.protocol import GlimpseModel
-from glimpsezoo.data.base import ImageData
+from glimpsezoo.data.base import BadImageError, ImageData
 from glimpsezoo.data.opening import told
 from glimpsezoo.errors import counted
 from glimpsezoo.evaluation.jobs import unit_ids
@@ -36,6 +36,15 @@ from glimpsezoo.zoo.plugins import registry
 
 CLEAN = "accuracy"  # errors of clean evaluations are reported under this measure
 _FOR_ALL: Hashable = object()  # key of the clean evaluations
+
+
+@contextlib.contextmanager
+def _advised() -> Iterator[None]:
+    """Say what to do about a bad image."""
+    try:
+        yield
+    except BadImageError as bad:
+        raise BadImageError(f"{bad}: repair or remove it, or measure without such images (--on-bad-image skip)") from None
 
 
 @dataclass
@@ -80,6 +89,7 @@ class RunWork:
     done: dict[str, dict[int, dict[Hashable, Any]]] = field(default_factory=dict)
     """Measure -> model -> key -> outcome."""
 
+    @_advised()
     def get_ready(self, on_progress: OnProgress = lambda *_: None) -> None:
         """Compile the models if asked to, time them (for the estimate), find the thresholds of exit rules, and plan all work."""
         if self.bench is None:
@@ -204,6 +214,7 @@ class RunWork:
 
     # Measuring
 
+    @_advised()
     def measure(self, on_progress: OnProgress) -> None:
         """Do all planned work: first what can be shared, then the rest, and put together what came of it."""
         if self.bench is None:

@@ -7,13 +7,21 @@ suite.
 
 import atexit
 import os
+import re
 import shutil
+import sys
 import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from functools import wraps
+from inspect import isclass
 from pathlib import Path
+from typing import Any, get_args
 
 import beartype.typing  # noqa: F401 - CHECKER names it
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parent
 HOME = tempfile.mkdtemp(prefix="glimpsezoo-tests-")
@@ -29,6 +37,44 @@ CHECKER = (
 )
 
 
+CHECKED = 20  # calls of a function in a test: what a loop does after that, it has done before
+JAXTYPED = jaxtyping.jaxtyped
+calls: Counter[Callable[..., Any]] = Counter()  # in the current test
+
+
+def _checked(*, typechecker: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that checks the functions and dataclasses that speak of tensors."""
+
+    def decorate(thing: Any) -> Any:
+        if not any(_of_tensors(hint, thing) for hint in thing.__annotations__.values()):
+            return thing
+        if isclass(thing):
+            if is_dataclass(thing) and "__init__" in vars(thing):
+                thing.__init__ = decorate(thing.__init__)
+            return thing
+        checked = JAXTYPED(typechecker(thing), typechecker=None)  # looks at every value once; by itself, jaxtyping does so twice
+
+        @wraps(thing)
+        def call(*values: Any, **named: Any) -> Any:
+            calls[thing] += 1
+            unchecked = calls[thing] > CHECKED or jaxtyping.config.jaxtyping_disable
+            return (thing if unchecked else checked)(*values, **named)
+
+        return call
+
+    return decorate
+
+
+def _of_tensors(hint: Any, thing: Any) -> bool:
+    """Whether an annotation of a class or function has a tensor in it, be it text or known by another name."""
+    if isinstance(hint, str):
+        names = vars(sys.modules[thing.__module__])
+        return any(_of_tensors(names[word], thing) for word in re.findall(r"\w+", hint) if word in names)
+    if isclass(hint) and (issubclass(hint, jaxtyping.AbstractArray) or (hint.__module__, hint.__name__) == ("torch", "Tensor")):
+        return True
+    return any(_of_tensors(inner, thing) for inner in get_args(hint))
+
+
 def _only_benchmarks(config: pytest.Config) -> bool:
     folders = [Path(config.invocation_params.dir, argument.partition("::")[0]) for argument in config.args]
     return all(folder.resolve().is_relative_to(ROOT / "benchmarks") for folder in folders)
@@ -42,7 +88,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 def pytest_configure(config: pytest.Config) -> None:
     if not _only_benchmarks(config) and "GLIMPSEZOO_SHORT" not in os.environ:  # what is checked does not depend on versions
         plugins = [package.name for package in ROOT.glob("plugins/*/glimpsezoo_*")]
-        install_import_hook(["glimpsezoo", *plugins], CHECKER)
+        jaxtyping.jaxtyped = _checked  # with which the hook decorates all classes and functions
+        jaxtyping.install_import_hook(["glimpsezoo", *plugins], CHECKER)
+
+
+def pytest_runtest_setup() -> None:
+    calls.clear()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

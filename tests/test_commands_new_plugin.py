@@ -25,19 +25,22 @@ def clean(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": "", **more}
 
 
-@pytest.mark.parametrize("name", ["glimpsezoo-spot", "my_two-looks2"])
 @pytest.mark.repository
-def test_what_it_writes_passes_its_own_tests(say: Ask, tmp_path: Path, name: str):
-    answer = say("new-plugin", name, "-o", "here/it")
-    assert answer.status == 0
-    folder = tmp_path / "here" / "it"
-    assert {tmp_path / line for line in answer.out.splitlines()} == {path for path in folder.rglob("*") if path.is_file()}
-    register(folder)
-    environment = clean(PYTHONPATH=os.pathsep.join([str(folder), str(ROOT)]))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+def test_what_it_writes_passes_its_own_tests(say: Ask, tmp_path: Path):
+    """Two plugins beside each other, one with a name that is no name of a module."""
+    folders = [tmp_path / "here" / name for name in ("glimpsezoo-spot", "my_two-looks2")]
+    for folder in folders:
+        answer = say("new-plugin", folder.name, "-o", f"here/{folder.name}")
+        assert answer.status == 0
+        assert {tmp_path / line for line in answer.out.splitlines()} == {path for path in folder.rglob("*") if path.is_file()}
+        register(folder)
+    environment = clean(PYTHONPATH=os.pathsep.join(map(str, [*folders, ROOT])))
+    tests = [f"{folder.name}/tests" for folder in folders]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-rA", *tests]
+    done = subprocess.run(command, cwd=tmp_path / "here", capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+    for path in (tmp_path / "here").glob("*/tests/test_*.py"):
+        assert f"{path.name}::" in done.stdout
 
 
 def test_it_registers_a_model_with_a_recipe(say: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -47,6 +47,7 @@ def generate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
         patch.syspath_prepend(DOCS)
         import generate  # pyright: ignore[reportMissingImports]
 
+        patch.setattr(generate, "generated", cache(generate.generated))
         yield generate
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jsonschema
 import numpy as np
@@ -17,82 +18,106 @@ from glimpsezoo.zoo.results import read_result
 pytestmark = pytest.mark.repository
 
 
+RUN = "run glance --data shades --checkpoint none --measure accuracy,ood -o out"
+WRONG = "run glance --data shades --checkpoint none --measure ood --set ood.date=digits"
+COMPARISONS = [f"compare out --format {form}" for form in ("table", "csv", "markdown")]
+REPORT = "report out -o page.html --traces 0"
+# Where the plugin is installed: all commands one after the other, as users give them, and then what the package itself says.
+ALL_OF_THEM = f"""
+import contextlib, io, json, shlex, torch
+import glimpsezoo as gz
+from glimpsezoo.commands import main
+from glimpsezoo.zoo.results import result_schema
+
+answers = {{}}
+for line in {[RUN, *COMPARISONS, REPORT, "run --help", WRONG, RUN]}:
+    out, err, status = io.StringIO(), io.StringIO(), None
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(shlex.split(line))
+        except SystemExit as end:
+            status = end.code
+    answers[line] = (status or 0, out.getvalue(), err.getvalue())
+data, model = gz.open_data("digits"), gz.create_model("glance", data="shades")
+images = torch.nn.functional.avg_pool2d(torch.stack([data[k].image for k in range(len(data))]), 4)
+confidence = gz.rollout(model, images).logits.softmax(-1).max(-1).values.tolist()
+print(json.dumps({{"answers": answers, "confidence": confidence, "schema": result_schema()}}))
+"""
+
+
+class Seen(NamedTuple):
+    """What is seen where the page's plugin is installed."""
+
+    folder: Path
+    answers: dict[str, tuple[int, str, str]]
+    """Exit status, standard output and standard error of each command; of the repeated run, the second time."""
+    confidence: list[float]
+    """Of the model, for every image of the other data."""
+    schema: str
+
+    @property
+    def result(self) -> dict:
+        return json.loads((self.folder / "out" / "glance" / "result.json").read_text())
+
+    def out(self, line: str) -> str:
+        status, out, err = self.answers[line]
+        assert status == 0, err
+        return out
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder in which the page's plugin is installed and a run of its measure is done."""
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     folder = tmp_path_factory.mktemp("glance")
     install_glance(folder / "site")
-    command(folder, "run", "glance", "--data", "shades", "--checkpoint", "none", "--measure", "accuracy,ood", "-o", "out")
-    return folder
-
-
-def command(folder: Path, *words: str) -> str:
-    """Run `glimpsezoo WORDS` where the plugin is installed."""
-    return python(folder, "-m", "glimpsezoo", *words)
-
-
-def python(folder: Path, *words: str) -> str:
-    path = os.pathsep.join([str(folder / "site"), *sys.path])
-    env = {**os.environ, "PYTHONPATH": path}
-    run = subprocess.run([sys.executable, *words], check=False, cwd=folder, env=env, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return run.stdout
-
-
-def result(folder: Path) -> dict:
-    return json.loads((folder / "out" / "glance" / "result.json").read_text())
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder / "site"), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", ALL_OF_THEM], check=False, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return Seen(folder, **json.loads(done.stdout))
 
 
 def test_the_measure_takes_less_than_60_lines() -> None:
     assert len(code_files()["glimpsezoo_glance/ood.py"].strip().splitlines()) < 60
 
 
-def test_its_section_is_the_area_under_the_curve(folder: Path) -> None:
+def test_its_section_is_the_area_under_the_curve(seen: Seen) -> None:
     """Against the share of pairs of images in which the own one has the higher confidence."""
-    unit = read_rows(folder / "out" / "glance" / "rows.parquet")
+    unit = read_rows(seen.folder / "out" / "glance" / "rows.parquet")
     assert unit is not None
-    own = unit.rows.confidence[:, -1]
-    code = (
-        "import torch, json, glimpsezoo as gz; data = gz.open_data('digits'); "
-        "model = gz.create_model('glance', data='shades'); "
-        "images = torch.stack([data[k].image for k in range(len(data))]); "
-        "images = torch.nn.functional.avg_pool2d(images, 4); "
-        "print(json.dumps(gz.rollout(model, images).logits.softmax(-1).max(-1).values.tolist()))"
-    )
-    other = np.array(json.loads(python(folder, "-c", code)), np.float32)
+    own, other = unit.rows.confidence[:, -1], np.array(seen.confidence, np.float32)
     pairs = np.sign(own[:, None].astype(float) - other[None].astype(float))  # rounding moves few of them
-    assert result(folder)["ood"]["data"] == "digits"
-    assert result(folder)["ood"]["auroc"] == pytest.approx((1 + pairs.mean()) / 2, abs=1e-3)
+    assert seen.result["ood"]["data"] == "digits"
+    assert seen.result["ood"]["auroc"] == pytest.approx((1 + pairs.mean()) / 2, abs=1e-3)
 
 
-def test_it_is_in_the_schema(folder: Path) -> None:
-    schema = json.loads(python(folder, "-c", "from glimpsezoo.zoo.results import result_schema; print(result_schema())"))
-    jsonschema.validate(result(folder), schema)
+def test_it_is_in_the_schema(seen: Seen) -> None:
+    schema = json.loads(seen.schema)
+    jsonschema.validate(seen.result, schema)
     assert "auroc" in schema["$defs"]["Ood"]["required"]
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**result(folder), "ood": {"data": "digits"}}, schema)
+        jsonschema.validate({**seen.result, "ood": {"data": "digits"}}, schema)
 
 
-def test_people_see_it(folder: Path) -> None:
-    shown = f"{result(folder)['ood']['auroc']:.3f}"
-    again = command(folder, "run", "glance", "--data", "shades", "--checkpoint", "none", "--measure", "accuracy,ood", "-o", "out")
+def test_people_see_it(seen: Seen) -> None:
+    shown = f"{seen.result['ood']['auroc']:.3f}"
+    again = seen.out(RUN)
     assert "OOD AUROC" in again
     assert shown in again
-    for form in ("table", "csv", "markdown"):
-        assert shown in command(folder, "compare", "out", "--format", form)
-    command(folder, "report", "out", "-o", "page.html", "--traces", "0")
-    page = (folder / "page.html").read_text()
+    assert "reused" in seen.answers[RUN][2]
+    for line in COMPARISONS:
+        assert shown in seen.out(line)
+    seen.out(REPORT)
+    page = (seen.folder / "page.html").read_text()
     assert "Out of distribution" in page
     assert shown in page
-    assert "speed, ood" in " ".join(command(folder, "run", "--help").split())
+    assert "speed, ood" in " ".join(seen.out("run --help").split())
 
 
-def test_its_setting_is_checked(folder: Path) -> None:
-    words = ("run", "glance", "--data", "shades", "--checkpoint", "none", "--measure", "ood", "--set", "ood.date=digits")
-    with pytest.raises(AssertionError, match="ood has no setting 'date'"):
-        command(folder, *words)
+def test_its_setting_is_checked(seen: Seen) -> None:
+    status, _, err = seen.answers[WRONG]
+    assert status == 2
+    assert "ood has no setting 'date'" in err
 
 
-def test_a_result_with_it_is_read_where_the_plugin_is_not_installed(folder: Path) -> None:
-    found = read_result((folder / "out" / "glance" / "result.json").read_bytes())
-    assert found.ood == result(folder)["ood"]
+def test_a_result_with_it_is_read_where_the_plugin_is_not_installed(seen: Seen) -> None:
+    found = read_result((seen.folder / "out" / "glance" / "result.json").read_bytes())
+    assert found.ood == seen.result["ood"]

@@ -208,6 +208,58 @@ def imports(path: Path) -> set[str]:
 # Installed
 
 
+# Every case (a folder with installed packages, and commands) in a process of its own, forked because importing torch takes longer than all
+# of them. It is torch that they share: nothing of this project is known where this starts.
+EACH_ALONE = """
+import contextlib, gc, importlib.util, io, json, os, sys
+import timm, torch
+
+assert importlib.util.find_spec("glimpsezoo") is None
+gc.freeze()
+
+def ask(words):
+    from glimpsezoo.commands import main
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main([*words, "--json"])
+        except SystemExit as end:
+            if end.code:
+                return {"error": err.getvalue()}
+    return json.loads(out.getvalue())
+
+for site, *commands in json.loads(sys.argv[1]):
+    if not os.fork():
+        sys.path.insert(0, site)
+        print(json.dumps([ask(words) for words in commands]), file=open(f"{site}.answers", "w"), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def alone(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """What `plugins`, `list cards` and a run answer where the core and one plugin are installed (as pip does it: unpacked), by plugin."""
+    folder = tmp_path_factory.mktemp("alone")
+    cases = []
+    for name in PLUGINS:
+        for wheel in (wheels["glimpsezoo"], wheels[name]):
+            shutil.unpack_archive(wheel, folder / name, "zip")
+        embedded = [card.name for card in cards_of(name) if card.config.data.name == "digits"]
+        models = embedded or [*UNTRAINED[name], "--checkpoint", "none", "--data", "digits"]
+        cases.append([str(folder / name), ["plugins"], ["list", "cards"], ["run", *models, "--measure", "quick", "--limit", "20"]])
+    venv.create(folder / "venv", symlinks=True)
+    link_packages(Path(sysconfig.get_path("purelib", "venv", {"base": str(folder / "venv")})))
+    (folder / "empty").mkdir()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    environment |= {"GLIMPSEZOO_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    python = [folder / "venv" / "bin" / "python", "-c", EACH_ALONE, json.dumps(cases)]
+    done = subprocess.run(python, cwd=folder / "empty", env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answers = [(name, folder / f"{name}.answers") for name in PLUGINS]
+    return {name: json.loads(path.read_text()) if path.is_file() else [done.stderr] for name, path in answers}
+
+
 @pytest.fixture
 def install(wheels: dict[str, Path], tmp_path: Path) -> Install:
     """Installs distributions, or wheels, where this environment's packages are, but nothing of the checkout.
@@ -255,18 +307,16 @@ def test_the_main_job_runs_without_the_checkout(install: Install):
 
 @pytest.mark.parametrize("name", PLUGINS)
 @pytest.mark.repository
-def test_a_plugin_works_alone(install: Install, name: str):
-    say = install(name)
-    plugins = say("plugins")["plugins"]
+def test_a_plugin_works_alone(alone: dict[str, list[Any]], name: str):
+    assert len(alone[name]) == 3, alone[name]
+    listed, cards, ran = alone[name]
+    plugins = listed["plugins"]
     assert [(plugin["distribution"], plugin["error"]) for plugin in plugins] == [("glimpsezoo", None), (name, None)]
     within = {card for plugin, card in WITHIN.items() if plugin == name}
-    assert {row["name"] for row in say("list", "cards")["cards"]} == {*(card.name for card in cards_of(name)), *within}
+    assert {row["name"] for row in cards["cards"]} == {*(card.name for card in cards_of(name)), *within}
     if plugins[1]["unavailable"]:
         return  # what it needs is not for this version of Python
-    embedded = [card.name for card in cards_of(name) if card.config.data.name == "digits"]
-    models = embedded or [*UNTRAINED[name], "--checkpoint", "none", "--data", "digits"]
-    results = say("run", *models, "--measure", "quick", "--limit", "20")["results"]
-    assert {result["model"]["plugin"] for result in results} == {name}
+    assert {result["model"]["plugin"] for result in ran["results"]} == {name}, ran
 
 
 @pytest.mark.repository

@@ -1,8 +1,8 @@
 """What every test of the repository gets, the core's and the plugins' alike.
 
-Tensor signatures are checked (jaxtyping with beartype) in the core and the plugins, except where only benchmarks run: checking costs
-time. Nothing reaches the network or the user's folders, and torch takes no more threads than its share. GLIMPSEZOO_SHORT shortens the
-suite.
+Tensor signatures are checked (jaxtyping with beartype) in the core and the plugins, in the first calls of every test, except where only
+benchmarks run: checking costs time. Nothing reaches the network or the user's folders, and torch takes no more threads than its share.
+GLIMPSEZOO_SHORT shortens the suite.
 """
 
 import atexit
@@ -36,8 +36,6 @@ CHECKER = (
     "beartype.beartype(conf=beartype.BeartypeConf("
     "is_pep484_tower=True, hint_overrides=beartype.FrozenDict({beartype.typing.Self: object})))"
 )
-
-
 CHECKED = 20  # calls of a function in a test: what a loop does after that, it has done before
 JAXTYPED = jaxtyping.jaxtyped
 calls: Counter[Callable[..., Any]] = Counter()  # in the current test

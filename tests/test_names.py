@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.repository
+
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("glimpsezoo", "plugins", "tests", "benchmarks", "docs")
 

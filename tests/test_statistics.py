@@ -10,6 +10,8 @@ from glimpsezoo.measures import statistics
 from glimpsezoo.measures.pairs import paired
 from glimpsezoo.measures.statistics import Groups, Scores, calibration_error, classification, fair_coin_tail, proportion, wilson
 
+pytestmark = pytest.mark.repository
+
 rng = np.random.default_rng(7)
 N = 300
 SINGLE = np.arange(N) + 1000

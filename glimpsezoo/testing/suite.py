@@ -122,7 +122,8 @@ def _known(case: Case) -> Case:
 
 def _same(one: Case, other: Case) -> bool:
     """Whether two cases have the same model with the same weights, and the same card."""
-    if (type(one.model), one.model.config, one.model.task, one.card) != (type(other.model), other.model.config, other.model.task, other.card):
+    a, b = one.model, other.model
+    if (type(a), a.config, a.task, a.device, one.card) != (type(b), b.config, b.task, b.device, other.card):
         return False
-    mine, theirs = one.model.state_dict(), other.model.state_dict()
+    mine, theirs = a.state_dict(), b.state_dict()
     return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)

@@ -26,9 +26,10 @@ from torch import Tensor
 from glimpsezoo.core.regions import Decision, Regions
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import Task
-from glimpsezoo.testing import Case, Finding, check_model, check_rule, conformance, rules
+from glimpsezoo.testing import Case, Finding, check_model, check_rule, conformance, rules, suite
 from glimpsezoo.zoo.card_config import CardConfig, CardData, CardTask
 from glimpsezoo.zoo.cards import write_card
+from glimpsezoo.zoo.models import create_model
 
 
 def config_of(model: Honest) -> CardConfig:
@@ -234,3 +235,13 @@ def test_a_card_is_checked_by_its_name() -> None:
 def test_an_unknown_rule_names_the_nearest() -> None:
     with pytest.raises(GlimpseZooError, match=r"expected a rule of the conformance suite, got 'prefx': did you mean 'prefix'\?"):
         conformance("cnn4", "prefx", data="digits")
+
+
+def test_a_tolerance_is_taken_over_by_the_same_model_alone():
+    """`conformance` measures it once for all rules of a model."""
+    built = [
+        Case.of(create_model("cnn4", task=Task((28, 28), 1, classes), seed=seed))
+        for classes, seed in (("ab", 0), ("ab", 0), ("ab", 1), ("ac", 1))
+    ]
+    known = [suite._known(case) for case in built]
+    assert [one is other for one, other in zip(known, known[1:], strict=False)] == [True, False, False]

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from glimpsezoo.errors import GlimpseZooError, counted, one_line
 
@@ -20,16 +21,10 @@ if TYPE_CHECKING:
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun, and launchers like it, set
 PATIENCE = timedelta(minutes=10)  # how long a process waits for the others
 T = TypeVar("T")
-_stores: list[Any] = []  # the store of all processes, if this one has joined it
-_lost: list["ProcessLostError"] = []  # since one was made, threads of this process may wait for ever
 
 
 class ProcessLostError(GlimpseZooError):
     """Another process that the command needs ended; this one cannot go on."""
-
-    def __init__(self, line: str) -> None:
-        super().__init__(line)
-        _lost.append(self)
 
 
 @dataclass(frozen=True)
@@ -85,32 +80,35 @@ def speaks() -> bool:
 
 def may_complain() -> bool:
     """Whether this process says why the command ends: the first that asks; before the processes are joined, process 0: all fail alike."""
-    for known in _stores:
+    if have_met():
         with suppress(RuntimeError):  # the store is gone
-            return known.add("complaints", 1) == 1
+            return store().add("complaints", 1) == 1
     return speaks()
 
 
-def leave(status: int) -> None:
-    """End this process at once if it is one of several, and fails.
+def leave(status: int) -> NoReturn:
+    """End this process at once, without waiting for its threads.
 
-    Its threads may be waiting for messages of the others. They would call into an interpreter that has ended, and abort the process.
+    They may wait for messages of a process that is gone. They would call into an interpreter that has ended, and abort the process.
     """
-    if status and (_stores or _lost):
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # nobody reads it
-                stream.flush()
-        os._exit(status)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads it
+            stream.flush()
+    os._exit(status)
 
 
+@cache
 def store() -> Any:
     """The store in which all processes read and write. Raises `GlimpseZooError` if they do not find each other."""
-    if not _stores:
-        from torch.distributed.rendezvous import rendezvous
+    from torch.distributed.rendezvous import rendezvous
 
-        with _met():
-            _stores.append(next(rendezvous("env://", timeout=PATIENCE))[0])
-    return _stores[0]
+    with _met():
+        return next(rendezvous("env://", timeout=PATIENCE))[0]
+
+
+def have_met() -> bool:
+    """Whether this process has joined the `store` of all."""
+    return store.cache_info().currsize > 0
 
 
 @contextmanager

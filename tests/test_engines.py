@@ -108,7 +108,6 @@ def test_what_is_at_work_is_lost_when_the_head_of_a_cluster_no_longer_answers(mo
 
     monkeypatch.setattr(ray, "POLL", 0.01)
     monkeypatch.setattr(ray, "PATIENCE", 0.1)
-    monkeypatch.setattr("glimpsezoo.ranks._lost", [])
     engine, portion = ray.Ray.__new__(ray.Ray), Future[Outcome]()
     with socket.create_server(("127.0.0.1", 0)) as head:
         engine.head, engine.closed, engine.flying = f"127.0.0.1:{head.getsockname()[1]}", threading.Event(), {portion}

@@ -107,7 +107,8 @@ def program() -> None:
         main()
     except SystemExit as end:
         gc.freeze()  # a process that ends needs no search for garbage, which would take a third of the time that loading torch took
-        ranks.leave(end.code if isinstance(end.code, int) else 0)
+        if isinstance(end.code, int) and end.code and (ranks.have_met() or end.__cause__):  # threads may wait for a lost process
+            ranks.leave(end.code)
         raise
 
 
@@ -117,8 +118,9 @@ def main(args: list[str] | None = None) -> None:
     A command that is stopped says in one line what is kept and how to go on: 130 by Ctrl-C (SIGINT), 143 by SIGTERM, 129 by SIGHUP. If
     nobody reads its output any more (`| head`), it ends without a word: 141.
 
-    An unexpected error is one line with exit status 1; --debug shows its traceback.
+    An unexpected error is one line with exit status 1; --debug shows its traceback. A lost process is the cause of the SystemExit.
     """
+    lost: ranks.ProcessLostError | None = None
     words = sys.argv[1:] if args is None else args
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the one line reports the final error; retries are not printed
     logging.setLogRecordFactory(_harmless)
@@ -133,10 +135,10 @@ def main(args: list[str] | None = None) -> None:
                     click.echo(nl=sys.stderr.isatty(), err=True)  # after '^C'
                     _complain(_stopped(words))
         except Exception as error:
-            status = 1
+            status, lost = 1, error if isinstance(error, ranks.ProcessLostError) else None
             with suppress(signals.Stopped), signals.delayed():  # torchrun ends this process while it says that another one died
                 status = _failed(error, debug="--debug" in words)
-    sys.exit(status if isinstance(status, int) else 0)
+    raise SystemExit(status if isinstance(status, int) else 0) from lost
 
 
 def _harmless(*given: Any, **more: Any) -> logging.LogRecord:

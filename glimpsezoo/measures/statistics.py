@@ -359,10 +359,10 @@ def over_seeds(gains: Int[ndarray, "S n"], groups: Int[ndarray, "n"], seed: int 
     return Effect(value, low, high, (1 + chance) / (1 + RESAMPLES))
 
 
-def apart(a: Estimate, b: Estimate) -> Effect:
+def unpaired(a: Estimate, b: Estimate) -> Effect:
     """a minus b for estimates from unpaired images, by the intervals of both (Zou & Donner 2008: MOVER).
 
-    >>> shown = apart(Estimate(value=0.9, low=0.8, high=1.0, n=9, groups=9), Estimate(value=0.5, low=0.5, high=0.5, n=9, groups=9))
+    >>> shown = unpaired(Estimate(value=0.9, low=0.8, high=1.0, n=9, groups=9), Estimate(value=0.5, low=0.5, high=0.5, n=9, groups=9))
     >>> round(shown.low, 6), round(shown.high, 6)
     (0.3, 0.5)
     """

@@ -61,15 +61,14 @@ class JudgedClaim:
 
     def test_text(self) -> str:
         """What is compared with what."""
-        claim = self.claim
-        if claim.test is None or claim.a is None:
+        claim, sides = self.claim, [side_text(side) for side in self.claim.sides]
+        if claim.test is None:
             return ""
         if claim.test == "at least":
-            return f"{side_text(claim.a)}: over {claim.percent:g} %"
-        assert claim.b is not None
+            return f"{sides[0]}: over {claim.percent:g} %"
         what = {"better": "better than", "no worse": "no worse than", "cost": "cost, against"}[claim.test]
         margin = f" by more than {claim.margin:g}" if claim.margin else ""
-        return f"{side_text(claim.a)} {what} {side_text(claim.b)}{margin}"
+        return f"{sides[0]} {what} {sides[1]}{margin}"
 
     def effect_text(self) -> str:
         effect = self.effect

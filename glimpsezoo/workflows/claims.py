@@ -11,7 +11,7 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.pairs import paired
 from glimpsezoo.measures.result import Result
-from glimpsezoo.measures.statistics import Effect, Estimate, apart, over_seeds, proportion
+from glimpsezoo.measures.statistics import Effect, Estimate, over_seeds, proportion, unpaired
 from glimpsezoo.reports.claims import JudgedClaim, side_text
 from glimpsezoo.workflows.evidence import Evidence, Zoo
 from glimpsezoo.zoo.papers import Claim, Side
@@ -29,29 +29,25 @@ def judged(claim: Claim, zoo: Zoo, cost_of: Callable[[Side], float | None]) -> J
 
     Raises `GlimpseZooError` if a side names an unknown card.
     """
-    if claim.test is None:
+    sides = claim.sides
+    if not sides:
         return JudgedClaim(claim, missing=f"needs {claim.needs}")
-    assert claim.a is not None
     if claim.test == "cost":
-        assert claim.b is not None
-        return _of_costs(claim, cost_of(claim.a), cost_of(claim.b))
-    sides = [side for side in (claim.a, claim.b) if side is not None]
+        return _of_costs(claim, *map(cost_of, sides))
     for side in sides:
         zoo.check(side.card)
     lacking = [side.card for side in sides if not zoo.evidence(side.card)]
     if lacking:
         return JudgedClaim(claim, missing=f"{lacking[0]} is not trained{f': needs {claim.needs}' if claim.needs else ''}")
-    found = _compared(claim, zoo) if claim.b else _over_a_number(claim, claim.a, zoo)
+    found = (_over_a_number if len(sides) == 1 else _compared)(zoo, claim, *sides)
     return replace(found, epochs=tuple(zoo.epochs(side.card) for side in sides))
 
 
-def _compared(claim: Claim, zoo: Zoo) -> JudgedClaim:
+def _compared(zoo: Zoo, claim: Claim, a: Side, b: Side) -> JudgedClaim:
     """The test of side a against side b."""
-    assert claim.a is not None
-    assert claim.b is not None
-    pairs = _by_seed(zoo.evidence(claim.a.card), zoo.evidence(claim.b.card), same=claim.a.card == claim.b.card)
-    unpaired = any(side.corrupted or side.attack for side in (claim.a, claim.b))
-    return _unpaired(claim, pairs) if unpaired else _paired(claim, pairs)
+    pairs = _by_seed(zoo.evidence(a.card), zoo.evidence(b.card), same=a.card == b.card)
+    by_estimates = any(side.corrupted or side.attack for side in (a, b))
+    return (_unpaired if by_estimates else _paired)(claim, a, b, pairs)
 
 
 def _of_costs(claim: Claim, a: float | None, b: float | None) -> JudgedClaim:
@@ -69,7 +65,7 @@ def _by_seed(a: tuple[Evidence, ...], b: tuple[Evidence, ...], *, same: bool) ->
     return [(str(each.seed), each, others[each.seed]) for each in a if each.seed in others]
 
 
-def _over_a_number(claim: Claim, side: Side, zoo: Zoo) -> JudgedClaim:
+def _over_a_number(zoo: Zoo, claim: Claim, side: Side) -> JudgedClaim:
     assert claim.percent is not None
     found = zoo.evidence(side.card)
     rows = [_rows(side, each) for each in found]
@@ -86,20 +82,18 @@ def _over_a_number(claim: Claim, side: Side, zoo: Zoo) -> JudgedClaim:
     return JudgedClaim(claim, effect=effect, seeds=tuple(each_seed), images=len(rows[0]), data=_data(found[0].result))
 
 
-def _paired(claim: Claim, pairs: list[tuple[str, Evidence, Evidence]]) -> JudgedClaim:
-    assert claim.a is not None
-    assert claim.b is not None
+def _paired(claim: Claim, a: Side, b: Side, pairs: list[tuple[str, Evidence, Evidence]]) -> JudgedClaim:
     gains, each_seed, seen = [], [], None
-    for seed, a, b in pairs:
-        left, right = _rows(claim.a, a), _rows(claim.b, b)
+    for seed, of_a, of_b in pairs:
+        left, right = _rows(a, of_a), _rows(b, of_b)
         if not np.array_equal(left.id, right.id) or not np.array_equal(left.label, right.label):
             raise GlimpseZooError(
-                f"expected {side_text(claim.a)} and {side_text(claim.b)} on the same images, got different ones: "
+                f"expected {side_text(a)} and {side_text(b)} on the same images, got different ones: "
                 "correct the claim, or measure both again"
             )
-        hits_a, hits_b, seen = hits_of(claim.a, left), hits_of(claim.b, right), left
-        pair = paired(claim.a.card, claim.b.card, hits_a, hits_b, left.group)
-        turned = paired(claim.b.card, claim.a.card, hits_b, hits_a, left.group)
+        hits_a, hits_b, seen = hits_of(a, left), hits_of(b, right), left
+        pair = paired(a.card, b.card, hits_a, hits_b, left.group)
+        turned = paired(b.card, a.card, hits_b, hits_a, left.group)
         each_seed.append((seed, Effect(pair.difference, pair.low, pair.high, min(pair.p, turned.p))))
         gains.append(hits_a.astype(int) - hits_b)
     assert seen is not None
@@ -107,18 +101,16 @@ def _paired(claim: Claim, pairs: list[tuple[str, Evidence, Evidence]]) -> Judged
     return JudgedClaim(claim, effect=effect, seeds=tuple(each_seed), images=len(seen), data=_data(pairs[0][1].result))
 
 
-def _unpaired(claim: Claim, pairs: list[tuple[str, Evidence, Evidence]]) -> JudgedClaim:
+def _unpaired(claim: Claim, a: Side, b: Side, pairs: list[tuple[str, Evidence, Evidence]]) -> JudgedClaim:
     """The test under corruptions or an attack, without pairing. Several seeds are averaged: differences and ends of intervals."""
-    assert claim.a is not None
-    assert claim.b is not None
     each_seed, images = [], 0
-    for seed, a, b in pairs:
-        left, right = _estimate(claim.a, a.result), _estimate(claim.b, b.result)
+    for seed, of_a, of_b in pairs:
+        left, right = _estimate(a, of_a.result), _estimate(b, of_b.result)
         if left is not None and right is not None:
-            each_seed.append((seed, apart(left, right)))
+            each_seed.append((seed, unpaired(left, right)))
             images = min(left.n, right.n)
     if not each_seed:
-        return JudgedClaim(claim, missing=f"not measured of {claim.a.card} and {claim.b.card}")
+        return JudgedClaim(claim, missing=f"not measured of {a.card} and {b.card}")
     value, low, high = (float(np.mean([getattr(each, key) for _, each in each_seed])) for key in ("value", "low", "high"))
     return JudgedClaim(claim, effect=Effect(value, low, high), seeds=tuple(each_seed), images=images, data=_data(pairs[0][1].result))
 

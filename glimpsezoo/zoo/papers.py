@@ -118,6 +118,11 @@ class Claim(Settings):
     note: str = ""
     """What a reader must know about the test."""
 
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The sides that are tested: none without a test, one against a number, or two."""
+        return () if self.test is None else tuple(side for side in (self.a, self.b) if side is not None)
+
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         wanted = {"better": ("a", "b"), "no worse": ("a", "b"), "at least": ("a", "percent"), "cost": ("a", "b"), None: ("needs",)}[

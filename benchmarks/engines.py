@@ -26,20 +26,20 @@ from glimpsezoo.ranks import here
 from glimpsezoo.run.engines.base import Engine, ThisProcess
 from glimpsezoo.run.engines.processes import Processes
 from glimpsezoo.run.engines.ray import Ray
-from glimpsezoo.run.engines.torchrun import Ranks, dismiss, serve
+from glimpsezoo.run.engines.torchrun import Torchrun, dismiss, serve
 from glimpsezoo.run.portions import Doer
 from glimpsezoo.run.prepare import prepare
 from glimpsezoo.run.request import RunRequest
-from glimpsezoo.run.sharing import Sharing
+from glimpsezoo.run.scheduling import Scheduler
 from glimpsezoo.run.work import RunWork
 
 CARDS = ("mgnet.digits", "cnn4.digits", "ranzato.digits", "pyramid-m3.digits")
 WORKERS = 2
-MakeEngine = Callable[[Doer, Sharing], Engine]
+MakeEngine = Callable[[Doer, Scheduler], Engine]
 
 
-def alone(doer: Doer, sharing: Sharing) -> Engine:
-    return ThisProcess(doer, sharing.keep, lambda *_: None)
+def alone(doer: Doer, scheduler: Scheduler) -> Engine:
+    return ThisProcess(doer, scheduler.keep, lambda *_: None)
 
 
 def seconds(work: RunWork, make: MakeEngine, cores: int = WORKERS) -> float:
@@ -47,11 +47,11 @@ def seconds(work: RunWork, make: MakeEngine, cores: int = WORKERS) -> float:
     assert work.bench is not None
     with tempfile.TemporaryDirectory() as folder:
         work.store = UnitStore(folder)
-        sharing = Sharing(work.plan, work.request.config, work.store, work.stored)
+        scheduler = Scheduler(work.plan, work.request.config, work.store, work.stored)
         doer = Doer(work.plan, work.bench, work.request.config)
         began = time.perf_counter()
-        with threads(cores), make(doer, sharing) as engine:
-            sharing.share(engine)
+        with threads(cores), make(doer, scheduler) as engine:
+            scheduler.run(engine)
         return time.perf_counter() - began
 
 
@@ -90,7 +90,7 @@ def as_rank(given: argparse.Namespace, started: float) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         work = prepared(given, folder)
-        took = [seconds(work, lambda doer, _: Ranks(doer), cores=1) for _ in range(2)]
+        took = [seconds(work, lambda doer, _: Torchrun(doer), cores=1) for _ in range(2)]
     dismiss()
     print(json.dumps([started, *took]))
 

@@ -110,7 +110,7 @@ def _fill(remote: _Remote, blob: Path) -> None:
 
 
 def _check(remote: _Remote, part: Path) -> None:
-    """Delete a downloaded file that has not the Hub's hash. Raises `WrongContentError`."""
+    """Delete a download whose hash is not the Hub's, and raise `WrongContentError`."""
     if has_hash(part, remote.hash):
         return
     size, what = part.stat().st_size, "a web page" if _start(part) == b"<" else "another content"
@@ -155,7 +155,7 @@ def _append(remote: _Remote, part: Path) -> None:
 
 
 def _start(path: Path) -> bytes:
-    """The first character of a file that is not blank."""
+    """The first byte of a file that is not white space."""
     with path.open("rb") as stream:
         return stream.read(1024).lstrip()[:1]
 

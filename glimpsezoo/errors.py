@@ -33,7 +33,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def worker_lost(error: BaseException) -> bool:
-    """Whether torch says that a process that decodes images was killed. It raises that anywhere, from a signal handler.
+    """Whether a process that decodes images was killed. torch raises this from a signal handler, so in the middle of any code.
 
     >>> worker_lost(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
     True
@@ -41,7 +41,7 @@ def worker_lost(error: BaseException) -> bool:
     False
     """
     killed = isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)
-    within = error.__cause__ or error.__context__  # whatever ran when torch raised it may have raised an error of its own
+    within = error.__cause__ or error.__context__  # the interrupted code may have raised an error of its own
     return killed or (within is not None and worker_lost(within))
 
 
@@ -52,7 +52,7 @@ WORKER_LOST = (
 
 
 def check_unicode(name: str) -> None:
-    """Refuse a name of a file whose bytes are no text in UTF-8. Raises `GlimpseZooError`."""
+    """Raise `GlimpseZooError` for a file name that is not valid UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -16,7 +16,7 @@ from pathlib import Path
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.processes import is_gone, machine
 
-_PART = re.compile(r"\..+\.(?:([0-9a-f]{8})-(\d+)-[0-9a-f]{8}|[0-9a-f]{32})\.part")  # the latter of earlier versions
+_PART = re.compile(r"\..+\.(?:([0-9a-f]{8})-(\d+)-[0-9a-f]{8}|[0-9a-f]{32})\.part")  # the second form was written by earlier versions
 _ASIDE = "written-aside"
 _OLD = 86_400.0  # seconds without a change after which a half-written file of another machine is stale
 
@@ -69,7 +69,7 @@ def replace_all(folder: Path, files: Mapping[str, bytes | None]) -> None:
 
 
 def finish_replacing(folder: Path) -> None:
-    """Put the files into their places that `replace_all` has written aside before it was killed. Several may do so at once."""
+    """Move the files into place that a killed `replace_all` left aside. Several processes may do so at once."""
     aside = folder / f".{_ASIDE}"
     if aside.is_symlink() or not aside.is_dir():
         return
@@ -86,7 +86,7 @@ def finish_replacing(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what killed processes left half-written in a folder: once per process, because this one leaves nothing."""
+    """Delete the half-written files that killed processes left in a folder. Done once per process, which itself leaves none."""
     _sweep(os.path.abspath(folder))
 
 

@@ -1,4 +1,4 @@
-"""Processes that share a folder: who wrote a temporary file or a claim, and whether that process is still there."""
+"""Processes that share a folder: which one wrote a temporary file or a claim, and whether it still runs."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @cache
 def machine() -> str:
-    """Eight hex digits for where this process's number means what it means here: this host, since it was started, in this container."""
+    """An id (eight hex digits) of this host since its last boot, and of this container: process numbers are comparable only within it."""
     parts = [socket.gethostname()]
     for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
         try:
@@ -19,9 +19,9 @@ def machine() -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:8]
 
 
-def is_gone(where: str, pid: int) -> bool:
-    """Whether a process has ended for certain: one of this `machine`. Nothing is known of those of others."""
-    return where == machine() and not _runs(pid)
+def is_gone(on: str, pid: int) -> bool:
+    """Whether process `pid` on the `machine` with the id `on` has certainly ended. False on other machines, whose processes are unknown."""
+    return on == machine() and not _runs(pid)
 
 
 def _runs(pid: int) -> bool:

@@ -1,6 +1,6 @@
-"""The processes of one command that torchrun started: which one this is, and how they speak with one voice.
+"""The processes that torchrun started for one command: which one this is, and which one prints.
 
-Process 0 alone prints and writes. An error is said once, by the first process that has one. Without torchrun, there is one process.
+Only process 0 prints and writes. An error is printed once, by the first process that has one. Without torchrun, there is one process.
 """
 
 import os
@@ -42,7 +42,7 @@ class Ranks:
 
 
 def here() -> Ranks:
-    """The place of this process, as torchrun tells it. Raises `GlimpseZooError` if what it tells makes no sense."""
+    """The place of this process, from the variables that torchrun sets. Raises `GlimpseZooError` for values that make no sense."""
     if any(name not in os.environ for name in NEEDED):
         return Ranks()
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -79,7 +79,7 @@ def speaks() -> bool:
 
 
 def may_complain() -> bool:
-    """Whether this process says why the command ends: the first that asks; before the processes are joined, process 0: all fail alike."""
+    """Whether this process prints why the command ends: the first that asks, or process 0 before they have met, when all fail alike."""
     if have_met():
         with suppress(RuntimeError):  # the store is gone
             return store().add("complaints", 1) == 1
@@ -170,7 +170,7 @@ def _why(error: Exception) -> str:
 
 
 def together(do: Callable[[], T]) -> T:
-    """Do it in every process of the group. If it fails in one, it fails in all: they raise its error, or else their own."""
+    """Call `do` in every process of the group. If it fails in one, all raise: that process its own error, the others the same message."""
     ranks = here()
     if ranks.world == 1:
         return do()

@@ -55,7 +55,7 @@ class Spec:
     provenance: Provenance | None = None
     """Where the spec comes from. The host sets it."""
     unavailable: str = ""
-    """Why it cannot be used on this machine and what to do, in one line, such as an optional package that is missing; '' if it can."""
+    """Why it cannot be used on this machine (a missing optional package, say) and what to do, in one line; '' if it can."""
 
     def __post_init__(self) -> None:
         if self.prefix != self.name.endswith(":"):
@@ -225,5 +225,5 @@ class MeasureSpec(Spec):
     follows: str = ""
     """Name of the measure that it belongs to: it is measured whenever that one is, and cannot be asked for alone."""
     also: tuple[str, ...] = ()
-    """What else a `Measure.takes` of its own accepts after `--measure`, up to a colon, besides its name, corruptions and attacks. An item
-    that no measure names is a typing error, found before any measure is imported."""
+    """Further words (up to a colon) that `Measure.takes` accepts after `--measure`, besides its name, corruptions and attacks. A word that
+    no measure lists is a typing error, reported before any measure is imported."""

@@ -38,7 +38,7 @@ class UnansweredError(GlimpseZooError, ConnectionError):
 
 
 class Patience:
-    """How long this process has waited since the Hub last answered."""
+    """How long this process has waited for the Hub since its last answer."""
 
     def __init__(self) -> None:
         self.tries = 0
@@ -103,7 +103,7 @@ def library_of(client: Any) -> Any:
 
 
 def _send(library: Any, send: Callable[..., Any], request: Any, *, stream: bool = False, **options: Any) -> Any:
-    """As the client's `send`, which every request takes."""
+    """Replaces the client's `send`, through which every request goes."""
     if request.url.host.startswith("datasets-server."):  # `datasets` can do without it
         _limit(request)
         return send(request, stream=stream, **options)

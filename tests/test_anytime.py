@@ -12,7 +12,7 @@ from glimpsezoo.core.exits import Confidence, Entropy, Margin, Patience, Thresho
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.jobs import Job
 from glimpsezoo.evaluation.measuring import run_job
-from glimpsezoo.measures.anytime import Anytime, AnytimePoint, Outcome, area, equal_accuracy, point, stops
+from glimpsezoo.measures.anytime import Anytime, AnytimePoint, ImageOutcomes, area, equal_accuracy, point, stops
 from glimpsezoo.measures.calibration import Calibration, calibrate
 from glimpsezoo.measures.statistics import Estimate
 
@@ -112,10 +112,10 @@ def test_the_area_is_the_mean_over_the_costs_that_a_curve_spans() -> None:
     assert area(curve) == pytest.approx(((0.5 + 0.7) / 2 * 10 + (0.7 + 0.9) / 2 * 20) / 30)
 
 
-def run_of(macs: float, top1: float, n: int = 100) -> Outcome:
+def run_of(macs: float, top1: float, n: int = 100) -> ImageOutcomes:
     """The first images are correct in every run; a more accurate run gets the same images and further ones right."""
     ids = np.arange(n)
-    return Outcome(ids, ids, ids < round(top1 * n), np.full(n, macs))
+    return ImageOutcomes(ids, ids, ids < round(top1 * n), np.full(n, macs))
 
 
 def test_equal_accuracy_is_read_off_between_points() -> None:
@@ -130,19 +130,19 @@ def test_equal_accuracy_is_read_off_between_points() -> None:
 
 def test_images_are_matched_by_their_ids() -> None:
     curve, order = [run_of(10, 0.5), run_of(40, 0.9)], np.random.default_rng(0).permutation(100)
-    mixed = [Outcome(each.id[order], each.group[order], each.hits[order], each.macs[order]) for each in curve]
+    mixed = [ImageOutcomes(each.id[order], each.group[order], each.hits[order], each.macs[order]) for each in curve]
     fewer = run_of(100, 0.8).at(np.arange(50, 100))  # 30 of these are right
     assert equal_accuracy(mixed, "cnn", run_of(100, 0.7)) == equal_accuracy(curve, "cnn", run_of(100, 0.7))
     assert equal_accuracy(mixed, "cnn", fewer).macs_ratio == pytest.approx((10 + 30 * 30 / 40) / 100)
 
 
-def drawn(n: int, seed: int, wanted: float = 0.8, copies: int = 1) -> tuple[list[Outcome], Outcome]:
+def drawn(n: int, seed: int, wanted: float = 0.8, copies: int = 1) -> tuple[list[ImageOutcomes], ImageOutcomes]:
     """Runs at three costs and a baseline, on images of random difficulty: the expected accuracies are .5, .7 and .9."""
     draw = np.random.default_rng(seed)
     hard, noise = (np.repeat(values, copies) for values in (draw.random(n // copies), draw.random(n // copies)))
     ids = np.arange(n)
-    curve = [Outcome(ids, ids // copies, hard < share, np.full(n, cost)) for cost, share in ((10, 0.5), (20, 0.7), (40, 0.9))]
-    return curve, Outcome(ids, ids // copies, noise < wanted, np.full(n, 100))
+    curve = [ImageOutcomes(ids, ids // copies, hard < share, np.full(n, cost)) for cost, share in ((10, 0.5), (20, 0.7), (40, 0.9))]
+    return curve, ImageOutcomes(ids, ids // copies, noise < wanted, np.full(n, 100))
 
 
 def test_the_interval_of_the_ratio_covers_the_true_one() -> None:

@@ -12,7 +12,7 @@ from toy_models import Peek, Tree, batch_of_images, toy
 
 from glimpsezoo.conditions.attacks.base import attacker_noise
 from glimpsezoo.conditions.attacks.early_wrong import early_error
-from glimpsezoo.conditions.attacks.looks import kept, most_kept, moved, places
+from glimpsezoo.conditions.attacks.looks import kept, mean_centres, most_kept, moved
 from glimpsezoo.conditions.attacks.patch import aware_corners, covered
 from glimpsezoo.conditions.attacks.sparse import _exchanged
 from glimpsezoo.conditions.attacks.victim import Victim, margin
@@ -112,7 +112,7 @@ def test_moved_and_kept_are_told_by_the_places_of_the_glimpses() -> None:
 def test_places_of_several_glimpses_are_their_mean_and_none_where_an_image_is_finished() -> None:
     model, images = toy(Tree, steps=4), batch_of_images(12)
     trace = run(model, images, noise=Noise.of(0, torch.arange(12)))
-    centre, seen = places(trace)
+    centre, seen = mean_centres(trace)
     assert torch.equal(seen, trace.regions_by_step() > 0)
     assert not seen.all()
     look = trace.looks[1]
@@ -219,7 +219,7 @@ def test_patches_of_one_who_knows_the_policy_lie_on_the_glimpses_and_far_from_th
     model, images, labels = wanderer()
     victim = Victim(model, images, labels, attacker_noise(0, torch.arange(len(images)))[1])
     corners = aware_corners(victim, 5, 4)  # three steps after the first, and the furthest place
-    centres, _ = places(run(model, images))
+    centres, _ = mean_centres(run(model, images))
     for step in range(3):
         pixel = ((centres[:, step + 1].flip(1) + 1) / 2 * 16).long().clamp(0, 15)  # [B, 2], as (row, column)
         mask = covered(corners[:, step], 5, 16, 16).squeeze(1)

@@ -11,7 +11,7 @@ import pytest
 from data_files import dark_and_light, encoded, flat, opened, right, write_parquet
 
 from glimpsezoo.data import digests
-from glimpsezoo.data.digests import KEPT, UNREADABLE, hashed_again, local_digests
+from glimpsezoo.data.digests import CACHE, UNREADABLE, hashed_again, local_digests
 from glimpsezoo.errors import GlimpseZooError
 
 LONG_AGO = 1_000_000_000
@@ -46,7 +46,7 @@ def test_each_file_is_read_once(home: Path, tmp_path: Path) -> None:
     assert read(files) == (expected, 0)
     write(files[4], b"another")
     assert read(files)[1] == 1
-    assert len(list((home / KEPT).iterdir())) == 2  # one for each folder
+    assert len(list((home / CACHE).iterdir())) == 2  # one for each folder
 
 
 def test_a_swap_that_keeps_names_sizes_and_times_is_seen(home: Path, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_file_that_was_changed_just_now_is_read_again(tmp_path: Path, monkeypa
 def test_nothing_is_trusted_where_files_are_to_be_hashed_again(home: Path, tmp_path: Path) -> None:
     expected = [write(tmp_path / "a", b"1")]
     read([tmp_path / "a"])
-    (kept,) = (home / KEPT).iterdir()
+    (kept,) = (home / CACHE).iterdir()
     kept.write_text(kept.read_text().replace(expected[0], "0" * 64))
     assert read([tmp_path / "a"])[0] == ["0" * 64]
     with hashed_again():
@@ -89,7 +89,7 @@ def test_nothing_is_trusted_where_files_are_to_be_hashed_again(home: Path, tmp_p
 def test_a_damaged_cache_is_made_anew_and_one_that_cannot_be_written_is_done_without(home: Path, tmp_path: Path) -> None:
     expected = [write(tmp_path / "a", b"1")]
     read([tmp_path / "a"])
-    (kept,) = (home / KEPT).iterdir()
+    (kept,) = (home / CACHE).iterdir()
     for damage in ("{", "[]", "{}", '{"version": 1, "files": {}}'):
         kept.write_text(damage)
         assert read([tmp_path / "a"]) == (expected, 1)

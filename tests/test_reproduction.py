@@ -17,7 +17,7 @@ from glimpsezoo import GlimpseZooError, PaperSpec
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.statistics import Estimate
 from glimpsezoo.measures.threats import masking_text
-from glimpsezoo.reports.paper import Answer, Reproduction, markdown
+from glimpsezoo.reports.paper import OurNumbers, Reproduction, markdown
 from glimpsezoo.workflows.evidence import Zoo
 from glimpsezoo.workflows.reproducing import reproduce, write_reproduction
 from glimpsezoo.zoo.papers import PrintedTable, PrintedTables
@@ -143,7 +143,7 @@ def test_an_error_is_what_is_left_of_accuracy_and_a_speed_up_is_over_the_tables_
 def test_a_verdict_says_where_the_printed_number_lies_to_the_interval(number: str, printed: float, ours: float, verdict: str) -> None:
     table = PrintedTable.parse({"title": "t", "caption": "", "number": number, "row": [{"method": "m", "printed": printed}]}, owner="paper")
     found = Estimate(value=ours / 100, low=(ours - 0.1) / 100, high=(ours + 0.1) / 100, n=10_000, groups=10_000)
-    assert Answer(table.row[0], ours=found).verdict(table) == verdict
+    assert OurNumbers(table.row[0], ours=found).verdict(table) == verdict
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_row_whose_cost_is_not_reached_says_so(head: dict[str, str], cost: flo
     row = {"method": "m", "printed": 1.7, "cost": cost}
     table = PrintedTable.parse({"title": "t", "caption": "", "number": "error", "row": [row], **head}, owner="paper")
     found = Estimate(value=0.013, low=0.012, high=0.014, n=10_000, groups=10_000)
-    assert Answer(table.row[0], ours=found, cost=ours).verdict(table) == verdict
+    assert OurNumbers(table.row[0], ours=found, cost=ours).verdict(table) == verdict
 
 
 def test_early_exits_corruptions_and_locations_come_from_their_sections(tables: Path) -> None:

@@ -25,12 +25,12 @@ from glimpsezoo.evaluation.plan import Plan, Planned, PlannedFinding, evaluation
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.measures.base import Bench
 from glimpsezoo.measures.stopwatch import threads
-from glimpsezoo.run import sharing
+from glimpsezoo.run import scheduling
 from glimpsezoo.run.engines import choosing, shipping
 from glimpsezoo.run.engines.base import Engine, ThisProcess, WorkerDiedError
 from glimpsezoo.run.engines.shipping import Block, BlockMissing
 from glimpsezoo.run.portions import Doer, Outcome, Portion, portions_of
-from glimpsezoo.run.sharing import Sharing
+from glimpsezoo.run.scheduling import Scheduler
 from glimpsezoo.schema import Section
 from glimpsezoo.zoo.plugins import registry
 
@@ -42,7 +42,7 @@ def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """33 images are 4 units."""
     monkeypatch.setattr(jobs, "UNIT", 10)
     monkeypatch.setattr(shipping, "UNIT", 10)
-    monkeypatch.setattr(sharing, "POLL", 0.01)
+    monkeypatch.setattr(scheduling, "POLL", 0.01)
 
 
 class Found(Section):
@@ -63,19 +63,19 @@ def bench_of(job: Job) -> Bench:
     return Bench([job.name], [job.model], job.data, job.data, seed=0, device=device, on_bad_image="fail", catalogue=registry())
 
 
-def sharing_of(plan: Plan, folder: Path, config: EvaluationConfig = CONFIG) -> Sharing:
+def sharing_of(plan: Plan, folder: Path, config: EvaluationConfig = CONFIG) -> Scheduler:
     store = UnitStore(folder)
 
     def stored(planned: PlannedFinding) -> Section | None:
         text = store.read_finding(planned.stored_as or "")
         return None if text is None else Found.model_validate_json(text)
 
-    return Sharing(plan, config, store, stored)
+    return Scheduler(plan, config, store, stored)
 
 
 def shared(plan: Plan, job: Job, folder: Path, engine: Engine | None = None) -> Outcome:
     work = sharing_of(plan, folder)
-    return work.share(engine or ThisProcess(Doer(plan, bench_of(job), CONFIG), work.keep, lambda *_: None))
+    return work.run(engine or ThisProcess(Doer(plan, bench_of(job), CONFIG), work.keep, lambda *_: None))
 
 
 @dataclass
@@ -162,7 +162,7 @@ def test_what_is_done_is_not_given_to_a_worker_again(tmp_path: Path) -> None:
     path.unlink()
     assert len(work.left()) == 1
     with Copies(Doer(plan, bench_of(job), CONFIG)) as engine:
-        found = work.share(engine)
+        found = work.run(engine)
     assert len(engine.given) == 1
     assert list(found.units) == [path.stem]
     assert path.exists()
@@ -175,7 +175,7 @@ def test_fresh_measures_all_again_and_knows_what_it_has_measured(tmp_path: Path)
     fresh = EvaluationConfig(batch_size=5, fresh=True)
     work = sharing_of(plan, tmp_path, fresh)
     assert len(work.left()) == 4
-    found = work.share(ThisProcess(Doer(plan, bench_of(job), fresh), work.keep, lambda *_: None))
+    found = work.run(ThisProcess(Doer(plan, bench_of(job), fresh), work.keep, lambda *_: None))
     assert len(found.units) == 4
     assert work.left() == []
 
@@ -206,7 +206,7 @@ def test_what_another_process_measures_is_left_for_last(tmp_path: Path) -> None:
         if len(done) == 3:
             seen.set()
 
-    found = work.share(ThisProcess(Doer(plan, bench_of(job), CONFIG), work.keep, lambda *_: None), on_portion)
+    found = work.run(ThisProcess(Doer(plan, bench_of(job), CONFIG), work.keep, lambda *_: None), on_portion)
     thread.join()
     assert list(found.units) == rest
     assert [portion.span for portion in done] == [(10, 20), (20, 30), (30, 33), (0, 10)]

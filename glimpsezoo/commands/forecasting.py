@@ -74,5 +74,5 @@ def print_table(headings: tuple[str, ...], rows: list[tuple[str, ...]], words: t
 
 
 def time_text(seconds: float | None) -> str:
-    """A time that may be unknown."""
+    """An expected time as text; it may be unknown."""
     return "unknown" if seconds is None else duration(seconds)

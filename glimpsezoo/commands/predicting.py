@@ -12,7 +12,7 @@ from glimpsezoo.errors import GlimpseZooError
 
 if TYPE_CHECKING:
     from glimpsezoo.measures.shown import Cell, Table
-    from glimpsezoo.workflows.predicting_files import Answer
+    from glimpsezoo.workflows.predicting_files import FilePrediction
 
 SHOWN = 5  # class names in a line
 
@@ -99,12 +99,12 @@ def _from_stdin(files: Iterable[str]) -> Iterator[str]:
             yield name
 
 
-def _values(answer: "Answer") -> dict[str, Any]:
+def _values(answer: "FilePrediction") -> dict[str, Any]:
     found = {"error": answer.error} if answer.prediction is None else answer.prediction.to_json()
     return {"image": answer.file, **found}
 
 
-def _print(answers: "list[Answer]", *, as_csv: bool) -> None:
+def _print(answers: "list[FilePrediction]", *, as_csv: bool) -> None:
     from glimpsezoo.reports.table import comma_separated, terminal
 
     table = _table(answers, numbers=as_csv)
@@ -120,7 +120,7 @@ def _print(answers: "list[Answer]", *, as_csv: bool) -> None:
         options.say(f"{words}: {count} image{'' if count == 1 else 's'}")
 
 
-def _table(answers: "list[Answer]", *, numbers: bool) -> "Table":
+def _table(answers: "list[FilePrediction]", *, numbers: bool) -> "Table":
     """One row per image. numbers: a column for each further class and its probability, instead of one for all of them in words."""
     from glimpsezoo.measures.shown import Cell, Table
     from glimpsezoo.measures.text import macs_text

@@ -35,7 +35,7 @@ class Stopped(BaseException):
 
 
 def exit_status(stop: BaseException) -> int:
-    """130, 143 or 129, as a shell says it."""
+    """The exit status of a command stopped by a signal, as shells report it: 130, 143 or 129."""
     return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
 
 

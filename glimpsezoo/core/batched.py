@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from glimpsezoo.core.symbolic import kept
+from glimpsezoo.core.symbolic import tensor_cache
 from glimpsezoo.errors import GlimpseZooError
 
 
@@ -93,16 +93,15 @@ def _detached(value: Any) -> Any:
     return value
 
 
-@kept(4096)
+@tensor_cache(4096)
 def repeated(value: float, batch: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """`value` for each of `batch` images [batch], in memory once, so that `gather` need not copy it. It must not be written to."""
     return _in_memory_once(value, dtype, device).expand(batch)
 
 
-@kept(1024)
+@tensor_cache(1024)
 def _in_memory_once(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for a backward pass later
-        return torch.full((1,), value, dtype=dtype, device=device)
+    return torch.full((1,), value, dtype=dtype, device=device)
 
 
 def all_equal(value: Tensor) -> bool:

@@ -15,8 +15,8 @@ from glimpsezoo.errors import one_line, out_of_memory
 _SHAPES = 64  # versions of a phase that torch keeps: by model, by number of images (one, and many), by step
 
 
-class Phases(NamedTuple):
-    """The phases of a model, as it computes them."""
+class PhaseCalls(NamedTuple):
+    """The phases of a model as callables, which may be compiled or return float32 for bfloat16."""
 
     start: Callable[..., Any]
     sense: Callable[..., Any]
@@ -26,13 +26,13 @@ class Phases(NamedTuple):
 
 
 def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[Any]:
-    """Convolutions and products in bfloat16, or as they are. bfloat16 has the range of float32, so training needs no loss scaling."""
+    """A context with convolutions and matrix products in bfloat16 if `bf16`. Its range is that of float32, so training scales no loss."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
 @contextmanager
-def computed(model: GlimpseModel[Any], device: torch.device) -> Iterator[GlimpseModel[Any] | Phases]:
-    """The phases of a model as its `computing` says, for the time of one rollout.
+def computed(model: GlimpseModel[Any], device: torch.device) -> Iterator[GlimpseModel[Any] | PhaseCalls]:
+    """The phases of a model, compiled and in the precision that `model.computing` asks for, for one rollout.
 
     With gradients on, nothing is compiled: attacks need the graph, and it is the same function up to rounding.
     """
@@ -40,7 +40,9 @@ def computed(model: GlimpseModel[Any], device: torch.device) -> Iterator[Glimpse
     if not bf16 and not compiled:
         yield model
         return
-    phases = {name: partial(_compiled(getattr(type(model), name)), model) if compiled else getattr(model, name) for name in Phases._fields}
+    phases = {name: getattr(model, name) for name in PhaseCalls._fields}
+    if compiled:
+        phases = {name: partial(_compiled(getattr(type(model), name)), model) for name in phases}
     if bf16:
         phases["classify"] = partial(_in_full, phases["classify"])
     with ExitStack() as stack:
@@ -51,11 +53,11 @@ def computed(model: GlimpseModel[Any], device: torch.device) -> Iterator[Glimpse
             stack.enter_context(dynamo.patch(cache_size_limit=_SHAPES))
             stack.enter_context(inductor.patch(freezing=True))
         stack.enter_context(autocast(device, bf16=bf16))  # once per rollout: it casts each weight once
-        yield Phases(**phases)
+        yield PhaseCalls(**phases)
 
 
 def _in_full(classify: Callable[..., Tensor], *given: Any) -> Tensor:
-    """Logits as exit rules and rows take them: in float32, if they are in bfloat16."""
+    """The logits of `classify`; those in bfloat16 are converted to float32, which exit rules and rows expect."""
     logits = classify(*given)
     return logits.float() if logits.dtype is torch.bfloat16 else logits
 
@@ -82,17 +84,17 @@ class _Compiled:
 
 @cache
 def _compiled(phase: Callable[..., Any]) -> _Compiled:
-    """Compiled once for all models of a class: torch's guards tell their weights apart."""
+    """The compiled phase, shared by all models of a class: torch's guards tell their weights apart."""
     return _Compiled(phase)
 
 
 def uncompiled_phases(model: GlimpseModel[Any]) -> list[str]:
     """The phases that torch could not compile in the rollouts so far."""
-    return [name for name in Phases._fields if _compiled(getattr(type(model), name)).failed]
+    return [name for name in PhaseCalls._fields if _compiled(getattr(type(model), name)).failed]
 
 
 def without_compiler(device: torch.device) -> str:
-    """Why nothing can be compiled for a device, in one line; '' if it can. It compiles a small function to find out."""
+    """Why torch cannot compile for a device, in one line; '' if it can. Found out by compiling a small function."""
     try:
         with torch.no_grad():
             torch.compile(_small)(torch.zeros(8, device=device))

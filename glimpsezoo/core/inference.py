@@ -1,4 +1,4 @@
-"""Inference: a model as it is, with its weights arranged once instead of at every call.
+"""Inference: the same model, with its weights arranged once instead of at every call.
 
 A convolution on a CPU brings its weights into oneDNN's own order at every call. For one small image, that takes longer than the
 convolution: a ResNet-18 at 96 px reads 45 MB of weights for .3 GMACs. And a batch norm behind a convolution is a linear map that its
@@ -27,10 +27,10 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class _Arranged(NamedTuple):
-    """What a model runs within `inference`."""
+    """The replaced `forward`s of a model, and the weights that they were made from."""
 
     places: list[tuple[int, int]]
-    """Address and version of every weight that it was made of."""
+    """Address and version of every weight."""
     weights: list[Tensor]
     """These weights. Holding them keeps others from coming to lie at their addresses."""
     forwards: list[tuple[nn.Module, Forward]]
@@ -41,7 +41,7 @@ _ARRANGED: WeakKeyDictionary[nn.Module, _Arranged] = WeakKeyDictionary()
 
 
 def _raise_versions(optimiser: Optimizer, *_: object) -> None:
-    """After a fused step, which changes parameters but not their versions, by which `inference` knows that they changed."""
+    """Increment the versions of parameters after a fused step, which changes them without doing so: `inference` detects changes by them."""
     for group in optimiser.param_groups:
         for parameter in group["params"] if group.get("fused") else ():
             torch.autograd.graph.increment_version(parameter)
@@ -72,7 +72,7 @@ def inference(model: nn.Module) -> Iterator[None]:
 
 
 class _InUse:
-    """A model that is within `inference`, in one thread or in several: the first one arranges it, the last one puts it back."""
+    """A model within `inference`, in one or several threads: the first to enter arranges it, the last to leave restores it."""
 
     def __init__(self, model: nn.Module) -> None:
         self.users = 0
@@ -137,7 +137,7 @@ def _arranged(model: nn.Module) -> list[tuple[nn.Module, Forward]]:
 
 
 def _may_arrange(model: nn.Module) -> bool:
-    """Whether there is oneDNN for a CPU, and nothing else is asked for: mixed precision and the compiler have their own ways."""
+    """Whether oneDNN is available and neither mixed precision nor the compiler, which arrange weights themselves, is in use."""
     if isinstance(model, GlimpseModel) and model.computing != Computing():
         return False
     return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu")
@@ -196,7 +196,7 @@ def _followed(network: nn.Module) -> Iterator[tuple[nn.Conv2d, tuple[nn.BatchNor
 
 
 class _PackedConvolution:
-    """A convolution and what follows it. Its weights are in oneDNN's order for the size of its first input; other sizes are right, too."""
+    """A convolution with the norm and ReLU behind it. Weights are in oneDNN's order for the first input's size; other sizes work too."""
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, *, relu: bool) -> None:
         weight, bias = conv.weight, conv.bias

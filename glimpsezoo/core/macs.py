@@ -198,7 +198,7 @@ def meter_of(model: GlimpseModel[Any]) -> Meter:
 
 
 class Charge(NamedTuple):
-    """What images were charged with for a phase."""
+    """The MACs that some images were charged for one phase."""
 
     phase: Phase
     step: int
@@ -206,7 +206,7 @@ class Charge(NamedTuple):
     rows: Int[Tensor, "b"]
     """The places of the images in the batch."""
     macs: Int[Tensor, "b"] | int
-    """Of each image, or of every one."""
+    """Per image, or one number that holds for each of them."""
 
 
 @dataclass

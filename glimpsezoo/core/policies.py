@@ -26,7 +26,7 @@ from glimpsezoo.errors import GlimpseZooError
 
 SEARCHED = 3  # side of the grid of candidates that are tried
 LOOKED_OVER = 7  # side of the grid of candidates that are only compared in a map
-NEARLY = 0.999  # a place on the edge of a region is outside of it, however it is rounded
+NEARLY = 0.999  # a place on the edge of a region counts as outside, despite rounding
 SAMPLED = 5  # side of the grid of points at which a map is read within a region
 
 
@@ -293,7 +293,7 @@ def _logits_after(
 
 
 def _alike(decisions: list[Decision]) -> list[Decision]:
-    """Decisions of one class, which can be joined: without what a plugin keeps in its own decisions, if only some have it."""
+    """The decisions as one class, so that they can be joined: as plain `Decision`s if only some are of a plugin's subclass."""
     if len({type(each) for each in decisions}) == 1:
         return decisions
     return [Decision(regions=each.regions, made=each.made, log_prob=each.log_prob, entropy=each.entropy) for each in decisions]

@@ -1,4 +1,4 @@
-"""The protocol that every model implements: start, then sense, fuse, classify and locate in every step; and what chooses its looks."""
+"""The protocol of models: start, then sense, fuse, classify and locate in every step; and of policies, which choose where they look."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -92,7 +92,7 @@ class Policy(ABC):
         return None if own is None and self.asks(model) else self.decide(model, images, state, own)
 
     def asks(self, model: "GlimpseModel[Any]") -> bool:
-        """Whether the model's own locator runs: only if the policy reads its decisions, and if there is one."""
+        """Whether the model's own locator runs: if the model has one and the policy reads its decisions."""
         return self.reads_own and model.__class__.locate is not GlimpseModel.locate  # its type may be that of a weak reference
 
     def obstacle(self, model: "GlimpseModel[Any]") -> str:
@@ -101,7 +101,7 @@ class Policy(ABC):
         return "" if looks_where_told else "it looks only where its own locator says"
 
     def told(self, noise: Noise, labels: Int[Tensor, "B"]) -> "Policy":
-        """The policy for a run of images with these labels [B]; for one that needs no labels, itself."""
+        """The policy with the labels [B] of the images of a run; itself if it needs no labels."""
         return self
 
 

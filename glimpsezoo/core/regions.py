@@ -9,16 +9,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glimpsezoo.core.batched import Batched, gather, join, join_rows, repeated, rows_of_each, select_rows
-from glimpsezoo.core.symbolic import exporting, kept
+from glimpsezoo.core.symbolic import exporting, tensor_cache
 
 Made = Literal["given", "regressed", "sampled", "mode", "top-k", "searched"]
 
 
-@kept(1024)
+@tensor_cache(1024)
 def _numbers(batch: int, device: torch.device) -> Int[Tensor, "B"]:
     """0 to B - 1, always the same tensor, so that `Regions.single` knows it without looking into it."""
-    with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for a backward pass later
-        numbers = torch.arange(batch, device=device)
+    numbers = torch.arange(batch, device=device)
     numbers.of_each_image = True  # type: ignore[attr-defined]
     return numbers
 

@@ -9,13 +9,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glimpsezoo.core.batched import Batched, gather
-from glimpsezoo.core.computing import Phases, computed
+from glimpsezoo.core.computing import PhaseCalls, computed
 from glimpsezoo.core.exits import ExitRule, Fixed
 from glimpsezoo.core.macs import Charge, MacTable, Meter
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel, Phase, Policy, State
 from glimpsezoo.core.regions import Decision
-from glimpsezoo.core.symbolic import kept
+from glimpsezoo.core.symbolic import tensor_cache
 from glimpsezoo.errors import GlimpseZooError
 
 Choose = Callable[[Tensor, State, Decision], Decision]
@@ -137,11 +137,10 @@ def budget_of(model: GlimpseModel[Any], steps: int | None) -> int:
     return budget
 
 
-@kept(1024)
+@tensor_cache(1024)
 def _numbered(batch: int, device: torch.device) -> Noise:
     """The noise of images with the ids 0 to B - 1 under seed 0, kept because it costs as much as a small look."""
-    with torch.inference_mode(False):  # tensors made in inference mode could not be saved for a backward pass later
-        return Noise.of(0, torch.arange(batch, device=device))
+    return Noise.of(0, torch.arange(batch, device=device))
 
 
 def _as_decided(images: Tensor, state: State, decision: Decision) -> Decision:
@@ -157,9 +156,9 @@ class Present(Batched):
     images: Float[Tensor, "b C H W"]
     state: State
     decision: Decision | None
-    """Of the last step, or of the next one once it is made; None if nobody reads that of the last step."""
+    """That of the last step, or of the next one once it is made; None if the last one is no longer needed."""
     active: Bool[Tensor, "b"] | None = None
-    """False for images that exited but stay in the batch; None if there are none, so that the usual run needs no mask."""
+    """False for images that exited but stay in the batch; None if there are none, so that most runs need no mask."""
     logits: Float[Tensor, "b classes"] | None = None
     """Those of this step, if it was classified."""
     history: tuple[Tensor, ...] = ()
@@ -213,7 +212,7 @@ class ChosenBy:
 class Rollout:
     """One rollout. `__call__` is the loop; the other methods are its parts, and each phase is charged where it runs."""
 
-    model: GlimpseModel[Any] | Phases
+    model: GlimpseModel[Any] | PhaseCalls
     chosen_by: ChosenBy
     budget: int
     exit_rule: ExitRule
@@ -330,6 +329,11 @@ class Rollout:
         here = here.only_active()
         self.looks.append(Look(here.rows, here.chosen, here.logits, here.state if self.record.states else None))
 
+    def classified(self) -> tuple[Int[Tensor, "B"], Float[Tensor, "B classes"], Int[Tensor, "B"]]:
+        """The place of every image, its logits and its last step, in the order in which the images stopped."""
+        last = [torch.full_like(stop.index, stop.last_step) for stop in self.stopped]
+        return torch.cat([stop.index for stop in self.stopped]), torch.cat([stop.logits for stop in self.stopped]), torch.cat(last)
+
     def _charge(self, phase: Phase, step: int, here: Present, macs: Int[Tensor, "b"] | int) -> None:
         rows = here.rows
         if here.active is not None:
@@ -337,9 +341,7 @@ class Rollout:
         self.charges.append(Charge(phase, step, rows, macs))
 
     def _trace(self) -> Trace:
-        rows = torch.cat([stop.index for stop in self.stopped])
-        logits = torch.cat([stop.logits for stop in self.stopped])
-        last = torch.cat([torch.full_like(stop.index, stop.last_step) for stop in self.stopped])
+        rows, logits, last = self.classified()
         if len(self.stopped) > 1:  # otherwise the rows are in order
             order = rows.argsort()
             logits, last = logits[order], last[order]

@@ -152,7 +152,7 @@ def _places_apart(one: Trace, other: Trace) -> Float[Tensor, "B T"]:
     counts = one.regions_by_step() != other.regions_by_step()
     numbers = torch.arange(len(table), device=table.device)
     for step, looks in enumerate(zip(one.looks, other.looks, strict=False)):
-        a, b = (places(look, numbers) for look in looks)
+        a, b = (region_table(look, numbers) for look in looks)
         agreed = ~counts[:, step]
         a, b = a[agreed[a[:, 0].long()]], b[agreed[b[:, 0].long()]]
         gap = torch.where(a[:, 1] == b[:, 1], (a[:, 2:] - b[:, 2:]).abs().amax(1), math.inf)
@@ -160,7 +160,7 @@ def _places_apart(one: Trace, other: Trace) -> Float[Tensor, "B T"]:
     return table.masked_fill(counts, math.inf)
 
 
-def places(look: Any, numbers: Int[Tensor, "B"]) -> Float[Tensor, "N 5"]:
+def region_table(look: Any, numbers: Int[Tensor, "B"]) -> Float[Tensor, "N 5"]:
     """The regions of a step, one per row: image number, level, x, y, scale; sorted by image. numbers: [B] of the trace's images."""
     regions = look.decision.regions
     image = numbers[look.rows][regions.image]

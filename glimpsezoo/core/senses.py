@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from glimpsezoo.core.regions import Regions
-from glimpsezoo.core.symbolic import kept
+from glimpsezoo.core.symbolic import tensor_cache
 
 
 def crop(images: Float[Tensor, "B C H W"], regions: Regions, side: int) -> Float[Tensor, "N C {side} {side}"]:
@@ -101,13 +101,12 @@ def resample(
     return F.grid_sample(regions.images_of(images), grid.permute(0, 2, 3, 1).to(images), mode=mode, align_corners=align_corners)
 
 
-@kept(64)
+@tensor_cache(64)
 def _points(size: tuple[int, int], align_corners: bool, device: torch.device) -> Float[Tensor, "2 h w"]:
     """x and y in [-1, 1] of `size` (height, width) points at equal distances; a single row or column lies at 0."""
-    with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for a backward pass later
-        ends = [float(count > 1) if align_corners else 1 - 1 / count for count in size]
-        y, x = (torch.linspace(-end, end, count, device=device) for end, count in zip(ends, size, strict=True))
-        return torch.stack(torch.meshgrid(x, y, indexing="xy"))
+    ends = [float(count > 1) if align_corners else 1 - 1 / count for count in size]
+    y, x = (torch.linspace(-end, end, count, device=device) for end, count in zip(ends, size, strict=True))
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"))
 
 
 def thumbnail(
@@ -143,12 +142,11 @@ def _shrink_rows(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "
     return (rows * share.to(images)[:, :, None]).sum(3)
 
 
-@kept(64)
+@tensor_cache(64)
 def _covered(old: int, size: int, device: torch.device) -> tuple[Int[Tensor, "h reach"], Float[Tensor, "h reach"]]:
     """For each of `size` new rows, the old rows (of `old`) that it may cover, and their share in it."""
-    with torch.inference_mode(False):  # tensors made in inference mode could not be saved for a backward pass later
-        start = torch.arange(size, device=device, dtype=torch.float64) * (old / size)
-        stop = start + old / size
-        row = start.floor()[:, None] + torch.arange(old // size + 2, device=device)  # [h, reach]: the most rows that one can cover
-        covered = (torch.minimum(row + 1, stop[:, None]) - torch.maximum(row, start[:, None])).clamp(min=0)
-        return row.long().clamp(max=old - 1), covered * (size / old)
+    start = torch.arange(size, device=device, dtype=torch.float64) * (old / size)
+    stop = start + old / size
+    row = start.floor()[:, None] + torch.arange(old // size + 2, device=device)  # [h, reach]: the most rows that one can cover
+    covered = (torch.minimum(row + 1, stop[:, None]) - torch.maximum(row, start[:, None])).clamp(min=0)
+    return row.long().clamp(max=old - 1), covered * (size / old)

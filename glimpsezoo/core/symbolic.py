@@ -1,8 +1,8 @@
-"""What differs while torch.export follows a model: sizes are symbols, and tensors belong to the graph.
+"""What differs while torch.export traces a model: sizes are symbols, and tensors belong to the graph.
 
 torch.export runs a model's own Python once, on tensors without values. Three things need care, and everything else is as always:
 - The built-in `len` must return an int, so it would fix the number of images. Within `symbolic`, `len(tensor)` is `tensor.shape[0]`.
-- A tensor that is kept for the next call (`kept`) would leave one graph and enter another. Nothing is kept meanwhile.
+- A cached tensor (`tensor_cache`) would leave one graph and enter another. Nothing is cached meanwhile.
 - A check that looks into a tensor has no value to look at, and a graph could not raise its error. It asks `exporting` first. Those of
   torch's distributions, and of annotations (by which a size is an int), are off.
 """
@@ -15,6 +15,7 @@ from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
 
 import jaxtyping
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -33,11 +34,14 @@ def exporting() -> bool:
     return _exporting
 
 
-def kept(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Keeps the tensors that a function makes, like `lru_cache`, except while a model is being exported."""
+def tensor_cache(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Caches the tensors that a function makes, like `lru_cache`, except while a model is being exported.
+
+    They are never made in inference mode, because such tensors cannot be saved for a backward pass later.
+    """
 
     def decorate(make: Callable[P, R]) -> Callable[P, R]:
-        cached = lru_cache(maxsize)(make)
+        cached = lru_cache(maxsize)(torch.inference_mode(False)(make))
 
         @wraps(make)
         def get(*key: P.args, **named: P.kwargs) -> R:
@@ -50,7 +54,7 @@ def kept(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 @contextmanager
 def symbolic() -> Iterator[None]:
-    """For the time in which torch.export follows a model. It is for the whole process, so other threads should not compute meanwhile."""
+    """The context in which torch.export traces a model. It affects the whole process, so other threads should not compute meanwhile."""
     global _exporting
     validating, unchecked = Distribution._validate_args, jaxtyping.config.jaxtyping_disable
     Distribution.set_default_validate_args(False)

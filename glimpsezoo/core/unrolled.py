@@ -22,8 +22,8 @@ from glimpsezoo.core.rollout import ChosenBy, Present, Record, Rollout, indices
 from glimpsezoo.errors import GlimpseZooError
 
 
-class Outcome(NamedTuple):
-    """What a graph of all steps gives for B images."""
+class GraphOutputs(NamedTuple):
+    """The outputs of a graph of all steps, for B images."""
 
     logits: Float[Tensor, "B classes"]
     """At the last step of every image."""
@@ -39,15 +39,13 @@ class _Unrolled(Rollout):
         self._stop(here, indices(mask))
         return rest.select(indices(~mask))
 
-    def outcome(self, batch: int) -> Outcome:
-        """What became of all images, once none is left."""
+    def outputs(self, batch: int) -> GraphOutputs:
+        """The logits and the last steps of all images, once none is left."""
         if len(self.stopped) == 1:  # all images took all steps, so they are in order
             (only,) = self.stopped
-            return Outcome(only.logits, torch.full_like(only.index, only.last_step))
-        rows = torch.cat([stop.index for stop in self.stopped])
-        logits = torch.cat([stop.logits for stop in self.stopped])
-        last = torch.cat([torch.full_like(stop.index, stop.last_step) for stop in self.stopped])
-        return Outcome(
+            return GraphOutputs(only.logits, torch.full_like(only.index, only.last_step))
+        rows, logits, last = self.classified()
+        return GraphOutputs(
             logits.new_zeros(batch, logits.shape[1]).index_copy(0, rows, logits),
             last.new_zeros(batch).index_copy(0, rows, last),
         )
@@ -61,12 +59,12 @@ class AllSteps(nn.Module):
         self.model, self.steps, self.exit_rule, self.seed = model, steps, exit_rule, seed
 
     def forward(self, images: Float[Tensor, "B C H W"], ids: Int[Tensor, "B"] | None = None) -> tuple[Tensor, Tensor]:
-        """What an `Outcome` has, as a plain tuple, which a saved program can hold."""
+        """The fields of `GraphOutputs` as a plain tuple, which a saved program can hold."""
         run = _Unrolled(self.model, ChosenBy(self.model, self.model.follows), self.steps, self.exit_rule)
         here: Present | None = _started(run, images, ids, self.seed)
         while here is not None:
             here = run.step(here)
-        return tuple(run.outcome(len(images)))  # type: ignore[return-value]
+        return tuple(run.outputs(len(images)))  # type: ignore[return-value]
 
 
 def _started(run: Rollout, images: Tensor, ids: Tensor | None, seed: int) -> Present:
@@ -75,7 +73,7 @@ def _started(run: Rollout, images: Tensor, ids: Tensor | None, seed: int) -> Pre
 
 
 class _OneStep(Rollout):
-    """One step of a rollout, of which others do the bookkeeping."""
+    """One step of a rollout. The caller keeps track of exits and of the last step."""
 
     exits: Bool[Tensor, "b"] | None = None
     """The images that exit at this step; None without a rule that reads logits."""
@@ -91,7 +89,7 @@ class _OneStep(Rollout):
 
 
 class Stepped(NamedTuple):
-    """What the graph of one step gives."""
+    """The outputs of the graph of one step."""
 
     rows: Int[Tensor, "m"]
     """The places of the m images that took the step, among those that were given. The others are finished: no region was chosen."""
@@ -102,8 +100,8 @@ class Stepped(NamedTuple):
     """What the next step needs to know of the m images; empty after the last step."""
 
 
-class Kept(NamedTuple):
-    """What goes from the graph of one step to that of the next."""
+class Carried(NamedTuple):
+    """What the graph of one step hands to that of the next."""
 
     state: Any
     history: tuple[Tensor, ...]
@@ -113,7 +111,7 @@ class Kept(NamedTuple):
 class OneStep(nn.Module):
     """One step of a model with an exit rule. The first takes images and ids; a later one takes images, their places, and the state.
 
-    layouts: what the states after the steps so far are made of. The step adds that of its own.
+    layouts: those of the states after the steps so far (see `flattened`). Tracing this step appends its own.
     """
 
     def __init__(self, model: GlimpseModel[Any], steps: int, exit_rule: ExitRule, seed: int, layouts: list[Any]) -> None:
@@ -139,7 +137,7 @@ class OneStep(nn.Module):
         if after.state.step == self.steps:
             return Stepped(after.rows, after.logits, torch.ones_like(after.rows, dtype=torch.bool), tensors)
         exits = torch.zeros_like(after.rows, dtype=torch.bool) if run.exits is None else run.exits
-        self.tell(flattened(Kept(after.state, after.history), tensors, after.rows.shape[0]))
+        self.tell(flattened(Carried(after.state, after.history), tensors, after.rows.shape[0]))
         return Stepped(after.rows, after.logits, exits, tensors)
 
 

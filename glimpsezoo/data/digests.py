@@ -22,7 +22,7 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.files import user_folder, write_whole
 from glimpsezoo.untrusted import json_values
 
-KEPT = "file-digests"  # the folder's name in the user's folder
+CACHE = "file-digests"  # the folder's name in the user's folder
 VERSION = 2  # of the cache's format
 SETTLED = 2.0  # seconds: a younger file could change again without a change of its time stamps
 UNREADABLE = "unreadable"  # the digest of a file that is missing or cannot be read
@@ -57,13 +57,13 @@ def local_digests(files: Sequence[str]) -> list[str]:
 
 
 class Watched:
-    """Local files as they are now, to be asked after each read whether they still are: a fingerprint stands for one content."""
+    """Detects local files that change after a fingerprint was made: their metadata are compared after each read."""
 
     def __init__(self, files: Sequence[str]) -> None:
         self.marks = array("q", (self._now(file) for file in files))  # 8 bytes per file, of which there may be a million
 
     def check(self, number: int, file: str) -> None:
-        """Raise `GlimpseZooError` if the file with this number, or its absence, is not what it was."""
+        """Raise `GlimpseZooError` if the file with this number has changed, appeared or vanished."""
         if self.marks[number] != self._now(file):
             what = "changed" if os.path.exists(file) else "vanished"
             raise GlimpseZooError(
@@ -77,7 +77,7 @@ class Watched:
 
 
 def _of_folder(folder: str, paths: Sequence[str], threads: ThreadPoolExecutor, again: bool) -> dict[str, str]:
-    place = user_folder() / KEPT / hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
+    place = user_folder() / CACHE / hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
     kept = _read(place)
     marks = {path: _mark(path) for path in paths}
     known = {} if again else {path: kept[os.path.basename(path)] for path in paths if os.path.basename(path) in kept}
@@ -101,7 +101,7 @@ def _mark(path: str) -> Mark | None:
         stat = os.stat(path)
     except OSError:
         return None
-    if not S_ISREG(stat.st_mode):  # what is no file may have no end
+    if not S_ISREG(stat.st_mode):  # a pipe may never end
         return None
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
 

@@ -77,7 +77,7 @@ class Held(ImageData):
         return (self._held[place] for place in places)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Pickled without them: another process reads them itself. An image may be a view of a large batch, all of which would be pickled.
+        # Images are not pickled, but read again by the other process: one may be a view of a large batch, all of which would be pickled.
         return vars(self) | {"_held": {}}
 
     def forget(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from glimpsezoo.files import user_folder, write_whole
 
-KEPT = "hub-listings"  # the folder's name in the user's folder
+FOLDER = "hub-listings"  # within the user's folder
 
 Files = Mapping[str, tuple[str, ...]]  # split -> files
 
@@ -55,7 +55,7 @@ class Listed(NamedTuple):
             return None
 
     def _place(self, what: str) -> Path:
-        return user_folder() / KEPT / hashlib.sha256(json.dumps([*self, what]).encode()).hexdigest()[:32]
+        return user_folder() / FOLDER / hashlib.sha256(json.dumps([*self, what]).encode()).hexdigest()[:32]
 
     def _keep(self, what: str, content: bytes) -> None:
         """Write a file. If that is not possible, nothing is kept."""

@@ -1,6 +1,6 @@
 """Training images that are decoded once, and then held in memory as 8-bit pixels on the device that trains.
 
-They are augmented there, batch by batch, and become the same as without. What does not fit is decoded anew in every epoch.
+They are augmented there in batches, with the same outcome as if they were not held. Data that do not fit are decoded in every epoch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -65,9 +65,9 @@ class InMemory(ImageData):
 
 
 def in_memory(data: ImageData, device: torch.device, holders: int = 1) -> ImageData:
-    """`data`, whose training images are held in memory if they are natural images and fit into `SHARE` of what is free.
+    """The same data, held in memory for training if they are natural images and fit into `SHARE` of the free memory.
 
-    Digits that are placed on a canvas are in memory in any case. holders: processes that share this memory, and hold them each.
+    Digits that are placed on a canvas are in memory in any case. holders: how many processes share this memory and hold a copy each.
     """
     if not isinstance(data, NaturalImages):
         return data
@@ -80,7 +80,7 @@ def in_memory(data: ImageData, device: torch.device, holders: int = 1) -> ImageD
 
 
 def fits(size: int, device: torch.device) -> bool:
-    """Whether so many bytes may be held in the memory of the device."""
+    """Whether this many bytes fit into `SHARE` of the free memory of a device."""
     return size <= SHARE * free_memory(device)
 
 

@@ -25,7 +25,7 @@ EXPIRY = 60.0  # seconds without a change after which a claim is over
 
 
 @dataclass
-class _Held:
+class _OwnClaim:
     """A claim of this process."""
 
     place: Place
@@ -40,7 +40,7 @@ class _Held:
         return json.dumps(owner).encode()
 
     def beat(self) -> None:
-        """Show that this process lives. If that fails, another process may measure the same unit, which is no more than wasted time."""
+        """Show that this process lives. If that fails, another process may measure the same unit too, which only wastes time."""
         before = self.content()
         self.beats += 1
         with suppress(GlimpseZooError):
@@ -56,18 +56,18 @@ class _Heart:
     """One thread for all claims of this process."""
 
     def __init__(self) -> None:
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, _OwnClaim] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def add(self, claim: _Held) -> None:
+    def add(self, claim: _OwnClaim) -> None:
         with self._changed:
             self._held[claim.token] = claim
             if self._thread is None:
                 self._thread = threading.Thread(target=self._beat, name="claims", daemon=True)
                 self._thread.start()
 
-    def drop(self, claim: _Held) -> None:
+    def drop(self, claim: _OwnClaim) -> None:
         with self._changed:
             self._held.pop(claim.token, None)
             self._changed.notify()
@@ -121,13 +121,13 @@ class Claims:
             _heart.drop(held)
             held.release()
 
-    def _take(self, unit_id: str) -> _Held | None:
+    def _take(self, unit_id: str) -> _OwnClaim | None:
         older = self._of(unit_id)
         last = self._read(older[-1]) if older else b""
         if older and not self._is_over(older[-1], last):
             return None
         number = int(older[-1].rpartition(".")[2]) + 1 if older else 0
-        held = _Held(self.place, f"{FOLDER}/{unit_id}.{number}", older, uuid.uuid4().hex)
+        held = _OwnClaim(self.place, f"{FOLDER}/{unit_id}.{number}", older, uuid.uuid4().hex)
         if not self.place.create(held.name, held.content()):
             return None
         if older and (self._of(unit_id) != (*older, held.name) or self._read(older[-1]) != last):

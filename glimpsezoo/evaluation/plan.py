@@ -14,7 +14,7 @@ BACKWARD = 2.0  # cost of a gradient, relative to its forward pass
 
 
 def never(done: Mapping[Hashable, Any]) -> bool:
-    """No work is superfluous."""
+    """The default of `Planned.unless`: the work is always done."""
     return False
 
 
@@ -60,7 +60,7 @@ class PlannedEvaluation(Planned):
     seed: int
     """Seed of the model's noise."""
     last_of: tuple[Remembered | Held, ...] = ()
-    """What has images in memory that are no longer needed after this evaluation, done or superfluous."""
+    """Objects that hold images in memory which are no longer needed after this evaluation, whether it was done or left out."""
 
 
 @dataclass(frozen=True, kw_only=True)

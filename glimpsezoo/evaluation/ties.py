@@ -19,7 +19,7 @@ from glimpsezoo.core.rounding import tolerance
 
 CHUNK = 8
 PROBES = 2
-KEPT = 64  # images of a unit that are examined at most
+EXAMINED = 64  # the most images of a unit that are examined
 NO, TIE, UNKNOWN = 0, 1, -1
 
 
@@ -45,7 +45,7 @@ class Closest:
             return
         two = logits.float().topk(2, 1).values
         apart = torch.cat([self.apart.to(two.device), two[:, 0] - two[:, 1]])
-        kept = apart.argsort(stable=True)[:KEPT]
+        kept = apart.argsort(stable=True)[:EXAMINED]
         self.apart, self.ids = apart[kept], torch.cat([self.ids.to(ids.device), ids])[kept]
         self.images = (images if self.images is None else torch.cat([self.images, images]))[kept]
 

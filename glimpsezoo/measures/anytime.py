@@ -139,7 +139,7 @@ class AnytimeMeasure(Measure):
         exits = [(rule, rows) for rule, rows in found if len(rows)]
         *early, last = stops(whole)
         points = [point(rule.name, rule.parameters["threshold"], rows) for rule, rows in exits]
-        outcomes = [Outcome.of(rows) for _, rows in exits] + Outcome.stopped(whole)
+        outcomes = [ImageOutcomes.of(rows) for _, rows in exits] + ImageOutcomes.stopped(whole)
         baseline = _baseline(bench, index)
         return Anytime(
             curve=(*points, *early, last),
@@ -148,7 +148,7 @@ class AnytimeMeasure(Measure):
             equal_accuracy=None if baseline is None else self._equal(bench, index, baseline, outcomes, done),
         )
 
-    def _equal(self, bench: Bench, index: int, baseline: int, outcomes: "Sequence[Outcome]", done: Done) -> EqualAccuracy:
+    def _equal(self, bench: Bench, index: int, baseline: int, outcomes: "Sequence[ImageOutcomes]", done: Done) -> EqualAccuracy:
         """The cost at equal accuracy; without a ratio if either cost is only a lower bound."""
         measured = [
             unit for each in (index, baseline) for found in (bench.clean[each], *done.get(each, {}).values()) for unit in found.measured
@@ -156,7 +156,7 @@ class AnytimeMeasure(Measure):
         name = bench.names[baseline]
         if missing := missing_operations(measured):
             return EqualAccuracy(baseline=name, macs_ratio=None, missing=missing)
-        return equal_accuracy(outcomes, name, Outcome.of(bench.clean[baseline].rows))
+        return equal_accuracy(outcomes, name, ImageOutcomes.of(bench.clean[baseline].rows))
 
     def lost(self, known: Anytime, update: Update) -> Iterator[str]:
         points = self.settings.points + self.settings.target
@@ -293,7 +293,7 @@ def area(curve: Sequence[AnytimePoint]) -> float:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ImageOutcomes:
     """Correctness and cost of n images in one run."""
 
     id: Int[ndarray, "n"]
@@ -306,24 +306,24 @@ class Outcome:
     """Cost per image."""
 
     @classmethod
-    def of(cls, rows: Rows) -> "Outcome":
+    def of(cls, rows: Rows) -> "ImageOutcomes":
         """The outcome at each image's last step."""
         return cls(rows.id, rows.group, rows.hits[:, -1], rows.macs)
 
     @classmethod
-    def stopped(cls, rows: Rows) -> "list[Outcome]":
+    def stopped(cls, rows: Rows) -> "list[ImageOutcomes]":
         """The outcomes of stops at step 1, 2, ..., up to the whole run. rows: of the whole run."""
         early = [cls(rows.id, rows.group, rows.hits[:, step], rows.macs_by_step[:, step]) for step in range(rows.steps - 1)]
         return [*early, cls.of(rows)]
 
-    def at(self, ids: Int[ndarray, "m"]) -> "Outcome":
+    def at(self, ids: Int[ndarray, "m"]) -> "ImageOutcomes":
         """The outcome of these images, in the order of their ids."""
         order = np.argsort(self.id)
         place = order[np.searchsorted(self.id[order], ids)]
-        return Outcome(self.id[place], self.group[place], self.hits[place], self.macs[place])
+        return ImageOutcomes(self.id[place], self.group[place], self.hits[place], self.macs[place])
 
 
-def equal_accuracy(curve: Sequence[Outcome], baseline: str, reference: Outcome) -> EqualAccuracy:
+def equal_accuracy(curve: Sequence[ImageOutcomes], baseline: str, reference: ImageOutcomes) -> EqualAccuracy:
     """The cost at which `curve` first reaches the baseline's accuracy, over the baseline's MACs. The curve is linear between its points.
 
     curve: one outcome per point. reference: the outcome of the baseline. Only the images that all of them have are used. The interval is a

@@ -298,7 +298,7 @@ def attack_record(attack: Attack, evaluations: Sequence[Rows], clean: Rows, mode
 
 
 def convergence(rounds: Sequence[Sequence[Rows]]) -> Convergence | None:
-    """What the last round of an attack took. rounds: rows of every evaluation after each round. None for less than two rounds."""
+    """How far the last round of an attack lowered the accuracy. rounds: rows of every evaluation per round. None for fewer than two."""
     if len(rounds) < 2 or not all(len(rows) for runs in rounds[-2:] for rows in runs):
         return None
     ids = common_ids([*rounds[-2], *rounds[-1]])

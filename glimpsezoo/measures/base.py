@@ -68,7 +68,7 @@ class Asked:
 
 @dataclass
 class Bench:
-    """What all measures of a run measure, and on what."""
+    """What all measures of a run share: the models, the data and what was found so far."""
 
     names: Sequence[str]
     """Names of the models."""
@@ -76,19 +76,19 @@ class Bench:
     data: ImageData
     """All images of the run."""
     few: ImageData
-    """The fewer images that corruptions and attacks are measured on."""
+    """The subset that corruptions and attacks are measured on."""
     seed: int
     device: torch.device
     on_bad_image: OnBadImage
     catalogue: Catalogue
     published: CorruptedFolders | None = None
-    """Folders of images that somebody else corrupted, which replace our corruptions."""
+    """Published corrupted images (`--corrupted-dir`), which replace computed corruptions."""
     calibrations: dict[int, Calibration] = field(default_factory=dict)
-    """By model that can exit early: how calibration images fare in it."""
+    """By model that can exit early: the outcomes of its steps on calibration images."""
     exit_rules: dict[int, list[ExitRule]] = field(default_factory=dict)
     """By model: the exit rules that its curve of early exits is measured under. Filled while the run is planned."""
     clean: dict[int, Evaluation] = field(default_factory=dict)
-    """By model: its evaluation on all images as they are, which every run has. Filled while the run goes on."""
+    """By model: its evaluation on all clean images, which every run has. Filled while the run measures."""
     notes: dict[int, list[str]] = field(default_factory=dict)
     """By model: what was left out, and why."""
     measures: "Sequence[Measure]" = ()
@@ -112,7 +112,7 @@ class Bench:
         self.notes.setdefault(index, []).append(text)
 
     def clean_rows(self, index: int) -> Rows | None:
-        """Rows of all images as they are; None if none was measured."""
+        """Rows of all clean images; None if none was measured."""
         found = self.clean.get(index)
         return found.rows if found is not None and len(found.rows) else None
 
@@ -141,7 +141,7 @@ class Update:
 
 
 Done = Mapping[int, Mapping[Hashable, Any]]
-"""What came of a measure's work: model -> key -> `Evaluation`, or the section that a finding gave."""
+"""The outcomes of a measure's work: model -> key -> `Evaluation`, or the section that a finding returned."""
 
 
 class Measure(ABC):
@@ -156,7 +156,7 @@ class Measure(ABC):
     few: ClassVar[bool] = False
     """Whether it is measured on `Bench.few`."""
     plain: ClassVar[bool] = False
-    """Whether its columns are shown in detail where no other measure has any."""
+    """Whether its columns are shown in detail if no other measure has columns."""
 
     def __init__(self, asked: Asked, settings: Settings) -> None:
         self.name, self.asked, self.settings = asked.name, asked, settings
@@ -191,19 +191,20 @@ class Measure(ABC):
 
     @property
     def insists_on_exits(self) -> str:
-        """What the user named that cannot be measured without such thresholds; '' for nothing."""
+        """The part of the request that cannot be measured without such thresholds and was named by the user; '' if there is none."""
         return ""
 
     # What a run does
 
     def prepare(self, bench: Bench) -> str:
-        """Check and resolve all that is needed, before anything is measured. Returns why the run goes on without this measure; '' if it
-        does not. Raises `GlimpseZooError`, for what the user named.
+        """Check and resolve all that is needed, before anything is measured. Returns why the measure is left out; '' if it stays.
+
+        Raises `GlimpseZooError` if it would be left out although the user named it.
         """
         return ""
 
     def plan(self, bench: Bench) -> Iterable[Planned]:
-        """The work of this measure, for all models of the run. What every run does anyway, `Bench.clean`, is not part of it."""
+        """The work of this measure for all models of the run, without `Bench.clean`, which every run measures."""
         return ()
 
     @abstractmethod
@@ -222,12 +223,12 @@ class Measure(ABC):
     # A card's evidence
 
     def lost(self, known: Any, update: Update) -> Iterator[str]:
-        """What the section that a card has, `known`, has and this run would not have."""
+        """What this run would lack of a card's earlier section `known`, in words."""
         yield from ()
 
     @classmethod
     def with_model_renamed(cls, section: Any, old: str, new: str) -> Any:
-        """The section after its model was renamed, which it may refer to."""
+        """The section with the new name of its model wherever it mentions the old one."""
         return section
 
     # What people read

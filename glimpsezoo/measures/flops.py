@@ -64,7 +64,7 @@ class FlopsStep(Section):
 
 
 class Flops(Section):
-    """What ran, per image."""
+    """The cost of what ran, per image."""
 
     n: Positive
     """How many images were counted."""

@@ -48,7 +48,7 @@ class Masking(Section):
     found: bool
     """Whether any check found a sign of it on too many images."""
     sure: bool
-    """Whether another draw of images would hardly change `found`: no interval of a check that decides contains its limit."""
+    """Whether `found` is unlikely to change with other images: no deciding check has its limit within its interval."""
     checks: dict[str, dict[str, Any]]
     """By name: the `share` of `n` images that show the sign, its 95 % interval (`low`, `high`), the `limit` above which masking is `found`.
     Checks of older versions have other numbers."""

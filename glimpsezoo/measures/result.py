@@ -1,4 +1,4 @@
-"""result.json (schema 1): what is said of a run, its model, its data and its machine. Each measure adds a section of its own.
+"""result.json (schema 1): the records of a run, its model, its data and its machine. Each measure adds a section of its own.
 
 Conventions, the same in every section: an accuracy, a share and a confidence lie in [0, 1]; one multiply-accumulate is one MAC and
 FLOPs are two of them; a cost is per image; steps count from 1; NLL is in nats; times are in the unit that the key names.
@@ -106,7 +106,7 @@ class Model(Section):
 
 
 class Inferred(Section):
-    """What nobody declared of a data set and was found in it."""
+    """What was inferred about a data set that does not declare it."""
 
     classes: tuple[str, ...]
     """Names of the classes, in label order."""
@@ -117,7 +117,7 @@ class Inferred(Section):
     configuration: str | None = None
     """Which of the data set's configurations was read."""
     left_out: dict[str, str] = Field(default={})
-    """Reason -> how much was not read for it, and some of its names."""
+    """Reason -> how many files were not read for it, and some of their names."""
     notes: tuple[str, ...] = ()
     """What else a reader should know."""
 
@@ -152,7 +152,7 @@ class Data(Section):
     conversions: dict[str, int] = Field(default={})
     """What was done to stored pixels beyond that -> of how many images."""
     inferred: Inferred | None = None
-    """What had to be found out; null for data that declare it."""
+    """What was inferred; null for data that declare it."""
     settings: dict[str, Any] | None = None
     """Settings of the data set that decide its images; null in results that are older than this key."""
 
@@ -171,7 +171,7 @@ class Failure(Section):
 
 
 class Hashes(Section):
-    """What the files were when they were written, as SHA-256; checked when they are read."""
+    """SHA-256 of the files as they were written; checked when they are read."""
 
     rows: str | None
     """Of rows.parquet beside this file; null if there is none."""
@@ -294,9 +294,9 @@ def _px(size: tuple[int, int]) -> str:
 
 
 def by_text(results: Sequence[Result], texts: Sequence[str]) -> dict[str, str]:
-    """Each text that is said of any result -> which results it is said of: ' of NAME, NAME', or '' if there is one text for all.
+    """Each distinct text -> the results that it applies to, as ' of NAME, NAME'; '' if all have the same text.
 
-    texts: one per result; '' is said of none.
+    texts: one per result; '' for a result without one.
     """
     found: dict[str, list[str]] = {}
     for result, text in zip(results, texts, strict=True):

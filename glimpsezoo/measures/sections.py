@@ -48,7 +48,7 @@ def data_section(
 
 
 def converted(measured: Sequence[Measured]) -> dict[str, int]:
-    """What was done to stored pixels -> number of images, over these units."""
+    """The conversions of stored pixels in these units -> number of images."""
     total: Counter[str] = Counter()
     for unit in measured:
         total.update(dict(unit.conversions))

@@ -1,4 +1,4 @@
-"""What measures hand to the reports: cells and columns of tables, figures. Plain data; the reports decide how it is drawn or written."""
+"""What measures hand to the reports: cells and columns of tables, and figures. Plain data; the reports write and draw it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -42,11 +42,11 @@ class Column:
     verdict: bool = False
     """Whether it is a verdict on the column before it."""
     after: str = ""
-    """Heading of the column that it stands behind; '' for its own place."""
+    """Heading of the column that it follows; '' for its usual place."""
     last: bool = False
-    """Whether it stands behind the columns of all other measures, in a table of steps."""
+    """Whether it follows the columns of all other measures, in a table of steps."""
     minor: bool = False
-    """Whether it stands behind those that are not, on a page's leaderboard: a phone shows the first few."""
+    """Whether a page's leaderboard shows it after the others, because a phone shows only the first few."""
 
 
 @dataclass(frozen=True)

@@ -324,7 +324,7 @@ def _measured(exits: Exits, size: int, seconds: Sequence[float], total: float, *
 
 
 def _in_turn(data: ImageData, size: int, on_bad_image: OnBadImage) -> Iterator[tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]]:
-    """Batches of images that can be read, and their ids: in the order of the data, after the last image from the first again."""
+    """Batches of readable images with their ids, in the order of the data; after the last image, the first follows again."""
     images: list[Tensor] = []
     ids: list[Tensor] = []
     while True:

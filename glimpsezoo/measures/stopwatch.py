@@ -22,7 +22,7 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """How long `work` takes on a device that was idle before: an accelerator is waited for, which a call alone does not do."""
+    """Wall-clock seconds of `work`. An accelerator, which runs calls asynchronously, is synchronised before and after it."""
     began = time.perf_counter()
     work()
     if device.type == "cuda":

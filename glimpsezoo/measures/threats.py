@@ -39,12 +39,12 @@ class Unattacked(Section):
 
 
 class Convergence(Section):
-    """Whether a stronger attack would take more."""
+    """Whether more iterations of the attack would lower the accuracy further."""
 
     converged: bool
     """Whether `gain` is at most 3 points and its 95 % interval excludes 10."""
     gain: Estimate
-    """The accuracy that the last round took, which had twice the iterations of the one before."""
+    """How far the last round, with twice the iterations of the one before, lowered the accuracy."""
 
 
 class AttackRecord(Section):

@@ -78,7 +78,7 @@ class _Section(NamedTuple):
 
 
 def _page(reported: Reported, sections: Mapping[str, _Section]) -> str:
-    """What was measured, when, and what was found; then every section that has content."""
+    """The page: what was measured, when, and what was found; then every section with content."""
     entries, shown = reported.entries, {key: section for key, section in sections.items() if section.content}
     contents = [element("a", section.title, href=f"#{key}") for key, section in shown.items()]
     data = list(dict.fromkeys(entry.data for entry in entries))

@@ -54,7 +54,7 @@ DEARER = 1.02  # times the printed cost: tolerance for its rounding
 
 
 @dataclass(frozen=True)
-class Answer:
+class OurNumbers:
     """The zoo's numbers for a printed row."""
 
     row: PrintedRow
@@ -113,11 +113,11 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class AnsweredTable:
+class ComparedTable:
     """A printed table and our numbers for it."""
 
     printed: PrintedTable
-    answers: tuple[Answer, ...]
+    answers: tuple[OurNumbers, ...]
     """One per printed row."""
 
 
@@ -126,7 +126,7 @@ class Reproduction:
     """A paper's tables and claims with our numbers."""
 
     paper: PaperSpec
-    tables: tuple[AnsweredTable, ...]
+    tables: tuple[ComparedTable, ...]
     """The printed tables with our numbers."""
     claims: tuple[JudgedClaim, ...] = ()
     """The claims with the outcomes of their tests."""
@@ -134,11 +134,11 @@ class Reproduction:
     """What the paper prints and the zoo has no row for."""
 
 
-def laid_out(table: AnsweredTable) -> Table:
+def laid_out(table: ComparedTable) -> Table:
     """The table, with the columns that at least one row fills."""
     printed = table.printed
     number, cost = NUMBERS[printed.number], "speed-up" if printed.speed_up_over else "MACs"
-    texts: list[tuple[str, Callable[[Answer], str], bool]] = [  # heading, text, whether it holds words
+    texts: list[tuple[str, Callable[[OurNumbers], str], bool]] = [  # heading, text, whether it holds words
         ("method", lambda answer: answer.row.method, True),
         (f"{number}, printed", lambda answer: _printed(answer.row.printed), False),
         (f"{number}, ours (95 %)", _ours, False),
@@ -165,13 +165,13 @@ def _printed(printed: float | str | None) -> str:
     return printed if isinstance(printed, str) else "" if printed is None else f"{printed:.2f}"
 
 
-def _ours(answer: Answer) -> str:
+def _ours(answer: OurNumbers) -> str:
     if answer.ours is None:
         return "not run" if answer.missing and answer.row.card else "-" if answer.missing else ""
     return ", ".join(filter(None, (f"{percent(answer.ours, 2)} ({interval(answer.ours, 2)})", answer.row.note)))
 
 
-def _seeds(answer: Answer) -> str:
+def _seeds(answer: OurNumbers) -> str:
     """The number of trainings and the range of their values; '' for one training."""
     if len(answer.seeds) < 2:
         return ""
@@ -179,7 +179,7 @@ def _seeds(answer: Answer) -> str:
     return f"{len(values)} seeds: {min(values):.2f} to {max(values):.2f}"
 
 
-def _trained(table: AnsweredTable, answer: Answer) -> str:
+def _trained(table: ComparedTable, answer: OurNumbers) -> str:
     """How the card was trained; 'as above' if an earlier row of the table says so."""
     if answer.ours is None:
         return ""
@@ -193,7 +193,7 @@ def _count(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
 
 
-def _cost(table: AnsweredTable, cost: float | None) -> str:
+def _cost(table: ComparedTable, cost: float | None) -> str:
     """The cost as text: all digits of the MACs if the table is about single calls of modules."""
     if cost is None:
         return ""
@@ -211,7 +211,7 @@ def plots(reproduction: Reproduction) -> dict[str, Scene]:
     return {file: scene for each in drawn for file, scene in each.items()}
 
 
-def _plot(reproduction: Reproduction, table: AnsweredTable) -> dict[str, Scene]:
+def _plot(reproduction: Reproduction, table: ComparedTable) -> dict[str, Scene]:
     """The plot of a table by its file name; empty for a table without series."""
     lines = [line for line in _lines(table) if line.points]
     if not lines:
@@ -221,7 +221,7 @@ def _plot(reproduction: Reproduction, table: AnsweredTable) -> dict[str, Scene]:
     return {f"{title.lower().replace(', ', '-').replace(' ', '-')}.svg": with_legend(drawing, lines)}
 
 
-def _lines(table: AnsweredTable) -> Iterator[Line]:
+def _lines(table: ComparedTable) -> Iterator[Line]:
     names = dict.fromkeys(answer.row.series for answer in table.answers if answer.row.series)
     for k, name in enumerate(names):
         rows = [answer for answer in table.answers if answer.row.series == name]
@@ -242,12 +242,12 @@ def _in_per_cent(ours: Estimate) -> Estimate:
     return ours.model_copy(update={key: 100 * getattr(ours, key) for key in ("value", "low", "high")})
 
 
-def missing(table: AnsweredTable) -> list[str]:
+def missing(table: ComparedTable) -> list[str]:
     """The reasons why rows were not run, without repetition."""
     return list(dict.fromkeys(answer.missing for answer in table.answers if answer.missing and answer.row.card))
 
 
-def unknown_costs(table: AnsweredTable) -> list[str]:
+def unknown_costs(table: ComparedTable) -> list[str]:
     """The reasons why rows have no cost or speed-up, without repetition."""
     return list(dict.fromkeys(answer.unknown_cost for answer in table.answers if answer.unknown_cost))
 
@@ -289,7 +289,7 @@ def as_rows(reproductions: Sequence[Reproduction]) -> list[dict[str, Any]]:
     return rows + [dict.fromkeys(rows[0]) | claim for claim in claims]
 
 
-def _record(reproduction: Reproduction, table: AnsweredTable, answer: Answer) -> dict[str, Any]:
+def _record(reproduction: Reproduction, table: ComparedTable, answer: OurNumbers) -> dict[str, Any]:
     return {
         "paper": reproduction.paper.name,
         "table": table.printed.title,

@@ -27,7 +27,7 @@ _SEED = re.compile(r"\.seed-\d+$")  # of a card's name
 CAPTION = "Mean over seeds ± standard deviation (lowest to highest)."
 
 
-class Spread(Section):
+class SeedSpread(Section):
     """A number over several seeds. If training and noise seeds both vary, it is averaged over noise seeds first."""
 
     mean: float
@@ -69,7 +69,7 @@ class Seeds:
         noise = counted(len(self.noise), "noise seed") if len(self.noise) > 1 else ""
         return " x ".join(filter(None, (training, noise))) or "1"
 
-    def spread(self, value: Callable[[Result], float | None]) -> Spread | None:
+    def spread(self, value: Callable[[Result], float | None]) -> SeedSpread | None:
         """A number over the seeds; None if a result lacks it."""
         by_seed: dict[int | None, list[float]] = {}
         for each in sorted(self.entries, key=lambda each: (_training_seed(each.result) or 0, each.result.run.seed)):
@@ -79,7 +79,7 @@ class Seeds:
             by_seed.setdefault(_training_seed(each.result), []).append(found)
         several = [float(np.mean(values)) for values in by_seed.values()] if len(by_seed) > 1 else next(iter(by_seed.values()))
         sd = float(np.std(several, ddof=1)) if len(several) > 1 else None
-        return Spread(mean=float(np.mean(several)), sd=sd, low=min(several), high=max(several), each=tuple(several))
+        return SeedSpread(mean=float(np.mean(several)), sd=sd, low=min(several), high=max(several), each=tuple(several))
 
 
 def by_seeds(entries: Sequence[Entry], labels: Callable[[Entry], tuple[str, ...]] = lambda entry: (entry.data,)) -> list[Seeds]:
@@ -123,7 +123,7 @@ def _training_seed(result: Result) -> int | None:
 
 
 def _shared_name(entries: Sequence[Entry]) -> str:
-    """The name without what tells the seeds apart; the whole name for one result."""
+    """The common name of several seeds, without the part that differs; the whole name of a single result."""
     names = [entry.name for entry in entries]
     titles = [_SEED.sub("", entry.title) for entry in entries]
     shared = [part for part in titles[0].split(", ") if all(part in title.split(", ") for title in titles)]
@@ -187,7 +187,7 @@ def board_of(groups: Sequence[Seeds], headings: Sequence[str]) -> Table:
     return Table("", tuple(heads[k] for k in kept), tuple(tuple(row[k] for k in kept) for row in rows), words)
 
 
-def numbers_of(group: Seeds) -> dict[str, Spread]:
+def numbers_of(group: Seeds) -> dict[str, SeedSpread]:
     """Heading -> the number at the last step, over the seeds; those that every seed has."""
     columns = [column for column in columns_of([each.result for each in group.entries], "board") if not column.words]
     found = {column.heading: group.spread(lambda result, column=column: column.cell(result, -1).value) for column in columns}
@@ -244,10 +244,10 @@ def _cell(column: Column, seeds: Seeds) -> Cell:
     return Cell(" / ".join(dict.fromkeys(cell.text for cell in cells))) if found is None else Cell(spread_text(found), found.mean)
 
 
-def spread_text(spread: Spread) -> str:
+def spread_text(spread: SeedSpread) -> str:
     """Mean, standard deviation and range.
 
-    >>> spread_text(Spread(mean=97.5, sd=0.5, low=97.0, high=98.0, each=(97.0, 97.5, 98.0)))
+    >>> spread_text(SeedSpread(mean=97.5, sd=0.5, low=97.0, high=98.0, each=(97.0, 97.5, 98.0)))
     '97.50 ± 0.50 (97.00 to 98.00)'
     """
     deviation = "" if spread.sd is None else f" ± {_number(spread.sd)}"

@@ -1,8 +1,8 @@
-"""Answers of finished runs: a command that is repeated is answered without torch, by what it wrote and printed the last time.
+"""Answers of finished runs: a repeated command is answered without torch, from what it wrote and printed the last time.
 
-An answer is kept under a key: the words and options of the command, the environment, the versions of all packages, the cards that names can
-mean. It is given only if every file that decided it has the content that it had: code, cards, local data, finished units, results. A run is
-not remembered if anything else can have decided it: the Hub, a clock, or a file that changed while it ran.
+An answer is stored under a key made of the command's words and options, the environment, the versions of all packages, and the cards that
+names can mean. It is used only if no file that decided it has changed: code, cards, local data, finished units, results. A run is not
+remembered if anything else may have decided it: the Hub, a clock, or a file that changed while it ran.
 """
 
 import datetime as dt
@@ -126,7 +126,7 @@ def recall(question: Question | None) -> Answer | None:
 
 
 def remember(question: Question | None, work: "RunWork", outcome: "RunOutcome", shown: str) -> None:
-    """Keep the answer of a finished run, unless something else than files on this machine can have decided it."""
+    """Store the answer of a finished run, if only files on this machine decided it."""
     if question is None or not _decided_here(work, outcome):
         return
     comparison = work.folder / "comparison.json" if outcome.comparison else None
@@ -226,7 +226,7 @@ def _changed(path: Path) -> float:
 
 
 def _redate(path: Path) -> None:
-    """Write a result as a run writes it that begins and ends now and reuses all of its units: all else stays as it is."""
+    """Rewrite a result as if the run had just been repeated: it starts and finishes now, and all units are reused."""
     text, now = path.read_text("utf-8"), dt.datetime.now(dt.UTC).isoformat().replace("+00:00", "Z")
     units = json.loads(text)["run"]["units"]
     for key, value in {"started": f'"{now}"', "finished": f'"{now}"', "done": "0", "reused": str(units["done"] + units["reused"])}.items():

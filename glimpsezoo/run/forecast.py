@@ -14,8 +14,8 @@ CALIBRATION = "calibration"  # in the place of a measure: thresholds of early ex
 
 
 @dataclass(frozen=True)
-class Share:
-    """The part of a run that is one measure of one model."""
+class MeasureForecast:
+    """What one measure of one model will take."""
 
     model: str
     measure: str
@@ -37,7 +37,7 @@ class Forecast:
 
     subject: str
     """What is measured, in one line."""
-    plan: tuple[Share, ...]
+    plan: tuple[MeasureForecast, ...]
     folder: str
     """For the results."""
     notes: tuple[str, ...]
@@ -80,7 +80,7 @@ def forecast(work: RunWork, seen: set[str] | None = None) -> Forecast:
         rate = rates[index]
         seconds = 0.0 if not left else None if rate is None else left * rate
         units, stored = sum(count[0] for count in counts), sum(count[1] for count in counts)
-        plan.append(Share(work.names[index], name, units, stored, seconds, left, rate))
+        plan.append(MeasureForecast(work.names[index], name, units, stored, seconds, left, rate))
     return Forecast(work.subject, tuple(plan), str(work.folder), (*work.warnings, *work.said, *notes))
 
 

@@ -11,7 +11,7 @@ from glimpsezoo.files import output_to, write_whole
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.shown import Cell as Shown
 from glimpsezoo.measures.shown import Entry, Table
-from glimpsezoo.reports.seeds import Seeds, Spread, board_of, by_seeds, numbers_of
+from glimpsezoo.reports.seeds import Seeds, SeedSpread, board_of, by_seeds, numbers_of
 from glimpsezoo.run.grid import Cell
 from glimpsezoo.run.request import RunRequest
 from glimpsezoo.schema import SCHEMA, Section
@@ -71,7 +71,7 @@ class GridRow(Section):
     """Seeds of the trainings; empty where no card tells them."""
     noise_seeds: tuple[int, ...]
     """Seeds of the runs."""
-    numbers: dict[str, Spread]
+    numbers: dict[str, SeedSpread]
     """Heading -> the number at the last step, over the seeds."""
 
 

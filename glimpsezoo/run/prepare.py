@@ -104,7 +104,7 @@ def prepare(request: RunRequest) -> RunWork:
 
 
 def reach_workers(request: RunRequest) -> None:
-    """Reach the workers that are elsewhere, unless the run is only planned. Raises `GlimpseZooError` if they cannot measure the models."""
+    """Connect to remote workers, unless the run is only planned. Raises `GlimpseZooError` if they cannot measure the models."""
     local = [name for argument in request.models if not (name := split_argument(argument).name).startswith(PREFIX)]
     if not request.dry_run:
         reach(request.engine, request.ray_address, (spec_of(name, find_card(name)).model for name in local))

@@ -10,7 +10,7 @@ OnProgress = Callable[[str, float, float], None]  # label, expected seconds unti
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """The progress of portions that are done one after another, or side by side."""
 
     plan: Plan

@@ -1,7 +1,7 @@
-"""Shares the work of a run between its workers, and with everybody else who works on the same store.
+"""Schedules the portions of a run on its workers, together with other processes that use the same store.
 
-Whoever takes a portion claims what it lacks; what another process has claimed is left for later. Workers need no store: they are given what
-is known, and what they find is written here.
+The units that a portion lacks are claimed before a worker gets it; portions that another process has claimed are tried again later. Workers
+need no store: they are given what is known, and their outcomes are stored here.
 """
 
 from collections import deque
@@ -36,8 +36,8 @@ class _Turn(NamedTuple):
 
 
 @dataclass
-class Sharing:
-    """The work of one run on a store."""
+class Scheduler:
+    """Has the plan of one run done, and stores the outcomes."""
 
     plan: Plan
     config: EvaluationConfig
@@ -54,7 +54,7 @@ class Sharing:
         return portions_of(self.plan)
 
     def left(self) -> list[Portion]:
-        """What is not done yet."""
+        """The portions, or parts of them, that are not done yet."""
         return [left for portion in self.portions if (left := self._left(portion)) is not None]
 
     def keep(self, unit_id: str, unit: StoredUnit) -> None:
@@ -62,8 +62,8 @@ class Sharing:
         self.store.write(unit_id, unit)
         self.found.units[unit_id] = unit
 
-    def share(self, engine: Engine, on_portion: Callable[[Portion], None] = lambda _: None) -> Outcome:
-        """Do all portions. on_portion: called after each one, also if it was done already.
+    def run(self, engine: Engine, on_portion: Callable[[Portion], None] = lambda _: None) -> Outcome:
+        """Have all portions done by an engine. on_portion: called after each one, including those that were done already.
 
         Raises `GlimpseZooError` for errors that the user can fix, and if workers die of a portion again and again.
         """
@@ -115,7 +115,7 @@ class Sharing:
                 for other in wait(flying).done:  # what is at work is kept
                     if other.exception() is None:
                         self._add(other.result())
-                raise GlimpseZooError(_deadly(self.plan, turn.portion, error)) from None
+                raise GlimpseZooError(_workers_died(self.plan, turn.portion, error)) from None
         return True
 
     def _left(self, portion: Portion) -> Portion | None:
@@ -195,7 +195,7 @@ class Sharing:
         self.found.notes += found.notes
 
 
-def _deadly(plan: Plan, portion: Portion, error: Exception) -> str:
+def _workers_died(plan: Plan, portion: Portion, error: Exception) -> str:
     measure, planned = plan[portion.pieces[0]]
     what = f"{planned.label} ({measure})"
     return (

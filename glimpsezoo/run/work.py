@@ -25,9 +25,9 @@ from glimpsezoo.measures.sections import data_section, declared_data_section
 from glimpsezoo.measures.stopwatch import threads
 from glimpsezoo.run.engines.choosing import AUTO, THREADS, Choice, chosen, engine, fastest
 from glimpsezoo.run.portions import Doer, Outcome, Portion, config_of
-from glimpsezoo.run.progress import OnProgress, Progress
+from glimpsezoo.run.progress import OnProgress, RunProgress
 from glimpsezoo.run.request import RunRequest
-from glimpsezoo.run.sharing import Sharing
+from glimpsezoo.run.scheduling import Scheduler
 from glimpsezoo.run.timing import compile_now, seconds_per_image
 from glimpsezoo.specs import Task
 from glimpsezoo.zoo.names import Assignments, ModelChoice
@@ -82,7 +82,7 @@ class RunWork:
     """All work in order, each piece with the name of its measure. Set by `get_ready`."""
     seconds_per_image: list[float] = field(default_factory=list)
     """One value per model, measured by `get_ready`."""
-    sharing: Sharing = field(init=False)
+    scheduler: Scheduler = field(init=False)
     """What has been found of the plan. Set by `get_ready`."""
     engine: Choice = field(default_factory=lambda: Choice(THREADS))
     """Who does it. Set by `get_ready`."""
@@ -105,7 +105,7 @@ class RunWork:
             *clean_plan(self.bench),
             *((measure.name, planned) for measure in self.measures for planned in measure.plan(self.bench)),
         ]
-        self.sharing = Sharing(self.plan, self.request.config, self.store, self.stored)
+        self.scheduler = Scheduler(self.plan, self.request.config, self.store, self.stored)
         self.engine = self._engine()
 
     def _engine(self) -> Choice:
@@ -115,7 +115,7 @@ class RunWork:
             return choice
         if device.type != "cpu" or self.request.compile:
             return Choice(THREADS)
-        left = self.sharing.left()
+        left = self.scheduler.left()
 
         rates: list[float] = []
 
@@ -219,10 +219,10 @@ class RunWork:
         """Do all planned work: first what can be shared, then the rest, and put together what came of it."""
         if self.bench is None:
             return
-        progress = Progress(self.plan, [self._seconds(planned) for _, planned in self.plan], self.names, on_progress)
+        progress = RunProgress(self.plan, [self._seconds(planned) for _, planned in self.plan], self.names, on_progress)
         doer = Doer(self.plan, self.bench, self.request.config)
-        with engine(self.engine, doer, self.sharing.keep, progress.on_images, self.request.ray_address) as workers:
-            found = self.sharing.share(workers, progress.on_portion)
+        with engine(self.engine, doer, self.scheduler.keep, progress.on_images, self.request.ray_address) as workers:
+            found = self.scheduler.run(workers, progress.on_portion)
         for index, note in found.notes:
             self.bench.note(index, note)
         for place, (name, planned) in enumerate(self.plan):

@@ -11,7 +11,7 @@ from glimpsezoo.core.exits import ExitRule
 from glimpsezoo.core.protocol import State
 from glimpsezoo.core.regions import Decision
 from glimpsezoo.core.rollout import Look, Record, rollout
-from glimpsezoo.core.rounding import Tolerance, places
+from glimpsezoo.core.rounding import Tolerance, region_table
 from glimpsezoo.testing.case import Case, RuleResult
 from glimpsezoo.testing.runs import ComparedRollout
 
@@ -209,7 +209,7 @@ def _second(decision: Decision | None, numbers: Tensor) -> tuple[Tensor, ...]:
     if decision is None:
         return ()
     rows = torch.arange(len(numbers), device=numbers.device)
-    second = places(Look(rows, decision, logits=None, state=None), numbers)
+    second = region_table(Look(rows, decision, logits=None, state=None), numbers)
     return second[:0], second
 
 

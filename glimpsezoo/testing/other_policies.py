@@ -10,7 +10,7 @@ from torch import Tensor
 from glimpsezoo.core.protocol import GlimpseModel, Policy
 from glimpsezoo.core.regions import Decision
 from glimpsezoo.core.rollout import Record, rollout
-from glimpsezoo.core.rounding import places
+from glimpsezoo.core.rounding import region_table
 from glimpsezoo.specs import PolicySpec
 from glimpsezoo.testing import contract
 from glimpsezoo.testing.case import Case, RuleResult
@@ -62,7 +62,7 @@ def _run(case: Case, rows: Tensor | None = None, *, seed: int = 0) -> tuple[Tens
     rows = torch.arange(len(case.images), device=case.images.device) if rows is None else rows
     torch.manual_seed(int(rows[0]))  # torch's own generator must not matter
     trace = rollout(case.model, case.images[rows], noise=case.noise(seed).select(rows), record=Record(every_step=True))
-    return *(places(look, rows) for look in trace.looks), trace.logits_by_step()[rows.argsort()].flatten(1).double()
+    return *(region_table(look, rows) for look in trace.looks), trace.logits_by_step()[rows.argsort()].flatten(1).double()
 
 
 def _same(case: Case, one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from glimpsezoo.core.rollout import Trace
-from glimpsezoo.core.rounding import Tolerance, excess, places
+from glimpsezoo.core.rounding import Tolerance, excess, region_table
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ComparedRollout:
     """The step of each of the logits."""
     last_step: Int[Tensor, "n"]
     places: tuple[Tensor, ...] = ()
-    """Per step, [N, 5]: the regions as `places` returns them. N differs between steps."""
+    """Per step, [N, 5]: the regions as `region_table` returns them. N differs between steps."""
 
     @classmethod
     def of(cls, trace: Trace, numbers: Int[Tensor, "n"], *, every_step: bool) -> "ComparedRollout":
@@ -31,7 +31,7 @@ class ComparedRollout:
         logits = trace.logits_by_step() if every_step else trace.logits[:, None]
         last = trace.last_step[order]
         steps = torch.minimum(torch.arange(1, logits.shape[1] + 1, device=last.device), last[:, None]) if every_step else last[:, None]
-        return cls(numbers[order], logits[order], steps, last, tuple(places(look, numbers) for look in trace.looks))
+        return cls(numbers[order], logits[order], steps, last, tuple(region_table(look, numbers) for look in trace.looks))
 
     def only(self, numbers: Int[Tensor, "m"]) -> "ComparedRollout":
         """Only these images."""

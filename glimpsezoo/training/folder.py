@@ -22,7 +22,7 @@ MARK = b"glimpsezoo checkpoint, sha256 "  # begins the first line, which the has
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep every other training and import out of the folder, and remove what a killed one left half-written.
+    """Lock the folder against other trainings and imports, and remove what a killed one left half-written.
 
     Raises `GlimpseZooError` at once if one is running in it.
     """

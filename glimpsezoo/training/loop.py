@@ -65,7 +65,7 @@ class Progress:
     lr: float = 0.0
     """Learning rate of the next step."""
     stops: bool = False
-    """Whether one of the processes was asked to stop; then all do, here."""
+    """Whether any process was asked to stop; then all stop after this step."""
 
 
 def train(job: TrainingJob, asked: Callable[[], bool] = lambda: False) -> Generator[Progress]:

@@ -32,7 +32,7 @@ from glimpsezoo.zoo.recipes import Recipe
 def prepare_training(request: TrainingRequest) -> TrainingWork:
     """Resolve the names and settings, open the data, build the model, and prepare the output folder. Raises `GlimpseZooError`."""
     ranks, (target, start) = here(), _target(request)
-    folder = request.output or target.usual_output
+    folder = request.output or target.default_folder
     if request.one_of_seeds:
         folder = folder.with_name(f"{folder.name}.seed-{request.seed}")
     if ranks.rank == 0:

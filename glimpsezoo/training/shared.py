@@ -30,14 +30,14 @@ class Share:
     rank: int = 0
     world: int = 1
     sums: int = 0
-    """Sums so far: all processes must make the same ones."""
+    """The number of sums so far, in which all processes must agree."""
 
     def of(self, whole: Sequence[Any] | Tensor) -> Any:
-        """This process's part of what there is one of per image."""
+        """This process's part of a sequence with one entry per image."""
         return whole[self.rank :: self.world]
 
     def count(self, whole: int) -> int:
-        """The images that this process takes of so many."""
+        """How many of `whole` images this process takes."""
         return len(range(self.rank, whole, self.world))
 
     def total(self, values: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Share:
         return (sums[:-1] / sums[-1]).reshape(values.shape[1:])
 
     def told(self, what: Any) -> Any:
-        """What the first process has, in all."""
+        """The value of process 0, broadcast to all processes."""
         if self.world == 1:
             return what
         found = [what]
@@ -116,7 +116,7 @@ def _format(like: Tensor) -> torch.memory_format:
 
 
 class WholeBatchNorm(TorchFunctionMode):
-    """Within, batch norms in training take the statistics of the whole batch, on all processes and every device.
+    """A context in which batch norms in training use the statistics of the whole batch, over all processes and on any device.
 
     (torch's SyncBatchNorm needs GPUs.)
     """

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import ModelSpec
 from glimpsezoo.training.request import TrainingRequest
-from glimpsezoo.training.target import Target, read_recipe_file, target_of_recipe, usual_output
+from glimpsezoo.training.target import Target, default_folder, read_recipe_file, target_of_recipe
 from glimpsezoo.zoo.card_config import CONFIG
 from glimpsezoo.zoo.cards import Card, find_card, misfits
 from glimpsezoo.zoo.names import Assignments
@@ -53,7 +53,7 @@ def load_start(name: str, model: "GlimpseModel[Any]") -> Card:
 
 def find_start(name: str) -> Card:
     """The card at a path; else one that `train` wrote in this folder, which precedes one of the same name in the zoo."""
-    card = find_card(name) if (Path(name) / CONFIG).is_file() else find_card(str(usual_output(name))) or find_card(name)
+    card = find_card(name) if (Path(name) / CONFIG).is_file() else find_card(str(default_folder(name))) or find_card(name)
     if card is None:
         raise GlimpseZooError(f"the recipe starts from the card {name!r}, which is not here: train it first ('glimpsezoo train {name}')")
     return card

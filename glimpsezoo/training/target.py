@@ -32,12 +32,12 @@ class Target:
     """Name of the data set as the user typed it."""
 
     @property
-    def usual_output(self) -> Path:
+    def default_folder(self) -> Path:
         """The output folder if the user names none."""
-        return usual_output(self.card)
+        return default_folder(self.card)
 
 
-def usual_output(card: str) -> Path:
+def default_folder(card: str) -> Path:
     """Where `train` writes a card unless the user names a folder."""
     return Path("runs", "train", file_name(card))
 
@@ -52,7 +52,7 @@ def target_of_recipe(name: str) -> Target | None:
 
 
 def check_names(model: str, data: str | None, recipe: str | None, sets: Iterable[str], loggers: Iterable[str] = ()) -> None:
-    """Look up all that the words of `train` name, before torch is loaded: a typing error is answered at once. Raises `GlimpseZooError`."""
+    """Look up all names in a `train` command before torch is loaded, so that a typing error is found at once. Raises `GlimpseZooError`."""
     found = target_of_recipe(model)
     spec, name, data = (found.spec, found.model, data or found.data) if found else (registry().find(ModelSpec, model), model, data)
     if data is not None:

@@ -84,7 +84,7 @@ class TrainingWork:
 
     @contextmanager
     def _advised(self) -> Iterator[None]:
-        """Say what to do about a bad image, which no training can leave out: batches would be others."""
+        """Add advice to the error of a bad image. A training cannot leave it out, because that would change the batches."""
         try:
             yield
         except BadImageError as bad:

@@ -1,1 +1,1 @@
-"""What the commands do, without their options and printing: train a card, import one, measure models."""
+"""What the commands other than run and train do, without their options and printing: compare, import, predict, export, share."""

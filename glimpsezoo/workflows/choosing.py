@@ -22,7 +22,7 @@ SEED = 0  # of the order in which images are drawn
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredModel:
     """A model with the images that it was measured on."""
 
     viewing: Viewing
@@ -40,7 +40,7 @@ class Measured:
         return Subject(name, example.image, example.label, example.id, chosen)
 
 
-def chosen_traces(measured: Measured, images: int) -> list[Traced]:
+def chosen_traces(measured: MeasuredModel, images: int) -> list[Traced]:
     """Traces of `images` images: the kinds in turn, each drawn at random from all of its kind. A flipped image has two traces."""
     hits = measured.rows.hits
     kinds = [_drawn(measured, those, _said(name, those, hits)) for name, those in _kinds(hits).items() if those.any()]
@@ -64,7 +64,7 @@ def _said(name: str, those: Bool[ndarray, "n"], hits: Bool[ndarray, "n T"]) -> s
     return f"{name.capitalize()}: {', '.join(filter(None, (meaning, count)))}"
 
 
-def _drawn(measured: Measured, those: Bool[ndarray, "n"], said: str) -> Iterator[list[Traced]]:
+def _drawn(measured: MeasuredModel, those: Bool[ndarray, "n"], said: str) -> Iterator[list[Traced]]:
     for place in _shuffled(those, SEED):
         if subject := measured.shown(place, said):
             yield [trace_image(measured.viewing, subject)]
@@ -74,7 +74,7 @@ def _shuffled(those: Bool[ndarray, "n"], seed: int) -> list[int]:
     return np.random.default_rng(seed).permutation(np.flatnonzero(those)).tolist()
 
 
-def _flipped(measured: Measured) -> Iterator[list[Traced]]:
+def _flipped(measured: MeasuredModel) -> Iterator[list[Traced]]:
     """Images that are right as they are, and wrong under the corruption that the model was measured to suffer most from."""
     condition = _worst(measured)
     if condition is None:
@@ -91,7 +91,7 @@ def _flipped(measured: Measured) -> Iterator[list[Traced]]:
         yield [clean, replace(corrupted, chosen=f"Wrong under {name}, {how}")]
 
 
-def _worst(measured: Measured) -> Corruption | None:
+def _worst(measured: MeasuredModel) -> Corruption | None:
     """The corruption under which the model is least accurate; None if none was measured."""
     found = measured.result.corruptions
     shares = {name: row[SEVERITY - 1].value for name, row in found.table.items() if row[SEVERITY - 1]} if found else {}

@@ -24,7 +24,7 @@ from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import Computing, GlimpseModel
 from glimpsezoo.core.rollout import Trace, budget_of, rollout
 from glimpsezoo.core.symbolic import symbolic
-from glimpsezoo.core.unrolled import AllSteps, OneStep, Outcome, Stepped, names_of
+from glimpsezoo.core.unrolled import AllSteps, GraphOutputs, OneStep, Stepped, names_of
 from glimpsezoo.data.loading import open_data
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import output_to, write_whole
@@ -261,7 +261,7 @@ def _rolled(model: GlimpseModel[Any], given: Sequence[Tensor], steps: int, rule:
 
 def _run_program(path: Path) -> Any:
     module = torch.export.load(path).module()
-    return lambda *given: Outcome(*module(*given))
+    return lambda *given: GraphOutputs(*module(*given))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from glimpsezoo.core.decompositions import decompositions
-from glimpsezoo.core.unrolled import Outcome
+from glimpsezoo.core.unrolled import GraphOutputs
 from glimpsezoo.files import write_whole
 
 DESCRIPTION = "glimpsezoo.json"
@@ -55,7 +55,7 @@ def describe(proto: Any, described: dict[str, Any]) -> None:
 
 def write_one(path: Path, program: ExportedProgram, described: dict[str, Any]) -> tuple[Path, ...]:
     """All steps in one file, weights included."""
-    proto = converted(program, list(described["inputs"]), list(Outcome._fields))
+    proto = converted(program, list(described["inputs"]), list(GraphOutputs._fields))
     describe(proto, described)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, proto.SerializeToString())
@@ -94,19 +94,19 @@ def _move_weights(proto: Any, places: dict[bytes, int], content: bytearray) -> N
         tensor.ClearField("raw_data")
 
 
-def runner(path: Path) -> Callable[..., Outcome]:
+def runner(path: Path) -> Callable[..., GraphOutputs]:
     """What runs a file, or a folder by its own program, as `AllSteps` does."""
     if path.is_dir():
         classify = runpy.run_path(str(path / RUNNER))["classify"]
-        return lambda *given: Outcome(*(torch.from_numpy(each) for each in classify(*(part.numpy() for part in given))))
+        return lambda *given: GraphOutputs(*(torch.from_numpy(each) for each in classify(*(part.numpy() for part in given))))
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime >= 1.32 would tell its makers
     import onnxruntime  # pyright: ignore[reportMissingImports]
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
 
-    def run(*given: Tensor) -> Outcome:
+    def run(*given: Tensor) -> GraphOutputs:
         feed = {name: part.numpy() for name, part in zip(("images", "ids"), given, strict=False) if name in names}
-        return Outcome(*(torch.from_numpy(each) for each in session.run(list(Outcome._fields), feed)))
+        return GraphOutputs(*(torch.from_numpy(each) for each in session.run(list(GraphOutputs._fields), feed)))
 
     return run

@@ -35,7 +35,7 @@ class PredictRequest:
     seed: int = 0
 
 
-class Answer(NamedTuple):
+class FilePrediction(NamedTuple):
     """What is said of one file."""
 
     file: str
@@ -45,14 +45,14 @@ class Answer(NamedTuple):
     """Why there is no prediction, in one line."""
 
 
-def predict_files(predictor: Predictor, files: Iterable[str], batch_size: int) -> Iterator[Answer]:
+def predict_files(predictor: Predictor, files: Iterable[str], batch_size: int) -> Iterator[FilePrediction]:
     """The answers for files, in their order, `batch_size` at a time. Raises `GlimpseZooError` for what concerns all of them."""
     names = iter(files)
     while chunk := list(itertools.islice(names, batch_size)):
         fitted = [(name, _fitted(predictor.transform, name)) for name in chunk]
         found = predictor.answer([image for _, image in fitted if isinstance(image, FittedImage)])
         for name, image in fitted:
-            yield Answer(name, None, str(image)) if isinstance(image, GlimpseZooError) else Answer(name, next(found))
+            yield FilePrediction(name, None, str(image)) if isinstance(image, GlimpseZooError) else FilePrediction(name, next(found))
 
 
 def image_files(given: Iterable[str]) -> Iterator[str]:

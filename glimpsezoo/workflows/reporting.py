@@ -14,7 +14,7 @@ from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.reports.page import Reported, report_page
 from glimpsezoo.reports.pictures.traced import Traced, Viewing, trace_image
-from glimpsezoo.workflows.choosing import Measured, chosen_traces
+from glimpsezoo.workflows.choosing import MeasuredModel, chosen_traces
 from glimpsezoo.workflows.comparing import StoredResult, card_of, presented, read_runs
 from glimpsezoo.workflows.tracing import check_new, write_file
 from glimpsezoo.zoo.card_config import CONFIG
@@ -57,7 +57,7 @@ def traces_of(measured: StoredResult, images: int, data_dir: str | None) -> list
     model = build_model(choice, data.task).to(torch.device("cpu"))
     viewing = Viewing(model, measured.entry.name, seed=result.run.seed)
     rows = measured.rows
-    found = Measured(viewing, data, Rows.empty(model.steps) if rows is None else rows, result)
+    found = MeasuredModel(viewing, data, Rows.empty(model.steps) if rows is None else rows, result)
     if len(found.rows) == len(data):
         return chosen_traces(found, images)
     said = "Not chosen by outcome: no row of this image lies beside the result"
@@ -66,7 +66,7 @@ def traces_of(measured: StoredResult, images: int, data_dir: str | None) -> list
 
 
 def _looker(measured: StoredResult) -> str:
-    """A key for everything that determines the traces."""
+    """A key of everything that determines the traces of a result."""
     result = measured.entry.result
     used = result.model.checkpoint
     return json.dumps([used.sha256 if used else None, result.model.config, result.data.name, result.data.split, result.run.seed])

@@ -19,7 +19,7 @@ from glimpsezoo.measures.costs import evaluated_on_noise, missing_operations
 from glimpsezoo.measures.result import Result, at_least_text
 from glimpsezoo.measures.statistics import Estimate, proportion
 from glimpsezoo.measures.threats import AttackRecord, masking_text
-from glimpsezoo.reports.paper import Answer, AnsweredTable, Reproduction, markdown, plots
+from glimpsezoo.reports.paper import ComparedTable, OurNumbers, Reproduction, markdown, plots
 from glimpsezoo.reports.pictures.svg import svg_file
 from glimpsezoo.specs import PaperSpec, load_string
 from glimpsezoo.workflows.claims import judged
@@ -37,7 +37,7 @@ def reproduce(names: Sequence[str] = ()) -> list[Reproduction]:
     """
     specs = {spec.name: spec for spec in registry().all(PaperSpec)}
     papers, cards = [name for name in names if name in specs], check_papers(names)
-    answers = _Answers(Zoo(cards))
+    answers = _Reproducer(Zoo(cards))
     return [answers.of(spec) for name, spec in specs.items() if not papers or name in papers]
 
 
@@ -61,7 +61,7 @@ def write_reproduction(reproductions: Sequence[Reproduction], path: Path) -> lis
     return list(texts)
 
 
-class _Answers:
+class _Reproducer:
     """Finds our numbers for a paper: from the evidence of its cards, and costs from its models (no weights needed)."""
 
     def __init__(self, zoo: Zoo) -> None:
@@ -71,29 +71,29 @@ class _Answers:
         printed = PrintedTables.of(spec)
         return Reproduction(
             spec,
-            tables=tuple(AnsweredTable(table, tuple(self._answer(table, row, printed) for row in table.row)) for table in printed.table),
+            tables=tuple(ComparedTable(table, tuple(self._answer(table, row, printed) for row in table.row)) for table in printed.table),
             claims=tuple(judged(claim, self.zoo, self._cost_of_side) for claim in printed.claim),
             left_out=printed.left_out,
         )
 
-    def _answer(self, table: PrintedTable, row: PrintedRow, printed: PrintedTables) -> Answer:
+    def _answer(self, table: PrintedTable, row: PrintedRow, printed: PrintedTables) -> OurNumbers:
         if row.card is None:
-            return Answer(row, missing="not a model of the zoo")
+            return OurNumbers(row, missing="not a model of the zoo")
         if row.module is not None:
             model = self.zoo.model(row.card)
             if row.module not in dict(model.named_modules()):
                 raise GlimpseZooError(f"a paper's table expects a module of {row.card}, got {row.module!r}: correct the table")
-            return Answer(row, cost=_macs_of_call(model, row.module), parameters=_parameters(model.get_submodule(row.module)))
+            return OurNumbers(row, cost=_macs_of_call(model, row.module), parameters=_parameters(model.get_submodule(row.module)))
         found = self.zoo.evidence(row.card)
         result = found[0].result if found else None
         steps = len(result.accuracy.steps) if result and result.accuracy else 0
         if result and row.step and row.step > steps:
-            return Answer(row, missing=f"takes {row.step} looks, and the card {row.card} has {steps}")
+            return OurNumbers(row, missing=f"takes {row.step} looks, and the card {row.card} has {steps}")
         ours = _number(table, row, found[0]) if found else None
         if result is None or ours is None:
-            return Answer(row, cost=self._cost(table, row), missing=f"needs {table.needs}")
+            return OurNumbers(row, cost=self._cost(table, row), missing=f"needs {table.needs}")
         attack = _attack(row, result) if table.number == "attacked" else None
-        return Answer(
+        return OurNumbers(
             row,
             ours=ours,
             seeds=tuple(number for each in found if (number := _number(table, row, each)) is not None),

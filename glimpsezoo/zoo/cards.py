@@ -48,7 +48,7 @@ class Card:
 
     @property
     def called(self) -> str:
-        """The address; the name if the card was not looked up."""
+        """The name that users know it by: its address, or its name if it was not looked up."""
         return self.address or self.name
 
     @classmethod

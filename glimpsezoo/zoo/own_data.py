@@ -77,7 +77,7 @@ def own_settings(card: CardConfig, name: str) -> dict[str, Any]:
 
 
 def _changes(schema: type[Settings], key: str, value: int) -> bool:
-    """Whether data support this value of a setting, and it is not their default."""
+    """Whether the data have this setting, allow this value, and have another default."""
     if key not in schema.model_fields or value == schema.model_fields[key].default:
         return False
     try:

@@ -1,7 +1,7 @@
 """Attacks on where a model looks: glimpses far from those of the clean image, or all in one quarter of it.
 
-Both change the glimpses, not the label: the accuracy under them says what the glimpses that are left are worth. What they reach is told by
-`moved` and `kept`, which are measured with the noise of measured runs, for any model that chooses where it looks.
+Both aim at the glimpses, not at the label: the accuracy under them shows what the remaining glimpses are worth. `moved` and `kept` measure
+their effect, with the noise of measured runs, for any model that chooses where it looks.
 """
 
 from collections.abc import Sequence
@@ -78,7 +78,7 @@ class Tunnel(_LooksAttack[TunnelSettings]):
         return [_into(corner) for name, corner in QUARTERS.items() if own in ("any", name)]
 
 
-def places(trace: Trace) -> tuple[Float[Tensor, "B T 2"], Bool[Tensor, "B T"]]:
+def mean_centres(trace: Trace) -> tuple[Float[Tensor, "B T 2"], Bool[Tensor, "B T"]]:
     """The mean centre of the glimpses of each step, as (x, y) in [-1, 1], and whether there was one."""
     batch, centres, seen = len(trace.logits), list[Tensor](), list[Tensor]()
     for look in trace.looks:
@@ -137,7 +137,7 @@ def _into(corner: Corner) -> Objective:
 
 def _distances(trace: Trace, clean: Trace) -> tuple[Float[Tensor, "B t"], Bool[Tensor, "B t"]]:
     """Squared, in sides of the image, at each step after the first, and whether both runs took it."""
-    (there, ours), (before, theirs) = places(trace), places(clean)
+    (there, ours), (before, theirs) = mean_centres(trace), mean_centres(clean)
     return ((there - before) / 2).square().sum(2)[:, 1:], (ours & theirs)[:, 1:]  # a side is 2 long
 
 

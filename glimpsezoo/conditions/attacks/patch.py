@@ -13,7 +13,7 @@ from torch import Tensor
 
 from glimpsezoo.conditions.attacks.ball import direction
 from glimpsezoo.conditions.attacks.base import Attack, keep_better, where_right
-from glimpsezoo.conditions.attacks.looks import check_locates, places
+from glimpsezoo.conditions.attacks.looks import check_locates, mean_centres
 from glimpsezoo.conditions.attacks.settings import PatchSettings
 from glimpsezoo.conditions.attacks.victim import Victim, margin_loss, probe
 from glimpsezoo.core.noise import Noise
@@ -112,7 +112,7 @@ def aware_corners(victim: Victim, square: int, count: int) -> Int[Tensor, "B cou
     A step with several glimpses counts as their mean centre; one without any, as the middle of the image.
     """
     with torch.no_grad():
-        centre, seen = (each[:, 1:] for each in places(victim.without_exits().trace(victim.images)))  # [B, T - 1, 2], as (x, y)
+        centre, seen = (each[:, 1:] for each in mean_centres(victim.without_exits().trace(victim.images)))  # [B, T - 1, 2], as (x, y)
     size = torch.tensor(victim.images.shape[2:], device=centre.device)  # (H, W)
     room = size - square
     on = ((centre.flip(2) + 1) / 2 * size - square / 2).round().long().clamp(min=0).minimum(room)  # [B, T - 1, 2], as (row, column)

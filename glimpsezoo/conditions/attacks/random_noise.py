@@ -1,4 +1,4 @@
-"""Random changes of an image: what common noise of the same size does, and so the floor below which an attack is no attack."""
+"""Random changes of an image: the effect of plain noise of the same size, which a real attack must exceed."""
 
 from collections.abc import Callable
 from typing import get_args

@@ -183,7 +183,7 @@ class RandomisedAutoAttackSettings(AutoAttackSettings):
 
 
 class RandomSettings(AttackSettings):
-    """The worst of some random changes: the floor below which an attack is no attack."""
+    """The worst of several random changes, which a real attack must exceed."""
 
     steps: int = Field(10, ge=1)
     """The number of draws, of which the worst per image counts."""

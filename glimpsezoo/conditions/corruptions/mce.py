@@ -27,7 +27,7 @@ ALEXNET: Mapping[str, float] = {
 
 
 def alexnet_applies(classes: int, image_size: tuple[int, int]) -> bool:
-    """Whether AlexNet's errors are of such data at all: 1000 classes at 224 px."""
+    """Whether AlexNet's published errors apply: they are for 1000 classes at 224 px."""
     return classes == 1000 and tuple(image_size) == (224, 224)
 
 
@@ -50,7 +50,7 @@ def mce(errors: Mapping[str, Sequence[float]], baseline: Mapping[str, float]) ->
     """100 x the mean over the 15 corruptions of (sum of the errors over the severities) / (the same sum for the baseline).
 
     errors: corruption -> error, a share in [0, 1], at severities 1 to 5. baseline: corruption -> mean error over the severities.
-    Raises `GlimpseZooError` where something is missing, and for a baseline that makes no error, which nothing can be held against.
+    Raises `GlimpseZooError` where something is missing, and for a baseline without errors, for which the ratio is undefined.
 
     >>> mce({name: [error] * 5 for name, error in ALEXNET.items()}, ALEXNET)
     100.0

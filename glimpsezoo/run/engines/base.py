@@ -1,4 +1,4 @@
-"""What an engine is: it takes portions, and gives what came of them."""
+"""The interface of engines: they are given portions and return their outcomes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class WorkerDiedError(Exception):
 
 
 class Engine(ABC):
-    """Does portions, as many at once as it has `slots`. A context manager, which ends its workers."""
+    """Works on portions, up to `slots` at once. As a context manager, it ends its workers on exit."""
 
     slots: int = 1
 

@@ -41,7 +41,7 @@ def chosen(text: str) -> Choice:
 
 
 def reach(text: str, address: str | None, modules: Iterable[str]) -> None:
-    """Reach the workers of an engine that are elsewhere, before anything is measured. modules: the packages that they need.
+    """Connect to an engine's remote workers, if it has any, before anything is measured. modules: the packages that they need.
 
     Raises `GlimpseZooError` if nobody answers, or if a package is missing there.
     """
@@ -80,7 +80,7 @@ def engine(
 
         return Ray(doer, address)
     if choice.kind == RANKS:
-        from glimpsezoo.run.engines.torchrun import Ranks
+        from glimpsezoo.run.engines.torchrun import Torchrun
 
-        return Ranks(doer)
+        return Torchrun(doer)
     return ThisProcess(doer, keep, on_images)

@@ -47,7 +47,7 @@ class Ray(Engine):
         self.plan, self.blocks = self.ray.put(payload), dict[BlockKey, Any]()
         self.on_gpu = doer.config.device is not None and doer.config.device.type == "cuda"
         resources = {"num_cpus": 1, "num_gpus": 1} if self.on_gpu else {"num_cpus": 1}
-        self.remote = self.ray.remote(max_retries=0, **resources)(_do)  # `Sharing` gives a portion to another worker
+        self.remote = self.ray.remote(max_retries=0, **resources)(_do)  # `Scheduler` gives a portion to another worker
         self.needed = _needed(type(model).__module__ for model in doer.bench.models)
         self.head = _head(self.ray, address)
         self.flying: set[Future[Outcome]] = set()
@@ -71,7 +71,7 @@ class Ray(Engine):
                 heard = time.monotonic()
             elif time.monotonic() - heard > PATIENCE:
                 for future in self.flying.copy():
-                    self._fail(future, _beheaded(self.head))
+                    self._fail(future, _head_lost(self.head))
                 return
 
     def _fail(self, future: Future[Outcome], error: BaseException) -> None:
@@ -108,7 +108,7 @@ class Ray(Engine):
                 return
             if error := theirs.exception():
                 if isinstance(error, self.ray.exceptions.RayError):
-                    error = WorkerDiedError(one_line(error)) if _answers(self.head) else _beheaded(self.head)
+                    error = WorkerDiedError(one_line(error)) if _answers(self.head) else _head_lost(self.head)
                 self._fail(done, error)
                 return
             outcome = pickle.loads(theirs.result())
@@ -199,7 +199,7 @@ def _head(ray: Any, address: str | None) -> str:
     return place if client and scheme == "ray" else ray.get_runtime_context().gcs_address
 
 
-def _beheaded(head: str) -> ProcessLostError:
+def _head_lost(head: str) -> ProcessLostError:
     return ProcessLostError(
         f"expected the head of the Ray cluster at {head} until the end, got no answer: what its workers had begun is "
         "lost, and finished units are kept; start it again ('ray start'), and repeat the command, which resumes"

@@ -30,8 +30,8 @@ END = b""  # in the place of a plan or a portion
 _plans = count()  # numbers of plans: a command may have several, one after the other
 
 
-class Ranks(Engine):
-    """All processes. This one works in a thread of its own."""
+class Torchrun(Engine):
+    """All processes of torchrun. This one works too, in a thread of its own."""
 
     def __init__(self, doer: Doer) -> None:
         self.slots = here().world
@@ -65,7 +65,7 @@ class Ranks(Engine):
 
 
 def serve() -> None:
-    """What the other processes do: portions of all plans of process 0, until it ends."""
+    """The main loop of the other processes: work on the plans of process 0 until it dismisses them."""
     while True:
         place = _next_plan()
         with lost():

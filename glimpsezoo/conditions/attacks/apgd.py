@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glimpsezoo.conditions.attacks.ball import direction, project, random_start
-from glimpsezoo.conditions.attacks.base import Attack, keep_better, where_right
+from glimpsezoo.conditions.attacks.base import RightOnly, keep_better
 from glimpsezoo.conditions.attacks.settings import APGDSettings
 from glimpsezoo.conditions.attacks.victim import Objective, Probe, Victim, cross_entropy, logits_ratio, margin_loss, probe
 from glimpsezoo.core.batched import gather
@@ -148,16 +148,13 @@ def _where(mask: Bool[Tensor, "B"], first: Probe, second: Probe) -> Probe:
     )
 
 
-class APGD(Attack[APGDSettings]):
+class APGD(RightOnly[APGDSettings]):
     """Auto-PGD on the objective of a subclass. It keeps the most successful iterate, and among those the one with the highest loss.
 
     Images that a deterministic model already misclassifies are not changed.
     """
 
     objective: ClassVar[Objective]
-
-    def perturb(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
-        return where_right(victim, noise, self._attacked)
 
     def _attacked(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
         settings, best = self.settings, None

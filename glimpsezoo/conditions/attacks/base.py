@@ -148,17 +148,23 @@ def weights_fixed(model: GlimpseModel[Any]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def where_right(victim: Victim, noise: Noise, attack: Callable[[Victim, Noise], Tensor]) -> Float[Tensor, "B C H W"]:
-    """Attack only the images that are classified correctly; the others are not changed.
+class RightOnly(Attack[A]):
+    """An attack that changes only the images that are classified correctly.
 
     A stochastic model is attacked on all images, because an image that is wrong in one run may be right in another.
     """
-    if victim.model.stochastic:
-        return attack(victim, noise)
-    places = (~victim.wrong(victim.images)).nonzero().squeeze(1)
-    if not len(places):
-        return victim.images
-    return victim.images.index_copy(0, places, attack(victim.select(places), noise.select(places)))
+
+    def perturb(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
+        if victim.model.stochastic:
+            return self._attacked(victim, noise)
+        places = (~victim.wrong(victim.images)).nonzero().squeeze(1)
+        if not len(places):
+            return victim.images
+        return victim.images.index_copy(0, places, self._attacked(victim.select(places), noise.select(places)))
+
+    @abstractmethod
+    def _attacked(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
+        """As `perturb`, for the images to change."""
 
 
 def keep_better(

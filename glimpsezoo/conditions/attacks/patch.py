@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glimpsezoo.conditions.attacks.ball import direction
-from glimpsezoo.conditions.attacks.base import Attack, keep_better, where_right
+from glimpsezoo.conditions.attacks.base import RightOnly, keep_better
 from glimpsezoo.conditions.attacks.looks import check_locates, mean_centres
 from glimpsezoo.conditions.attacks.settings import PatchSettings
 from glimpsezoo.conditions.attacks.victim import Victim, margin_loss, probe
@@ -20,7 +20,7 @@ from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 
 
-class Patch(Attack[PatchSettings]):
+class Patch(RightOnly[PatchSettings]):
     """PGD on the margin within a square, at several random places, of which the worst counts per image.
 
     Threat model: one square of the share eps of the area changes, to any values in [0, 1]. The attacker knows the model and the label, and
@@ -32,9 +32,6 @@ class Patch(Attack[PatchSettings]):
     def corners(self, victim: Victim, noise: Noise, square: int) -> Int[Tensor, "B restarts 2"]:
         """The upper left pixels of the squares to try, as (row, column). square: their side in pixels."""
         return blind_corners(victim, noise, square, self.settings.restarts)
-
-    def perturb(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
-        return where_right(victim, noise, self._attacked)
 
     def _attacked(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
         settings, (height, width), best = self.settings, victim.images.shape[2:], None

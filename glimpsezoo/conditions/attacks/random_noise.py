@@ -7,14 +7,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glimpsezoo.conditions.attacks.ball import direction, project, random_start
-from glimpsezoo.conditions.attacks.base import Attack, keep_better, where_right
+from glimpsezoo.conditions.attacks.base import RightOnly, keep_better
 from glimpsezoo.conditions.attacks.settings import Draws, Norm, RandomSettings
 from glimpsezoo.conditions.attacks.victim import Victim, margin_loss, queried
 from glimpsezoo.conditions.corruptions.draws import normal
 from glimpsezoo.core.noise import Noise
 
 
-class RandomNoise(Attack[RandomSettings]):
+class RandomNoise(RightOnly[RandomSettings]):
     """The worst of `steps` random changes per image: one that is misclassified if there is any, else the one with the lowest margin.
 
     Threat model: Linf or L2 of length eps. The attacker queries the model and knows the label; no draw depends on an answer. Images that
@@ -24,10 +24,7 @@ class RandomNoise(Attack[RandomSettings]):
     name = "random"
     sees_gradients = False
 
-    def perturb(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
-        return where_right(victim, noise, self._worst)
-
-    def _worst(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
+    def _attacked(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
         settings, best = self.settings, None
         kinds = get_args(Draws) if settings.draws == "mixed" else (settings.draws,)
         for draw in range(settings.steps):

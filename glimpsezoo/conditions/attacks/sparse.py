@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from glimpsezoo.conditions.attacks.base import Attack, keep_better, where_right
+from glimpsezoo.conditions.attacks.base import RightOnly, keep_better
 from glimpsezoo.conditions.attacks.settings import SparseSettings
 from glimpsezoo.conditions.attacks.victim import Victim, margin_loss, queried
 from glimpsezoo.core.noise import Noise
@@ -22,7 +22,7 @@ from glimpsezoo.errors import GlimpseZooError
 SHARE = 0.3  # of the pixels, that the first query exchanges: alpha_init of the paper
 
 
-class Sparse(Attack[SparseSettings]):
+class Sparse(RightOnly[SparseSettings]):
     """Sparse-RS on the margin.
 
     Threat model: at most eps pixels of an image change, in all channels and by any amount. The attacker queries the model and knows the
@@ -37,9 +37,6 @@ class Sparse(Attack[SparseSettings]):
         most = model.task.image_size[0] * model.task.image_size[1] // 2
         if self.settings.eps > most:
             raise GlimpseZooError(f"sparse: expected eps of at most {most} pixels, half of those of an image, got {self.settings.eps}")
-
-    def perturb(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
-        return where_right(victim, noise, self._attacked)
 
     def _attacked(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
         best = None

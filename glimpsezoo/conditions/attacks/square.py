@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from glimpsezoo.conditions.attacks.ball import lengths
-from glimpsezoo.conditions.attacks.base import Attack, where_right
+from glimpsezoo.conditions.attacks.base import RightOnly
 from glimpsezoo.conditions.attacks.settings import SquareSettings
 from glimpsezoo.conditions.attacks.victim import Victim, margin
 from glimpsezoo.core.noise import Noise
@@ -29,7 +29,7 @@ def side(query: int, settings: SquareSettings, height: int, width: int) -> int:
     return min(max(round((share * height * width) ** 0.5), 1), height, width)
 
 
-class Square(Attack[SquareSettings]):
+class Square(RightOnly[SquareSettings]):
     """Keeps a change if it lowers the margin of the label (for a stochastic model, the mean margin over `eot` runs).
 
     Images that a deterministic model already misclassifies are not changed, and no image is queried after its first error.
@@ -37,9 +37,6 @@ class Square(Attack[SquareSettings]):
 
     name = "square"
     sees_gradients = False
-
-    def perturb(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
-        return where_right(victim, noise, self._attacked)
 
     def _attacked(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
         best, best_margin = victim.images, victim.images.new_full((len(victim),), torch.inf)

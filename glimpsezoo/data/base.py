@@ -166,3 +166,21 @@ class ImageData(ABC):
     def empty_classes(self) -> tuple[str, ...]:
         """Classes without an image, if the source knows its labels when it is opened."""
         return ()
+
+
+class BulkImageData(ImageData):
+    """A source that reads or draws many examples at once: a single one is the only one of a batch."""
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return good(next(self.examples_at([index])))
+
+    @abstractmethod
+    def examples_at(self, places: Sequence[int]) -> Iterator[Example | BadImageError]: ...
+
+    def training_example(self, index: int, epoch: int) -> Example:
+        return self.training_batch([index], epoch).only()
+
+    @abstractmethod
+    def training_batch(self, places: Sequence[int], epoch: int) -> Batch: ...

@@ -26,15 +26,15 @@ DIGITS = DatasetSpec(
 )
 
 
-def _mnist(name: str, description: str, *, side: int, transform: str, config: str = "PlacedMnistSettings", places: int = 1) -> DatasetSpec:
-    """A set made from MNIST. places: per calibration and test digit."""
+def _mnist(name: str, description: str, *, side: int, transform: str, config: str = "PlacedMnistSettings") -> DatasetSpec:
+    """A set made from MNIST."""
     return DatasetSpec(
         name=name,
         description=description,
         source="glimpsezoo.data.mnist:open_mnist",
         config=f"{_CONFIG}:{config}",
         task=Task(image_size=(side, side), channels=1, classes=TEN_DIGITS),
-        splits={"train": 55_000, "calibration": 5_000 * places, "test": 10_000 * places},
+        splits={"train": 55_000, "calibration": 5_000, "test": 10_000},
         license="CC BY-SA 3.0",
         homepage="https://huggingface.co/datasets/ylecun/mnist",
         transform=transform,

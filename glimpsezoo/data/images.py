@@ -12,7 +12,7 @@ from torch import Tensor
 
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.data.augment import Augmentation
-from glimpsezoo.data.base import BadImageError, Batch, DataInfo, Example, ImageData, collate
+from glimpsezoo.data.base import BadImageError, Batch, BulkImageData, DataInfo, Example, collate
 from glimpsezoo.data.encoded import EncodedImage, EncodedImages, ParquetImages
 from glimpsezoo.data.labels import Labels
 from glimpsezoo.data.pixels import AS_STORED, Decoded, Decoding, decoded
@@ -103,7 +103,7 @@ class SplitSource:
     """Whether each class must have an image in this split; otherwise, one in the source is enough."""
 
 
-class NaturalImages(ImageData):
+class NaturalImages(BulkImageData):
     """Images of any size and format, decoded on access."""
 
     def __init__(self, info: DataInfo, task: Task, source: SplitSource, augmentation: Augmentation | None = None) -> None:
@@ -111,14 +111,6 @@ class NaturalImages(ImageData):
 
     def __len__(self) -> int:
         return len(self.source.chosen)
-
-    def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        example = next(self.examples_at([index]))
-        if isinstance(example, BadImageError):
-            raise example
-        return example
 
     def examples_at(self, places: Sequence[int]) -> Iterator[Example | BadImageError]:
         numbers = [int(self.source.chosen[place]) for place in places]
@@ -129,9 +121,6 @@ class NaturalImages(ImageData):
                 yield Example(pixels, self.source.labels.checked(row), number, number, conversions)
             except BadImageError as bad:
                 yield BadImageError(f"{self.info.name}, {self.info.split} split: {bad}")
-
-    def training_example(self, index: int, epoch: int) -> Example:
-        return self.training_batch([index], epoch).only()
 
     def training_batch(self, places: Sequence[int], epoch: int) -> Batch:
         """Augmented images; each is a function of (seed, row, epoch)."""

@@ -13,12 +13,12 @@ from glimpsezoo.data.base import BadImageError, Example, ImageData, good
 from glimpsezoo.errors import GlimpseZooError
 
 
-def stratified(labels: Int[Tensor, "N"], n: int, seed: int = 0) -> Int[Tensor, "n"]:
+def stratified(labels: Int[Tensor, "N"], n: int) -> Int[Tensor, "n"]:
     """Choose `n` of N images, each class in proportion to its size; returns their places in ascending order.
 
-    The choices are nested: a smaller one is a subset of a larger one. Within a class the order is drawn from `seed`.
+    The choices are nested: a smaller one is a subset of a larger one. Within a class the order is random, and always the same.
     """
-    shuffled = Noise.of(seed, torch.arange(len(labels))).keys.argsort(stable=True)
+    shuffled = Noise.of(0, torch.arange(len(labels))).keys.argsort(stable=True)
     rank = torch.empty(len(labels), dtype=torch.float64)
     for label in labels.unique():
         members = shuffled[labels[shuffled] == label]

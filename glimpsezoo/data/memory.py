@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from glimpsezoo.data.base import BadImageError, Batch, Example, ImageData
+from glimpsezoo.data.base import BadImageError, Batch, BulkImageData, Example, ImageData
 from glimpsezoo.data.images import NaturalImages, Stored, planes
 
 SHARE = 0.25  # of the free memory: the most that is held
@@ -18,7 +18,7 @@ SAMPLE = 64  # images from which the size of all is estimated
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
-class InMemory(ImageData):
+class InMemory(BulkImageData):
     """Natural images for training, each of which is held in memory once it is decoded. Examples are those of `data`.
 
     Use it in one process: another would decode and hold its own.
@@ -33,14 +33,8 @@ class InMemory(ImageData):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index: int) -> Example:
-        return self.data[index]
-
     def examples_at(self, places: Sequence[int]) -> Iterator[Example | BadImageError]:
         return self.data.examples_at(places)
-
-    def training_example(self, index: int, epoch: int) -> Example:
-        return self.training_batch([index], epoch).only()
 
     def training_batch(self, places: Sequence[int], epoch: int) -> Batch:
         missing = self.missing(places)

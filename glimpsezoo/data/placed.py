@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Num, UInt8
 from torch import Tensor
 
 from glimpsezoo.core.noise import Noise
-from glimpsezoo.data.base import BadImageError, Batch, DataInfo, Example, ImageData
+from glimpsezoo.data.base import BadImageError, Batch, BulkImageData, DataInfo, Example
 from glimpsezoo.data.texture import SIDE, grass
 from glimpsezoo.specs import Task
 
@@ -106,7 +106,7 @@ class Distortion:
         return DEVIATION * min(1.0, (epoch + 1) / (self.noise_epochs + 1))
 
 
-class PlacedDigits(ImageData):
+class PlacedDigits(BulkImageData):
     """Each digit at one or more places of a canvas of zeros.
 
     The examples of a digit share its `group` and are neighbours in the split's order.
@@ -118,14 +118,6 @@ class PlacedDigits(ImageData):
     def __len__(self) -> int:
         return len(self.glyphs.labels) * self.placing.places
 
-    def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        example = next(self.examples_at([index]))
-        if isinstance(example, BadImageError):
-            raise example
-        return example
-
     def examples_at(self, places: Sequence[int]) -> Iterator[Example | BadImageError]:
         index = torch.tensor(list(places), dtype=torch.long)
         for chunk in index.split(CHUNK):
@@ -136,9 +128,6 @@ class PlacedDigits(ImageData):
             for image, label, id_, group, source in rows:
                 wrong = self.glyphs.bad.get(source)
                 yield BadImageError(wrong) if wrong else Example(image, label, id_, group)
-
-    def training_example(self, index: int, epoch: int) -> Example:
-        return self.training_batch([index], epoch).only()
 
     def training_batch(self, places: Sequence[int], epoch: int) -> Batch:
         """The digits at new places: independent of those that are measured and of other epochs, unless placements are fixed."""

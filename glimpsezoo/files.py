@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
-from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.errors import GlimpseZooError, why_not
 from glimpsezoo.processes import is_gone, machine
 
 _PART = re.compile(r"\..+\.(?:([0-9a-f]{8})-(\d+)-[0-9a-f]{8}|[0-9a-f]{32})\.part")  # the second form was written by earlier versions
@@ -153,9 +153,10 @@ def output_to(folder: Path) -> Iterator[None]:
 
 def unwritable(folder: Path, error: OSError) -> GlimpseZooError:
     """The error for an output folder that cannot be written."""
-    why = error.strerror or one_line(error)
     room = "make room, or " if is_full(error) else ""
-    return GlimpseZooError(f"expected an output folder that can be written, got {str(folder)!r} ({why}): {room}choose another --output")
+    return GlimpseZooError(
+        f"expected an output folder that can be written, got {str(folder)!r} ({why_not(error)}): {room}choose another --output"
+    )
 
 
 def is_full(error: OSError) -> bool:

@@ -3,7 +3,6 @@
 Imports neither torch nor datasets.
 """
 
-import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Literal
 
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.escaping import redacted
+from glimpsezoo.files import is_full
 from glimpsezoo.waiting import UnansweredError, bound
 
 _LOG_IN = "log in by 'hf auth login' (or set HF_TOKEN)"
@@ -123,7 +123,7 @@ def _gated(name: str, address: str) -> str:
 
 
 def _full(chain: list[BaseException]) -> bool:
-    return any(isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in chain)
+    return any(isinstance(cause, OSError) and is_full(cause) for cause in chain)
 
 
 def _needs_space(name: str, needed: str) -> str:

@@ -26,7 +26,7 @@ class Settings(BaseModel):
         """
         cls.check_keys(values, owner=owner)
         try:
-            return cls.model_validate({key: cls._from_text(key, value) for key, value in values.items()})
+            return cls._validated(values)
         except ValidationError as error:
             raise cls._refused(error.errors()[0], values, owner) from None
 
@@ -35,11 +35,15 @@ class Settings(BaseModel):
         """Raise `GlimpseZooError`, as `parse` does, for a key or a value that is wrong whatever the other settings are."""
         cls.check_keys(values, owner=owner)
         try:
-            cls.model_validate({key: cls._from_text(key, value) for key, value in values.items()})
+            cls._validated(values)
         except ValidationError as error:
             for each in error.errors():
                 if each["loc"] and each["loc"][0] in values:
                     raise cls._refused(each, values, owner) from None
+
+    @classmethod
+    def _validated(cls, values: Mapping[str, Any]) -> Self:
+        return cls.model_validate({key: cls._from_text(key, value) for key, value in values.items()})
 
     @staticmethod
     def _refused(found: Mapping[str, Any], values: Mapping[str, Any], owner: str) -> GlimpseZooError:

@@ -142,7 +142,7 @@ def _measured(cell: "Cell", place: str, request: "RunRequest", question: "Questi
     from glimpsezoo.evaluation.environment import keep_freed_memory
     from glimpsezoo.run.answers import remember
     from glimpsezoo.run.finishing import finish
-    from glimpsezoo.run.grid_work import failed, outcome_of
+    from glimpsezoo.run.grid_work import CellOutcome, outcome_of
     from glimpsezoo.run.prepare import prepare
 
     keep_freed_memory()
@@ -154,7 +154,7 @@ def _measured(cell: "Cell", place: str, request: "RunRequest", question: "Questi
         raise
     except Exception as error:  # a model, its data or a plugin may fail in any way; the other cells do not depend on it
         why = one_line(error) if isinstance(error, GlimpseZooError) else f"{type(error).__name__}: {one_line(error)}"
-        found, said = failed(cell, why), f"FAILED ({why})"
+        found, said = CellOutcome(cell, error=why), f"FAILED ({why})"
     else:
         remember(question, work, outcome, "")
         found, said = outcome_of(cell, outcome.results, outcome.written), outcome.summary.partition(";")[0]

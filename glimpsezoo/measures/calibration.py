@@ -6,7 +6,7 @@ split, where images that exit leave the batch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from glimpsezoo.hashing import module_hash
 from glimpsezoo.schema import Section
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import ExitRuleSpec, load_string
+
+if TYPE_CHECKING:  # base imports this module
+    from glimpsezoo.measures.base import Catalogue, Measure, Sets
 
 EXITS = "anytime"  # prefix of the keys of `ExitSettings`
 CANDIDATES = 400  # thresholds to try; between neighbours, the share of exits changes by about 1/400
@@ -74,7 +77,7 @@ class ExitSettings(Settings):
         return found.within(self.macs) if self.macs is not None else self.threshold
 
 
-def exit_settings(sets: Any, catalogue: Any) -> tuple[ExitSettings, type[ThresholdRule]]:
+def exit_settings(sets: "Sets", catalogue: "Catalogue") -> tuple[ExitSettings, type[ThresholdRule]]:
     """`--set anytime.KEY`, and the class of the exit rule. Raises `GlimpseZooError`."""
     settings = ExitSettings.parse(sets.of(EXITS), owner=EXITS)
     rule = load_string(catalogue.find(ExitRuleSpec, settings.rule).rule)
@@ -83,7 +86,7 @@ def exit_settings(sets: Any, catalogue: Any) -> tuple[ExitSettings, type[Thresho
     return settings, rule
 
 
-def given_rule(sets: Any, catalogue: Any) -> ThresholdRule | None:
+def given_rule(sets: "Sets", catalogue: "Catalogue") -> ThresholdRule | None:
     """The exit rule at the threshold that `--set` names, for a command that does not calibrate; None if nothing is set."""
     given = sets.of(EXITS)
     settings, rule = exit_settings(sets, catalogue)
@@ -259,7 +262,7 @@ def rule_without_loss(found: Calibration) -> ExitRule | None:
         return found.rule(tried[-1]) if tried else None
 
 
-def without_thresholds(measures: Sequence[Any], error: GlimpseZooError) -> str:
+def without_thresholds(measures: "Sequence[Measure]", error: GlimpseZooError) -> str:
     """The note of a run without thresholds of early exits. Raises `GlimpseZooError` if the user named a measure that needs them.
 
     measures: those of the run. error: why there are no thresholds.

@@ -10,7 +10,7 @@ from pydantic import Field
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.seeds import RecipePair
-from glimpsezoo.measures.statistics import RESAMPLES, SEED, Groups, fair_coin_tail, percentile_interval
+from glimpsezoo.measures.statistics import RESAMPLES, Groups, fair_coin_tail, percentile_interval
 from glimpsezoo.schema import SCHEMA, Count, Difference, Positive, Section, Share, Version
 
 
@@ -52,7 +52,7 @@ class Comparison(Section):
     """Every ordered pair of recipes of which at least one was measured with several training seeds."""
 
 
-def paired(a: str, b: str, hits_a: Bool[ndarray, "n"], hits_b: Bool[ndarray, "n"], groups: Int[ndarray, "n"], seed: int = SEED) -> Pair:
+def paired(a: str, b: str, hits_a: Bool[ndarray, "n"], hits_b: Bool[ndarray, "n"], groups: Int[ndarray, "n"]) -> Pair:
     """Compare models `a` and `b` on the same images: the difference of their accuracies, and whether `a` is worse.
 
     p is exact (McNemar: a binomial test on the images that only one of them classifies correctly) if every image is its own group;
@@ -64,12 +64,12 @@ def paired(a: str, b: str, hits_a: Bool[ndarray, "n"], hits_b: Bool[ndarray, "n"
     """
     found, gain = Groups.of(groups), hits_a.astype(int) - hits_b.astype(int)
     only_a, only_b = int((gain > 0).sum()), int((gain < 0).sum())
-    resampled = found.resampled_sums(gain[:, None].astype(float), seed)
+    resampled = found.resampled_sums(gain[:, None].astype(float))
     low, high = percentile_interval(resampled[:, 0] / resampled[:, 1])
     if found.single:
         p = fair_coin_tail(only_a, only_a + only_b)
     else:
-        p = (1 + int((found.flipped_sums(gain, seed) <= gain.sum()).sum())) / (1 + RESAMPLES)
+        p = (1 + int((found.flipped_sums(gain) <= gain.sum()).sum())) / (1 + RESAMPLES)
     difference = float(gain.mean())
     return Pair(a=a, b=b, n=len(gain), only_a=only_a, only_b=only_b, difference=difference, low=low, high=high, p=p)
 

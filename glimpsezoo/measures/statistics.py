@@ -132,11 +132,11 @@ class Groups:
         np.add.at(total, self.index, columns)
         return total
 
-    def resampled_sums(self, columns: Float[ndarray, "n m"], seed: int = SEED) -> Float[ndarray, "R m+1"]:
+    def resampled_sums(self, columns: Float[ndarray, "n m"]) -> Float[ndarray, "R m+1"]:
         """Column sums of `RESAMPLES` samples of G groups, drawn with replacement. The last column is the number of images."""
         sums = self.sums(np.column_stack([columns, np.ones(len(columns))]))
         kinds, times = np.unique(sums, axis=0, return_counts=True)
-        draw = np.random.default_rng(seed)
+        draw = np.random.default_rng(SEED)
         with threadpool_limits(1, "blas"):  # a second thread saves a fifth of the time here, but waiting for a busy one costs seconds
             if len(kinds) * RESAMPLES <= _CHUNK:  # few distinct groups: draw how often each occurs
                 return draw.multinomial(self.count, times / self.count, size=RESAMPLES).astype(float) @ kinds
@@ -144,11 +144,11 @@ class Groups:
             parts = [_drawn_sums(sums, min(step, RESAMPLES - first), draw) for first in range(0, RESAMPLES, step)]
         return np.concatenate(parts)
 
-    def flipped_sums(self, values: Int[ndarray, "n"], seed: int = SEED) -> Int[ndarray, "R"]:
+    def flipped_sums(self, values: Int[ndarray, "n"]) -> Int[ndarray, "R"]:
         """Sums of `values` [n] after the sign of each group's sum was flipped with probability 1/2."""
         sums = self.sums(values[:, None].astype(float))[:, 0].astype(int)
         sizes, times = np.unique(np.abs(sums), return_counts=True)
-        kept = np.random.default_rng(seed).binomial(times, 0.5, size=(RESAMPLES, len(times)))  # for each size, how many keep their sign
+        kept = np.random.default_rng(SEED).binomial(times, 0.5, size=(RESAMPLES, len(times)))  # for each size, how many keep their sign
         return (2 * kept - times) @ sizes
 
 
@@ -336,7 +336,7 @@ class Effect:
     """One-sided p-value for a difference of this sign; None if images cannot be paired."""
 
 
-def over_seeds(gains: Int[ndarray, "S n"], groups: Int[ndarray, "n"], seed: int = SEED) -> Effect:
+def over_seeds(gains: Int[ndarray, "S n"], groups: Int[ndarray, "n"]) -> Effect:
     """The mean of `gains`, the gain of each of n images in each of S trainings.
 
     Groups of images are resampled. From three trainings on, trainings are resampled too, and p comes from the same resamples. With fewer,
@@ -346,13 +346,13 @@ def over_seeds(gains: Int[ndarray, "S n"], groups: Int[ndarray, "n"], seed: int 
     0.5
     """
     found, value = Groups.of(groups), float(gains.mean())
-    resampled = found.resampled_sums(gains.T.astype(float), seed)
+    resampled = found.resampled_sums(gains.T.astype(float))
     means = resampled[:, :-1] / resampled[:, -1:]  # [R, S]
     if len(gains) < 3:
-        drawn, flipped = means.mean(1), found.flipped_sums(gains.sum(0), seed)
+        drawn, flipped = means.mean(1), found.flipped_sums(gains.sum(0))
         chance = int((flipped >= abs(gains.sum())).sum())
     else:
-        chosen = np.random.default_rng(seed).integers(len(gains), size=means.shape)
+        chosen = np.random.default_rng(SEED).integers(len(gains), size=means.shape)
         drawn = np.take_along_axis(means, chosen, axis=1).mean(1)
         chance = int((drawn * np.sign(value) <= 0).sum())
     low, high = percentile_interval(drawn)

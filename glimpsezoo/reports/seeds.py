@@ -136,11 +136,6 @@ def repeated(entries: Sequence[Entry]) -> list[Seeds]:
     return [each for each in by_seeds(entries) if len(each.entries) > 1]
 
 
-def trained_repeatedly(entries: Sequence[Entry]) -> list[Seeds]:
-    """The recipes with several training seeds."""
-    return [each for each in by_seeds(entries) if len(each.training) > 1]
-
-
 def members(recipes: Sequence[Seeds]) -> set[str]:
     """The names of all trainings of some recipes, as pairs have them."""
     return {name for each in recipes for entry in each.entries for name in (entry.name, entry.result.model.name)}

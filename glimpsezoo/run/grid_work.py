@@ -105,10 +105,6 @@ def request_of(cell: Cell, base: RunRequest, folder: Path, options: dict[str, An
     )
 
 
-def failed(cell: Cell, error: str) -> CellOutcome:
-    return CellOutcome(cell, error=error)
-
-
 def read_outcome(cell: Cell, written: Sequence[Path]) -> CellOutcome:
     """The outcome of a cell whose results are there."""
     return outcome_of(cell, [read_result(path.read_bytes()) for path in written], written)

@@ -24,6 +24,7 @@ from glimpsezoo.run.portions import Outcome, Portion, config_of, portions_of
 from glimpsezoo.schema import Section
 
 POLL = 0.5  # seconds between checks for what another process is measuring
+BUSY = Portion(())  # in place of a portion that another process has claimed
 TRIES = 3  # times that a portion is given to a worker, if workers die of it
 
 
@@ -77,13 +78,11 @@ class Scheduler:
                 while waiting and len(flying) < engine.slots:
                     turn = waiting.popleft()
                     with ExitStack() as claims:
-                        left = self._left(turn.portion)
+                        left = self._claimed(turn.portion, claims)
                         if left is None:
                             on_portion(turn.portion)
-                        elif not all(claims.enter_context(self.store.claim(name)) for name in self._names(left)):
+                        elif left is BUSY:
                             busy.append(turn)
-                        elif (left := self._left(turn.portion)) is None:  # somebody finished it just before it was claimed
-                            on_portion(turn.portion)
                         else:
                             future = engine.submit(left, self._given(left))
                             flying[future] = turn._replace(claims=claims.pop_all())
@@ -103,6 +102,15 @@ class Scheduler:
             for turn in flying.values():
                 turn.claims.close()
         return self.found
+
+    def _claimed(self, portion: Portion, claims: ExitStack) -> Portion | None:
+        """The portion without what is done, with claims on all of it; None if nothing is left, `BUSY` if another process is at it."""
+        left = self._left(portion)
+        if left is None:
+            return None
+        if not all(claims.enter_context(self.store.claim(name)) for name in self._names(left)):
+            return BUSY
+        return self._left(portion)  # somebody may have finished it just before it was claimed
 
     def _landed(self, turn: _Turn, future: Future[Outcome], flying: Mapping[Future[Outcome], _Turn]) -> bool:
         """Take what came of a portion, and release its claims. False if its worker died; `GlimpseZooError` if one died too often."""

@@ -48,8 +48,8 @@ def check_kept(
         return
     baseline, published = any(map(is_feed_forward, models)), request.corrupted_dir is not None
     for choice, model in zip(choices, models, strict=True):
-        assert choice.card is not None  # ensured by `check_update`
-        card, other = choice.card, _other_data(request, chosen, choice.card)
+        card = choice.own_card  # ensured by `check_update`
+        other = _other_data(request, chosen, card)
         if other:
             raise GlimpseZooError(
                 f"--update-card expects {card.called} measured on the {TEST} split of the data that it was trained on, got {other}: "

@@ -268,10 +268,6 @@ class RunWork:
         """Expected time for a piece of work with no stored units, without the time to corrupt images."""
         return planned.forward_images * self.seconds_per_image[planned.index]
 
-    @property
-    def expected_seconds(self) -> float:
-        return sum(self._seconds(planned) for _, planned in self.plan)
-
     def _estimate(self) -> tuple[float, int]:
         """Seconds of remaining work, and the number of stored units."""
         seconds, reused = 0.0, 0

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.files import is_full, no_link, sweep, write_whole
 from glimpsezoo.training.job import TrainingJob, job_digest
 from glimpsezoo.zoo.cards import LOG
@@ -55,7 +55,7 @@ def _written(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why, room = error.strerror or one_line(error), "free some space and " if is_full(error) else ""
+        why, room = why_not(error), "free some space and " if is_full(error) else ""
         raise GlimpseZooError(
             f"expected an output folder that can be written, got {str(folder)!r} ({why}): {room}repeat the command when it can be, which "
             "resumes from its last checkpoint; or choose another --output"

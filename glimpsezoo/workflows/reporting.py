@@ -51,9 +51,9 @@ def traces_of(measured: StoredResult, images: int, data_dir: str | None) -> list
     result = measured.entry.result
     name = _card_name(measured)
     choice = choose_model(name, result.data.name, Assignments(scoped={name: dict(result.model.config)}), None)
-    assert choice.card is not None  # `_card_name` would have raised otherwise
-    settings = own_settings(choice.card.config, result.data.name) if result.data.settings is None else result.data.settings
-    data = among(_opened(measured, settings, data_dir), choice.card.config.task.classes)
+    card = choice.own_card.config
+    settings = own_settings(card, result.data.name) if result.data.settings is None else result.data.settings
+    data = among(_opened(measured, settings, data_dir), card.task.classes)
     model = build_model(choice, data.task).to(torch.device("cpu"))
     viewing = Viewing(model, measured.entry.name, seed=result.run.seed)
     rows = measured.rows

@@ -123,14 +123,13 @@ def from_pretrained(cls: type[M], name: str | Path, *, revision: str | None = No
     if revision and Path(name).is_dir():
         settings["revision"] = revision
     choice = choose_model(text, "", Assignments(scoped={text: settings}), None)
-    assert choice.card is not None  # or it would have raised
     own: type[GlimpseModel[Any]] = load_string(choice.spec.model)
     if not issubclass(own, cls):
         raise GlimpseZooError(
             f"{cls.__name__}.from_pretrained expects a card of this model, got {str(name)!r}, a card of {own.__name__}: "
             "use that class, or GlimpseModel"
         )
-    model = build_model(choice, choice.card.config.task.task())
+    model = build_model(choice, choice.own_card.config.task.task())
     assert isinstance(model, cls)
     return model
 

@@ -38,8 +38,7 @@ def load(name: str, *, data: str | None = None, **settings: Any) -> GlimpseModel
     torch.Size([2, 10])
     """
     choice = choose_model(name, data or DEFAULT_DATA, Assignments(scoped={name: settings}), None)
-    assert choice.card is not None  # or it would have raised
-    return build_model(choice, choice.card.config.task.task())
+    return build_model(choice, choice.own_card.config.task.task())
 
 
 def create_model(name: str, *, task: Task | None = None, data: str | None = None, seed: int = 0, **settings: Any) -> GlimpseModel[Any]:

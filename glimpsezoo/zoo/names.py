@@ -99,6 +99,12 @@ class ModelChoice:
     """The settings of this argument alone: what was typed after its `@`."""
 
     @property
+    def own_card(self) -> Card:
+        """The card, of a choice that must have one: `choose_model` raises if `checkpoint` is None and there is no card."""
+        assert self.card is not None
+        return self.card
+
+    @property
     def full_name(self) -> str:
         """The name of the model: `timm:resnet18` for one of a prefix spec."""
         return self.spec.name + str(getattr(self.settings, self.spec.prefix_key)) if self.spec.prefix else self.spec.name

@@ -31,7 +31,6 @@ from torch.distributions import Normal
 
 from glimpsezoo import (
     Decision,
-    GlimpseModel,
     GlimpseZooError,
     Made,
     Noise,
@@ -45,8 +44,8 @@ from glimpsezoo import (
     retina,
     thumbnail,
 )
-from glimpsezoo_ram.config import Decide, DramConfig
-from glimpsezoo_ram.policy import Placing, gaussian_decision, given_decision, random_decision
+from glimpsezoo_ram.config import DramConfig
+from glimpsezoo_ram.policy import InRuns, Placing, gaussian_decision, given_decision
 
 PLACE = 128  # units of the hidden layers of G_loc and of E
 
@@ -61,7 +60,7 @@ class DramState(State):
     """The cells of LSTM 1 and of LSTM 2."""
 
 
-class DRAM(GlimpseModel[DramState]):
+class DRAM(InRuns[DramState]):
     """The deep recurrent attention model. Raises `GlimpseZooError` if a patch or the coarse image does not fit into the image."""
 
     padding = "zeros after normalisation"
@@ -95,11 +94,6 @@ class DRAM(GlimpseModel[DramState]):
     def follow(self, policy: Policy) -> None:
         super().follow(policy)
         self.sees = "lowres" if policy.reads_own else "none"  # of the context, which only the model's own choice reads
-
-    @property
-    def runs(self) -> int:
-        """K, the runs per image: in training, copies of the images take their place."""
-        return 1 if self.training else self.config.evaluations
 
     def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[DramState, Decision]:
         zeros = images.new_zeros(len(images), self.runs, 2, self.config.width)
@@ -141,14 +135,6 @@ class DRAM(GlimpseModel[DramState]):
     ) -> Decision:
         """All glimpses have one size, and their centres reach the edges of the image."""
         return given_decision(self.placing, place.to(state.hidden), self.runs, made)
-
-    def random_look(self, state: DramState) -> Decision:
-        return random_decision(self.placing, state, self.runs)
-
-    @property
-    def _decide(self) -> Decide:
-        """The mode has no gradient, so training draws."""
-        return "sample" if self.training else self.config.decide
 
     def paper_macs(self, step: int) -> PaperMacs:
         """Convolutions, LSTMs and linear layers, without biases."""

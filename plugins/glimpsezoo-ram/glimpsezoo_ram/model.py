@@ -28,9 +28,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from glimpsezoo import Decision, GlimpseModel, GlimpseZooError, Made, Noise, Normalise, PaperMacs, Regions, State, Task, find_policy, retina
-from glimpsezoo_ram.config import Decide, RamConfig
-from glimpsezoo_ram.policy import Placing, first_decision, gaussian_decision, given_decision, random_decision
+from glimpsezoo import Decision, GlimpseZooError, Made, Noise, Normalise, PaperMacs, Regions, State, Task, find_policy, retina
+from glimpsezoo_ram.config import RamConfig
+from glimpsezoo_ram.policy import InRuns, Placing, first_decision, gaussian_decision, given_decision
 
 BRANCH, WIDTH = 128, 256  # units of the two branches of the glimpse network; of g and of h
 
@@ -55,7 +55,7 @@ class GlimpseNetwork(nn.Module):
         return (self.what(self.pixels(patches.flatten(1)).relu()) + self.where(self.place(places).relu())).relu()
 
 
-class RAM(GlimpseModel[RamState]):
+class RAM(InRuns[RamState]):
     """The recurrent attention model. Raises `GlimpseZooError` if a patch does not fit into the image."""
 
     sees = "none"
@@ -77,11 +77,6 @@ class RAM(GlimpseModel[RamState]):
         self.classifier = nn.Linear(WIDTH, len(task.classes))
         self.baseline = nn.Linear(WIDTH, 1)  # in training alone
         self.follow(find_policy(config.policy))
-
-    @property
-    def runs(self) -> int:
-        """K, the runs per image: in training, copies of the images take their place."""
-        return 1 if self.training else self.config.evaluations
 
     def start(self, images: Float[Tensor, "B C H W"], noise: Noise) -> tuple[RamState, Decision]:
         state = RamState(noise=noise, hidden=images.new_zeros(len(images), self.runs, WIDTH))
@@ -108,19 +103,11 @@ class RAM(GlimpseModel[RamState]):
         chosen = Normal(mean, self.config.deviation, validate_args=False)
         return gaussian_decision(self.placing, state, hidden, chosen, self._decide, stopped=stopped, bound=self.config.bound)
 
-    @property
-    def _decide(self) -> Decide:
-        """The mode has no gradient, so training draws."""
-        return "sample" if self.training else self.config.decide
-
     def look_at(
         self, state: RamState, place: Float[Tensor, "B 2"], scale: Float[Tensor, "B"] | None = None, made: Made = "given"
     ) -> Decision:
         """All glimpses have one size, and their centres reach the edges of the image."""
         return given_decision(self.placing, place.to(self.classifier.weight), self.runs, made)
-
-    def random_look(self, state: RamState) -> Decision:
-        return random_decision(self.placing, state, self.runs)
 
     def paper_macs(self, step: int) -> PaperMacs:
         """The linear layers that section 4 names, without biases; no place is chosen after the last step."""

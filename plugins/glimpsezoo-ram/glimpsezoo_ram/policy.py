@@ -5,14 +5,17 @@ same for every K.
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Normal, Uniform
 
-from glimpsezoo import Decision, Made, Noise, Regions, State
+from glimpsezoo import Decision, GlimpseModel, Made, Noise, Regions, State
 from glimpsezoo_ram.config import Bound, Decide
+
+S = TypeVar("S", bound=State)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +110,22 @@ def given_decision(placing: Placing, place: Float[Tensor, "B 2"], runs: int, mad
     return Decision.certain(placing.regions(places[:, None].expand(-1, runs, -1)), made)
 
 
-def random_decision(placing: Placing, state: State, runs: int) -> Decision:
-    """Places drawn uniformly over the image for every run."""
-    places = 2 * state.noise.uniform(state.step, 2 * runs).unflatten(1, (runs, 2)) - 1
-    return Decision.certain(placing.regions(places), "sampled")
+class InRuns(GlimpseModel[S]):
+    """A model that runs K times on each image in testing, with a Gaussian policy."""
+
+    placing: Placing
+
+    @property
+    def runs(self) -> int:
+        """K, the runs per image: in training, copies of the images take their place."""
+        return 1 if self.training else self.config.evaluations
+
+    @property
+    def _decide(self) -> Decide:
+        """The mode has no gradient, so training draws."""
+        return "sample" if self.training else self.config.decide
+
+    def random_look(self, state: S) -> Decision:
+        """Places drawn uniformly over the image for every run."""
+        places = 2 * state.noise.uniform(state.step, 2 * self.runs).unflatten(1, (self.runs, 2)) - 1
+        return Decision.certain(self.placing.regions(places), "sampled")

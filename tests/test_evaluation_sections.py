@@ -18,7 +18,6 @@ from glimpsezoo.core.macs import count_macs
 from glimpsezoo.core.protocol import PaperMacs
 from glimpsezoo.core.rollout import rollout
 from glimpsezoo.data.base import DataInfo
-from glimpsezoo.data.noise_images import NoiseImages
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation import environment
 from glimpsezoo.evaluation.environment import commit, environment_section
@@ -28,7 +27,7 @@ from glimpsezoo.evaluation.rows import Measured, PaperCosts, Rows
 from glimpsezoo.measures.accuracy import accuracy_section
 from glimpsezoo.measures.base import Bench
 from glimpsezoo.measures.calibration import calibrate
-from glimpsezoo.measures.costs import missing_operations
+from glimpsezoo.measures.costs import NoiseImages, missing_operations
 from glimpsezoo.measures.flops import flops_of, flops_section
 from glimpsezoo.measures.pairs import every_pair
 from glimpsezoo.measures.result import Checkpoint

@@ -10,9 +10,9 @@ import pytest
 import torch
 from command_line import RECIPE, TINY, Answer, tree
 
+from glimpsezoo.commands.training import parse_seeds
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.training.job import TrainingPhase
-from glimpsezoo.training.seeds import parse_seeds
 from glimpsezoo.zoo.cards import Card
 
 Ask = Callable[..., Answer]

@@ -23,7 +23,7 @@ from glimpsezoo.measures.threats import cell_of, masking_text
 from glimpsezoo.reports.finding import SIGNIFICANT, findings
 from glimpsezoo.reports.pictures.svg import svg_file
 from glimpsezoo.reports.plots import plot
-from glimpsezoo.reports.text import measured_lines
+from glimpsezoo.reports.table import measured_lines
 from glimpsezoo.zoo.cards import Card
 from glimpsezoo.zoo.results import evidence, rows_of
 

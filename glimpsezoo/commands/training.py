@@ -1,6 +1,7 @@
 """`train`: train a card by a recipe."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from glimpsezoo.training.request import TrainingRequest
     from glimpsezoo.training.work import TrainingWork
     from glimpsezoo.zoo.cards import Card
+
+LARGEST_SEED, MOST_SEEDS = 2**32 - 1, 1_000  # of --seeds
 
 
 @click.command()
@@ -74,7 +77,6 @@ def train(model: str, **given: Any) -> int:
       glimpsezoo train mgnet --data folder:photos
       glimpsezoo train mgnet --data folder:photos --print-recipe > mine.toml
     """
-    from glimpsezoo.training.seeds import parse_seeds
     from glimpsezoo.training.target import check_names
 
     seeds = None if given["seeds"] is None else parse_seeds(given["seeds"])
@@ -112,6 +114,29 @@ def _train_all(requests: Sequence["TrainingRequest"], *, as_json: bool) -> int:
     elif done:
         options.tell(f"measure {'it' if len(done) == 1 else 'them'}: {done[0][0].run_command(*(card for _, card in done))}")
     return int(len(done) < len(requests) and ranks.speaks())
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """The seeds of a range (both ends are in it), a list, or a list of ranges, in this order. Raises `GlimpseZooError`.
+
+    >>> parse_seeds("0..2,7")
+    (0, 1, 2, 7)
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,10})(?:\.\.([0-9]{1,10}))?\s*", part)
+        if match is None:
+            raise GlimpseZooError(f"--seeds expects a range or a list of numbers, as 0..4 or 0,3,7, got {text!r}: correct it")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first or last > LARGEST_SEED:
+            raise GlimpseZooError(f"--seeds expects ranges that rise, from 0 to {LARGEST_SEED}, got {part.strip()!r}: correct it")
+        if len(found) + last - first >= MOST_SEEDS:
+            raise GlimpseZooError(f"--seeds expects at most {MOST_SEEDS:,} seeds, got more in {text!r}: name fewer")
+        found += range(first, last + 1)
+    twice = [seed for seed in found if found.count(seed) > 1]
+    if twice:
+        raise GlimpseZooError(f"--seeds expects every seed once, got {twice[0]} twice in {text!r}: name it once")
+    return tuple(found)
 
 
 def _each(requests: Sequence["TrainingRequest"]) -> Iterator[tuple["TrainingWork", "Card"]]:

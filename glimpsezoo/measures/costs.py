@@ -1,15 +1,20 @@
 """What a result says of costs, and the cost of a model without data."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
-from glimpsezoo.data.noise_images import NoiseImages
+from glimpsezoo.data.base import DataInfo, Example, ImageData
 from glimpsezoo.evaluation.jobs import Job
 from glimpsezoo.evaluation.measuring import Evaluation, EvaluationConfig, run_job
 from glimpsezoo.evaluation.rows import Measured
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.text import macs_text
+from glimpsezoo.specs import Task
 
 
 def cost_text(result: Result, macs: float) -> str:
@@ -38,6 +43,22 @@ def uncounted(result: Result) -> tuple[str, ...]:
 def missing_operations(measured: Sequence[Measured]) -> tuple[str, ...]:
     """Operations without a formula that may hold products, in any of these units: with any, their MACs are lower bounds."""
     return tuple(sorted({name for unit in measured for name in unit.missing}))
+
+
+class NoiseImages(ImageData):
+    """Images of uniform noise in [0, 1] of the size that a task declares, all of class 0."""
+
+    def __init__(self, task: Task, images: int) -> None:
+        self.task, self.images = task, images
+        self.info = DataInfo(name="noise", source="noise", revision=None, fingerprint=f"noise {images}", split="none", transform="none")
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __getitem__(self, index: int) -> Example:
+        shape = (self.task.channels, *self.task.image_size)
+        pixels = Noise.of(0, torch.tensor([index])).uniform(0, math.prod(shape))
+        return Example(pixels.reshape(shape), label=0, id=index, group=index)  # [1, C * H * W] -> [C, H, W]
 
 
 def evaluated_on_noise(model: GlimpseModel[Any], *, images: int = 8, config: EvaluationConfig | None = None) -> Evaluation:

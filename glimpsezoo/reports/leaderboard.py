@@ -10,8 +10,7 @@ from glimpsezoo.measures.shown import Cell, Column, Entry
 from glimpsezoo.reports.html import Html, captioned, element, join, named, scrolling
 from glimpsezoo.reports.paired import pair_texts
 from glimpsezoo.reports.plotted import file_link
-from glimpsezoo.reports.table import board, board_columns, comma_separated
-from glimpsezoo.reports.text import footnotes
+from glimpsezoo.reports.table import board, board_columns, comma_separated, footnotes
 
 _NAME = Column("model", lambda result, _: Cell(result.display_name), words=True)
 _DATA = Column("data", lambda result, _: Cell(result.data.name), words=True)

@@ -9,9 +9,8 @@ from glimpsezoo.files import write_whole
 from glimpsezoo.measures.result import Result, at_least_text
 from glimpsezoo.measures.shown import Cell, Table
 from glimpsezoo.measures.text import macs_text
-from glimpsezoo.reports.table import columns_of, markdown
+from glimpsezoo.reports.table import columns_of, markdown, measured_lines
 from glimpsezoo.reports.templates import template
-from glimpsezoo.reports.text import measured_lines
 from glimpsezoo.specs import DatasetSpec
 from glimpsezoo.zoo.card_config import UNKNOWN, Published
 from glimpsezoo.zoo.cards import CURVE, README, ROWS, Card, address_of

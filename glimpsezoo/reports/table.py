@@ -12,11 +12,11 @@ from rich.text import Text
 
 from glimpsezoo import escaping
 from glimpsezoo.escaping import Markdown
+from glimpsezoo.measures.accuracy import measured_text
 from glimpsezoo.measures.base import Measure
-from glimpsezoo.measures.result import Result, at_least_text
+from glimpsezoo.measures.result import Result, at_least_text, by_text
 from glimpsezoo.measures.shown import Cell, Column, Entry, Layout, Table
 from glimpsezoo.measures.text import macs_text
-from glimpsezoo.reports.text import footnotes
 from glimpsezoo.zoo.results import measure_classes
 
 LONG_WORD = 20  # of a name: what is longer may be folded anywhere
@@ -77,6 +77,20 @@ def board(entries: Sequence[Entry]) -> Table:
     rows = tuple((Cell(entry.name), Cell(entry.data), *(column.cell(entry.result, -1) for column in shown)) for entry in entries)
     words = frozenset({"model", "data", *(column.heading for column in shown if column.words)})
     return Table("", ("model", "data", *(column.heading for column in shown)), rows, words)
+
+
+def footnotes(results: Sequence[Result], layout: Layout) -> list[str]:
+    """What was measured, then the footnotes of each measure."""
+    return [*measured_lines(results), *(line for kind in measure_classes().values() for line in kind.footnotes(results, layout))]
+
+
+def measured_lines(results: Sequence[Result]) -> list[str]:
+    """What was measured, by model if that differs, and which models were trained on other data."""
+    subjects = [result for result in results if result.accuracy] or results[:1]
+    found = by_text(subjects, [measured_text(result) for result in subjects])
+    lines = [f"{models.removeprefix(' of ')}: {text}" if models else text for text, models in found.items()]
+    lines[-1] += " One multiply-accumulate is one MAC; FLOPs are two times that."
+    return [*lines, *(f"{result.departure}." for result in results if result.departure)]
 
 
 def print_results(results: Sequence[Result], console: Console) -> None:

@@ -7,23 +7,23 @@ from typing import Any
 
 from glimpsezoo.errors import GlimpseZooError, counted
 from glimpsezoo.evaluation.environment import environment_section
-from glimpsezoo.evaluation.rows import StoredUnit
-from glimpsezoo.files import check_inside, file_name, output_to, write_whole
+from glimpsezoo.evaluation.rows import StoredUnit, to_parquet
+from glimpsezoo.files import check_inside, file_name, output_to, replace_all, write_whole
 from glimpsezoo.hashing import weights_hash
 from glimpsezoo.measures.costs import missing_operations
 from glimpsezoo.measures.pairs import Comparison, every_pair
 from glimpsezoo.measures.result import Checkpoint, Failure, Result, Run, Units
 from glimpsezoo.measures.sections import converted, failures, model_section
+from glimpsezoo.reports.readme import card_text
 from glimpsezoo.reports.seeds import with_recipes
 from glimpsezoo.run.request import RunOutcome
 from glimpsezoo.run.updating import evidence_of
 from glimpsezoo.run.work import CLEAN, RunWork, training_of
-from glimpsezoo.run.writing import update_card, write_result
 from glimpsezoo.schema import Section
 from glimpsezoo.toml_text import toml_text
-from glimpsezoo.zoo.cards import RESULT, remember_place
+from glimpsezoo.zoo.cards import README, RESULT, ROWS, Card, remember_place
 from glimpsezoo.zoo.names import command_line
-from glimpsezoo.zoo.results import measure_specs, result_type
+from glimpsezoo.zoo.results import is_of, measure_specs, result_type
 
 COMPARISON, COMMAND = "comparison.json", "command.toml"
 
@@ -109,12 +109,22 @@ def _write(work: RunWork, index: int, result: Result) -> tuple[Result, Path]:
     check_inside(work.folder, work.folder / folder)
     clean = work.bench.clean[index] if work.bench is not None else None
     rows = StoredUnit(clean.rows, clean.measured[0]) if clean is not None and len(clean.rows) else None
-    written = write_result(work.folder / folder, result, rows)
+    written = _replace(work.folder / folder, result, rows)
     if card and work.request.update_card and not result.errors:
-        update_card(card, evidence_of(card, result), rows)
-    elif card:
+        _replace(card.folder, evidence_of(card, result), rows, card)
+    if card:
         remember_place(card)
     return written, work.folder / folder / RESULT
+
+
+def _replace(folder: Path, result: Result, rows: StoredUnit | None, card: Card | None = None) -> Result:
+    """Replace the result in a folder and its rows, and the README of a card, all or none. Returns the result with the hashes of both."""
+    content = None if rows is None else to_parquet(rows)
+    sealed = result.sealed(content)
+    readme = {README: card_text(card, sealed if is_of(card, sealed) else None).encode()} if card else {}
+    with output_to(folder):
+        replace_all(folder, {ROWS: content, RESULT: sealed.to_json().encode(), **readme})
+    return sealed
 
 
 def _run(work: RunWork, index: int, *, failed: bool) -> Run:

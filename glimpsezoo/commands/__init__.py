@@ -118,7 +118,7 @@ def main(args: list[str] | None = None) -> None:
     A command that is stopped says in one line what is kept and how to go on: 130 by Ctrl-C (SIGINT), 143 by SIGTERM, 129 by SIGHUP. If
     nobody reads its output any more (`| head`), it ends without a word: 141.
 
-    An unexpected error is one line with exit status 1; --debug shows its traceback. A lost process is the cause of the SystemExit.
+    An unexpected error is one line with exit status 1; --debug shows its traceback.
     """
     lost: ranks.ProcessLostError | None = None
     words = sys.argv[1:] if args is None else args
@@ -138,7 +138,7 @@ def main(args: list[str] | None = None) -> None:
             status, lost = 1, error if isinstance(error, ranks.ProcessLostError) else None
             with suppress(signals.Stopped), signals.delayed():  # torchrun ends this process while it says that another one died
                 status = _failed(error, debug="--debug" in words)
-    raise SystemExit(status if isinstance(status, int) else 0) from lost
+    raise SystemExit(status if isinstance(status, int) else 0) from lost  # by which `program` knows that threads may wait
 
 
 def _harmless(*given: Any, **more: Any) -> logging.LogRecord:

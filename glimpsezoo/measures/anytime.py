@@ -14,7 +14,7 @@ from glimpsezoo.escaping import markdown
 from glimpsezoo.evaluation.plan import Planned, evaluation_of
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.accuracy import bound, cost_figure, cost_point
-from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Update, is_feed_forward
+from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Update
 from glimpsezoo.measures.calibration import ExitSettings, exit_settings
 from glimpsezoo.measures.costs import cost_text, missing_operations
 from glimpsezoo.measures.result import Result, missing_text
@@ -200,12 +200,10 @@ class AnytimeMeasure(Measure):
 
 def _baseline(bench: Bench, index: int) -> int | None:
     """The most accurate feed-forward model of the run that computes as this one does; None if the model is feed-forward itself."""
-    if is_feed_forward(bench.models[index]):
+    if bench.feed_forward(index):
         return None
     alike = [each for each in bench.clean if bench.models[each].computing == bench.models[index].computing]
-    others = [
-        (float(rows.hits[:, -1].mean()), each) for each in alike if is_feed_forward(bench.models[each]) and (rows := bench.clean_rows(each))
-    ]
+    others = [(float(rows.hits[:, -1].mean()), each) for each in alike if bench.feed_forward(each) and (rows := bench.clean_rows(each))]
     return max(others, key=lambda pair: pair[0])[1] if others else None
 
 

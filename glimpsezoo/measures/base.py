@@ -116,13 +116,16 @@ class Bench:
         found = self.clean.get(index)
         return found.rows if found is not None and len(found.rows) else None
 
+    def feed_forward(self, index: int) -> bool:
+        """Whether a model can be a baseline: a single step that sees the whole image."""
+        return is_feed_forward(self.models[index])
+
     def measure(self, kind: "type[M]") -> "M | None":
         """The measure of a class, if the run has it."""
         return next((each for each in self.measures if isinstance(each, kind)), None)
 
 
 def is_feed_forward(model: GlimpseModel[Any]) -> bool:
-    """Whether a model can be a baseline: a single step that sees the whole image."""
     return model.steps == 1 and model.sees == "full image"
 
 

@@ -15,7 +15,7 @@ from glimpsezoo.errors import GlimpseZooError, counted
 from glimpsezoo.escaping import markdown
 from glimpsezoo.evaluation.plan import Planned, evaluation_of
 from glimpsezoo.evaluation.rows import Rows, common_ids
-from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Update, is_feed_forward
+from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Update
 from glimpsezoo.measures.result import Result, by_text
 from glimpsezoo.measures.robustness import budget_figures, estimate_of, share_estimate
 from glimpsezoo.measures.shown import Cell, Column, Entry, Figure, Layout, Table, percent_cell
@@ -201,7 +201,7 @@ class CorruptedMeasure(Measure):
         if self.reference is not None:
             return self.reference
         named = self.settings.baseline
-        indexes = [k for k, name in enumerate(bench.names) if (name == named if named else is_feed_forward(bench.models[k]))]
+        indexes = [k for k, name in enumerate(bench.names) if (name == named if named else bench.feed_forward(k))]
         return (bench.names[indexes[0]], _means(errors_by_severity(_table(done, indexes[0])))) if indexes else None
 
     def _made_with(self, bench: Bench) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.errors import GlimpseZooError, why_not
 from glimpsezoo.files import is_full, no_link, sweep, write_whole
 from glimpsezoo.training.job import TrainingJob, job_digest
 from glimpsezoo.zoo.cards import LOG

@@ -1,6 +1,9 @@
 """`glimpsezoo doctor`: what is installed and what works, a line each."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,3 +65,13 @@ def test_the_hub_answers_or_not_and_the_token_is_not_shown(hub: HubServer, clien
     assert down.status == 0
     off = client.command("doctor", "--json", HF_HUB_OFFLINE="1")
     assert "offline" in found(off)["hub"][0]
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "")])
+def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise(given: dict[str, str], found: str):
+    """Beside other programs, threads that keep their cores busy wait many times as long."""
+    ask = "import os, sys; from glimpsezoo.commands import program; sys.argv[1:] = ['--version']\ntry: program()\nfinally: "
+    ask += "print(os.environ.get('GOMP_SPINCOUNT', ''), file=sys.stderr)"
+    mine = {name: value for name, value in os.environ.items() if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
+    done = subprocess.run([sys.executable, "-c", ask], env=mine | given, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == found

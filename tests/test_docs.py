@@ -301,7 +301,7 @@ def _parse(line: str, *, complete: bool = True) -> None:
     _, name, *arguments = words[:end]
     _, command, _ = cli.resolve_command(click.Context(cli), [name])
     assert command is not None
-    context = click.Context(command, info_name=name)
+    context = click.Context(command, info_name=name, **cli.context_settings)  # click keeps the help option of the first context
     if complete:
         command.parse_args(context, arguments)
     else:

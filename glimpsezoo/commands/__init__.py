@@ -22,6 +22,7 @@ _KEPT = {  # by the commands that go on where they were stopped
     "train": "the last checkpoint is kept",
     "pull": "what was downloaded is kept",
 }
+SPINS = "10000"  # looks of a thread that waits for others, before it sleeps: libgomp's 300,000 take whole cores from what it waits for
 _COMMANDS = {  # in the order in which users need them: where each one is, and the first sentence of its help, which a test compares
     "run": ("running:run", "Measure accuracy, cost and robustness of models on --data."),
     "train": ("training:train", "Train MODEL on --data, and write a card for 'run'."),
@@ -103,6 +104,8 @@ def cli(context: click.Context) -> None:
 def program() -> None:
     """The command line in a process of its own, whose start and end a signal interrupts without a traceback."""
     signals.end_at_once()
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read by OpenMP (libgomp) when torch is loaded
     try:
         main()
     except SystemExit as end:

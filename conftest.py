@@ -34,7 +34,7 @@ os.environ["OMP_NUM_THREADS"] = "1" if "PYTEST_XDIST_WORKER" in os.environ else 
 # jaxtyping decorates methods one by one, where beartype cannot know what Self is: it is left unchecked.
 CHECKER = (
     "beartype.beartype(conf=beartype.BeartypeConf("
-    "is_pep484_tower=True, hint_overrides=beartype.FrozenDict({beartype.typing.Self: object})))"
+    "is_pep484_tower=True, violation_type=TypeError, hint_overrides=beartype.FrozenDict({beartype.typing.Self: object})))"
 )
 CHECKED = 20  # calls of a function in a test: what a loop does after that, it has done before
 JAXTYPED = jaxtyping.jaxtyped

@@ -157,7 +157,7 @@ def test_an_owner_that_wakes_up_leaves_its_successor_alone(tmp_path: Path, quick
     with sleeper.claim(UNIT) as mine:
         assert mine
         with monkeypatch.context() as patch:  # suspended: it does not beat
-            patch.setattr(claims._Held, "beat", lambda self: None)
+            patch.setattr(claims._OwnClaim, "beat", lambda self: None)
             assert not claimed(other)
             time.sleep(0.3)
             taken = other.claim(UNIT)

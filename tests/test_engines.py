@@ -42,7 +42,7 @@ def test_processes_find_the_same_and_replace_one_that_is_killed(tmp_path: Path) 
     plan = [evaluation(job), evaluation(deadly, "deadly")]
     work = sharing_of(plan, tmp_path / "units")
     with Processes(Doer(plan, bench_of(job), CONFIG), 2) as engine:
-        found = work.share(engine)
+        found = work.run(engine)
         engine.close(hurry=True)
     assert (tmp_path / "killed").exists()
     for mine, alone in ((job, job_of()), (deadly, job_of(condition=Darker(2)))):

@@ -13,7 +13,7 @@ from glimpsezoo.measures.result import Result
 from glimpsezoo.reports.readme import card_text
 from glimpsezoo.workflows.comparing import read_runs
 from glimpsezoo.zoo.cards import Card, find_card
-from glimpsezoo.zoo.names import published_word
+from glimpsezoo.zoo.public_names import published_word
 from glimpsezoo.zoo.results import read_result
 
 Say = Callable[..., Answer]

@@ -170,7 +170,7 @@ def _finished(outcomes: "Sequence[CellOutcome]", folder: Path, shard: str | None
     from glimpsezoo.reports.seeds import CAPTION
     from glimpsezoo.reports.table import terminal
     from glimpsezoo.run.grid_work import grid_record, grid_table, write_grid
-    from glimpsezoo.zoo.names import command_line
+    from glimpsezoo.zoo.public_names import command_line
 
     record = grid_record(outcomes, folder, command_line(), shard)
     path = write_grid(record, folder)

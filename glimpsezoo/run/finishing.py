@@ -22,7 +22,7 @@ from glimpsezoo.run.work import CLEAN, RunWork, training_of
 from glimpsezoo.schema import Section
 from glimpsezoo.toml_text import toml_text
 from glimpsezoo.zoo.cards import README, RESULT, ROWS, Card, remember_place
-from glimpsezoo.zoo.names import command_line
+from glimpsezoo.zoo.public_names import command_line
 from glimpsezoo.zoo.results import is_of, measure_specs, result_type
 
 COMPARISON, COMMAND = "comparison.json", "command.toml"

@@ -16,7 +16,8 @@ from glimpsezoo.training.target import Target, recipe_of
 from glimpsezoo.zoo.card_config import CardData
 from glimpsezoo.zoo.cards import Card
 from glimpsezoo.zoo.matching import matched, references
-from glimpsezoo.zoo.names import Assignments, data_folder, data_spec, public_name
+from glimpsezoo.zoo.names import Assignments, data_folder, data_spec
+from glimpsezoo.zoo.public_names import public_name
 from glimpsezoo.zoo.recipes import Recipe
 
 

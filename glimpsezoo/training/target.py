@@ -12,9 +12,10 @@ from glimpsezoo.untrusted import TOML_SIZE, read_regular
 from glimpsezoo.zoo.card_config import UNKNOWN
 from glimpsezoo.zoo.cards import Card
 from glimpsezoo.zoo.early import check_keys
-from glimpsezoo.zoo.names import Assignments, data_spec, public_name
+from glimpsezoo.zoo.names import Assignments, data_spec
 from glimpsezoo.zoo.own_data import DEFAULT_DATA
 from glimpsezoo.zoo.plugins import registry, usable
+from glimpsezoo.zoo.public_names import public_name
 from glimpsezoo.zoo.recipes import Recipe, find_recipe, read_recipe, recipe_names
 from glimpsezoo.zoo.recipes import check_keys as recipe_keys
 

@@ -26,7 +26,7 @@ from glimpsezoo.training.loop import Progress, train
 from glimpsezoo.training.target import Target
 from glimpsezoo.zoo.card_config import CardConfig, CardData, CardTask
 from glimpsezoo.zoo.cards import CURVE, Card, training_log, write_card
-from glimpsezoo.zoo.names import command_line, published_word
+from glimpsezoo.zoo.public_names import command_line, published_word
 
 
 @dataclass

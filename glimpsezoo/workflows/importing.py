@@ -18,8 +18,9 @@ from glimpsezoo.zoo.card_config import CONFIG, UNKNOWN, CardConfig, CardData, Ca
 from glimpsezoo.zoo.cards import Card, misfits, write_card
 from glimpsezoo.zoo.early import importer_of
 from glimpsezoo.zoo.hub import sha256_of
-from glimpsezoo.zoo.names import Assignments, command_line, data_spec, public_name
+from glimpsezoo.zoo.names import Assignments, data_spec
 from glimpsezoo.zoo.plugins import registry, usable
+from glimpsezoo.zoo.public_names import command_line, public_name
 
 
 def import_checkpoint(

@@ -12,7 +12,8 @@ from glimpsezoo.specs import DatasetSpec, load_string
 from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.card_config import UNKNOWN, CardConfig
 from glimpsezoo.zoo.cards import Card, find_card
-from glimpsezoo.zoo.names import card_for, data_spec, public_name
+from glimpsezoo.zoo.names import card_for, data_spec
+from glimpsezoo.zoo.public_names import public_name
 
 DEFAULT_DATA = "digits"  # for a model without a card
 NO_CARD = ("none", "timm")  # values of --checkpoint that are not cards

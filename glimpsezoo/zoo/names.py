@@ -16,6 +16,7 @@ from glimpsezoo.specs import DatasetSpec, ModelSpec, Task, load_string
 from glimpsezoo.zoo.arguments import argument_card, split_argument
 from glimpsezoo.zoo.cards import Card, card_paths, find_card
 from glimpsezoo.zoo.plugins import registry, usable
+from glimpsezoo.zoo.public_names import public_name
 from glimpsezoo.zoo.recipes import recipe_names
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ GLIMPSEZOO_SHORT shortens the suite.
 """
 
 import atexit
-import gc
 import os
 import re
 import shutil
@@ -89,10 +88,6 @@ def pytest_configure(config: pytest.Config) -> None:
         plugins = [package.name for package in ROOT.glob("plugins/*/glimpsezoo_*")]
         jaxtyping.jaxtyped = _checked  # with which the hook decorates all classes and functions
         jaxtyping.install_import_hook(["glimpsezoo", *plugins], CHECKER)
-
-
-def pytest_collection_finish() -> None:
-    gc.freeze()  # what is imported is no garbage, and no test should have to look through it
 
 
 def pytest_runtest_setup() -> None:

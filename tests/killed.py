@@ -8,7 +8,6 @@ Every command is forked from one process (this file as a program) that has run o
 """
 
 import builtins
-import gc
 import io
 import json
 import os
@@ -138,7 +137,6 @@ def _serve(task: Task) -> None:
     with suppress(SystemExit):
         main([word.replace("{folder}", "warm") for word in task.warm or task.words])
     os.chdir("..")
-    gc.freeze()  # what is imported is no garbage: no command has to look through it
     whole = _forked("whole", task.words, Place())
     answers = [("whole", whole)]
     for number, place in enumerate(_moments(whole.seconds, task.moments) if task.moments else places(whole.changes, task.most)):

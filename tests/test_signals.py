@@ -25,7 +25,7 @@ RUN = ("run", "mgnet", "--checkpoint", "none", *TINY, "--limit", "30", "--measur
 # Does a command undisturbed, and then every case in a process of its own, forked because importing takes longer than all of them. Each is
 # a process group, which is struck as by Ctrl-C in a shell: its workers get the signal, too. A strike is: in which call of a function.
 CASES = """
-import gc, json, os, signal, sys, time
+import json, os, signal, sys, time
 import glimpsezoo.training.loggers
 import glimpsezoo_mgnet.training
 from glimpsezoo.commands import main, program
@@ -69,7 +69,6 @@ try:
 except SystemExit as end:
     assert not end.code
 os.chdir("..")
-gc.freeze()  # what is imported is no garbage: no case has to look through it
 answers = []
 for folder, strikes, closed, words in cases:
     if not (number := os.fork()):

@@ -211,11 +211,10 @@ def imports(path: Path) -> set[str]:
 # Every case (a folder with installed packages, and commands) in a process of its own, forked because importing torch takes longer than all
 # of them. It is torch that they share: nothing of this project is known where this starts.
 EACH_ALONE = """
-import contextlib, gc, importlib.util, io, json, os, sys
+import contextlib, importlib.util, io, json, os, sys
 import timm, torch
 
 assert importlib.util.find_spec("glimpsezoo") is None
-gc.freeze()
 
 def ask(words):
     from glimpsezoo.commands import main

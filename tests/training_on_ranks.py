@@ -4,7 +4,6 @@ NAME is a recipe of this file or a model, and the weights are written to [FOLDER
 Trainings are in float64, where sums in another order differ by so little that anything else that the number of processes changes is seen.
 """
 
-import gc
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -156,4 +155,3 @@ def _run(work: TrainingJob, stop: int) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
-    gc.freeze()  # a process that ends needs no search for garbage

@@ -1,7 +1,6 @@
 """The command line. A command is imported when it is used, and imports what it needs when it runs, so that help and errors come at once."""
 
 import errno
-import gc
 import importlib
 import logging
 import os
@@ -109,7 +108,6 @@ def program() -> None:
     try:
         main()
     except SystemExit as end:
-        gc.freeze()  # a process that ends needs no search for garbage, which would take a third of the time that loading torch took
         if isinstance(end.code, int) and end.code and (ranks.have_met() or end.__cause__):  # threads may wait for a lost process
             ranks.leave(end.code)
         raise

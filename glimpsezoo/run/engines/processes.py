@@ -1,5 +1,6 @@
 """Several processes on this machine (loky). Each reads the plan once, with its models and data, and is then given portions of it."""
 
+import atexit
 import gc
 import os
 import pickle
@@ -115,4 +116,5 @@ def _do(plan: str, portion: Portion, given: Outcome) -> Outcome:
         _plan.clear()
         _plan[plan] = pickle.loads(Path(plan).read_bytes())
         gc.freeze()  # loky collects garbage every second, and would look at all objects of torch each time: a fifth of the second
+        atexit.register(gc.unfreeze)  # else bindings (nanobind) take what is frozen at the end for leaks, and say so
     return _plan[plan].do(portion, given)

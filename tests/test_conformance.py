@@ -26,10 +26,9 @@ from torch import Tensor
 from glimpsezoo.core.regions import Decision, Regions
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import Task
-from glimpsezoo.testing import Case, Finding, check_model, check_rule, conformance, rules, suite
+from glimpsezoo.testing import Case, Finding, check_model, check_rule, conformance, rules
 from glimpsezoo.zoo.card_config import CardConfig, CardData, CardTask
 from glimpsezoo.zoo.cards import write_card
-from glimpsezoo.zoo.models import create_model
 
 
 def config_of(model: Honest) -> CardConfig:
@@ -235,14 +234,3 @@ def test_a_card_is_checked_by_its_name() -> None:
 def test_an_unknown_rule_names_the_nearest() -> None:
     with pytest.raises(GlimpseZooError, match=r"expected a rule of the conformance suite, got 'prefx': did you mean 'prefix'\?"):
         conformance("cnn4", "prefx", data="digits")
-
-
-def test_a_tolerance_is_taken_over_by_the_same_model_alone():
-    """`conformance` measures it once for all rules of a model."""
-    tasks = [Task((28, 28), 1, tuple(classes)) for classes in ("ab", "ac")]
-    first, again, trained, other = [
-        suite._known(Case.of(create_model("cnn4", task=tasks[k], seed=seed))) for k, seed in ((0, 0), (0, 0), (0, 1), (1, 1))
-    ]
-    assert again is first
-    assert trained is not first
-    assert other is not trained

@@ -24,7 +24,6 @@ from glimpsezoo.evaluation.measuring import EvaluationConfig, run_job
 from glimpsezoo.evaluation.plan import Plan, Planned, PlannedFinding, evaluation_of
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.measures.base import Bench
-from glimpsezoo.measures.stopwatch import threads
 from glimpsezoo.run import scheduling
 from glimpsezoo.run.engines import choosing, shipping
 from glimpsezoo.run.engines.base import Engine, ThisProcess, WorkerDiedError
@@ -328,17 +327,6 @@ def test_torchrun_is_an_engine_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     assert (choosing.chosen("auto").kind, choosing.chosen("auto").workers) == ("torchrun", 4)
     with pytest.raises(GlimpseZooError, match="leave one of them out"):
         choosing.chosen("ray")
-
-
-def test_more_threads_than_cores_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("glimpsezoo.ranks.usable_cores", lambda: 4)
-    with threads(3):
-        assert "2 processes with 3 threads each share 4 cores" in choosing.chosen("auto").said
-        assert choosing.chosen("auto").said.endswith("set OMP_NUM_THREADS=2")
-    with threads(2):
-        assert choosing.chosen("auto").said == ""
 
 
 # What other machines are sent

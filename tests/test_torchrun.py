@@ -12,6 +12,8 @@ import torch
 from command_line import RECIPE, TINY, ask, photos
 
 from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.measures.stopwatch import threads
+from glimpsezoo.run.engines import choosing
 from glimpsezoo.training.folder import CHECKPOINT
 from glimpsezoo.training.prepare import check_batches
 from glimpsezoo.zoo.cards import CURVE, LOG, Card, training_log
@@ -123,6 +125,17 @@ def test_numbers_of_processes_that_make_no_sense(monkeypatch: pytest.MonkeyPatch
     answer = ask(capsys, "train", "cnn4")
     assert answer.status == 2
     assert "RANK='2', WORLD_SIZE='2'" in answer.err
+
+
+def test_more_threads_than_cores_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("glimpsezoo.ranks.usable_cores", lambda: 4)
+    with threads(3):
+        assert "2 processes with 3 threads each share 4 cores" in choosing.chosen("auto").said
+        assert choosing.chosen("auto").said.endswith("set OMP_NUM_THREADS=2")
+    with threads(2):
+        assert choosing.chosen("auto").said == ""
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """The rules by name, and functions that apply them to a model."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,7 +41,6 @@ RULES: dict[str, Callable[[Case], RuleResult]] = {
     "float64": contract.float64,
     "bfloat16": contract.bfloat16,
 }
-_last: list[Case] = []  # of the last `conformance`: its tolerance takes longer than most rules, which are asked of a model one by one
 MAY_REFUSE = ("odd-size", "one-class", "training")  # these rules accept a GlimpseZooError as an answer
 
 
@@ -106,24 +104,7 @@ def conformance(name: str, rule: str, **settings: Any) -> Finding:
     card = find_card(name)
     model = create_model(name, **settings) if card is None else load(name, **settings)
     training = training_of(spec_of(name, card), name) if rule == "training" else None
-    case = _known(Case.of(model, card=card))
-    found = check_rule(rule, replace(case, training=training) if training else case)
+    found = check_rule(rule, Case.of(model, card=card, training=training))
     if not found.passed:
         raise AssertionError(f"{name} breaks the rule {rule!r} ({found.sentence}) {found.message} [{found.measured}]")
     return found
-
-
-def _known(case: Case) -> Case:
-    """The last case instead of this one, if it is of the same model and card."""
-    if not _last or not _same(case, _last[0]):
-        _last[:] = [case]
-    return _last[0]
-
-
-def _same(one: Case, other: Case) -> bool:
-    """Whether two cases have the same model with the same weights, and the same card."""
-    a, b = one.model, other.model
-    if (type(a), a.config, a.task, a.device, one.card) != (type(b), b.config, b.task, b.device, other.card):
-        return False
-    mine, theirs = a.state_dict(), b.state_dict()
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)

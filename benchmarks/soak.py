@@ -3,11 +3,11 @@
     python benchmarks/soak.py --seconds 1800 -o runs/soak
     python benchmarks/soak.py --seconds 1800 -o runs/soak-engine --processes 1 --engine processes:2
 
-Each process repeats the same round in itself: it measures two models on the store that all share, writes the report, and trains for a few
-steps. Rounds have the seeds 0 to 9 in turn, and every second ten of them --fresh, so that units are measured, awaited, reused and replaced
-all the time. What follows `--` replaces the commands of a round by one: {seed}, {process} and {engine} stand for what they say, {fresh} for
---fresh or nothing. The first fifth of the time, and every round with its first --fresh, is for warming up. Exit status 1 if anything grows
-after that, or if anything is left behind.
+Each process repeats the same round in itself: it measures a grid of two models on the store that all share, writes the report, and trains
+for a few steps. Rounds have the seeds 0 to 9 in turn, and every second ten of them --fresh, so that units are measured, awaited, reused and
+replaced all the time. What follows `--` replaces the commands of a round by one: {seed}, {process} and {engine} stand for what they say,
+{fresh} for --fresh or nothing. The first fifth of the time, and every round with its first --fresh, is for warming up. Exit status 1 if
+anything grows after that, or if anything is left behind.
 """
 
 import argparse
@@ -24,8 +24,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+GRID = """
+models = ["cnn4", "mgnet"]
+data = ["digits"]
+limit = 200
+measure = "quick"
+"""
 ROUND = """
-run cnn4 mgnet --limit 200 --measure quick --seed {seed} {fresh} --engine {engine} --store units -o out-{seed}
+run --grid grid.toml --seed {seed} {fresh} --engine {engine} --store units -o out-{seed}
 report out-{seed} --traces 1 --force -o report-{process}.html
 train cnn4 --data digits --set train.steps=3 --force --fresh -o trained-{process}
 """
@@ -174,6 +180,7 @@ def main() -> int:
     again = [sys.executable, os.path.abspath(__file__), "--seconds", str(given.seconds), "--engine", given.engine]
     folder, started, logs = given.output / "here", [], []
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "grid.toml").write_text(GRID)
     env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(given.output.resolve() / "torch")}  # by default a folder for temporary files
     for k in range(given.processes):
         place = given.output.resolve() / f"temporary-{k}"

@@ -169,7 +169,7 @@ def test_seeds_of_a_card_are_pooled_and_all_told(paper: Callable[..., list[Judge
     assert [name for name, _ in judged.seeds] == ["0", "1", "2"]
     assert judged.seeds[0][1] == one.effect
     assert judged.effect.value == pytest.approx(np.mean([each.value for _, each in judged.seeds]))
-    assert judged.seeds_text().startswith("3 seeds: -0.13, +")
+    assert judged.seeds_text().startswith("1 seed against 3 seeds: -0.13, +")
     # The seeds differ by more than images explain, so an interval that resamples seeds is wider than that of any seed.
     assert judged.effect.high - judged.effect.low > max(each.high - each.low for _, each in judged.seeds)
 

@@ -13,6 +13,8 @@ from glimpsezoo.measures.seeds import RecipePair
 from glimpsezoo.measures.statistics import RESAMPLES, Groups, fair_coin_tail, percentile_interval
 from glimpsezoo.schema import SCHEMA, Count, Difference, Positive, Section, Share, Version
 
+SIGNIFICANT = 0.05  # one-sided
+
 
 class Pair(Section):
     """Two models on the same images, at their last steps."""
@@ -95,10 +97,14 @@ def paired_rows(a: str, rows_a: Rows, b: str, rows_b: Rows) -> Pair:
     return paired(a, b, rows_a.hits[place_a, -1], rows_b.hits[place_b, -1], rows_a.group[place_a])
 
 
+def p_text(pair: Pair | RecipePair) -> str:
+    """The test whether `a` is worse than `b`: 'one-sided p = 0.031'."""
+    return f"one-sided p = {pair.p:.3f}" if pair.p >= 0.001 else "one-sided p < 0.001"
+
+
 def pair_text(pair: Pair | RecipePair, macs_a: float | None, macs_b: float | None) -> str:
     """`a` compared with `b`, in a sentence. macs_a, macs_b: mean MACs per image; None where they are not known exactly."""
-    p = f"p = {pair.p:.3f}" if pair.p >= 0.001 else "p < 0.001"
-    worse = f"{'significantly' if pair.p < 0.05 else 'not significantly'} worse (one-sided {p})"
+    worse = f"{'significantly' if pair.p < SIGNIFICANT else 'not significantly'} worse ({p_text(pair)})"
     a, b = (pair.a, pair.b) if isinstance(pair, Pair) else pair.names
     text = (
         f"{a} against {b}: {100 * pair.difference:+.2f} points ({100 * pair.low:+.2f} to {100 * pair.high:+.2f}), "

@@ -16,7 +16,8 @@ RULES = """\
   are kept under corruptions and attacks: these intervals are for unpaired images and have no p.
 - *Seeds*: with several trainings of a card, each seed's difference is shown and the effect is their mean; from three seeds on, its interval
   also resamples the seeds, which is a rough bound for so few. A claim is not reproduced if one seed differs significantly in the other
-  direction. Seeds are paired by number; if one side has one seed, it is compared with all seeds of the other.
+  direction. Seeds are paired by number; if one side has one seed, it is compared with all seeds of the other, and the interval does not
+  know how much that side's other seeds would differ.
 - A test on other data or models than the paper's says so, and its verdict applies only to those. If the two sides were trained for
   different numbers of epochs, the remarks show both: a baseline that is still learning says little.
 """
@@ -31,6 +32,8 @@ class JudgedClaim:
     """A difference of accuracies, as a share. For costs: the ratio that the claim is about, which is also both ends of its interval."""
     seeds: tuple[tuple[str, Effect], ...] = ()
     """The effect in every training, with its seed."""
+    trainings: tuple[int, ...] = ()
+    """How many trainings each side has: a side that has one is compared with all of the other's."""
     images: int | None = None
     """The number of images per training."""
     data: str = ""
@@ -87,7 +90,9 @@ class JudgedClaim:
             return ""
         if len(self.seeds) < 2:
             return "1 seed"
-        return f"{len(self.seeds)} seeds: {', '.join(f'{100 * each.value:+.2f}' for _, each in self.seeds)}"
+        once = min(self.trainings, default=0) == 1
+        which = " against ".join(f"{n} seed{'s' * (n > 1)}" for n in self.trainings) if once else f"{len(self.seeds)} seeds"
+        return f"{which}: {', '.join(f'{100 * each.value:+.2f}' for _, each in self.seeds)}"
 
     def numbers_text(self) -> str:
         """The test and its numbers in one line; '' if there was none."""

@@ -4,14 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from glimpsezoo.errors import counted
 from glimpsezoo.measures.costs import mean_macs
-from glimpsezoo.measures.pairs import Pair
+from glimpsezoo.measures.pairs import SIGNIFICANT, Pair, p_text
 from glimpsezoo.measures.seeds import RecipePair
 from glimpsezoo.measures.shown import Entry
 from glimpsezoo.measures.text import macs_text, with_interval
 
 VAGUE = 0.1  # width of an interval, as a share of the images, that says nothing of which model is better
 NAMED = 4  # models that a sentence lists; of more, it counts the rest
-SIGNIFICANT = 0.05  # one-sided, like the words of a pair
 
 Tests = Mapping[tuple[str, str], Pair | RecipePair]
 
@@ -47,7 +46,8 @@ def _first(best: Entry, others: Sequence[Entry], tests: Tests) -> str:
     """All others are significantly worse."""
     second = others[0]
     who = second.name if len(others) == 1 else f"all {len(others)} others; the next is {second.name}"
-    return f"{best.name} is significantly more accurate than {who} ({_difference(tests[best.name, second.name])}){_times(best, second)}"
+    numbers = f"{_difference(tests[best.name, second.name])}, {p_text(tests[second.name, best.name])}"
+    return f"{best.name} is significantly more accurate than {who} ({numbers}){_times(best, second)}"
 
 
 def _close(best: Entry, close: Sequence[Entry], tests: Tests) -> str:

@@ -45,9 +45,10 @@ def judged(claim: Claim, zoo: Zoo, cost_of: Callable[[Side], float | None]) -> J
 
 def _compared(zoo: Zoo, claim: Claim, a: Side, b: Side) -> JudgedClaim:
     """The test of side a against side b."""
-    pairs = _by_seed(zoo.evidence(a.card), zoo.evidence(b.card), same=a.card == b.card)
+    of_a, of_b = zoo.evidence(a.card), zoo.evidence(b.card)
     by_estimates = any(side.corrupted or side.attack for side in (a, b))
-    return (_unpaired if by_estimates else _paired)(claim, a, b, pairs)
+    found = (_unpaired if by_estimates else _paired)(claim, a, b, _by_seed(of_a, of_b, same=a.card == b.card))
+    return replace(found, trainings=(len(of_a), len(of_b)))
 
 
 def _of_costs(claim: Claim, a: float | None, b: float | None) -> JudgedClaim:

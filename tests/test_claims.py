@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from installed_plugins import installed
-from test_reproduction import PLUGIN, PROJECT, shipped
+from test_reproduction import PLUGIN, PROJECT
 
 from glimpsezoo import GlimpseZooError
 from glimpsezoo.evaluation.rows import StoredUnit, read_rows, write_rows
@@ -19,7 +19,7 @@ from glimpsezoo.reports.claims import JudgedClaim, claim_cells
 from glimpsezoo.reports.paper import as_rows, markdown
 from glimpsezoo.workflows.claims import exits_at
 from glimpsezoo.workflows.reproducing import reproduce
-from glimpsezoo.zoo.papers import Claim, PrintedTables
+from glimpsezoo.zoo.papers import Claim
 from glimpsezoo.zoo.results import read_result
 
 ROOT = Path(__file__).parent.parent
@@ -247,33 +247,3 @@ def test_exits_counted_from_the_whole_run_are_the_real_ones() -> None:
     assert unit is not None
     counted = np.bincount(exits_at(unit.rows, 0.95), minlength=3) / len(unit.rows)
     assert counted == pytest.approx(measured["exits"], abs=1e-4)
-
-
-@pytest.mark.repository
-def test_the_claims_that_were_tested_from_outside_have_those_verdicts() -> None:
-    """Independent tests of the shipped cards' rows."""
-    told = {
-        (judged.claim.a.card, judged.claim.b.card, judged.claim.a.step): judged
-        for found in shipped()
-        for judged in found.claims
-        if judged.claim.a and judged.claim.b and judged.claim.test in {"better", "no worse"} and not judged.claim.instead
-    }
-    for key, effect, verdict in (
-        (("mgnet.gtmnist", "cnn4.gtmnist", 5), (-0.34, -0.52, -0.17), "not reproduced"),  # three seeds
-        (("ranzato.jittered-mnist.2", "ranzato.jittered-mnist.2-parallel", None), (-0.01, -0.09, 0.07), "not reproduced"),  # three seeds
-        (("ranzato.jittered-mnist.2", "ranzato.jittered-mnist.2-shared", None), (-0.21, -0.32, -0.12), "reversed"),  # three seeds
-        (("ranzato.mnist.1", "ranzato.mnist.1-centre", None), (0.01, -0.12, 0.13), "not reproduced"),  # three seeds
-    ):
-        judged = told[key]
-        assert judged.effect is not None
-        assert tuple(round(100 * number, 2) for number in (judged.effect.value, judged.effect.low, judged.effect.high)) == effect
-        assert judged.verdict() == verdict
-
-
-def test_every_claim_of_the_shipped_papers_quotes_and_says_where() -> None:
-    for found in shipped():
-        assert len(PrintedTables.of(found.paper).claim) == len(found.claims) > 0
-        for judged in found.claims:
-            assert judged.effect is not None or judged.missing.strip(), judged.claim.quote
-    counts = {found.paper.name: len(found.claims) for found in shipped()}
-    assert all(counts[name] > 20 for name in ("mgnet-2021", "ranzato-2014", "pyramid-traversal-2020"))

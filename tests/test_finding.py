@@ -32,7 +32,7 @@ def paired(entries: list[Entry], *close: str) -> list[Pair]:
 def test_one_that_is_better_than_all_others_is_called_so_with_its_price():
     models = [entry("small", 0.8, 1e6), entry("large", 0.9, 4e6), entry("old", 0.7, 2e6)]
     (said,) = findings(models, paired(models))
-    assert said.startswith("large is significantly more accurate than all 2 others; the next is small")
+    assert said.startswith("large is significantly more accurate than both others; the next is small")
     assert "+10.00 points" in said
     assert said.endswith("needs 4 times its MACs.")
 

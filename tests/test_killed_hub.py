@@ -12,6 +12,7 @@ from glimpsezoo.zoo.card_config import CONFIG
 
 SHIPPED = Path(__file__).parents[1] / "zoo_cards" / "cnn4.digits"
 CLIENT = "import huggingface_hub.utils"  # which a command imports when it needs it
+pytestmark = pytest.mark.repository
 
 
 @pytest.fixture

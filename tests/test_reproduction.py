@@ -3,10 +3,8 @@
 import csv
 import io
 import json
-import re
 import shutil
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ from glimpsezoo import GlimpseZooError, PaperSpec
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.statistics import Estimate
 from glimpsezoo.measures.threats import masking_text
-from glimpsezoo.reports.paper import OurNumbers, Reproduction, markdown
+from glimpsezoo.reports.paper import OurNumbers, markdown
 from glimpsezoo.workflows.evidence import Zoo
 from glimpsezoo.workflows.reproducing import reproduce, write_reproduction
 from glimpsezoo.zoo.papers import PrintedTable, PrintedTables
@@ -25,8 +23,6 @@ from glimpsezoo.zoo.plugins import registry
 from glimpsezoo.zoo.results import read_result
 
 ROOT = Path(__file__).parent.parent
-LARGE = sorted(path.parent for path in (ROOT / "benchmarks" / "cards").glob("*/config.json"))
-COMMAND = "glimpsezoo compare --paper benchmarks/cards/* -o docs/REPRODUCTION.md"
 PROJECT = """
 [project]
 name = "glimpsezoo-made"
@@ -41,12 +37,6 @@ from glimpsezoo import PaperSpec, hookimpl
 def register_papers():
     return [PaperSpec(name="made-2020", description="Made up", authors="Nobody, 2020", tables="glimpsezoo_made")]
 """
-
-
-@cache
-def shipped() -> tuple[Reproduction, ...]:
-    """The reproductions that the committed page is written from."""
-    return tuple(reproduce([str(card) for card in LARGE]))
 
 
 def evidence(card: str) -> Result:
@@ -295,44 +285,6 @@ def test_attacked_accuracy_is_of_the_attack_and_steps_of_the_row_and_is_drawn_ov
     _, drawing = write_reproduction(reproduce(["made-2020"]), tmp_path / "out.md")
     assert "MGNet, printed: 44.2 at 32" in drawing.read_text()
     assert "steps of the attack" in drawing.read_text()
-
-
-@pytest.mark.repository
-def test_reproduction_md_is_what_the_cards_have_in_evidence(tmp_path: Path) -> None:
-    """Writing the page and its plots again gives the committed files."""
-    for written in write_reproduction(shipped(), tmp_path / "REPRODUCTION.md"):
-        kept = ROOT / "docs" / written.relative_to(tmp_path)
-        assert kept.is_file(), f"{kept.name} is missing: {COMMAND}"
-        assert kept.read_text() == written.read_text(), f"{kept.name} is old: {COMMAND}"
-
-
-def test_every_row_of_the_shipped_papers_has_a_recipe_or_is_of_others() -> None:
-    for spec in registry().all(PaperSpec):
-        printed = PrintedTables.of(spec)
-        assert printed.claim, spec.name
-        assert printed.left_out, spec.name
-        for each in printed.table:
-            assert each.needs or all(row.module for row in each.row), (spec.name, each.title)
-
-
-def test_every_number_of_the_shipped_papers_says_how_its_card_was_trained() -> None:
-    """Departures from the paper's training stand beside the number that they may explain."""
-    for each in shipped():
-        told = PrintedTables.of(each.paper).training
-        for table in each.tables:
-            for answer in table.answers:
-                if answer.ours is not None:
-                    assert told.get(answer.row.card or ""), (each.paper.name, answer.row.card)
-                    assert answer.epochs, answer.row.card
-    assert {spec.name for spec in registry().all(PaperSpec)} >= {"mgnet-2021", "ranzato-2014", "pyramid-traversal-2020"}
-
-
-def test_findings_tell_the_epochs_of_their_cards() -> None:
-    """Training may explain a difference, so the table about the pyramid's figure lists its cards' epochs."""
-    zoo, rows = Zoo(), re.findall(r"^\| .* \| ([^|]*) \| (pyramid-\S+) \|$", (ROOT / "docs" / "findings.md").read_text(), re.MULTILINE)
-    assert len(rows) >= 22
-    for epochs, card in rows:
-        assert zoo.epochs(card) == epochs, card
 
 
 def test_the_sessions_of_a_start_that_has_other_weights_by_now_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

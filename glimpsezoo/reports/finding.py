@@ -45,7 +45,8 @@ def _alone(entry: Entry) -> str:
 def _first(best: Entry, others: Sequence[Entry], tests: Tests) -> str:
     """All others are significantly worse."""
     second = others[0]
-    who = second.name if len(others) == 1 else f"all {len(others)} others; the next is {second.name}"
+    every = "both" if len(others) == 2 else f"all {len(others)}"
+    who = second.name if len(others) == 1 else f"{every} others; the next is {second.name}"
     numbers = f"{_difference(tests[best.name, second.name])}, {p_text(tests[second.name, best.name])}"
     return f"{best.name} is significantly more accurate than {who} ({numbers}){_times(best, second)}"
 

@@ -32,25 +32,6 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in str(error) for text in _MEMORY))
 
 
-def worker_lost(error: BaseException) -> bool:
-    """Whether a process that decodes images was killed. torch raises this from a signal handler, so in the middle of any code.
-
-    >>> worker_lost(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
-    True
-    >>> worker_lost(RuntimeError("Caught RuntimeError in DataLoader worker process 0."))  # which lives, and has an error of its own
-    False
-    """
-    killed = isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)
-    within = error.__cause__ or error.__context__  # the interrupted code may have raised an error of its own
-    return killed or (within is not None and worker_lost(within))
-
-
-WORKER_LOST = (
-    "expected the processes that decode images to live, got one that was killed, perhaps because memory ran out: run again with fewer "
-    "--workers (0 decodes in the process itself); what is finished is kept"
-)
-
-
 def check_unicode(name: str) -> None:
     """Raise `GlimpseZooError` for a file name that is not valid UTF-8."""
     try:

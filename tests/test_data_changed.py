@@ -3,18 +3,24 @@
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import signal
+import threading
 from collections.abc import Callable
+from multiprocessing import connection, reduction
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_line import RECIPE, Answer, ask, photos
 from data_files import encoded, opened, picture, write_parquet
+from torch.utils.data import Dataset
 
 from glimpsezoo.data import batches
 from glimpsezoo.data import encoded as reading
+from glimpsezoo.data.workers import loaded
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation import jobs, measuring
 from glimpsezoo.evaluation.rows import read_rows
@@ -126,10 +132,9 @@ def test_a_run_whose_data_change_files_no_row_under_the_old_fingerprint(
     assert measured(Path("out")) == measured(Path("afresh"))
 
 
-def kill_workers() -> None:
-    for process in multiprocessing.active_children():
-        assert process.pid
-        os.kill(process.pid, signal.SIGKILL)
+def kill_workers(most: int | None = None) -> None:
+    for process in multiprocessing.active_children()[:most]:
+        process.kill()
 
 
 def test_a_run_whose_worker_is_killed_says_so_and_goes_on(say: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +147,53 @@ def test_a_run_whose_worker_is_killed_says_so_and_goes_on(say: Callable[..., Ans
     assert "--workers" in line
     again = say(*RUN, "--workers", "1", "-o", "out")
     assert again.status == 0, again.err
+
+
+@pytest.mark.parametrize(
+    "killed_at",
+    [  # the two steps in which the process takes over a batch's memory from the worker
+        pytest.param((connection, "Client"), id="before the worker is asked"),
+        pytest.param((reduction, "recv_handle"), id="before it answers"),
+    ],
+)
+def test_a_worker_that_is_killed_while_it_hands_over_a_batch_is_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: tuple[Any, str]
+) -> None:
+    data = opened(f"folder:{photos(tmp_path / 'photos')}", "test", size=16)
+    at_call(2, *killed_at, kill_workers, monkeypatch)
+    with pytest.raises(GlimpseZooError, match="got one that was killed"):
+        list(batches(data, 0, 10, 1, 1))
+
+
+class _Items(Dataset[Any]):
+    """Forty items of which part travels by shared memory and part, of the given size, by a pipe."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, k: int) -> Any:
+        return bytes(self.size), torch.full((100,), k)
+
+
+@pytest.mark.parametrize("kills", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_workers_that_are_killed_at_any_moment_are_told_once_and_leave_nothing(kills: int, capfd: pytest.CaptureFixture[str]) -> None:
+    handler, told = signal.getsignal(signal.SIGCHLD), 0
+    for seed in range(kills):
+        chosen = random.Random(seed)
+        items = loaded(_Items(chosen.choice([10, 10**5, 10**7])), 2)
+        killer = threading.Timer(chosen.uniform(0, 0.2), kill_workers, [chosen.choice([1, 2])])
+        killer.start()
+        try:
+            assert [int(item[1][0]) for item in items] == list(range(40))
+        except GlimpseZooError as error:
+            told += "got one that was killed" in str(error)
+        killer.join()
+        assert signal.getsignal(signal.SIGCHLD) == handler
+    assert told
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import click
 
 from glimpsezoo import escaping, ranks
 from glimpsezoo.commands import signals
-from glimpsezoo.errors import WORKER_LOST, GlimpseZooError, check_unicode, did_you_mean, one_line, out_of_memory, worker_lost
+from glimpsezoo.errors import GlimpseZooError, check_unicode, did_you_mean, one_line, out_of_memory
 
 _EXPECTED = (GlimpseZooError, click.ClickException)
 _KEPT = {  # by the commands that go on where they were stopped
@@ -156,7 +156,7 @@ def _failed(error: Exception, *, debug: bool) -> int:
     if debug:
         click.echo(escaping.terminal("".join(traceback.format_exception(error))), err=True, nl=False)
     _complain(_line(error))
-    return 2 if isinstance(error, _EXPECTED) or _refused_by_system(error) or out_of_memory(error) or worker_lost(error) else 1
+    return 2 if isinstance(error, _EXPECTED) or _refused_by_system(error) or out_of_memory(error) else 1
 
 
 def _complain(text: str) -> None:
@@ -195,8 +195,6 @@ def _line(error: Exception) -> str:
     if isinstance(error, OSError) and _refused_by_system(error):
         place = f" {str(error.filename)!r}" if error.filename else ""
         return f"expected a file or folder that can be used, got{place or ' one'} ({error.strerror}): check its path and permissions"
-    if worker_lost(error):
-        return WORKER_LOST
     if out_of_memory(error):
         return f"expected enough memory, got none left ({one_line(error):.120}): take a smaller batch or image, or close other programs"
     return f"unexpected {type(error).__name__} ({one_line(error):.200}): repeat the command with --debug for the traceback"

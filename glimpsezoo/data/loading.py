@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from glimpsezoo.data.base import Batch, ImageData, OnBadImage, collate
 from glimpsezoo.data.config import task_of
@@ -14,7 +13,8 @@ from glimpsezoo.data.digests import hashed_again
 from glimpsezoo.data.images import NaturalImages, Stored
 from glimpsezoo.data.memory import InMemory
 from glimpsezoo.data.wordnet import titled
-from glimpsezoo.errors import WORKER_LOST, GlimpseZooError, did_you_mean, worker_lost
+from glimpsezoo.data.workers import loaded, or_error
+from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.specs import DatasetSpec, Task, load_string
 
 SPLITS = ("train", "calibration", "test")
@@ -81,7 +81,7 @@ def batches(
             last = min(last, (first // align + 1) * align)
         spans.append((first, last))
         first = last
-    yield from _load(_Spans(data, spans, on_bad_image), workers)
+    yield from loaded(_Spans(data, spans, on_bad_image), workers)
 
 
 def batches_per_epoch(data: ImageData, batch_size: int) -> int:
@@ -110,10 +110,10 @@ def training_batches(
     total = batches_per_epoch(data, batch_size)
     places = [share(order[k * batch_size : (k + 1) * batch_size]) for k in range(first_batch, total)]
     if not (augment and isinstance(data, InMemory)):
-        yield from _load(_Shuffled(data, places, epoch, augment), workers)
+        yield from loaded(_Shuffled(data, places, epoch, augment), workers)
         return
     missing = [data.missing(each) for each in places]
-    decoded = _load(_Decoded(data.data, missing), workers if any(missing) else 0)
+    decoded = loaded(_Decoded(data.data, missing), workers if any(missing) else 0)
     for each, new, images in zip(places, missing, decoded, strict=True):
         data.hold(new, images)
         yield data.training_batch(each, epoch)
@@ -132,7 +132,7 @@ class _Spans(Dataset[Batch | GlimpseZooError]):
         return len(self.spans)
 
     def __getitem__(self, k: int) -> Batch | GlimpseZooError:
-        return _or_error(lambda: collate(self.data.examples(*self.spans[k]), self.data.task, self.on_bad_image))
+        return or_error(lambda: collate(self.data.examples(*self.spans[k]), self.data.task, self.on_bad_image))
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,8 @@ class _Shuffled(Dataset[Batch | GlimpseZooError]):
     def __getitem__(self, k: int) -> Batch | GlimpseZooError:
         places = self.places[k]
         if self.augment:
-            return _or_error(lambda: self.data.training_batch(places, self.epoch))
-        return _or_error(lambda: collate(self.data.examples_at(places), self.data.task))
+            return or_error(lambda: self.data.training_batch(places, self.epoch))
+        return or_error(lambda: collate(self.data.examples_at(places), self.data.task))
 
 
 @dataclass(frozen=True)
@@ -166,34 +166,4 @@ class _Decoded(Dataset[list[Stored] | GlimpseZooError]):
         return len(self.places)
 
     def __getitem__(self, k: int) -> list[Stored] | GlimpseZooError:
-        return _or_error(lambda: self.data.stored(self.places[k]))
-
-
-def _or_error(make: Callable[[], T]) -> T | GlimpseZooError:
-    """A batch, or the error as a value: an error raised in a worker would arrive with the worker's traceback as its text."""
-    try:
-        return make()
-    except GlimpseZooError as error:
-        return error
-
-
-def _same(batch: Any) -> Any:
-    return batch
-
-
-def _load(dataset: Dataset[T | GlimpseZooError], workers: int) -> Iterator[T]:
-    # The loader's items are whole batches, so that a worker reads its rows in sequence. Its own generator leaves torch's state alone.
-    loader = DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_same, generator=torch.Generator())
-    try:
-        for batch in loader:
-            if isinstance(batch, GlimpseZooError):
-                raise batch
-            yield batch
-    except GlimpseZooError:
-        raise
-    except Exception as error:
-        # A worker that was killed may first show by its closed connection. What a worker itself met has its name in the text.
-        closed = workers > 0 and isinstance(error, ConnectionResetError) and "DataLoader worker" not in str(error)
-        if closed or worker_lost(error):
-            raise GlimpseZooError(WORKER_LOST) from error
-        raise
+        return or_error(lambda: self.data.stored(self.places[k]))

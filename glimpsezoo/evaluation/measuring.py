@@ -31,7 +31,7 @@ from glimpsezoo.core.rollout import Record, rollout
 from glimpsezoo.data.base import Batch, ImageData, OnBadImage
 from glimpsezoo.data.loading import batches
 from glimpsezoo.data.wordnet import titled
-from glimpsezoo.errors import WORKER_LOST, GlimpseZooError, out_of_memory, worker_lost
+from glimpsezoo.errors import GlimpseZooError, out_of_memory
 from glimpsezoo.evaluation import jobs
 from glimpsezoo.evaluation.environment import channels_last, device_name
 from glimpsezoo.evaluation.jobs import Job, Span, identity_of, spans_of
@@ -264,8 +264,6 @@ class _RunningJob:
             except GlimpseZooError:
                 raise
             except Exception as error:  # a plugin may fail in any way: only this unit fails
-                if worker_lost(error):
-                    raise GlimpseZooError(WORKER_LOST) from error
                 return Unit(start, stop, name, error=error)
             if self.store:
                 self.store.write(name, content)

@@ -62,7 +62,14 @@ def replace_all(folder: Path, files: Mapping[str, bytes | None]) -> None:
         order = {str(number): (name, content) for number, (name, content) in enumerate(files.items())}
         for number, (name, content) in order.items():
             (aside / f"{number}.{name}").write_bytes(content or b"")
-        os.rename(aside, folder / f".{_ASIDE}")
+        while True:
+            try:
+                os.rename(aside, folder / f".{_ASIDE}")
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            finish_replacing(folder)  # what another process wrote at the same time
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     finish_replacing(folder)
@@ -73,16 +80,22 @@ def finish_replacing(folder: Path) -> None:
     aside = folder / f".{_ASIDE}"
     if aside.is_symlink() or not aside.is_dir():
         return
-    named = {path: re.fullmatch(r"([0-9])\.(.+)", path.name) for path in sorted(aside.iterdir())}
-    for path, found in named.items():
-        with suppress(FileNotFoundError):  # another process was quicker
+    paths: list[Path] = []
+    with suppress(FileNotFoundError):  # here and below: another process was quicker
+        paths = sorted(aside.iterdir())
+    for path in paths:
+        found = re.fullmatch(r"([0-9])\.(.+)", path.name)
+        with suppress(FileNotFoundError):
             if found and path.stat().st_size:
                 os.replace(path, folder / found[2])
             elif found:
                 (folder / found[2]).unlink(missing_ok=True)
                 path.unlink()
-    with suppress(FileNotFoundError):
+    try:
         aside.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):  # not there, or another process's already
+            raise
 
 
 def sweep(folder: Path) -> None:

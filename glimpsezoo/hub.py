@@ -104,7 +104,8 @@ def _dataset_failure(name: str, subset: str | None, gated: bool, error: Exceptio
     if silent := _unanswered(chain):
         return f"cannot reach the Hub for {name} ({silent.why}): {silent.remedy}, or read a copy on disk by --data-dir"
     if isinstance(error, DatasetGenerationError):  # its own text says only that it failed
-        return f"expected a data set that can be read, got {name!r} ({one_line(error.__cause__ or error)}): fetch its files again"
+        why = one_line(error.__cause__ or error)
+        return f"expected a data set that can be read, got {name!r} ({why}): fetch its files again, or update pyarrow"
     text = one_line(error)
     if "gated" in text.lower() or (gated and "cannot be accessed" in text):
         return f"{_gated(name, page(name, 'dataset'))}; or read a copy on disk by --data-dir"

@@ -102,11 +102,13 @@ def test_an_answer_is_dated_anew_and_its_numbers_stay(here: Path) -> None:
         lambda here, result: (here / "zoo_cards" / "cnn4.digits" / "model.safetensors").unlink(),
         lambda here, result: result.write_text(result.read_text().replace("0.1", "0.2")),
         lambda here, result: result.unlink(),
+        lambda here, result: result.with_name("rows.parquet").write_bytes(b"junk"),
+        lambda here, result: result.with_name("rows.parquet").unlink(),
         lambda here, result: (here / "package" / "module.py").write_text("print('b')"),
         lambda here, result: (here / "package" / "new.py").write_text(""),
         lambda here, result: (here / "runs" / ".units" / "answers" / "question.json").write_text("{"),
     ],
-    ids=["settings", "weights", "a number", "no result", "code", "new code", "a damaged answer"],
+    ids=["settings", "weights", "a number", "no result", "damaged rows", "no rows", "code", "new code", "a damaged answer"],
 )
 def test_what_has_changed_is_measured_again(here: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path, Path], Any]) -> None:
     package = here / "package"

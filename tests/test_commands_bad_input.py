@@ -70,7 +70,7 @@ def card(here: Path) -> Card:
         (("run", "cnn4", *UNTRAINED, "--on-bad-image", "weep"), ("'--on-bad-image'", "'weep'", "fail", "skip")),
         (("run", "cnn4", "--data", "folder:nowhere", "--measure", "flops", *UNTRAINED), ("got nowhere", "folder:PATH")),
         (("rnu", "cnn4"), ("expected a command, got 'rnu'", "did you mean 'run'?")),
-        (("run", "cnn4", "--limits", "3"), ("--limits", "'--limit'", "glimpsezoo run --help")),
+        (("run", "cnn4", "--limits", "3"), ("expected an option, got '--limits' (did you mean '--limit'", "see 'glimpsezoo run --help'")),
         (("train",), ("MODEL", "glimpsezoo train --help")),
         (("train", "cnn5"), ("expected the name of a model, got 'cnn5'", "did you mean 'cnn4'?")),
         (("train", "cnn4", "--data", "digitss"), ("digitss", "did you mean")),

@@ -30,6 +30,15 @@ def here(here: Path) -> Path:
     return here
 
 
+@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+def test_a_later_phase_without_parameters_to_train_is_refused_before_any_training(train: Ask, here: Path, words: tuple[str, ...]):
+    (here / "two.toml").write_text(RECIPE + '[[phase]]\nname = "second"\nsteps = 2\noptimiser = "sgd"\nlr = 0.1\ntrainable = ["heads.*"]\n')
+    answer = train("mgnet", "--recipe", "two.toml", *TINY, "-o", "mine", *words)
+    assert answer.status == 2
+    assert "expected parameters to train in phase 'second', got none that match heads.*: correct 'trainable' in the recipe" in answer.err
+    assert not (here / "mine").exists()
+
+
 def test_a_training_gives_a_card_that_run_accepts(train: Ask, here: Path, capsys: pytest.CaptureFixture[str]):
     answer = train("mgnet", *QUICK, "-o", "zoo_cards/mgnet.digits")
     assert answer.status == 0

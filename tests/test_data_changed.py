@@ -18,11 +18,14 @@ from command_line import RECIPE, Answer, ask, photos
 from data_files import encoded, opened, picture, write_parquet
 from torch.utils.data import Dataset
 
+import glimpsezoo as gz
 from glimpsezoo.data import batches
 from glimpsezoo.data import encoded as reading
 from glimpsezoo.data.workers import loaded
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation import jobs, measuring
+from glimpsezoo.evaluation.jobs import Job
+from glimpsezoo.evaluation.measuring import EvaluationConfig, run_job, run_units
 from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.training import loop
 
@@ -194,6 +197,30 @@ def test_workers_that_are_killed_at_any_moment_are_told_once_and_leave_nothing(k
         assert signal.getsignal(signal.SIGCHLD) == handler
     assert told
     assert capfd.readouterr() == ("", "")
+
+
+def test_batches_of_workers_hold_no_files_open(tmp_path: Path) -> None:
+    """A tensor that a worker made is a file, of which a process may have 1,024 open."""
+    data = opened(f"folder:{photos(tmp_path / 'photos')}", "test", size=16)
+    job, most = Job(gz.create_model("cnn4", task=data.task), "cnn4", data), []
+    run_job(job, EvaluationConfig(workers=1, batch_size=1), on_images=lambda _: most.append(len(os.listdir("/proc/self/fd"))))
+    assert len(most) >= 10
+    assert max(most) <= most[1] + 2
+
+
+@pytest.mark.parametrize("spans", [[(4, 8)], None])
+def test_a_unit_reads_no_image_beyond_it(tmp_path: Path, spans: Any) -> None:
+    data = opened(f"folder:{photos(tmp_path / 'photos')}", "test", size=16)
+    for file in [data.source.images.files[number] for number in data.source.chosen[8:]]:
+        file.write_bytes(b"no image")
+    data = opened(f"folder:{tmp_path / 'photos'}", "test", size=16)
+    job = Job(gz.create_model("cnn4", task=data.task), "cnn4", data)
+    units = run_units(job, EvaluationConfig(workers=1, batch_size=2), None, spans=spans)
+    if spans:
+        assert [(unit.start, unit.stop, unit.error) for unit in units] == [(4, 8, None)]
+    else:
+        with pytest.raises(GlimpseZooError, match="expected an image"):
+            list(units)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Tables of images: which columns are read, labels of every type, images by path, configurations, missing files."""
 
+import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from glimpsezoo.errors import GlimpseZooError
 
 IMAGES = [encoded(flat(50)), encoded(flat(200))] * 10
 CELLS = pa.array([{"bytes": content, "path": None} for content in IMAGES])
+VIEWS = pytest.mark.skipif(int(pa.__version__.split(".")[0]) < 24, reason="pyarrow reads views from 24")
 WAYS = [("test", False), ("test", True), ("train", False), ("train", True)]
 
 
@@ -74,7 +77,7 @@ def test_an_image_column_of_another_type_is_not_replaced_by_a_mask(tmp_path: Pat
         pa.array([[0], [1]] * 10, pa.list_(pa.int64(), 1)),
         pa.array(["0", "1"] * 10),
         pa.array(["0", "1"] * 10, pa.large_string()),
-        pa.array(["0", "1"] * 10, pa.string_view()),
+        pytest.param(pa.array(["0", "1"] * 10, pa.string_view()), marks=VIEWS),
         pa.array(["0", "1"] * 10).dictionary_encode(),
     ],
     ids=lambda labels: str(labels.type),
@@ -85,7 +88,7 @@ def test_labels_of_every_type_that_means_a_class_are_read_alike(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(("split", "streaming"), WAYS)
-@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()], ids=str)
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pytest.param(pa.binary_view(), marks=VIEWS)], ids=str)
 def test_images_of_every_type_of_bytes_are_read_alike(tmp_path: Path, kind: pa.DataType, split: str, streaming: bool) -> None:
     table(tmp_path, {"image": pa.array(IMAGES, kind), "label": pa.array(["dark", "light"] * 10)})
     assert share(tmp_path, split, streaming=streaming) == 1
@@ -104,6 +107,22 @@ def test_numbers_that_are_not_counted_from_0_are_names_of_classes(tmp_path: Path
     other = opened("hf:me/set", split, tmp_path / "text", size=16, streaming=streaming)
     assert other.info.fingerprint != data.info.fingerprint
     assert "are names" not in str(told(other))
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        {"num_classes": 3, "_type": "ClassLabel"},
+        {"names": ["a", "a", "b"], "_type": "ClassLabel"},
+        {"_type": "Blob"},
+    ],
+)
+def test_features_that_the_library_cannot_read_name_the_file(tmp_path: Path, label: dict[str, Any]) -> None:
+    metadata = {"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}, "label": label}}})}
+    plain = pa.table({"image": CELLS, "label": pa.array([0, 1] * 10)})
+    for split in ("train", "test"):
+        pq.write_table(plain.replace_schema_metadata(metadata), tmp_path / f"{split}.parquet")
+    assert re.match(r"expected features in the metadata of \w+.parquet that datasets .* can read, got others", refused(tmp_path))
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,12 +21,14 @@ import pytest
 from command_line import ask
 from test_sharing import CONFIG, bench_of, evaluation, sharing_of, small_units
 from test_torchrun import TORCHRUN, of_rank
+from torch import Tensor
 from toy_evaluation import IMAGES, Darker, Deadly, assert_same, job_of
 
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.measuring import run_job
 from glimpsezoo.ranks import ProcessLostError
 from glimpsezoo.run.engines.processes import Processes
+from glimpsezoo.run.engines.shipping import packed_outcome, settle
 from glimpsezoo.run.portions import Doer, Outcome
 
 RUN = ("run", "cnn4", "mgnet", "--data", "digits", "--limit", "60", "--measure", "accuracy,anytime,fog,pgd", "--set", "pgd.steps=2")
@@ -49,6 +52,46 @@ def test_processes_find_the_same_and_replace_one_that_is_killed(tmp_path: Path) 
         rows = run_job(mine, CONFIG, known=found.units, store=work.store)
         assert (rows.done, len(rows.rows)) == (4, IMAGES)
         assert_same(rows.rows, run_job(alone, CONFIG).rows)
+
+
+class StrangeError(Exception):
+    """It is pickled by its text alone, which its constructor does not take."""
+
+    def __init__(self, what: str, code: int) -> None:
+        super().__init__(f"{what} ({code})")
+
+
+@dataclass
+class Cursed(Darker):
+    """The images of one unit cannot be changed."""
+
+    name = "cursed"
+
+    def apply(self, images: Tensor, labels: Tensor, ids: Tensor, model: Any) -> Tensor:
+        if 1000 in ids:
+            raise StrangeError("cursed", 7)
+        return super().apply(images, labels, ids, model)
+
+
+def test_an_error_that_cannot_be_rebuilt_fails_its_unit_alone(tmp_path: Path) -> None:
+    job = job_of(condition=Cursed(2))
+    plan = [evaluation(job)]
+    work = sharing_of(plan, tmp_path / "units")
+    with Processes(Doer(plan, bench_of(job), CONFIG), 2) as engine:
+        found = work.run(engine)
+        engine.close(hurry=True)
+    (failed,) = [unit for unit in found.units.values() if isinstance(unit, Exception)]
+    assert (type(failed), str(failed)) == (RuntimeError, "StrangeError: cursed (7)")
+    assert len(found.units) == 4
+
+
+def test_what_came_of_a_portion_reaches_who_waits_for_it(tmp_path: Path) -> None:
+    for error, said in ((StrangeError("cursed", 7), "StrangeError: cursed (7)"), (ValueError("plain"), "plain")):
+        waiting: Future[Outcome] = Future()
+        settle(waiting, packed_outcome(error))
+        assert str(waiting.exception(0)) == said
+        settle(done := Future[Outcome](), packed_outcome(Outcome(units={"a": error})))
+        assert str(done.result(0).units["a"]) == said
 
 
 def test_a_full_disk_for_temporary_files_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

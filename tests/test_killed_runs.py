@@ -2,6 +2,8 @@
 
 import json
 import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,18 @@ def test_files_are_replaced_together(tmp_path: Path, monkeypatch: pytest.MonkeyP
     finish_replacing(tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys("abd", "new")
     finish_replacing(tmp_path)  # nothing to do
+
+
+def _replace(folder: Path, word: str, times: int) -> None:
+    for _ in range(times):
+        replace_all(folder, {"a": word.encode(), "b": word.encode()})
+
+
+def test_processes_that_replace_files_at_once_all_succeed(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
+        for found in [pool.submit(_replace, tmp_path, word, 150) for word in ("one", "two")]:
+            found.result()
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
 
 
 def test_what_is_not_written_aside_by_this_package_stays(tmp_path: Path) -> None:

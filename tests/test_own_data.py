@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from command_line import RECIPE, Answer, make_card, photo_card, photos, rewrite
+from data_files import opened
 
 import glimpsezoo as gz
 from glimpsezoo.conditions.attacks.settings import PGDSettings
@@ -279,3 +280,23 @@ def test_a_training_that_took_no_step_does_not_stand_in_the_way(say: Say, here: 
 def test_the_plain_name_of_a_folder_is_answered_with_the_name_to_type(say: Say, here: Path):
     photos(here / "photos")
     assert "did you mean 'folder:photos'?" in say("train", "cnn4", "--data", "photos").err
+
+
+def test_thresholds_leave_out_only_what_they_are_asked_to_and_say_so(say: Say, here: Path):
+    folder = photos(here / "photos")
+    calibration = opened(f"folder:{folder}", "calibration", size=16)
+    calibration.source.images.files[calibration.source.chosen[0]].write_bytes(b"no image")
+    words = ("run", "ranzato", "--checkpoint", "none", "--data", "folder:photos", "--set", "data.size=16", "--measure", "anytime", "--json")
+    assert say(*words).status == 2
+    notes = only(say(*words, "--on-bad-image", "skip"))["notes"]
+    assert any("thresholds of exits without 1 calibration image that cannot be read" in note for note in notes)
+    refused = say(*words)  # though the thresholds without that image are known by now
+    assert (refused.status, "expected an image" in refused.err) == (2, True)
+
+
+def test_thresholds_that_are_chosen_on_the_measured_images_say_so(say: Say, here: Path):
+    photos(here / "photos")
+    words = ("run", "ranzato", "--checkpoint", "none", "--data", "folder:photos", "--set", "data.size=16", "--measure", "anytime", "--json")
+    chosen = "chosen on the images that are measured"
+    assert chosen in str(only(say(*words, "--split", "calibration"))["notes"])
+    assert chosen not in str(only(say(*words))["notes"])

@@ -1,5 +1,6 @@
 """`show folder:PATH` says what is there; `--measure flops` looks at names alone."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,23 @@ def test_bad_files_are_named_with_the_reason(say: Say, photos: Path):
     for name in told["bad files"]:
         (photos / name).unlink()
     assert say("show", "folder:photos", "--json").json["bad files"] == "none"
+
+
+def test_classes_without_an_image_of_a_split_are_told_beforehand(say: Say, photos: Path):
+    (photos / "emu").mkdir()
+    (photos / "cat/00.png").rename(photos / "emu/00.png")
+    told = say("show", "folder:photos", "--json").json
+    assert "no test image of 'emu', which has fewer than 5: 'run' takes --on-bad-image skip" in told["notes"]
+    few = ("run", "cnn4", "--checkpoint", "none", "--data", "folder:photos", "--set", "data.size=16", "--measure", "accuracy")
+    assert say(*few).status == 2
+    assert say(*few, "--on-bad-image", "skip").status == 0
+
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            shutil.copytree(photos / label, photos.with_name("split") / split / label)
+    (photos.with_name("split") / "train/cat").rename(photos.with_name("split") / "train/fox")
+    told = say("show", "folder:split", "--json").json
+    assert told["next"] == "add images to train on of cat, then glimpsezoo train mgnet --data folder:split"
 
 
 def test_many_images_are_sampled_and_it_says_so(say: Say, photos: Path, monkeypatch: pytest.MonkeyPatch):

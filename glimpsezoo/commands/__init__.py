@@ -186,8 +186,12 @@ def _refused_by_system(error: Exception) -> bool:
 def _line(error: Exception) -> str:
     """The line that is printed for an error that ends a command."""
     if isinstance(error, click.UsageError):
-        command = error.ctx.command_path if error.ctx else "glimpsezoo"
-        return f"{' '.join(error.format_message().split()).rstrip('.')}: see '{command} --help'"
+        said = " ".join(error.format_message().split()).rstrip(".")
+        if isinstance(error, click.NoSuchOption):
+            said = f"expected an option, got {error.option_name!r}"
+            if error.possibilities:
+                said += f" (did you mean {' or '.join(map(repr, error.possibilities))}?)"
+        return f"{said}: see '{error.ctx.command_path if error.ctx else 'glimpsezoo'} --help'"
     if isinstance(error, click.ClickException):
         return " ".join(error.format_message().split())
     if isinstance(error, GlimpseZooError):

@@ -142,16 +142,11 @@ def pick_device(name: str) -> Any:
     """The torch device of this name. Raises `GlimpseZooError` if the machine does not have it."""
     import torch
 
-    from glimpsezoo.errors import GlimpseZooError, one_line
+    from glimpsezoo.evaluation.environment import usable_device
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     own = ranks.here()
     if name == "cuda" and own.world > 1 and torch.cuda.is_available():
         name = f"cuda:{own.local_rank % torch.cuda.device_count()}"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except Exception as error:  # torch raises various errors for missing devices
-        raise GlimpseZooError(f"--device expects a device of this machine (cpu, cuda, mps), got {name!r}: {one_line(error):.120}") from None
-    return device
+    return usable_device(name, "--device")

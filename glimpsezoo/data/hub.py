@@ -12,7 +12,7 @@ from glimpsezoo.data.fingerprint import file_digest
 from glimpsezoo.data.layout import IgnoredPaths, is_hidden
 from glimpsezoo.data.listings import Listed
 from glimpsezoo.downloads import download
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.hub import reading_dataset
 from glimpsezoo.untrusted import check_front_matter
 
@@ -79,7 +79,16 @@ class DatasetFiles:
 
         declared = self.builder.info.features
         if self.parquet:
-            return _with_names(datasets.Features.from_arrow_schema(self._schema(split)), declared or {}, split)
+            schema = self._schema(split)
+            try:
+                stored = datasets.Features.from_arrow_schema(schema)
+            except (ValueError, TypeError, KeyError) as error:  # what its metadata say, by another program or a later version
+                name = Path(self.files[split][0]).name
+                raise GlimpseZooError(
+                    f"expected features in the metadata of {name} that datasets {datasets.__version__} can read, got others "
+                    f"({one_line(error):.120}): correct them, or update datasets"
+                ) from None
+            return _with_names(stored, declared or {}, split)
         if declared is None:
             with self.source.failures_explained():
                 self.builder.download_and_prepare()

@@ -18,6 +18,7 @@ from glimpsezoo.data.layout import ClassFolder, FolderLayout, read_layout
 from glimpsezoo.data.opening import Opening, opened
 from glimpsezoo.data.preprocessing import decoding_of
 from glimpsezoo.data.splits import FIFTH, TENTH, TEST_NAMES, TRAIN_NAMES, Division, named, splits_in_words
+from glimpsezoo.data.wordnet import titled
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import DatasetSpec, Task
 
@@ -117,7 +118,10 @@ def open_folder(spec: DatasetSpec, name: str, split: str, config: FolderSettings
         raise GlimpseZooError(_without_test_images(layout, name, files))
     images = FolderImages(path, [file for label in classes for file in files.get(label, ())], numbers.tolist())
     inferred = InferredFacts(
-        classes=classes, splits=splits_in_words(layout.train, layout.test, by_class=True), left_out=layout.ignored.told()
+        classes=classes,
+        splits=splits_in_words(layout.train, layout.test, by_class=True),
+        left_out=layout.ignored.told(),
+        notes=_untested(files) if divided else (),
     )
     shown = f"{spec.name}{path.resolve().name}"
     source = SplitSource(images, chosen, Labels(len(classes)), spec.crop, numbers, decoding_of(config), every_class=split == "test")
@@ -144,6 +148,15 @@ def _classes_in(layout: FolderLayout) -> tuple[list[ClassFolder], list[ClassFold
     test = layout.classes_of("test")
     train = layout.classes_of("train") if layout.train not in {None, layout.test} else test
     return train, test, tuple(sorted({folder.name for folder in (*train, *test)}))
+
+
+def _untested(files: Mapping[str, tuple[Path, ...]]) -> tuple[str, ...]:
+    """A note if the rule that makes the test split leaves classes without a test image."""
+    small = [repr(titled(label)) for label in sorted(files) if 0 < len(files[label]) < FIFTH]
+    if not small:
+        return ()
+    shown = ", ".join(small[:5]) + (", ..." if len(small) > 5 else "")
+    return (f"no test image of {shown}, which {'has' if len(small) == 1 else 'have'} fewer than {FIFTH}: 'run' takes --on-bad-image skip",)
 
 
 def _without_test_images(layout: FolderLayout, name: str, files: Mapping[str, tuple[Path, ...]]) -> str:

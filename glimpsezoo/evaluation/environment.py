@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.schema import Section
 
 if TYPE_CHECKING:  # results are also read without importing torch
@@ -55,6 +56,20 @@ def environment_section(device: "torch.device") -> Environment:
         packages={name: found for name, found in versions.items() if found},
         commit=commit(Path(__file__).parent),
     )
+
+
+def usable_device(name: "str | torch.device", asked: str = "device") -> "torch.device":
+    """A device of this machine. asked: the name of the option, for the error. Raises `GlimpseZooError` if the machine does not have it."""
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except Exception as error:  # torch raises various errors for missing devices
+        raise GlimpseZooError(
+            f"{asked} expects a device of this machine (cpu, cuda, mps), got {str(name)!r}: {one_line(error):.120}"
+        ) from None
+    return device
 
 
 def device_name(device: "torch.device") -> str:

@@ -199,6 +199,8 @@ class _Reader:
     data: ImageData
     config: EvaluationConfig
     batch_size: int
+    until: int
+    """Where the last unit ends that is asked for."""
     _next: int = -1
     _loader: Iterator[Batch] = field(default_factory=lambda: iter(()))
 
@@ -206,9 +208,7 @@ class _Reader:
         """The batches of images start..stop-1. If a unit is abandoned midway, the next call reopens the loader."""
         if start != self._next:
             bad = self.config.on_bad_image
-            self._loader = batches(
-                self.data, start, len(self.data), self.batch_size, self.config.workers, on_bad_image=bad, align=jobs.UNIT
-            )
+            self._loader = batches(self.data, start, self.until, self.batch_size, self.config.workers, on_bad_image=bad, align=jobs.UNIT)
         self._next = -1
         yield from islice(self._loader, -(-(stop - start) // self.batch_size))
         self._next = stop
@@ -222,7 +222,7 @@ class _RunningJob:
         self.device = job.model.device
         size = config.batch_size
         size = auto_batch_size(job.data.task, self.device) if size == "auto" else size
-        self.reader = _Reader(job.data, config, size)
+        self.reader = _Reader(job.data, config, size, until=len(job.data))
         self.meter = meter_of(job.model)
         self.identity = identity_of(job, config.seed) if store else {}
         self.images = 0  # number of images in finished units
@@ -233,6 +233,7 @@ class _RunningJob:
 
     def units(self, spans: Sequence[Span] | None) -> Iterator[Unit]:
         waiting = spans_of(self.job) if spans is None else list(spans)
+        self.reader.until = max((stop for _, stop in waiting), default=0)
         while waiting:
             busy = []
             for start, stop in waiting:
@@ -284,7 +285,7 @@ class _RunningJob:
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error) or self.config.batch_size != "auto" or self.reader.batch_size == 1:
                     raise
-            self.reader = _Reader(self.job.data, self.config, self.reader.batch_size // 2)
+            self.reader = dataclasses.replace(self.reader, batch_size=self.reader.batch_size // 2, _next=-1)
 
     def _once(self, start: int, stop: int) -> StoredUnit:
         began = time.perf_counter()
@@ -336,7 +337,9 @@ class _RunningJob:
             )
         assert trace.macs is not None
         self.closest.add(ids, images, trace.logits)
-        return _Seen(batch.ids, batch.groups, batch.labels, trace.logits_by_step(), trace.regions_by_step(), trace.macs)
+        # What came from a worker holds a file descriptor as long as it is kept.
+        ids, groups, labels = batch.ids.clone(), batch.groups.clone(), batch.labels.clone()
+        return _Seen(ids, groups, labels, trace.logits_by_step(), trace.regions_by_step(), trace.macs)
 
 
 def _nothing(data: ImageData, skipped: list[str]) -> str:

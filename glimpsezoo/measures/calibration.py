@@ -241,6 +241,8 @@ def calibration_plan(
     """Calibration as a piece of work that the store keeps, so that it is never done twice."""
     code = [module_hash(rule.__module__), module_hash(__name__)]
     identity = {**identity_of(Job(model, name, data), seed), "calibration": [rule.name, code]}
+    if on_bad_image == "skip":  # a record that leaves images out is none where each must be read
+        identity["on_bad_image"] = on_bad_image
 
     def find() -> CalibrationRecord:
         return calibrate(model, data, rule, seed=seed, on_bad_image=on_bad_image).to_record()

@@ -28,7 +28,7 @@ from glimpsezoo.evaluation.environment import commit, cpu_name
 from glimpsezoo.files import write_whole
 from glimpsezoo.hashing import content_hash
 from glimpsezoo.ranks import usable_cores
-from glimpsezoo.zoo.cards import card_paths
+from glimpsezoo.zoo.cards import ROWS, card_paths
 
 if TYPE_CHECKING:
     from glimpsezoo.run.request import RunOutcome
@@ -133,7 +133,8 @@ def remember(question: Question | None, work: "RunWork", outcome: "RunOutcome", 
     packages, trees = sorted(map(str, _packages())), sorted(map(str, _data_of(work)))
     cards = {path for choice in work.choices if choice.card for path in _code(choice.card.folder)}
     inputs = {path for place in packages for path in _code(Path(place))} | cards | set(_loaded_elsewhere())
-    files = {*inputs, *outcome.written, work.folder / "command.toml", *([comparison] if comparison else [])}
+    rows = [path.with_name(ROWS) for path in outcome.written if path.with_name(ROWS).exists()]
+    files = {*inputs, *outcome.written, *rows, work.folder / "command.toml", *([comparison] if comparison else [])}
     units = sum(result.run.units.done + result.run.units.reused for result in outcome.results)
     try:
         data = _trees(trees)

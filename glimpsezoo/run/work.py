@@ -151,12 +151,17 @@ class RunWork:
         try:
             for planned in plans:
                 on_progress(f"{self.names[planned.index]}: {planned.label}", passed, whole)
-                found[planned.index] = self._find(planned).calibration(rule)
+                found[planned.index] = calibrated = self._find(planned).calibration(rule)
                 passed += self._seconds(planned)
+                if unread := planned.images - len(calibrated.hits):
+                    left_out = counted(unread, "calibration image")
+                    self.notes.append(f"{self.names[planned.index]}: thresholds of exits without {left_out} that cannot be read")
         except NoCalibrationError as error:
             self.notes.append(without_thresholds(self.measures, error))
         else:
             bench.calibrations = found
+            if found and self.request.split == "calibration":
+                self.notes.append("the thresholds of exits are chosen on the images that are measured: other images show what they do")
 
     # Messages to the user
 

@@ -11,8 +11,7 @@ from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.specs import ModelSpec, load_string
 from glimpsezoo.testing.case import Case, RuleResult, Training
 from glimpsezoo.training.job import TrainingPhase
-from glimpsezoo.training.loop import choose_trainable
-from glimpsezoo.training.optimisers import make_optimiser
+from glimpsezoo.training.optimisers import choose_trainable, make_optimiser
 from glimpsezoo.training.step import set_training_mode
 from glimpsezoo.zoo.recipes import PhaseRecipe, read_recipe, recipe_names
 

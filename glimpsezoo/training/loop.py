@@ -5,7 +5,6 @@ training phase, step), and torch is seeded in each step. A training that is inte
 as one that is not.
 """
 
-import fnmatch
 import hashlib
 import math
 import time
@@ -30,7 +29,7 @@ from glimpsezoo.evaluation.environment import channels_last
 from glimpsezoo.training.adversarial import PER_IMAGE
 from glimpsezoo.training.folder import append_to_log, load_checkpoint, locked, remove_log, write_checkpoint, write_log
 from glimpsezoo.training.job import TrainingJob, TrainingPhase
-from glimpsezoo.training.optimisers import make_optimiser, make_schedule
+from glimpsezoo.training.optimisers import choose_trainable, make_optimiser, make_schedule
 from glimpsezoo.training.probe import check_share
 from glimpsezoo.training.shared import Share
 from glimpsezoo.training.step import compute_gradients
@@ -150,14 +149,8 @@ class _TrainingRun:
     def _begin(self, index: int, phase: PhaseRecipe) -> None:
         """Choose the trainable parameters, and create or restore the optimiser and the schedule."""
         choose_trainable(self.model, phase)
-        trainable = [p for p in self.model.parameters() if p.requires_grad]
-        if not trainable:
-            raise GlimpseZooError(
-                f"expected parameters to train in phase {phase.name!r}, got none that match {', '.join(phase.trainable)}: "
-                "correct 'trainable' in the recipe"
-            )
         self.phase = index
-        self.optimiser = make_optimiser(phase, trainable)
+        self.optimiser = make_optimiser(phase, [p for p in self.model.parameters() if p.requires_grad])
         self.schedule = make_schedule(phase, self.optimiser, self.job.steps_of(index))
         if self.restored:
             self.optimiser.load_state_dict(self.restored["optimiser"])
@@ -328,9 +321,3 @@ def calibration_accuracy(model: GlimpseModel[Any], data: Iterable[Batch], device
 def _step_seed(seed: int, phase: int, step: int) -> int:
     digest = hashlib.blake2b(f"{seed}/{phase}/{step}".encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big")
-
-
-def choose_trainable(model: nn.Module, phase: PhaseRecipe) -> None:
-    """Freeze the parameters that a training phase does not train."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(fnmatch.fnmatch(name, pattern) for pattern in phase.trainable))

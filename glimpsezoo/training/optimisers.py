@@ -1,9 +1,12 @@
-"""The optimiser and the learning rate schedule that a recipe asks for."""
+"""The parameters, the optimiser and the learning rate schedule that a recipe asks for."""
+
+import fnmatch
 
 import torch
 from torch import nn
 
-from glimpsezoo.zoo.recipes import PhaseRecipe
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.zoo.recipes import PhaseRecipe, Recipe
 
 
 def make_optimiser(phase: PhaseRecipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -29,3 +32,23 @@ def make_schedule(phase: PhaseRecipe, optimiser: torch.optim.Optimizer, steps: i
     if phase.schedule == "step":
         return kinds.MultiStepLR(optimiser, [int(share * steps) for share in phase.milestones], gamma=phase.decay)
     return kinds.ConstantLR(optimiser, factor=1.0)
+
+
+def choose_trainable(model: nn.Module, phase: PhaseRecipe) -> None:
+    """Freeze the parameters that a training phase does not train."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(_trains(phase, name))
+
+
+def check_trainable(model: nn.Module, recipe: Recipe) -> None:
+    """Raise `GlimpseZooError` for a phase that trains none of the model's parameters."""
+    for phase in recipe.phase:
+        if not any(_trains(phase, name) for name, _ in model.named_parameters()):
+            raise GlimpseZooError(
+                f"expected parameters to train in phase {phase.name!r}, got none that match {', '.join(phase.trainable)}: "
+                "correct 'trainable' in the recipe"
+            )
+
+
+def _trains(phase: PhaseRecipe, name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in phase.trainable)

@@ -65,6 +65,9 @@ def _stored(splits: Mapping[str, ImageData | str], train: str) -> dict[str, Any]
     some = f" among {decoded:,} of {images:,} images" if decoded < images else ""
     ready = all(split in opened for split in ("train", "calibration"))
     repair = f"remove or repair the bad files{some}, then " if found.bad else ""
+    untrained = [titled(name) for name, count in zip(classes, counts["train"], strict=True) if not count] if ready else []
+    if untrained:
+        repair += f"add images to train on of {', '.join(untrained[:5])}{', ...' if len(untrained) > 5 else ''}, then "
     return {
         "images": images,
         "images of a class": {titled(name): {split: int(count[k]) for split, count in counts.items()} for k, name in enumerate(classes)},

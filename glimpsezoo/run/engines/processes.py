@@ -20,7 +20,7 @@ from loky.process_executor import ProcessPoolExecutor
 from glimpsezoo.errors import GlimpseZooError, why_not
 from glimpsezoo.evaluation.environment import keep_freed_memory
 from glimpsezoo.run.engines.base import Engine, WorkerDiedError
-from glimpsezoo.run.engines.shipping import packed
+from glimpsezoo.run.engines.shipping import packed, packed_outcome, settle
 from glimpsezoo.run.portions import Doer, Outcome, Portion
 
 _pools: dict[int, ProcessPoolExecutor] = {}
@@ -78,18 +78,18 @@ class Processes(Engine):
             resource_tracker.unregister(self.folder.name, "folder")
 
 
-def _translated(future: "Future[Outcome]") -> "Future[Outcome]":
+def _translated(future: "Future[bytes]") -> "Future[Outcome]":
     """The future of a portion, with our error for a worker that died."""
     ours: Future[Outcome] = Future()
 
-    def finish(theirs: "Future[Outcome]") -> None:
+    def finish(theirs: "Future[bytes]") -> None:
         error = theirs.exception()
         if isinstance(error, BrokenProcessPool):
             ours.set_exception(WorkerDiedError("a worker process ended"))
         elif error is not None:
             ours.set_exception(error)
         else:
-            ours.set_result(theirs.result())
+            settle(ours, theirs.result())
 
     future.add_done_callback(finish)
     return ours
@@ -111,10 +111,13 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _do(plan: str, portion: Portion, given: Outcome) -> Outcome:
+def _do(plan: str, portion: Portion, given: Outcome) -> bytes:
     if plan not in _plan:
         _plan.clear()
         _plan[plan] = pickle.loads(Path(plan).read_bytes())
         gc.freeze()  # loky collects garbage every second, and would look at all objects of torch each time: a fifth of the second
         atexit.register(gc.unfreeze)  # else bindings (nanobind) take what is frozen at the end for leaks, and say so
-    return _plan[plan].do(portion, given)
+    try:
+        return packed_outcome(_plan[plan].do(portion, given))
+    except Exception as error:  # the process that asked raises it
+        return packed_outcome(error)

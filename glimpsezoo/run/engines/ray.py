@@ -26,7 +26,17 @@ from glimpsezoo.evaluation.plan import PlannedEvaluation
 from glimpsezoo.hashing import PACKAGE, module_hash
 from glimpsezoo.ranks import ProcessLostError
 from glimpsezoo.run.engines.base import Engine, WorkerDiedError, cores
-from glimpsezoo.run.engines.shipping import Block, BlockKey, BlockMissing, number_of, packed, packed_without_data, unpacked
+from glimpsezoo.run.engines.shipping import (
+    Block,
+    BlockKey,
+    BlockMissing,
+    number_of,
+    packed,
+    packed_outcome,
+    packed_without_data,
+    settle,
+    unpacked,
+)
 from glimpsezoo.run.portions import Doer, Outcome, Portion
 
 Needed = tuple[tuple[str, str, str], ...]
@@ -103,7 +113,7 @@ class Ray(Engine):
         refs = [self.blocks[key] for key in keys]
         found = self.remote.remote(self.needed, [self.plan], packed((portion, given)), keys, *refs)
 
-        def finish(theirs: Future[bytes]) -> None:
+        def finish(theirs: Future[bytes | BlockMissing]) -> None:
             if done.done():  # given up
                 return
             if error := theirs.exception():
@@ -111,13 +121,11 @@ class Ray(Engine):
                     error = WorkerDiedError(one_line(error)) if _answers(self.head) else _head_lost(self.head)
                 self._fail(done, error)
                 return
-            outcome = pickle.loads(theirs.result())
-            if isinstance(outcome, BlockMissing):
-                self._send(portion, given, [*keys, outcome.key], done)
-            elif isinstance(outcome, BaseException):
-                done.set_exception(outcome)
+            answer = theirs.result()
+            if isinstance(answer, BlockMissing):
+                self._send(portion, given, [*keys, answer.key], done)
             else:
-                done.set_result(outcome)
+                settle(done, answer)
 
         found.future().add_done_callback(finish)
 
@@ -244,7 +252,7 @@ def _verdict(needed: Needed) -> str | None:
     return None
 
 
-def _do(needed: Needed, plan: list[Any], work: bytes, keys: list[BlockKey], *blocks: Block) -> bytes:
+def _do(needed: Needed, plan: list[Any], work: bytes, keys: list[BlockKey], *blocks: Block) -> bytes | BlockMissing:
     """A portion of work, in a worker. plan: a reference in a list, so that it is fetched only if this worker does not have it yet."""
     try:
         name = plan[0].hex()
@@ -259,6 +267,8 @@ def _do(needed: Needed, plan: list[Any], work: bytes, keys: list[BlockKey], *blo
         own.clear()
         own.update(zip(keys, blocks, strict=True))
         portion, given = pickle.loads(work)
-        return packed(doer.do(portion, given))
-    except (Exception, BlockMissing) as error:  # the process that asked raises it, or sends the block
-        return packed(error)
+        return packed_outcome(doer.do(portion, given))
+    except BlockMissing as missing:  # the process that asked sends it
+        return missing
+    except Exception as error:  # it raises this
+        return packed_outcome(error)

@@ -3,7 +3,8 @@
 import io
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cloudpickle
@@ -13,6 +14,7 @@ import torch
 from glimpsezoo.data.base import BadImageError, DataInfo, Example, ImageData, good
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.evaluation.jobs import UNIT
+from glimpsezoo.run.portions import Outcome
 from glimpsezoo.specs import Task
 
 LEVELS = 255
@@ -24,6 +26,31 @@ def packed(value: Any) -> bytes:
         return cloudpickle.dumps(value)
     except Exception as error:  # pickling raises anything
         raise _unsendable(error) from error
+
+
+def packed_outcome(found: Outcome | Exception) -> bytes:
+    """What came of a portion, or of trying it. An error that another process could not rebuild goes as one that says the same."""
+    if isinstance(found, Exception):
+        return packed(_rebuildable(found))
+    units = {name: _rebuildable(unit) if isinstance(unit, Exception) else unit for name, unit in found.units.items()}
+    return packed(replace(found, units=units))
+
+
+def _rebuildable(error: Exception) -> Exception:
+    try:
+        pickle.loads(cloudpickle.dumps(error))
+    except Exception:  # of a class whose constructor takes other words than the error keeps, or of one that holds a lock, ...
+        return RuntimeError(f"{type(error).__name__}: {one_line(error)}")
+    return error
+
+
+def settle(future: "Future[Outcome]", content: bytes) -> None:
+    """Give a future what `packed_outcome` packed."""
+    found = pickle.loads(content)
+    if isinstance(found, Exception):
+        future.set_exception(found)
+    else:
+        future.set_result(found)
 
 
 def packed_without_data(value: Any) -> tuple[bytes, list[ImageData]]:

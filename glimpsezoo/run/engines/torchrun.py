@@ -21,7 +21,7 @@ from torch.distributed import PrefixStore, Store  # pyright: ignore[reportPrivat
 
 from glimpsezoo.ranks import ProcessLostError, here, lost, store
 from glimpsezoo.run.engines.base import Engine
-from glimpsezoo.run.engines.shipping import packed
+from glimpsezoo.run.engines.shipping import packed, packed_outcome, settle
 from glimpsezoo.run.portions import Doer, Outcome, Portion
 
 CHUNK = 1 << 25  # bytes in a value of the store
@@ -100,7 +100,7 @@ def _work(place: Store, doer: Doer) -> None:
         except Exception as error:  # process 0 raises it
             found = error
         with lost():
-            _put(place, f"outcome{number}", packed(found))
+            _put(place, f"outcome{number}", packed_outcome(found))
 
 
 def _work_beside(place: Store, doer: Doer) -> None:
@@ -116,11 +116,7 @@ def _await(place: Store, number: int, future: Future[Outcome]) -> None:
     except ProcessLostError as error:
         future.set_exception(error)
         return
-    found = pickle.loads(message)
-    if isinstance(found, Exception):
-        future.set_exception(found)
-    else:
-        future.set_result(found)
+    settle(future, message)
 
 
 def _put(place: Store, name: str, content: bytes) -> None:

@@ -22,7 +22,6 @@ from typing import Any, get_args
 import beartype.typing  # noqa: F401 - CHECKER names it
 import jaxtyping
 import pytest
-import torch
 
 ROOT = Path(__file__).parent
 HOME = tempfile.mkdtemp(prefix="glimpsezoo-tests-")
@@ -55,8 +54,6 @@ def _checked(*, typechecker: Callable[..., Any]) -> Callable[..., Any]:
 
         @wraps(thing)
         def call(*values: Any, **named: Any) -> Any:
-            if torch.compiler.is_compiling():  # torch 2.6 cannot trace the counting
-                return thing(*values, **named)
             calls[thing] += 1
             unchecked = calls[thing] > CHECKED or jaxtyping.config.jaxtyping_disable
             return (thing if unchecked else checked)(*values, **named)

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import click
 import pytest
+import torch
 from PIL import Image
 
 import glimpsezoo as gz
@@ -19,6 +20,8 @@ from glimpsezoo.zoo.card_config import CONFIG, CardConfig, CardData, CardTask
 from glimpsezoo.zoo.cards import Card, write_card
 from glimpsezoo.zoo.names import spec_of
 from glimpsezoo.zoo.results import read_result
+
+EXPORTS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)  # torch's exporter followed less before
 
 RECIPE = """
 batch_size = 64

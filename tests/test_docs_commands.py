@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import RECIPE, Answer, ask, make_card, photo_card, photos
+from command_line import EXPORTS, RECIPE, Answer, ask, make_card, photo_card, photos
 from PIL import Image
 
 import glimpsezoo as gz
@@ -108,6 +108,8 @@ def test_the_command_runs_or_is_marked(command: str, page: Path, tell: Callable[
     words = shlex.split(command.partition(" > ")[0])[1:]
     if MARKED.search(command) or words[0] in SECONDS:
         return
+    if words[0] == "export" and not EXPORTS:
+        pytest.skip("torch is too old to export")
     Path("mine.toml").write_text('models = ["cnn4"]\nmeasure = "accuracy,pgd"\n' if words[0] == "run" else RECIPE)
     if words[0] in PLANNED:
         words += [] if {"--dry-run", "--print-recipe"} & set(words) else ["--dry-run"]

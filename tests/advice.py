@@ -118,6 +118,11 @@ def _taken(stack: ExitStack) -> None:
     Path("taken/cnn4/result.json").write_text('{"run": {"id": "another"}}')
 
 
+def _one_class_small(stack: ExitStack) -> None:
+    for number in range(3, 20):
+        Path(f"photos/cat/{number}.png").unlink()
+
+
 def _one_class_empty(stack: ExitStack) -> None:
     Path("photos/bird").mkdir()
 
@@ -167,7 +172,6 @@ OF_COMMANDS = {
         ("{quoted}", f"run ranzato {FLOPS} {UNTRAINED} --set policy=saliency"),
     ),
     "see 'glimpsezoo list recipes'": Case("list", ("{quoted}",), _on_terminal, status=0),
-    "--device expects a device": Case(f"run cnn4 {FLOPS} --device tpu9", (f"run cnn4 {FLOPS} --device cpu",)),
     "name images by --index or --image": Case("trace cnn4 3", ("trace cnn4 --index 3", "trace cnn4 --image photos/cat/0.png -o b.png")),
     "--index expects numbers from 0": Case("trace cnn4 --index x", ("trace cnn4 --index 3,7 4-5",)),
     "corruptions expect images of 32 px or more": Case(
@@ -191,6 +195,9 @@ OF_COMMANDS = {
     ),
     "'run' can continue without them (--on-bad-image skip)": Case(
         f"run {MOBILE} {PHOTOS} {UNTRAINED}", (f"run {MOBILE} {PHOTOS} {UNTRAINED} --on-bad-image skip",), _one_class_empty
+    ),
+    "'run' takes --on-bad-image skip": Case(
+        "show folder:photos", (f"run {MOBILE} {PHOTOS} {UNTRAINED} --on-bad-image skip",), _one_class_small, status=0
     ),
     "or measure without such images (--on-bad-image skip)": Case(
         f"run {MOBILE} {PHOTOS} {UNTRAINED}", (f"run {MOBILE} {PHOTOS} {UNTRAINED} --on-bad-image skip",), _cut_images

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 from command_line import make_card
 
 from glimpsezoo.hashing import is_unchanged
+from glimpsezoo.measures import calibration
 from glimpsezoo.run import answers
 from glimpsezoo.run.answers import Question, question_of, recall, remember
 from glimpsezoo.run.finishing import finish
@@ -189,3 +192,23 @@ def test_a_question_is_its_options_environment_and_cards(here: Path, monkeypatch
     assert len(set(keys)) == len(keys)
     for name in answers.DOES_MORE:
         assert question_of({**OPTIONS, name: True}, {}) is None
+
+
+def test_thresholds_that_another_process_computes_are_awaited(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, calls, plain = threading.Event(), [], calibration.calibrate
+
+    def slow(*given: Any, **more: Any) -> Any:
+        calls.append(1)
+        begun.set()
+        time.sleep(1)
+        return plain(*given, **more)
+
+    monkeypatch.setattr(calibration, "calibrate", slow)
+    options: dict[str, Any] = {"models": ("ranzato",), "checkpoint": "none", "data": "digits", "limit": 10, "measures": ("anytime",)}
+    first, second = (prepare(RunRequest(**options, device=torch.device("cpu"), force=True)) for _ in range(2))
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(first.get_ready)
+        begun.wait()
+        second.get_ready()
+        done.result()
+    assert len(calls) == 1

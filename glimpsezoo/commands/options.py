@@ -149,4 +149,4 @@ def pick_device(name: str) -> Any:
     own = ranks.here()
     if name == "cuda" and own.world > 1 and torch.cuda.is_available():
         name = f"cuda:{own.local_rank % torch.cuda.device_count()}"
-    return usable_device(name, "--device")
+    return usable_device(name)

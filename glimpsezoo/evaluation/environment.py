@@ -58,17 +58,15 @@ def environment_section(device: "torch.device") -> Environment:
     )
 
 
-def usable_device(name: "str | torch.device", asked: str = "device") -> "torch.device":
-    """A device of this machine. asked: the name of the option, for the error. Raises `GlimpseZooError` if the machine does not have it."""
+def usable_device(name: "str | torch.device") -> "torch.device":
+    """The torch device of this name. Raises `GlimpseZooError` if the machine does not have it."""
     import torch
 
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except Exception as error:  # torch raises various errors for missing devices
-        raise GlimpseZooError(
-            f"{asked} expects a device of this machine (cpu, cuda, mps), got {str(name)!r}: {one_line(error):.120}"
-        ) from None
+        raise GlimpseZooError(f"expected a device of this machine (cpu, cuda, mps), got {str(name)!r}: {one_line(error):.120}") from None
     return device
 
 

@@ -5,6 +5,7 @@ import datetime as dt
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from pydantic import ValidationError
@@ -27,7 +28,7 @@ from glimpsezoo.run.engines.choosing import AUTO, THREADS, Choice, chosen, engin
 from glimpsezoo.run.portions import Doer, Outcome, Portion, config_of
 from glimpsezoo.run.progress import OnProgress, RunProgress
 from glimpsezoo.run.request import RunRequest
-from glimpsezoo.run.scheduling import Scheduler
+from glimpsezoo.run.scheduling import POLL, Scheduler
 from glimpsezoo.run.timing import compile_now, seconds_per_image
 from glimpsezoo.specs import Task
 from glimpsezoo.zoo.names import Assignments, ModelChoice
@@ -258,14 +259,19 @@ class RunWork:
         return None
 
     def _find(self, planned: PlannedFinding) -> Any:
-        """The finding, read from the store or computed."""
-        known = self.stored(planned)
-        if known is not None:
-            return known
-        name, found = planned.stored_as, planned.find()
-        if name is not None and found is not None:
-            self.store.write_finding(name, found.to_json())
-        return found
+        """The finding: read from the store, computed, or awaited from another process that computes it."""
+        name = planned.stored_as
+        if name is None:
+            return planned.find()
+        while (known := self.stored(planned)) is None:
+            with self.store.claim(name) as mine:
+                if mine:
+                    found = self.stored(planned) or planned.find()  # another process may have stored it just before
+                    if found is not None:
+                        self.store.write_finding(name, found.to_json())
+                    return found
+            sleep(POLL)
+        return known
 
     # Time estimates
 

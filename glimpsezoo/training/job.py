@@ -15,6 +15,7 @@ from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.loading import batches_per_epoch
+from glimpsezoo.training.optimisers import check_trainable
 from glimpsezoo.training.shared import Share
 from glimpsezoo.zoo.recipes import Recipe
 
@@ -74,6 +75,9 @@ class TrainingJob:
     """The part of every batch that this process takes."""
     start: str | None = None
     """SHA-256 of the weights file that the model starts with, if any."""
+
+    def __post_init__(self) -> None:
+        check_trainable(self.model, self.recipe)
 
     def per_epoch(self, index: int) -> int:
         """Optimiser steps per epoch of a training phase."""

@@ -16,7 +16,6 @@ from glimpsezoo.ranks import here
 from glimpsezoo.specs import LoggerSpec, load_string
 from glimpsezoo.training.folder import CHECKPOINT, load_checkpoint, locked, sweep_lock
 from glimpsezoo.training.job import TrainingJob
-from glimpsezoo.training.optimisers import check_trainable
 from glimpsezoo.training.request import TrainingRequest
 from glimpsezoo.training.resolve import resolve
 from glimpsezoo.training.shared import Share
@@ -47,7 +46,6 @@ def prepare_training(request: TrainingRequest) -> TrainingWork:
     torch.manual_seed(recipe.seed)
     kind: type[GlimpseModel[Any]] = load_string(target.spec.model)
     model = kind(settings, training_data.task)
-    check_trainable(model, recipe)
     loaded = load_start(recipe.start, model) if recipe.start else None
     job = TrainingJob(
         model=model,

@@ -299,6 +299,17 @@ def test_any_points_can_be_plotted(values: tuple[tuple[float, float], ...], loga
     assert all(0 <= shape.x <= WIDTH and 0 <= shape.y <= HEIGHT for shape in scene.shapes)
 
 
+def test_a_mark_lies_beside_dots_and_not_on_them():
+    curve = Line("a", 0, tuple(Point(x, y) for x, y in ((0, 0), (5, 5), (10, 10))), mark="1")
+    beside = Line("b", 1, (Point(4.85, 5),), mark="2")  # a dot of the curve is to its right
+    drawn = plot("p", [curve, beside], Axis("x"), Axis("y"))
+    mark = next(shape for shape in drawn.shapes if isinstance(shape, Words) and shape.text == "2" and shape.bold)
+    dots = [shape for shape in drawn.shapes if isinstance(shape, Dot)]
+    assert all(dot.x <= mark.x - 4 or dot.x >= mark.x + 7 + 4 or dot.y <= mark.y - 13 or dot.y >= mark.y + 4 for dot in dots)
+    own = min(dots, key=lambda dot: abs(dot.x - mark.x - 3.5) + abs(dot.y - mark.y))
+    assert own.fill == mark.fill
+
+
 @pytest.mark.parametrize("name", ["M3", "T-MNIST, FF-Net, the paper's PGD, printed"])
 def test_names_in_a_legend_do_not_touch(name: str):
     lines = [Line(f"{name} {k}", 1, (Point(1, 2), Point(2, 3))) for k in range(3)]

@@ -12,6 +12,7 @@ LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 12.0, 46.0
 TICKS = 5  # approximate number per axis
 MARK = 11  # px: height of a line's mark
 TOP_MARK, LOW_MARK = 24, 240  # px: where marks may stand
+COVERED = 16  # px: how much farther off a mark may stand for not lying on a dot
 SWATCH, LETTER = 30.0, 7.0  # px: width of a legend's mark, and the average width of a letter
 
 
@@ -104,8 +105,9 @@ def _drawn(line: Line, across: _Scale, up: _Scale) -> Iterator[Shape]:
 
 
 def _marks(lines: Sequence[Line], across: _Scale, up: _Scale) -> Iterator[Words]:
-    """The mark of each line beside its last point, at the nearest height where it touches no other."""
+    """The mark of each line beside its last point, at the nearest height where it touches no other, and not on a dot if it need not."""
     taken: list[tuple[float, float, float]] = []  # x, y and width
+    dots = [(across(point.x), up(point.y)) for line in lines if line.dots for point in line.points]
     for line in (line for line in lines if line.mark and line.points):
         x, y, wide = across(line.points[-1].x), up(line.points[-1].y) + 4, 7.0 * len(line.mark)
         sides = [side for side in (x + 6, x - 6 - wide) if side + wide < WIDTH]
@@ -116,9 +118,15 @@ def _marks(lines: Sequence[Line], across: _Scale, up: _Scale) -> Iterator[Words]
             for side in sides
             if all(abs(height - b) >= MARK or side >= a + w or a >= side + wide for a, b, w in taken)
         ]
-        left, down = min(free, key=lambda place: abs(place[1] - y), default=(sides[0], y))
+        off = {place: abs(place[1] - y) + COVERED * _covered(*place, wide, dots) for place in free}
+        left, down = min(free, key=lambda place: off[place], default=(sides[0], y))
         taken.append((left, down, wide))
         yield Words(x=left, y=down, text=line.mark, size=11, fill=series(line.series), bold=True)
+
+
+def _covered(left: float, down: float, wide: float, dots: Sequence[tuple[float, float]]) -> int:
+    """How many dots a mark would lie on."""
+    return sum(left - 4 < x < left + wide + 4 and down - MARK - 2 < y < down + 4 for x, y in dots)
 
 
 def _in_words(lines: Sequence[Line], x: Axis, y: Axis) -> str:

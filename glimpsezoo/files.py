@@ -18,6 +18,7 @@ from glimpsezoo.processes import is_gone, machine
 
 _PART = re.compile(r"\..+\.(?:([0-9a-f]{8})-(\d+)-[0-9a-f]{8}|[0-9a-f]{32})\.part")  # the second form was written by earlier versions
 _ASIDE = "written-aside"
+_TRIES = 100  # to replace files while other processes replace them, too: each try ends what another one began
 _OLD = 86_400.0  # seconds without a change after which a half-written file of another machine is stale
 
 LONGEST = 200  # bytes of a name: file systems have 255, of which the files beside it need some
@@ -62,12 +63,12 @@ def replace_all(folder: Path, files: Mapping[str, bytes | None]) -> None:
         order = {str(number): (name, content) for number, (name, content) in enumerate(files.items())}
         for number, (name, content) in order.items():
             (aside / f"{number}.{name}").write_bytes(content or b"")
-        while True:
+        for tries_left in reversed(range(_TRIES)):
             try:
                 os.rename(aside, folder / f".{_ASIDE}")
                 break
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not tries_left:
                     raise
             finish_replacing(folder)  # what another process wrote at the same time
     finally:

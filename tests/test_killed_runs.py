@@ -112,6 +112,14 @@ def test_processes_that_replace_files_at_once_all_succeed(tmp_path: Path) -> Non
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
 
 
+def test_a_folder_that_stays_in_the_way_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / ".written-aside").mkdir()
+    (tmp_path / ".written-aside" / "mine").touch()
+    with pytest.raises(OSError, match="not empty"):
+        replace_all(tmp_path, {"a": b"new"})
+    assert [path.name for path in tmp_path.iterdir()] == [".written-aside"]
+
+
 def test_what_is_not_written_aside_by_this_package_stays(tmp_path: Path) -> None:
     aside, elsewhere = tmp_path / ".written-aside", tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -13,13 +13,13 @@ import torch
 from glimpsezoo.core.computing import without_compiler
 from glimpsezoo.core.exits import ExitRule, Fixed
 from glimpsezoo.core.feedforward import FeedForward
-from glimpsezoo.core.protocol import PRECISIONS, Computing, GlimpseModel, Precision
+from glimpsezoo.core.protocol import Computing, GlimpseModel, Precision
 from glimpsezoo.data.among import among
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.limited import limited
 from glimpsezoo.data.loading import open_data as open_split
 from glimpsezoo.data.preprocessing import AnyImage
-from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.environment import usable_device
 from glimpsezoo.evaluation.jobs import Job
 from glimpsezoo.evaluation.measuring import EvaluationConfig, run_job
@@ -143,8 +143,6 @@ def evaluate(
     >>> whole.accuracy.top1.n, [step.step for step in whole.accuracy.steps]
     (100, [1, 2, 3])
     """
-    if precision not in PRECISIONS:
-        raise GlimpseZooError(f"precision expects float32 or bf16, got {precision!r}: {did_you_mean(str(precision), PRECISIONS)}")
     images = among(_opened(model, data, split, data_dir), model.task.classes)
     trained = trained_on(model.card) if model.card else None
     other = departure(model.card.name if model.card else type(model).__name__, trained, data_section(images))

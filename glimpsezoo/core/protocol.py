@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from glimpsezoo.core.batched import Batched
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.regions import Decision, Made, Regions
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.specs import Task
 
 Phase = Literal["start", "sense", "fuse", "locate", "classify"]
@@ -43,6 +43,11 @@ class Computing:
     """Of convolutions and products, as torch's autocast has it. Weights, places and logits are float32 in any case."""
     compiled: bool = False
     """Whether torch compiles the phases. Their weights are frozen: a change after the first rollout may be ignored."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            known = did_you_mean(str(self.precision), PRECISIONS)
+            raise GlimpseZooError(f"precision expects float32 or bf16, got {self.precision!r}: {known}")
 
     def of(self, name: str) -> str:
         """The name of a model that computes in this way.

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 
 from glimpsezoo.escaping import redacted
 
@@ -38,6 +39,16 @@ def check_unicode(name: str) -> None:
         name.encode()
     except UnicodeEncodeError:
         raise GlimpseZooError(f"expected a name in UTF-8, got {name!r}: rename the file or folder") from None
+
+
+def first_of(texts: Iterable[str]) -> str:
+    """The first five of some texts.
+
+    >>> first_of("ab"), first_of("abcdef")
+    ('a, b', 'a, b, c, d, e, ...')
+    """
+    first = list(islice(texts, 6))
+    return ", ".join([*first[:5], "..."] if len(first) > 5 else first)
 
 
 def counted(count: int, what: str) -> str:

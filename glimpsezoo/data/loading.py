@@ -14,7 +14,7 @@ from glimpsezoo.data.images import NaturalImages, Stored
 from glimpsezoo.data.memory import InMemory
 from glimpsezoo.data.wordnet import titled
 from glimpsezoo.data.workers import loaded, or_error
-from glimpsezoo.errors import GlimpseZooError, did_you_mean
+from glimpsezoo.errors import GlimpseZooError, did_you_mean, first_of
 from glimpsezoo.specs import DatasetSpec, Task, load_string
 
 SPLITS = ("train", "calibration", "test")
@@ -46,7 +46,7 @@ def open_data(
         data: ImageData = load_string(spec.source)(spec, name, split, config, data_dir)
     empty = data.empty_classes() if on_bad_image == "fail" and len(data) else ()  # skipping would not help a split without any image
     if empty:
-        names = ", ".join(repr(titled(name)) for name in empty[:5]) + (", ..." if len(empty) > 5 else "")
+        names = first_of(repr(titled(name)) for name in empty)
         raise GlimpseZooError(
             f"expected images of every class in the {split} split of {name}, got none of {len(empty)} ({names}): "
             "complete the data; 'run' can continue without them (--on-bad-image skip)"

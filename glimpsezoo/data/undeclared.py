@@ -19,7 +19,7 @@ from glimpsezoo.data.opening import Opening, opened
 from glimpsezoo.data.preprocessing import decoding_of
 from glimpsezoo.data.splits import FIFTH, TENTH, TEST_NAMES, TRAIN_NAMES, Division, named, splits_in_words
 from glimpsezoo.data.wordnet import titled
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.errors import GlimpseZooError, first_of
 from glimpsezoo.specs import DatasetSpec, Task
 
 SIDE = 224  # px of an image unless the size is set
@@ -155,12 +155,12 @@ def _untested(files: Mapping[str, tuple[Path, ...]]) -> tuple[str, ...]:
     small = [repr(titled(label)) for label in sorted(files) if 0 < len(files[label]) < FIFTH]
     if not small:
         return ()
-    shown = ", ".join(small[:5]) + (", ..." if len(small) > 5 else "")
-    return (f"no test image of {shown}, which {'has' if len(small) == 1 else 'have'} fewer than {FIFTH}: 'run' takes --on-bad-image skip",)
+    have = "has" if len(small) == 1 else "have"
+    return (f"no test image of {first_of(small)}, which {have} fewer than {FIFTH}: 'run' takes --on-bad-image skip",)
 
 
 def _without_test_images(layout: FolderLayout, name: str, files: Mapping[str, tuple[Path, ...]]) -> str:
-    shown = f"{len(files)} classes ({', '.join(list(files)[:5])}{', ...' if len(files) > 5 else ''}{layout.ignored.in_words()})"
+    shown = f"{len(files)} classes ({first_of(files)}{layout.ignored.in_words()})"
     if layout.train != layout.test:
         return f"expected images in {layout.root / layout.test}, got none in its {shown}: add some, or choose by --set data.test=NAME"
     most = max(map(len, files.values()), default=0)

@@ -14,7 +14,7 @@ from glimpsezoo.data.images import NaturalImages
 from glimpsezoo.data.loading import open_data
 from glimpsezoo.data.survey import Survey, survey
 from glimpsezoo.data.wordnet import titled
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.errors import GlimpseZooError, first_of
 from glimpsezoo.specs import load_string
 from glimpsezoo.zoo.names import Assignments, data_folder, data_spec
 
@@ -67,7 +67,7 @@ def _stored(splits: Mapping[str, ImageData | str], train: str) -> dict[str, Any]
     repair = f"remove or repair the bad files{some}, then " if found.bad else ""
     untrained = [titled(name) for name, count in zip(classes, counts["train"], strict=True) if not count] if ready else []
     if untrained:
-        repair += f"add images to train on of {', '.join(untrained[:5])}{', ...' if len(untrained) > 5 else ''}, then "
+        repair += f"add images to train on of {first_of(untrained)}, then "
     return {
         "images": images,
         "images of a class": {titled(name): {split: int(count[k]) for split, count in counts.items()} for k, name in enumerate(classes)},

@@ -12,8 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -29,12 +28,11 @@ from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import PHASES
 from glimpsezoo.core.rollout import Record, rollout
 from glimpsezoo.data.base import Batch, ImageData, OnBadImage
-from glimpsezoo.data.loading import batches
 from glimpsezoo.data.wordnet import titled
 from glimpsezoo.errors import GlimpseZooError, out_of_memory
-from glimpsezoo.evaluation import jobs
 from glimpsezoo.evaluation.environment import channels_last, device_name
 from glimpsezoo.evaluation.jobs import Job, Span, identity_of, spans_of
+from glimpsezoo.evaluation.reading import Loading, Reader
 from glimpsezoo.evaluation.rows import Measured, PaperCosts, Rows, StoredUnit
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.evaluation.ties import Closest
@@ -131,10 +129,11 @@ def run_units(
     on_images: Callable[[int], None] | None = None,
     known: Known = _NOTHING,
     spans: Sequence[Span] | None = None,
+    reader: Reader | None = None,
 ) -> Iterator[Unit]:
     """Yield every unit of a job as soon as it is finished. Stored units are reused; units that another process is measuring are awaited.
 
-    known: as in `run_job`. spans: the units to take, if not all.
+    known: as in `run_job`. spans: the units to take, if not all. reader: reads the images; one that is kept goes on where it was.
     """
     config = config or EvaluationConfig()
     _check(job, config)
@@ -142,7 +141,7 @@ def run_units(
         job.model.to(config.device)
     channels_last(job.model)
     with evaluating(job.model):
-        yield from _RunningJob(job, config, store, on_images or (lambda _: None), known).units(spans)
+        yield from _RunningJob(job, config, store, on_images or (lambda _: None), known, reader or Reader()).units(spans)
 
 
 def auto_batch_size(task: Task, device: torch.device) -> int:
@@ -192,37 +191,17 @@ def _rows_of(seen: Sequence[_Seen], *, rule_reads: bool) -> Rows:
     return Rows(**{name: column.cpu().numpy() for name, column in columns.items()})
 
 
-@dataclass
-class _Reader:
-    """Reads units of a data set through one loader as long as they are consecutive, so that its workers stay alive."""
-
-    data: ImageData
-    config: EvaluationConfig
-    batch_size: int
-    until: int
-    """Where the last unit ends that is asked for."""
-    _next: int = -1
-    _loader: Iterator[Batch] = field(default_factory=lambda: iter(()))
-
-    def unit(self, start: int, stop: int) -> Iterator[Batch]:
-        """The batches of images start..stop-1. If a unit is abandoned midway, the next call reopens the loader."""
-        if start != self._next:
-            bad = self.config.on_bad_image
-            self._loader = batches(self.data, start, self.until, self.batch_size, self.config.workers, on_bad_image=bad, align=jobs.UNIT)
-        self._next = -1
-        yield from islice(self._loader, -(-(stop - start) // self.batch_size))
-        self._next = stop
-
-
 class _RunningJob:
     """One job in progress."""
 
-    def __init__(self, job: Job, config: EvaluationConfig, store: UnitStore | None, on_images: Callable[[int], None], known: Known) -> None:
-        self.job, self.config, self.store, self.on_images, self.known = job, config, store, on_images, known
+    def __init__(
+        self, job: Job, config: EvaluationConfig, store: UnitStore | None, on_images: Callable[[int], None], known: Known, reader: Reader
+    ) -> None:
+        self.job, self.config, self.store, self.on_images, self.known, self.reader = job, config, store, on_images, known, reader
         self.device = job.model.device
         size = config.batch_size
-        size = auto_batch_size(job.data.task, self.device) if size == "auto" else size
-        self.reader = _Reader(job.data, config, size, until=len(job.data))
+        self.batch_size = auto_batch_size(job.data.task, self.device) if size == "auto" else size
+        self.until = 0  # where the last unit ends that is asked for
         self.meter = meter_of(job.model)
         self.identity = identity_of(job, config.seed) if store else {}
         self.images = 0  # number of images in finished units
@@ -233,7 +212,7 @@ class _RunningJob:
 
     def units(self, spans: Sequence[Span] | None) -> Iterator[Unit]:
         waiting = spans_of(self.job) if spans is None else list(spans)
-        self.reader.until = max((stop for _, stop in waiting), default=0)
+        self.until = max((stop for _, stop in waiting), default=0)
         while waiting:
             busy = []
             for start, stop in waiting:
@@ -283,15 +262,16 @@ class _RunningJob:
             try:
                 return self._once(start, stop)
             except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error) or self.config.batch_size != "auto" or self.reader.batch_size == 1:
+                if not out_of_memory(error) or self.config.batch_size != "auto" or self.batch_size == 1:
                     raise
-            self.reader = dataclasses.replace(self.reader, batch_size=self.reader.batch_size // 2, _next=-1)
+            self.batch_size //= 2
 
     def _once(self, start: int, stop: int) -> StoredUnit:
         began = time.perf_counter()
         seen, skipped, conversions = list[_Seen](), [], Counter[str]()
         self.closest = Closest(self.job.model, self.job.budget, self.config.seed, known=self._repeatable())
-        for batch in self.reader.unit(start, stop):
+        how = Loading(self.batch_size, self.config.workers, self.config.on_bad_image)
+        for batch in self.reader.unit(self.job.data, start, stop, how, until=self.until):
             skipped += batch.skipped
             conversions.update(dict(batch.conversions))
             if len(batch.ids):
@@ -301,7 +281,7 @@ class _RunningJob:
         rows = dataclasses.replace(rows, tie=self.closest.ties(rows.id))
         measured = Measured(
             device=device_name(self.device),
-            batch_size=self.reader.batch_size,
+            batch_size=self.batch_size,
             workers=self.config.workers,
             seconds=time.perf_counter() - began,
             uncounted=tuple(sorted(self.meter.uncounted)),

@@ -9,6 +9,7 @@ from glimpsezoo.data.limited import Held
 from glimpsezoo.evaluation.jobs import Span, spans_of
 from glimpsezoo.evaluation.measuring import EvaluationConfig, Known, run_job, run_units
 from glimpsezoo.evaluation.plan import Plan, PlannedEvaluation, PlannedFinding, never
+from glimpsezoo.evaluation.reading import Reader
 from glimpsezoo.evaluation.rows import StoredUnit
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.measures.base import Bench
@@ -67,6 +68,8 @@ class Doer:
     plan: Plan
     bench: Bench
     config: EvaluationConfig
+    reader: Reader = field(default_factory=Reader)
+    """Reads the images of units."""
 
     def do(
         self,
@@ -109,7 +112,7 @@ class Doer:
             found = run_job(planned.job, config, units, on_images=on_images, known=known)
             units.found |= {unit.id: unit.error for unit in found.failed if unit.error is not None}
             return found
-        for unit in run_units(planned.job, config, units, on_images=on_images, known=known, spans=[span]):
+        for unit in run_units(planned.job, config, units, on_images=on_images, known=known, spans=[span], reader=self.reader):
             if unit.error is not None:
                 units.found[unit.id] = unit.error
         return None

@@ -3,11 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 import torch
 
+from glimpsezoo.evaluation.reading import Reader
 from glimpsezoo.evaluation.rows import StoredUnit
 from glimpsezoo.run.portions import Doer, Outcome, Portion
 
@@ -43,7 +45,8 @@ class ThisProcess(Engine):
     """One portion after another, in this process."""
 
     def __init__(self, doer: Doer, keep: Callable[[str, StoredUnit], None], on_images: Callable[[int, int], None]) -> None:
-        self.doer, self.keep, self.on_images = doer, keep, on_images
+        self.doer = replace(doer, reader=Reader(ahead=True))  # it gets the portions in order
+        self.keep, self.on_images = keep, on_images
 
     def submit(self, portion: Portion, given: Outcome) -> Future[Outcome]:
         done: Future[Outcome] = Future()
@@ -53,7 +56,8 @@ class ThisProcess(Engine):
         return done
 
     def close(self, *, hurry: bool) -> None:
-        """There are no workers."""
+        """End the processes that decode images."""
+        self.doer.reader.close()
 
 
 def cores() -> int:

@@ -29,6 +29,7 @@ PLUGINS = (  # with batch norms, a search for places, drawn places, normalised r
     "adaptivenn+glimpses=2+patch=16+token=4+width=16+depth=3+head_depth=1+attention_heads=2+window=3+locator_channels=4+locator_hidden=8"
     "+drop_path=0.0+phase.own_side=16",
 )
+ROUNDED = ("plain:float32", *(f"plain:float32~{k}" for k in (1, 2, 3)))  # from starts as far apart as rounding is
 PYRAMID = "pyramid-m3:float32+side=56+phase.samples=2"  # squares of means, a remembered baseline, images that finish early
 
 
@@ -48,7 +49,7 @@ def distance(one: Path, other: Path) -> float:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """one: on one process; two: on two; 1to2, 2to1: stopped, and resumed on the other number of processes."""
     here = tmp_path_factory.mktemp("trained")
-    recipes = ("plain", "pgd", "free", "augmix", "plain:float32")
+    recipes = ("plain", "pgd", "free", "augmix", *ROUNDED)
     train_on(1, here, *(f"one/{name}" for name in recipes), "1to2/plain@5", "1to2/free@3")
     whole = [f"two/{name}" for name in (*recipes, "careless", "dropping")]
     train_on(2, here, *whole, "1to2/plain", "1to2/free", "2to1/plain@5", "2to1/free@3")
@@ -67,10 +68,12 @@ def test_two_processes_end_with_the_weights_of_one(trained: Path, name: str):
 
 
 def test_in_float32_two_processes_are_as_far_from_exact_weights_as_one(trained: Path):
-    """What float32 alone makes of a training is measured, by the same training in float64."""
+    """What float32 alone makes of a training is measured, by the same training in float64. It differs tenfold between starts that rounding
+    cannot tell apart, and between processors: so the largest of several counts.
+    """
     exact = trained / "one" / "plain.pt"
-    rounding = distance(exact, trained / "one" / "plain:float32.pt")
-    assert 0 < distance(exact, trained / "two" / "plain:float32.pt") < 4 * rounding
+    one, two = (max(distance(exact, trained / folder / f"{name}.pt") for name in ROUNDED) for folder in ("one", "two"))
+    assert 0 < two < 4 * one
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
-"""Trainings as a program, with torchrun or without: `training_on_ranks.py [FOLDER/]NAME[:float32][@STEPS]...`.
+"""Trainings as a program, with torchrun or without: `training_on_ranks.py [FOLDER/]NAME[:float32[~K]][@STEPS]...`.
 
 NAME is a recipe of this file or a model, and the weights are written to [FOLDER/]NAME.pt. @STEPS stops the training after so many steps.
 Trainings are in float64, where sums in another order differ by so little that anything else that the number of processes changes is seen.
+~K begins with other weights, as far away as rounding is: each K with its own, which shows what rounding does to a training.
 """
 
 import sys
@@ -125,14 +126,25 @@ def job(folder: Path, name: str, dtype: torch.dtype, share: Share) -> TrainingJo
     )
 
 
+@torch.no_grad()
+def nudged(model: nn.Module, seed: int) -> None:
+    """Move every weight by the distance of two float32 numbers, up or down."""
+    random = torch.Generator().manual_seed(seed)
+    for weight in model.parameters():
+        up = torch.rand(weight.shape, generator=random) < 0.5
+        weight.copy_(torch.nextafter(weight, torch.where(up, 1.0, -1.0) * torch.inf))
+
+
 def main(words: list[str]) -> None:
     loop.CALIBRATION_BATCH = 4
     with ranks.joined(torch.device("cpu")) as here:
         for word in words:
             place, _, stop = word.partition("@")
-            name = place.rpartition("/")[2]
+            name, _, nudge = place.rpartition("/")[2].partition("~")
             dtype = torch.float32 if ":float32" in name else torch.double
             work = job(Path(place), name.replace(":float32", ""), dtype, Share(here.rank, here.world))
+            if nudge:
+                nudged(work.model, int(nudge))
             try:
                 _run(work, int(stop or 0))
             except GlimpseZooError as error:

@@ -11,11 +11,12 @@ from toy_models import Peek
 from glimpsezoo.core.exits import Confidence, Entropy, Margin, Patience, ThresholdRule
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.jobs import Job
-from glimpsezoo.evaluation.measuring import run_job
+from glimpsezoo.evaluation.measuring import EvaluationConfig, run_job
 from glimpsezoo.measures.anytime import Anytime, AnytimePoint, ImageOutcomes, area, equal_accuracy, point, stops
 from glimpsezoo.measures.calibration import Calibration, calibrate
 from glimpsezoo.measures.statistics import Estimate
 
+SKIPS = EvaluationConfig(on_bad_image="skip")
 SCORE = np.array([[0.9, 0.95], [0.6, 0.7], [0.4, 0.9], [0.2, 0.5]])
 HITS = np.array([[True, True], [True, True], [False, True], [False, False]])
 MACS = np.tile(np.array([10, 30]), (4, 1))
@@ -67,18 +68,17 @@ def test_what_calibration_foresees_is_what_a_real_run_does(rule: type[ThresholdR
 
 def test_images_that_cannot_be_read_are_left_out_of_calibration_or_stop_it() -> None:
     model = model_of(Peek, steps=3)
-    found, whole = calibrate(model, MadeUp(bad=(0, 5)), Confidence, on_bad_image="skip"), calibrate(model, MadeUp(), Confidence)
+    found, whole = calibrate(model, MadeUp(bad=(0, 5)), Confidence, SKIPS), calibrate(model, MadeUp(), Confidence)
     assert len(found.hits) == len(whole.hits) - 2
     np.testing.assert_allclose(found.score, np.delete(whole.score, (0, 5), axis=0), rtol=1e-5)
     with pytest.raises(GlimpseZooError, match="row 0 is no image"):
         calibrate(model, MadeUp(bad=(0, 5)), Confidence)
     with pytest.raises(GlimpseZooError, match=r"expected calibration images of .* that can be read, got none among 33: add images"):
-        calibrate(model, MadeUp(bad=tuple(range(33))), Confidence, on_bad_image="skip")
+        calibrate(model, MadeUp(bad=tuple(range(33))), Confidence, SKIPS)
 
 
-def test_a_batch_without_an_image_that_can_be_read_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glimpsezoo.measures.calibration.auto_batch_size", lambda *_: 4)
-    assert len(calibrate(model_of(Peek, steps=3), MadeUp(bad=(4, 5, 6, 7)), Confidence, on_bad_image="skip").hits) == 29
+def test_a_batch_without_an_image_that_can_be_read_is_passed_over() -> None:
+    assert len(calibrate(model_of(Peek, steps=3), MadeUp(bad=(4, 5, 6, 7)), Confidence, replace(SKIPS, batch_size=4)).hits) == 29
 
 
 def test_a_rule_of_one_step_has_no_threshold() -> None:

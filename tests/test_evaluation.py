@@ -21,7 +21,8 @@ from glimpsezoo.data.base import Example, ImageData
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation import jobs, measuring
 from glimpsezoo.evaluation.jobs import Job
-from glimpsezoo.evaluation.measuring import EvaluationConfig, auto_batch_size, run_job
+from glimpsezoo.evaluation.measuring import EvaluationConfig, run_job
+from glimpsezoo.evaluation.memory import auto_batch_size
 from glimpsezoo.specs import Task
 
 

@@ -61,7 +61,7 @@ def test_a_verdict_that_other_images_might_turn_says_so(monkeypatch: pytest.Monk
 
     def with_share(shown: int, count: int) -> tuple[bool, bool]:
         sign = Sign(torch.arange(count) < shown, 0.1)
-        monkeypatch.setattr(module, "signs", lambda victim, noise: iter([("planted", sign)]))
+        monkeypatch.setattr(module, "signs", lambda victims: {"planted": sign})
         found = verdict_of("net", count)
         return found.found, found.sure
 

@@ -14,6 +14,7 @@ from toy_models import TASK
 
 from glimpsezoo import FeedForward, GlimpseZooError, Noise
 from glimpsezoo.core.inference import inference
+from glimpsezoo.evaluation.memory import Parts
 from glimpsezoo.measures import smoothing
 from glimpsezoo.measures.base import Asked, Update
 from glimpsezoo.measures.smoothing import ABSTAINS, Certificates, SmoothingMeasure, SmoothingSettings, certify, radius_of, smoothed
@@ -103,12 +104,11 @@ def test_a_stochastic_model_is_smoothed_over_its_own_noise_too() -> None:
         assert certify(coin, grey(0.5), NOISE, settings) == (ABSTAINS, 0.0)
 
 
-def test_an_image_has_the_same_certificate_with_any_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_has_the_same_certificate_with_any_batch_size() -> None:
     settings, model = SmoothingSettings(sigma=0.3, n=250, n0=30), HalfSpace(bound=SIZE * 0.49)
     with inference(model):
         whole = certify(model, grey(0.5), NOISE, settings)
-        monkeypatch.setattr(smoothing, "auto_batch_size", lambda *_: 7)
-        assert certify(model, grey(0.5), NOISE, settings) == whole
+        assert certify(model, grey(0.5), NOISE, settings, Parts(7)) == whole
         assert certify(model, grey(0.5), Noise.of(4, torch.tensor([7])), settings) != whole
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,17 +29,16 @@ from glimpsezoo.core.protocol import PHASES
 from glimpsezoo.core.rollout import Record, rollout
 from glimpsezoo.data.base import Batch, ImageData, OnBadImage
 from glimpsezoo.data.wordnet import titled
-from glimpsezoo.errors import GlimpseZooError, out_of_memory
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.environment import channels_last, device_name
 from glimpsezoo.evaluation.jobs import Job, Span, identity_of, spans_of
+from glimpsezoo.evaluation.memory import BatchSize, Parts
 from glimpsezoo.evaluation.reading import Loading, Reader
 from glimpsezoo.evaluation.rows import Measured, PaperCosts, Rows, StoredUnit
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.evaluation.ties import Closest
 from glimpsezoo.hashing import unit_id
-from glimpsezoo.specs import Task
 
-MAX_BATCH = 256
 _POLL = 0.5  # seconds between checks for units that another process is measuring
 Known = Mapping[str, StoredUnit | Exception]
 """By the ids of units: the content, or why a unit failed."""
@@ -50,8 +49,7 @@ _NOTHING: Known = {}
 class EvaluationConfig:
     """How to measure. Only the seed affects the outcome."""
 
-    batch_size: int | Literal["auto"] = "auto"
-    """'auto' depends on the size of the images, and is halved whenever the device runs out of memory."""
+    batch_size: BatchSize = "auto"
     device: torch.device | None = None
     """The model is moved there, and its convolutions become channels-last; None leaves it where it is."""
     workers: int = 0
@@ -144,13 +142,6 @@ def run_units(
         yield from _RunningJob(job, config, store, on_images or (lambda _: None), known, reader or Reader()).units(spans)
 
 
-def auto_batch_size(task: Task, device: torch.device) -> int:
-    """A power of two: as many images as fit into 4 M values (64 M on an accelerator), at most 256 and at least 1."""
-    values = task.channels * task.image_size[0] * task.image_size[1]
-    most = (1 << (22 if device.type == "cpu" else 26)) // values
-    return 1 << max(0, min(most, MAX_BATCH).bit_length() - 1)
-
-
 class _Seen(NamedTuple):
     """What a unit keeps of a batch until its rows are made, which takes many small operations: once per unit, not once per batch."""
 
@@ -199,8 +190,7 @@ class _RunningJob:
     ) -> None:
         self.job, self.config, self.store, self.on_images, self.known, self.reader = job, config, store, on_images, known, reader
         self.device = job.model.device
-        size = config.batch_size
-        self.batch_size = auto_batch_size(job.data.task, self.device) if size == "auto" else size
+        self.parts = Parts.of(config.batch_size, job.data.task, self.device)
         self.until = 0  # where the last unit ends that is asked for
         self.meter = meter_of(job.model)
         self.identity = identity_of(job, config.seed) if store else {}
@@ -262,15 +252,13 @@ class _RunningJob:
             try:
                 return self._once(start, stop)
             except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error) or self.config.batch_size != "auto" or self.batch_size == 1:
-                    raise
-            self.batch_size //= 2
+                self.parts.halve(error)
 
     def _once(self, start: int, stop: int) -> StoredUnit:
         began = time.perf_counter()
         seen, skipped, conversions = list[_Seen](), [], Counter[str]()
         self.closest = Closest(self.job.model, self.job.budget, self.config.seed, known=self._repeatable())
-        how = Loading(self.batch_size, self.config.workers, self.config.on_bad_image)
+        how = Loading(self.parts.size, self.config.workers, self.config.on_bad_image)
         for batch in self.reader.unit(self.job.data, start, stop, how, until=self.until):
             skipped += batch.skipped
             conversions.update(dict(batch.conversions))
@@ -281,7 +269,7 @@ class _RunningJob:
         rows = dataclasses.replace(rows, tie=self.closest.ties(rows.id))
         measured = Measured(
             device=device_name(self.device),
-            batch_size=self.batch_size,
+            batch_size=self.parts.size,
             workers=self.config.workers,
             seconds=time.perf_counter() - began,
             uncounted=tuple(sorted(self.meter.uncounted)),

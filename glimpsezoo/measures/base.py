@@ -18,6 +18,7 @@ from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import ImageData, OnBadImage
 from glimpsezoo.evaluation.jobs import Job
 from glimpsezoo.evaluation.measuring import Evaluation, EvaluationConfig
+from glimpsezoo.evaluation.memory import BatchSize, Parts
 from glimpsezoo.evaluation.plan import Planned
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.calibration import Calibration, exit_settings, rule_without_loss
@@ -81,6 +82,8 @@ class Bench:
     device: torch.device
     on_bad_image: OnBadImage
     catalogue: Catalogue
+    batch_size: BatchSize = "auto"
+    """As in `EvaluationConfig`; `parts` makes use of it."""
     published: CorruptedFolders | None = None
     """Published corrupted images (`--corrupted-dir`), which replace computed corruptions."""
     calibrations: dict[int, Calibration] = field(default_factory=dict)
@@ -107,6 +110,10 @@ class Bench:
             chosen = settings.chosen(found)
             return rule_without_loss(found) if chosen is None else kind(chosen)
         return kind(settings.threshold) if settings.threshold is not None and self.models[index].steps > 1 else None
+
+    def parts(self, model: GlimpseModel[Any]) -> Parts:
+        """How many images a measure gives the model at a time."""
+        return Parts.of(self.batch_size, model.task, self.device)
 
     def note(self, index: int, text: str) -> None:
         self.notes.setdefault(index, []).append(text)

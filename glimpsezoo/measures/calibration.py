@@ -6,6 +6,7 @@ split, where images that exit leave the batch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,18 +14,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from glimpsezoo.core.exits import ExitRule, ThresholdRule
 from glimpsezoo.core.inference import inference
-from glimpsezoo.core.macs import meter_of
+from glimpsezoo.core.macs import Meter, meter_of
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import Record, rollout
-from glimpsezoo.data.base import ImageData, OnBadImage
+from glimpsezoo.data.base import Batch, ImageData
 from glimpsezoo.data.loading import batches
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.jobs import Job, identity_of
-from glimpsezoo.evaluation.measuring import auto_batch_size
+from glimpsezoo.evaluation.measuring import EvaluationConfig
+from glimpsezoo.evaluation.memory import Parts
 from glimpsezoo.evaluation.plan import PlannedFinding
 from glimpsezoo.hashing import module_hash
 from glimpsezoo.schema import Section
@@ -206,46 +209,48 @@ class Calibration:
         return max(cheap, key=lambda threshold: outcomes[threshold])
 
 
-def calibrate(
-    model: GlimpseModel[Any], data: ImageData, rule: type[ThresholdRule], *, seed: int = 0, on_bad_image: OnBadImage = "fail"
-) -> Calibration:
+def calibrate(model: GlimpseModel[Any], data: ImageData, rule: type[ThresholdRule], config: EvaluationConfig | None = None) -> Calibration:
     """Run all steps of the model on `data`, a calibration split, and record score, correctness and cost of a stop at each step.
 
-    on_bad_image: 'fail' raises `BadImageError`; 'skip' leaves the image out. Raises `NoCalibrationError` if no image is left.
+    Raises `BadImageError` for an image that cannot be read, unless such images are skipped; `NoCalibrationError` if no image is left.
     """
-    meter, scores, hits, costs = meter_of(model), [], [], []
+    config, meter, found = config or EvaluationConfig(), meter_of(model), list[tuple[Tensor, Tensor, Tensor]]()
+    parts = Parts.of(config.batch_size, data.task, model.device)
     with inference(model):
-        for batch in batches(data, 0, len(data), auto_batch_size(data.task, model.device), 0, on_bad_image=on_bad_image):
-            if not len(batch.ids):
-                continue
-            images, noise = batch.images.to(model.device), Noise.of(seed, batch.ids.to(model.device))
-            trace = rollout(model, images, noise=noise, record=Record(every_step=True, meter=meter))
-            assert trace.macs is not None
-            logits = trace.logits_by_step().float()
-            steps = range(1, trace.steps + 1)
-            stopped = [sum(trace.macs.stopped_at(t, classify_every_step=True).values()) for t in steps]
-            scores.append(torch.stack([rule.score(logits[:, :t]) for t in steps], 1))
-            hits.append(logits.argmax(-1) == batch.labels.to(model.device)[:, None])
-            costs.append(torch.stack([torch.as_tensor(cost) for cost in stopped], 1))
-    if not scores:
+        for batch in batches(data, 0, len(data), parts.size, config.workers, on_bad_image=config.on_bad_image):
+            found += parts.over(len(batch.ids), partial(_stops, model, batch, rule, config.seed, meter))
+    if not found:
         raise NoCalibrationError(
             f"expected calibration images of {data.info.name} that can be read, got none among {len(data)}: add images to its training data"
         )
-    arrays = (torch.cat(parts).cpu().numpy() for parts in (scores, hits, costs))
-    return Calibration(rule, *arrays, missing=tuple(sorted(meter.missing)))
+    scores, hits, costs = (torch.cat(columns).cpu().numpy() for columns in zip(*found, strict=True))
+    return Calibration(rule, scores, hits, costs, missing=tuple(sorted(meter.missing)))
+
+
+def _stops(
+    model: GlimpseModel[Any], batch: Batch, rule: type[ThresholdRule], seed: int, meter: Meter, part: slice
+) -> tuple[Float[Tensor, "b T"], Bool[Tensor, "b T"], Int[Tensor, "b T"]]:
+    """What a stop at each step would be: its score, whether it is right, and its cost."""
+    images, labels, ids = (tensor[part].to(model.device) for tensor in (batch.images, batch.labels, batch.ids))
+    trace = rollout(model, images, noise=Noise.of(seed, ids), record=Record(every_step=True, meter=meter))
+    assert trace.macs is not None
+    logits, steps = trace.logits_by_step().float(), range(1, trace.steps + 1)
+    scores = torch.stack([rule.score(logits[:, :t]) for t in steps], 1)
+    costs = [torch.as_tensor(sum(trace.macs.stopped_at(t, classify_every_step=True).values())) for t in steps]
+    return scores, logits.argmax(-1) == labels[:, None], torch.stack(costs, 1)
 
 
 def calibration_plan(
-    model: GlimpseModel[Any], name: str, index: int, data: ImageData, rule: type[ThresholdRule], *, seed: int, on_bad_image: OnBadImage
+    model: GlimpseModel[Any], name: str, index: int, data: ImageData, rule: type[ThresholdRule], config: EvaluationConfig
 ) -> PlannedFinding:
     """Calibration as a piece of work that the store keeps, so that it is never done twice."""
     code = [module_hash(rule.__module__), module_hash(__name__)]
-    identity = {**identity_of(Job(model, name, data), seed), "calibration": [rule.name, code]}
-    if on_bad_image == "skip":  # a record that leaves images out is none where each must be read
-        identity["on_bad_image"] = on_bad_image
+    identity = {**identity_of(Job(model, name, data), config.seed), "calibration": [rule.name, code]}
+    if config.on_bad_image == "skip":  # a record that leaves images out is none where each must be read
+        identity["on_bad_image"] = config.on_bad_image
 
     def find() -> CalibrationRecord:
-        return calibrate(model, data, rule, seed=seed, on_bad_image=on_bad_image).to_record()
+        return calibrate(model, data, rule, config).to_record()
 
     return PlannedFinding(
         index=index, key="calibration", label="calibration", images=len(data), identity=identity, kind=CalibrationRecord, find=find

@@ -25,12 +25,13 @@ from glimpsezoo.data.limited import limited
 from glimpsezoo.data.loading import batches
 from glimpsezoo.escaping import code, markdown
 from glimpsezoo.evaluation.jobs import Job, identity_of
+from glimpsezoo.evaluation.memory import Parts
 from glimpsezoo.evaluation.plan import Planned, PlannedFinding
 from glimpsezoo.hashing import module_hash
 from glimpsezoo.measures import derivatives, masking_checks
 from glimpsezoo.measures.attacked import AttackedMeasure
 from glimpsezoo.measures.base import Bench, Done, Measure, sections_of
-from glimpsezoo.measures.masking_checks import Sign, signs
+from glimpsezoo.measures.masking_checks import Sign, Victims, signs
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.shown import Cell, Column, Layout, Table
 from glimpsezoo.measures.statistics import proportion
@@ -135,7 +136,7 @@ class GradientMaskingMeasure(Measure):
         model = bench.models[index]
         with evaluating(model):
             images, labels, ids = (tensor.to(bench.device) for tensor in (batch.images, batch.labels, batch.ids))
-            return masking(model, images, labels, ids, self.settings, batch.groups.numpy())
+            return masking(model, images, labels, ids, self.settings, batch.groups.numpy(), bench.parts(model))
 
     def section(self, bench: Bench, index: int, done: Done) -> Masking | None:
         return next(iter(sections_of(done, index, Masking)), None)
@@ -209,24 +210,27 @@ def masking(
     ids: Int[Tensor, "B"],
     settings: MaskingSettings | None = None,
     groups: Int[np.ndarray, "B"] | None = None,
+    parts: Parts | None = None,
 ) -> Masking:
     """The verdict on `model`, which must be in eval mode.
 
     images: in [0, 1]; those that are classified correctly are used. groups: their source images; None if each is its own.
+    parts: how many images are worked on at a time.
     """
     settings = settings or MaskingSettings.parse({}, owner="masking")
     groups = np.arange(len(images)) if groups is None else groups
     start, run = attacker_noise(settings.seed, ids)
-    victim = Victim(model, images.detach(), labels, run)
+    victims = Victims(Victim(model, images.detach(), labels, run), start, parts or Parts.of("auto", model.task, images.device))
     with torch.no_grad(), weights_fixed(model):
-        right = (wrong_in(victim, images) < 0.5).nonzero().squeeze(1)
-        asked: dict[str, dict[str, Any]] = {"images": {"n": len(images), "right": len(right), "found": False}}
+        wrong = torch.cat(victims.each(lambda victim, _: wrong_in(victim, victim.images)))
+        right = (wrong < 0.5).nonzero().squeeze(1)
+        checks: dict[str, dict[str, Any]] = {"images": {"n": len(images), "right": len(right), "found": False}}
         if not len(right):
-            return Masking(found=False, sure=False, checks=asked)
-        found = dict(signs(victim.select(right), start.select(right)))
+            return Masking(found=False, sure=False, checks=checks)
+        found = signs(victims.select(right))
     of = groups[right.cpu().numpy()]
-    asked |= {name: _judged(sign, of) for name, sign in found.items()}
-    return Masking(found=any(check["found"] for check in asked.values()), sure=_sure(asked), checks=asked)
+    checks |= {name: _judged(sign, of) for name, sign in found.items()}
+    return Masking(found=any(check["found"] for check in checks.values()), sure=_sure(checks), checks=checks)
 
 
 def _judged(sign: Sign, groups: Int[np.ndarray, "n"]) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """Where a model looks under an attack on its glimpses, beside the same images without the attack."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from glimpsezoo.conditions.attacks.looks import most_kept, moved
 from glimpsezoo.conditions.base import Condition
@@ -11,9 +14,8 @@ from glimpsezoo.core.inference import evaluating, inference
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import rollout
-from glimpsezoo.data.base import ImageData
+from glimpsezoo.data.base import Batch, ImageData
 from glimpsezoo.data.loading import batches
-from glimpsezoo.evaluation.measuring import auto_batch_size
 from glimpsezoo.hashing import module_hash
 from glimpsezoo.measures.base import Bench
 from glimpsezoo.measures.statistics import Estimate, Rate, mean_share
@@ -40,21 +42,24 @@ def looks_text(found: Looks) -> str:
 
 def looks_under(bench: Bench, model: GlimpseModel[Any], data: ImageData, condition: Condition) -> Looks | None:
     """The looks at images under an attack. None if no image can be read."""
-    groups, found = list[np.ndarray](), list[torch.Tensor]()
-    size = auto_batch_size(model.task, bench.device)
-    for batch in batches(data, 0, len(data), size, 0, on_bad_image=bench.on_bad_image):
-        if len(batch.ids):
-            images, labels, ids = (tensor.to(bench.device) for tensor in (batch.images, batch.labels, batch.ids))
-            with evaluating(model):
-                changed = condition.apply(images, labels, ids, model)
-            with inference(model):
-                clean, attacked = (rollout(model, each, noise=Noise.of(bench.seed, ids)) for each in (images, changed))
-            groups.append(batch.groups.numpy())
-            found.append(torch.stack([moved(attacked, clean), most_kept(attacked), most_kept(clean)]).double().cpu())
+    groups, found, parts = list[np.ndarray](), list[torch.Tensor](), bench.parts(model)
+    for batch in batches(data, 0, len(data), parts.size, 0, on_bad_image=bench.on_bad_image):
+        found += parts.over(len(batch.ids), partial(_compared, bench, model, batch, condition))
+        groups.append(batch.groups.numpy())
     if not found:
         return None
     numbers, group = torch.cat(found, 1).numpy(), np.concatenate(groups)
     return Looks(**{name: mean_share(row, group) for name, row in zip(Looks.model_fields, numbers, strict=True)})
+
+
+def _compared(bench: Bench, model: GlimpseModel[Any], batch: Batch, condition: Condition, part: slice) -> Float[Tensor, "3 b"]:
+    """The three numbers of `Looks`, per image."""
+    images, labels, ids = (tensor[part].to(bench.device) for tensor in (batch.images, batch.labels, batch.ids))
+    with evaluating(model):
+        changed = condition.apply(images, labels, ids, model)
+    with inference(model):
+        clean, attacked = (rollout(model, each, noise=Noise.of(bench.seed, ids)) for each in (images, changed))
+    return torch.stack([moved(attacked, clean), most_kept(attacked), most_kept(clean)]).double().cpu()
 
 
 def looks_code() -> list[str | None]:

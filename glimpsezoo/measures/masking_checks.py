@@ -5,12 +5,13 @@ evaluating adversarial robustness", 2019, section 5. They ask about the model, n
 against is APGD on the margin, with the true gradient and with the one that takes the glimpses as given.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Self, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glimpsezoo.conditions.attacks.apgd import Ascent
@@ -22,6 +23,7 @@ from glimpsezoo.conditions.attacks.victim import Victim, cross_entropy, margin_l
 from glimpsezoo.conditions.attacks.worst_case import wrong_in
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.regions import Decision
+from glimpsezoo.evaluation.memory import Parts
 from glimpsezoo.measures.derivatives import errors, exact, inner_points, looks, margins, reached
 
 CURVE = tuple(k / 255 for k in (4, 8, 16, 32))
@@ -33,6 +35,8 @@ NEAR = 1 / 255  # length of the step that shows whether the gradient points anyw
 RANDOM = 4  # random steps of that length
 WRONG = 0.5  # a derivative that is off by half: kinks shift it by less than a tenth, and a scaled gradient by more
 SAME = 1e-3  # change of the logits, as a share of the largest, that rounding explains
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,25 @@ class Sign:
     """The images that it can be asked of; None for all."""
 
 
-Check = Callable[[Victim, Noise], Sign | None]
+@dataclass
+class Victims:
+    """Images that are classified correctly, their noise, and how many of them are worked on at a time."""
+
+    victim: Victim
+    noise: Noise
+    parts: Parts
+
+    def select(self, index: Int[Tensor, "n"]) -> Self:
+        return replace(self, victim=self.victim.select(index), noise=self.noise.select(index))
+
+    def each(self, do: Callable[[Victim, Noise], T]) -> list[T]:
+        """What `do` makes of the parts, in order."""
+
+        def part(rows: slice) -> T:
+            index = torch.arange(rows.start, rows.stop, device=self.victim.images.device)
+            return do(self.victim.select(index), self.noise.select(index))
+
+        return [*self.parts.over(len(self.victim), part)]
 
 
 def gradient(victim: Victim, noise: Noise) -> Sign:
@@ -123,23 +145,34 @@ def derivatives(victim: Victim, noise: Noise) -> Iterator[tuple[str, Sign]]:
             yield "locator", Sign(~passes[again], 0.9, again)
 
 
-def attacks(victim: Victim, noise: Noise) -> Iterator[tuple[str, Sign]]:
+def attacks(victims: Victims) -> Iterator[tuple[str, Sign]]:
     """The gradient attack with growing eps; and at an eps where it breaks about half of the images, Square and a single step beside it."""
-    broken = {eps: _by_gradients(victim, noise.fork(k), eps) for k, eps in enumerate((*CURVE, HUGE))}
+    broken = {
+        eps: torch.cat(victims.each(lambda victim, noise, k=k, eps=eps: _by_gradients(victim, noise.fork(k), eps)))
+        for k, eps in enumerate((*CURVE, HUGE))
+    }
     yield "huge_eps", Sign(~broken[HUGE], 0.2)
     yield "larger_eps", Sign(torch.stack([few & ~more for few, more in pairwise(broken.values())]).any(0), 0.1)
     eps = min(reversed(CURVE), key=lambda eps: abs(broken[eps].float().mean().item() - 0.5))
     left = (~broken[eps]).nonzero().squeeze(1)
-    by_square, by_step = torch.zeros_like(broken[eps]), torch.zeros_like(broken[eps])
-    if len(left):
-        here = victim.select(left)
-        square = Square(SquareSettings.parse({"eps": eps, "steps": QUERIES, "eot": _eot(victim)}, owner="masking"))
-        by_square[left] = wrong_in(here, square.perturb(here, noise.select(left))) >= 0.5
-        found = [probe(here, here.images, loss, runs=_eot(victim)).gradient.nan_to_num() for loss in (cross_entropy, margin_loss)]
-        stepped = [wrong_in(here, (here.images + eps * each.sign()).clamp(0, 1)) >= 0.5 for each in found]
-        by_step[left] = torch.stack(stepped).any(0)
-    yield "black_box", Sign(by_square, 0.1)
-    yield "one_step", Sign(by_step, 0.1)
+    for name, attack in (("black_box", _by_square), ("one_step", _by_one_step)):
+        shown = torch.zeros_like(broken[eps])
+        if len(left):
+            shown[left] = torch.cat(victims.select(left).each(lambda victim, noise, attack=attack: attack(victim, noise, eps)))
+        yield name, Sign(shown, 0.1)
+
+
+def _by_square(victim: Victim, noise: Noise, eps: float) -> Bool[Tensor, "B"]:
+    """Which images Square breaks, which reads no gradient."""
+    square = Square(SquareSettings.parse({"eps": eps, "steps": QUERIES, "eot": _eot(victim)}, owner="masking"))
+    return wrong_in(victim, square.perturb(victim, noise)) >= 0.5
+
+
+def _by_one_step(victim: Victim, noise: Noise, eps: float) -> Bool[Tensor, "B"]:
+    """Which images a single step along the signs of a gradient breaks."""
+    found = [probe(victim, victim.images, loss, runs=_eot(victim)).gradient.nan_to_num() for loss in (cross_entropy, margin_loss)]
+    stepped = [wrong_in(victim, (victim.images + eps * each.sign()).clamp(0, 1)) >= 0.5 for each in found]
+    return torch.stack(stepped).any(0)
 
 
 def _by_gradients(victim: Victim, noise: Noise, eps: float) -> Bool[Tensor, "B"]:
@@ -162,10 +195,31 @@ def _eot(victim: Victim) -> int:
     return EOT if victim.model.stochastic else 1
 
 
-def signs(victim: Victim, noise: Noise) -> Iterator[tuple[str, Sign]]:
-    """Every check by name. victim: with images that are classified correctly."""
+def signs(victims: Victims) -> dict[str, Sign]:
+    """Every check by name."""
+    return {**_joined(victims.each(lambda victim, noise: (len(victim), dict(_alone(victim, noise))))), **dict(attacks(victims))}
+
+
+def _alone(victim: Victim, noise: Noise) -> Iterator[tuple[str, Sign]]:
+    """The checks that look at each image by itself."""
     yield "gradient", gradient(victim, noise)
     yield "direction", direction(victim, noise)
     yield "randomness", randomness(victim, noise)
     yield from derivatives(victim, noise)
-    yield from attacks(victim, noise)
+
+
+def _joined(parts: Sequence[tuple[int, Mapping[str, Sign]]]) -> dict[str, Sign]:
+    """The signs of all images from those of the parts: the number of images of each, and its signs. A part may lack a check."""
+    found = {}
+    for name in dict.fromkeys(name for _, signs in parts for name in signs):
+        known = [signs[name] for _, signs in parts if name in signs]
+        of = torch.cat([_of(signs.get(name), count) for count, signs in parts])
+        found[name] = Sign(torch.cat([sign.shown for sign in known]), known[0].limit, of)
+    return found
+
+
+def _of(sign: Sign | None, count: int) -> Bool[Tensor, "B"]:
+    """Which of the images a check was asked of."""
+    if sign is None or sign.of is None:
+        return torch.full((count,), sign is not None)
+    return sign.of.cpu()

@@ -35,7 +35,7 @@ from glimpsezoo.data.limited import limited
 from glimpsezoo.data.loading import batches
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.jobs import Job, identity_of
-from glimpsezoo.evaluation.measuring import auto_batch_size
+from glimpsezoo.evaluation.memory import Parts
 from glimpsezoo.evaluation.plan import Planned, PlannedFinding
 from glimpsezoo.hashing import module_hash
 from glimpsezoo.measures.base import Asked, Bench, Catalogue, Done, Measure, Update
@@ -142,7 +142,7 @@ def radius_of(hits: int, settings: SmoothingSettings) -> float:
 
 
 def class_counts(
-    model: GlimpseModel[Any], image: Float[Tensor, "1 C H W"], noise: Noise, samples: range, sigma: float
+    model: GlimpseModel[Any], image: Float[Tensor, "1 C H W"], noise: Noise, samples: range, sigma: float, parts: Parts
 ) -> Int[Tensor, "classes"]:
     """How often the model predicts each class for the image with Gaussian noise. samples: numbers that tell the draws apart."""
     counts = torch.zeros(len(model.task.classes), dtype=torch.long)
@@ -150,17 +150,23 @@ def class_counts(
         size = min(DRAWN, samples.stop - start)
         noisy = image + sigma * normal(noise, start, size, *image.shape[1:])[0]
         own = Noise(noise.keys.repeat(size)).fork(torch.arange(start, start + size, device=image.device))
-        for rows in torch.arange(size, device=image.device).split(auto_batch_size(model.task, image.device)):
-            found = rollout(model, noisy[rows], noise=own.select(rows)).logits.argmax(1)
-            counts += found.cpu().bincount(minlength=len(counts))
+        for found in parts.over(size, partial(_predicted, model, noisy, own)):
+            counts += found.bincount(minlength=len(counts))
     return counts
 
 
-def certify(model: GlimpseModel[Any], image: Float[Tensor, "1 C H W"], noise: Noise, settings: SmoothingSettings) -> tuple[int, float]:
-    """CERTIFY of the paper: the smoothed model's class and its radius, or `ABSTAINS` and 0. noise: of the image."""
-    end = settings.n0 + settings.n
-    chosen = int(class_counts(model, image, noise, range(settings.n0), settings.sigma).argmax())
-    hits = int(class_counts(model, image, noise, range(settings.n0, end), settings.sigma)[chosen])
+def _predicted(model: GlimpseModel[Any], images: Float[Tensor, "B C H W"], noise: Noise, part: slice) -> Int[Tensor, "b"]:
+    rows = torch.arange(part.start, part.stop, device=images.device)
+    return rollout(model, images[part], noise=noise.select(rows)).logits.argmax(1).cpu()
+
+
+def certify(
+    model: GlimpseModel[Any], image: Float[Tensor, "1 C H W"], noise: Noise, settings: SmoothingSettings, parts: Parts | None = None
+) -> tuple[int, float]:
+    """CERTIFY of the paper: the smoothed model's class and its radius, or `ABSTAINS` and 0. noise: of the image. parts: of the samples."""
+    parts, end = parts or Parts.of("auto", model.task, image.device), settings.n0 + settings.n
+    chosen = int(class_counts(model, image, noise, range(settings.n0), settings.sigma, parts).argmax())
+    hits = int(class_counts(model, image, noise, range(settings.n0, end), settings.sigma, parts)[chosen])
     radius = radius_of(hits, settings)
     return (chosen, radius) if radius > 0 else (ABSTAINS, 0.0)
 
@@ -293,13 +299,13 @@ def _certificates(
 ) -> Certificates:
     """Certify images start..stop-1; those that cannot be read are left out or raised, as everywhere in the run."""
     rows: list[tuple[int, ...]] = []
-    radii = []
+    radii, parts = [], bench.parts(model)
     model.to(bench.device)
     with inference(model):
         for batch in batches(data, *span, PART, 0, on_bad_image=bench.on_bad_image):
             for image, label, key, group in zip(batch.images.to(bench.device).split(1), batch.labels, batch.ids, batch.groups, strict=True):
                 noise = Noise.of(bench.seed, key[None].to(bench.device))
-                prediction, radius = certify(model, image, noise.fork(SMOOTHING), settings)
+                prediction, radius = certify(model, image, noise.fork(SMOOTHING), settings, parts)
                 rows.append((int(group), int(label), prediction, int(rollout(model, image, noise=noise).logits.argmax())))
                 radii.append(radius)
     group, label, prediction, plain = zip(*rows, strict=True) if rows else ((),) * 4

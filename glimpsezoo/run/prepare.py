@@ -172,6 +172,7 @@ def _bench(
         device=request.device,
         on_bad_image=request.on_bad_image,
         catalogue=registry(),
+        batch_size=request.config.batch_size,
         published=published,
     )
 

@@ -9,26 +9,40 @@ from glimpsezoo.core.inference import inference
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import rollout
 from glimpsezoo.evaluation.environment import channels_last
+from glimpsezoo.evaluation.memory import BatchSize, Parts
 from glimpsezoo.measures.stopwatch import seconds_of
 from glimpsezoo.specs import Task
 
 WARM_UP = (64, 31, 15, 7, 3, 2, 1)  # sizes of the batches that models are compiled on: for some sizes, torch makes code of their own
+TIMED = 64  # images in a batch that is timed
 
 
-def compile_now(model: GlimpseModel[Any], task: Task, device: torch.device) -> str:
+def compile_now(model: GlimpseModel[Any], task: Task, device: torch.device, batch_size: BatchSize = "auto") -> str:
     """Let torch compile a model, on batches of noise. Returns how long that took, and what was not compiled."""
     model.to(device)
     channels_last(model)
+    parts, seconds = Parts.of(batch_size, task, device), 0.0
     with inference(model):
         images = torch.rand(WARM_UP[0], task.channels, *task.image_size, device=device)
-        seconds = sum(seconds_of(lambda size=size: rollout(model, images[:size]), device) for size in WARM_UP)
+        for size in WARM_UP:
+            if size <= parts.size:  # larger batches will not come
+                try:
+                    seconds += seconds_of(lambda size=size: rollout(model, images[:size]), device)
+                except (MemoryError, RuntimeError) as error:
+                    parts.halve(error)
     left_out = ", ".join(uncompiled_phases(model))
     return f"compiling took {seconds:.0f} s" + (f"; torch cannot compile {left_out}, which runs as it is" if left_out else "")
 
 
-def seconds_per_image(model: GlimpseModel[Any], task: Task, device: torch.device, batch: int = 64) -> float:
-    """Seconds per image: the fastest of three batches of noise."""
+def seconds_per_image(model: GlimpseModel[Any], task: Task, device: torch.device, batch_size: BatchSize = "auto") -> float:
+    """Seconds per image: the fastest of three batches of noise, of 64 images or as many as fit."""
     model.to(device)
-    images = torch.rand(batch, task.channels, *task.image_size, device=device)
+    parts = Parts.of(batch_size, task, device)
+    parts.size = min(parts.size, TIMED)
     with inference(model):
-        return min(seconds_of(lambda: rollout(model, images), device) for _ in range(3)) / batch
+        while True:
+            try:
+                images = torch.rand(parts.size, task.channels, *task.image_size, device=device)
+                return min(seconds_of(lambda images=images: rollout(model, images), device) for _ in range(3)) / len(images)
+            except (MemoryError, RuntimeError) as error:
+                parts.halve(error)

@@ -96,11 +96,12 @@ class RunWork:
         if self.bench is None:
             return
         self.store.sweep()
+        batch = self.request.config.batch_size
         for index, model in enumerate(self.models):
             if model.computing.compiled:
                 on_progress(f"{self.names[index]}: compiling", index, len(self.models))
-                self.bench.note(index, f"{self.names[index]}: {compile_now(model, self.task, self.request.device)}")
-        self.seconds_per_image = [seconds_per_image(model, self.task, self.request.device) for model in self.models]
+                self.bench.note(index, f"{self.names[index]}: {compile_now(model, self.task, self.request.device, batch)}")
+        self.seconds_per_image = [seconds_per_image(model, self.task, self.request.device, batch) for model in self.models]
         self._calibrate(self.bench, on_progress)
         self.plan = [
             *clean_plan(self.bench),
@@ -122,7 +123,7 @@ class RunWork:
 
         def with_one() -> list[float]:
             with threads(1):
-                rates.extend(seconds_per_image(model, self.task, device) for model in self.models)
+                rates.extend(seconds_per_image(model, self.task, device, self.request.config.batch_size) for model in self.models)
             return [self._seconds_of(each, rates) for each in left]
 
         choice = fastest([self._seconds_of(each, self.seconds_per_image) for each in left], with_one)
@@ -140,8 +141,8 @@ class RunWork:
         """The exit rule, and the work that finds its thresholds for every model with several steps."""
         _, rule = exit_settings(self.sets, registry())
         models = [(k, name, model) for k, (name, model) in enumerate(zip(self.names, self.models, strict=True)) if model.steps > 1]
-        seed, bad, data = self.request.seed, self.request.on_bad_image, self.calibration
-        return rule, [calibration_plan(m, name, k, data, rule, seed=seed, on_bad_image=bad) for k, name, m in models if data is not None]
+        config, data = self.request.config, self.calibration
+        return rule, [calibration_plan(model, name, k, data, rule, config) for k, name, model in models if data is not None]
 
     def _calibrate(self, bench: Bench, on_progress: OnProgress) -> None:
         """Calibrate every model with several steps. If no calibration image can be read, add a note instead."""

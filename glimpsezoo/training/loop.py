@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -26,6 +27,7 @@ from glimpsezoo.data.loading import batches, training_batches
 from glimpsezoo.data.memory import fits
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.environment import channels_last
+from glimpsezoo.evaluation.memory import Parts
 from glimpsezoo.training.adversarial import PER_IMAGE
 from glimpsezoo.training.folder import append_to_log, load_checkpoint, locked, remove_log, write_checkpoint, write_log
 from glimpsezoo.training.job import TrainingJob, TrainingPhase
@@ -308,14 +310,20 @@ class _TrainingRun:
 def calibration_accuracy(model: GlimpseModel[Any], data: Iterable[Batch], device: torch.device, share: Share | None = None) -> float:
     """Top-1 accuracy at the last step, in [0, 1]. share: if each process has a part of the data."""
     right = total = 0
+    parts = Parts(CALIBRATION_BATCH)
     with inference(model):
         for batch in data:
-            trace = rollout(model, batch.images.to(device), noise=Noise.of(0, batch.ids.to(device)))
-            right += int((trace.logits.argmax(1).cpu() == batch.labels).sum())
+            right += sum(parts.over(len(batch.labels), partial(_right, model, batch, device)))
             total += len(batch.labels)
     if share is not None:
         right, total = share.total(torch.tensor([right, total])).tolist()
     return right / total
+
+
+def _right(model: GlimpseModel[Any], batch: Batch, device: torch.device, part: slice) -> int:
+    """How many images of a part of the batch are classified correctly."""
+    trace = rollout(model, batch.images[part].to(device), noise=Noise.of(0, batch.ids[part].to(device)))
+    return int((trace.logits.argmax(1).cpu() == batch.labels[part]).sum())
 
 
 def _step_seed(seed: int, phase: int, step: int) -> int:

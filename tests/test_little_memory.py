@@ -9,7 +9,6 @@ import torch
 from command_line import Answer, results
 from glimpsezoo_mgnet.model import MGNet
 from torch import Tensor
-from toy_models import TASK
 
 import glimpsezoo as gz
 from glimpsezoo.data import Batch
@@ -72,8 +71,8 @@ def test_every_measure_finds_the_same_with_little_memory(run: Callable[..., Answ
 
 
 def test_the_calibration_of_a_training_does_not_end_it(sizes: list[int]) -> None:
-    model = gz.create_model("mgnet", task=TASK, glimpses=2, backbone="cnn4", downsample=2)
-    images, ids = torch.rand(5, 1, 16, 16), torch.arange(5)
+    model = gz.create_model("mgnet", task=gz.Task((32, 32), 1, ("a", "b", "c")), glimpses=2, backbone="cnn4", downsample=2)
+    images, ids = torch.rand(5, 1, 32, 32), torch.arange(5)
     batch = Batch(images=images, labels=ids % 3, ids=ids, groups=ids)
     found = calibration_accuracy(model, [batch], torch.device("cpu"))
     assert max(sizes) == 5

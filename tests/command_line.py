@@ -21,7 +21,7 @@ from glimpsezoo.zoo.cards import Card, write_card
 from glimpsezoo.zoo.names import spec_of
 from glimpsezoo.zoo.results import read_result
 
-EXPORTS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)  # torch's exporter followed less before
+TRACES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)  # torch's compiler and exporter followed less Python before
 
 RECIPE = """
 batch_size = 64

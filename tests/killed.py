@@ -8,6 +8,7 @@ Every command is forked from one process (this file as a program) that has run o
 """
 
 import builtins
+import gc
 import io
 import json
 import os
@@ -137,6 +138,9 @@ def _serve(task: Task) -> None:
     with suppress(SystemExit):
         main([word.replace("{folder}", "warm") for word in task.warm or task.words])
     os.chdir("..")
+    for each in gc.get_objects():
+        if type(each) is tempfile.TemporaryDirectory:  # of a library (torch 2.6): the first fork that ends would remove it
+            each.cleanup()
     whole = _forked("whole", task.words, Place())
     answers = [("whole", whole)]
     for number, place in enumerate(_moments(whole.seconds, task.moments) if task.moments else places(whole.changes, task.most)):

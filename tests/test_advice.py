@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from advice import OF_COMMANDS
 from advice_of_data import OF_DATA
-from command_line import COMMANDS, EXPORTS, RECIPE, ask, lonely, make_card, photo_card
+from command_line import COMMANDS, RECIPE, TRACES, ask, lonely, make_card, photo_card
 from PIL import Image
 
 from glimpsezoo.commands import main
@@ -184,7 +184,7 @@ def world(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("fragment", list(FOLLOWED))
 def test_the_advice_of_a_message_works(world: Path, capsys: pytest.CaptureFixture[str], fragment: str):
     case = FOLLOWED[fragment]
-    if case.words.startswith("export") and not EXPORTS:
+    if case.words.startswith("export") and not TRACES:
         pytest.skip("torch is too old to export")
     with ExitStack() as stack:
         case.before(stack)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import EXPORTS, RECIPE, Answer, ask, make_card, photo_card, photos
+from command_line import RECIPE, TRACES, Answer, ask, make_card, photo_card, photos
 from PIL import Image
 
 import glimpsezoo as gz
@@ -70,6 +70,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     desk = tmp_path_factory.mktemp("desk")
     photos(desk / "photos")
     shutil.copytree(ROOT / "zoo_cards" / "mgnet.digits", desk / "my_card")
+    shutil.copytree(ROOT / "zoo_cards" / "cnn4.digits", desk / "mobilenet.digits")
     trained = {"mgnet.digits": "mgnet.digits", "mgnet.gtmnist": "mgnet.gtmnist", "timm_resnet18.digits": "cnn4.digits"}
     for name, card in trained.items():
         shutil.copytree(ROOT / "zoo_cards" / card, desk / "runs" / "train" / name)
@@ -108,7 +109,7 @@ def test_the_command_runs_or_is_marked(command: str, page: Path, tell: Callable[
     words = shlex.split(command.partition(" > ")[0])[1:]
     if MARKED.search(command) or words[0] in SECONDS:
         return
-    if words[0] == "export" and not EXPORTS:
+    if words[0] == "export" and not TRACES:
         pytest.skip("torch is too old to export")
     Path("mine.toml").write_text('models = ["cnn4"]\nmeasure = "accuracy,pgd"\n' if words[0] == "run" else RECIPE)
     if words[0] in PLANNED:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from command_line import EXPORTS, Answer, make_card
+from command_line import TRACES, Answer, make_card
 from hub_server import HubServer
 from torch import Tensor
 
@@ -23,7 +23,7 @@ from glimpsezoo.core.symbolic import exporting, symbolic
 from glimpsezoo.workflows import exporting as workflow
 from glimpsezoo.workflows.onnx_files import runner
 
-pytestmark = pytest.mark.skipif(not EXPORTS, reason="torch is too old to export")
+pytestmark = pytest.mark.skipif(not TRACES, reason="torch is too old to export")
 
 Ask = Callable[..., Answer]
 SURE = gz.Confidence(0.9)

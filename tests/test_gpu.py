@@ -9,7 +9,7 @@ import gpu  # pyright: ignore[reportMissingImports]
 import gpu_latency  # pyright: ignore[reportMissingImports]
 import pytest
 import torch
-from command_line import ask
+from command_line import TRACES, ask
 from data_files import opened, tiny_imagenet
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -108,6 +108,8 @@ def test_epochs_are_planned_once_from_the_time_of_some_steps(folder: Path, tmp_p
 
 @pytest.mark.parametrize("how", ["--no-compile", pytest.param("--compile", marks=pytest.mark.slow)])
 def test_from_arrays_to_a_card_that_a_run_measures(data: Path, folder: Path, tmp_path: Path, how: str, capsys: pytest.CaptureFixture[str]):
+    if how == "--compile" and not TRACES:
+        pytest.skip("torch is too old to compile what the tests' type checks wrap")
     words = ["run", str(folder), "-o", str(tmp_path / "out"), "--epochs", "1", how]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLIMPSEZOO_SHORT", "1")

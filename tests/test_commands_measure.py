@@ -276,6 +276,19 @@ def test_published_images_take_the_place_of_our_corruptions(run: Ask, tmp_path: 
     assert (nothing.status, "expects corruptions to be measured" in nothing.err) == (2, True)
 
 
+def test_a_run_follows_the_oracle_where_there_are_labels(run: Ask):
+    words = ("mgnet", *TINY, *UNTRAINED, "--set", "policy=oracle")
+    (found,) = results(run(*words, "--measure", "accuracy,flops,anytime,fog:1", "--json"))
+    assert found.anytime is not None
+    assert found.corruptions is not None
+    refused = "expected a model that chooses where it looks without labels"
+    for measure in ("speed", "smoothing:0.25", "fgsm"):
+        answer = run(*words, "--measure", measure)
+        assert (answer.status, f"{measure.partition(':')[0]}: {refused}" in answer.err) == (2, True)
+    answer = run.func("check", "mgnet", *TINY, "--set", "policy=oracle")
+    assert (answer.status, f"check: {refused}" in answer.err) == (2, True)
+
+
 def test_policies_are_compared_with_the_learned_one_and_stored_like_any_unit(run: Ask):
     asked = ("--measure", "policies", "--set", "policies.names=random,coarse-to-fine,oracle")
     answer = run("mgnet", "ranzato", "cnn4", *UNTRAINED, "--set", "glimpses=2", "--set", "mgnet.backbone=cnn4", *asked, "--json")
@@ -287,7 +300,10 @@ def test_policies_are_compared_with_the_learned_one_and_stored_like_any_unit(run
     learned, random, _, oracle = mgnet.policies
     assert (learned.against_own, oracle.upper_bound, random.upper_bound) == (None, True, False)
     assert (random.against_own.a, random.against_own.b, random.against_own.n) == ("random", "learned", 20)
-    assert random.steps[0] == learned.steps[0]  # the first look is the model's own
+    first, last = random.steps
+    assert (first.top1, first.macs) == (learned.steps[0].top1, learned.steps[0].macs)  # the first look is the model's own
+    assert (first.against_own.difference, first.against_own.p) == (0, 1)
+    assert last.against_own == random.against_own
     assert oracle.steps[1].macs > 5 * learned.steps[1].macs  # nine looks, and the one that is taken
     words = (
         "mgnet",

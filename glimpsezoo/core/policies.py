@@ -278,6 +278,14 @@ class Oracle(_Searching):
         return logits.float().log_softmax(1).gather(1, right[:, None]).squeeze(1)
 
 
+def check_without_labels(model: GlimpseModel[Any], who: str, instead: str = "leave it out") -> None:
+    """Raise `GlimpseZooError` for a model that chooses where it looks by the labels, which `who` does not have."""
+    if model.follows.needs_labels:
+        raise GlimpseZooError(
+            f"{who}: expected a model that chooses where it looks without labels, got the policy {model.policy!r}: {instead}"
+        )
+
+
 def _candidates(model: GlimpseModel[Any], state: State, side: int) -> list[Decision]:
     """The looks at the cells of a grid of `side` x `side`, or of the model's own grid."""
     places = cells(model.grid or side, state.noise.keys)

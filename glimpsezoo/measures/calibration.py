@@ -232,7 +232,8 @@ def _stops(
 ) -> tuple[Float[Tensor, "b T"], Bool[Tensor, "b T"], Int[Tensor, "b T"]]:
     """What a stop at each step would be: its score, whether it is right, and its cost."""
     images, labels, ids = (tensor[part].to(model.device) for tensor in (batch.images, batch.labels, batch.ids))
-    trace = rollout(model, images, noise=Noise.of(seed, ids), record=Record(every_step=True, meter=meter))
+    noise = Noise.of(seed, ids)
+    trace = rollout(model, images, noise=noise, policy=model.follows.told(noise, labels), record=Record(every_step=True, meter=meter))
     assert trace.macs is not None
     logits, steps = trace.logits_by_step().float(), range(1, trace.steps + 1)
     scores = torch.stack([rule.score(logits[:, :t]) for t in steps], 1)

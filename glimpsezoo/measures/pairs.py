@@ -17,7 +17,7 @@ SIGNIFICANT = 0.05  # one-sided
 
 
 class Pair(Section):
-    """Two models on the same images, at their last steps."""
+    """Two models on the same images, at their last steps if nothing else is said."""
 
     a: str
     """Name of the first model."""
@@ -84,8 +84,8 @@ def every_pair(rows: Mapping[str, Rows]) -> tuple[Pair, ...]:
     return tuple(paired_rows(a, rows[a], b, rows[b]) for a in rows for b in rows if a != b)
 
 
-def paired_rows(a: str, rows_a: Rows, b: str, rows_b: Rows) -> Pair:
-    """`paired` on the images that both were measured on, at their last steps.
+def paired_rows(a: str, rows_a: Rows, b: str, rows_b: Rows, step: int = -1) -> Pair:
+    """`paired` on the images that both were measured on, at a step, from 0; -1 is the last one of each.
 
     Raises `GlimpseZooError` if they have no image in common or do not agree on its label.
     """
@@ -94,7 +94,7 @@ def paired_rows(a: str, rows_a: Rows, b: str, rows_b: Rows) -> Pair:
     if not len(ids) or not same:
         what = "other labels or groups" if len(ids) else "none in common"
         raise GlimpseZooError(f"expected {a} and {b} measured on the same images, got {what}: measure both on the same data and split")
-    return paired(a, b, rows_a.hits[place_a, -1], rows_b.hits[place_b, -1], rows_a.group[place_a])
+    return paired(a, b, rows_a.hits[place_a, step], rows_b.hits[place_b, step], rows_a.group[place_a])
 
 
 def p_text(pair: Pair | RecipePair) -> str:

@@ -14,7 +14,7 @@ from glimpsezoo.evaluation.measuring import Evaluation
 from glimpsezoo.evaluation.plan import Planned, evaluation_of
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.base import Bench, Done, Measure, Update
-from glimpsezoo.measures.pairs import Pair, paired_rows
+from glimpsezoo.measures.pairs import SIGNIFICANT, Pair, paired_rows
 from glimpsezoo.measures.result import Result, policy_text
 from glimpsezoo.measures.shown import Cell, Entry, Table, percent_cell
 from glimpsezoo.measures.statistics import Rate, Scores, classification
@@ -35,6 +35,8 @@ class PolicyStep(Section):
     """Top-1 accuracy."""
     macs: Amount
     """Mean cost per image, with what the policy computes."""
+    against_own: Pair | None = None
+    """As that of the policy, at this step."""
 
 
 class Followed(Section):
@@ -102,7 +104,8 @@ class PoliciesMeasure(Measure):
             if isinstance(each, Evaluation) and len(each.rows):
                 found[str(name)] = each.rows
         own = bench.models[index].policy
-        return tuple(_followed(policy, found[policy.name], own, found.get(own)) for policy in self._policies if policy.name in found)
+        asked = {policy.name: policy for policy in (*self._policies, bench.models[index].follows)}  # what they are compared with, too
+        return tuple(_followed(policy, found[name], own, found.get(own)) for name, policy in asked.items() if name in found)
 
     def lost(self, known: tuple[Followed, ...], update: Update) -> Iterator[str]:
         names = {policy.name for policy in self.policies}
@@ -131,9 +134,10 @@ def _followed(policy: Policy, rows: Rows, reference: str, own: Rows | None) -> F
     """reference: the name of the policy with the rows `own`."""
     macs = rows.macs_by_step.mean(0)
     estimates = classification(Scores(rows.hits, rows.top5, rows.nll, rows.confidence), rows.group)  # the intervals of `accuracy`
-    steps = tuple(PolicyStep(step=t + 1, top1=found.top1, macs=float(macs[t])) for t, found in enumerate(estimates))
-    pair = None if own is None or policy.name == reference else paired_rows(policy.name, rows, reference, own)
-    return Followed(policy=policy.name, upper_bound=policy.needs_labels, steps=steps, against_own=pair)
+    other = None if policy.name == reference else own
+    pairs = [None if other is None else paired_rows(policy.name, rows, reference, other, t) for t in range(len(macs))]
+    steps = tuple(PolicyStep(step=t + 1, top1=found.top1, macs=float(macs[t]), against_own=pairs[t]) for t, found in enumerate(estimates))
+    return Followed(policy=policy.name, upper_bound=policy.needs_labels, steps=steps, against_own=pairs[-1])
 
 
 def _tables(found: Sequence[tuple[str, Result]]) -> list[Table]:
@@ -144,7 +148,7 @@ def _tables(found: Sequence[tuple[str, Result]]) -> list[Table]:
     most = max(len(each.steps) for _, _, each in measured)
     rows, before = [], ""
     for name, result, each in measured:
-        steps = [replace(percent_cell(step.top1), text=percent(step.top1)) for step in each.steps]
+        steps = [replace(percent_cell(step.top1), text=f"{percent(step.top1)}{_mark(step.against_own)}") for step in each.steps]
         macs = each.steps[-1].macs
         rows.append(
             (
@@ -161,9 +165,13 @@ def _tables(found: Sequence[tuple[str, Result]]) -> list[Table]:
     headings = ("model", "policy", *(f"step {step}" for step in range(1, most + 1)), "MACs", f"against {own}", "p")
     caption = (
         f"Top-1 % of the same weights under other policies. Against {own}: the difference in points at the last step on the same images, "
-        "with its 95 % interval; p is one-sided, for the claim that the policy is worse."
+        "with its 95 % interval; p is one-sided, for the claim that the policy is worse. * is p < .05 at that step."
     )
     return [Table(caption, headings, tuple(rows), frozenset({"model", "policy"}))]
+
+
+def _mark(pair: Pair | None) -> str:
+    return "*" if pair is not None and pair.p < SIGNIFICANT else ""
 
 
 def _compared(pair: Pair | None) -> tuple[Cell, Cell]:

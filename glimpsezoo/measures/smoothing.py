@@ -28,6 +28,7 @@ from glimpsezoo.conditions.attacks.settings import Length, in_255ths
 from glimpsezoo.conditions.corruptions.draws import normal
 from glimpsezoo.core.inference import inference
 from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.policies import check_without_labels
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import rollout
 from glimpsezoo.data.base import ImageData
@@ -223,6 +224,8 @@ class SmoothingMeasure(Measure):
         return [f"{self.name} ({sigmas}at most {first.images} images)"]
 
     def plan(self, bench: Bench) -> Iterator[Planned]:
+        for model in bench.models:
+            check_without_labels(model, self.name)
         for index, model in enumerate(bench.models):
             for settings in self.wanted:
                 data = limited(bench.few, settings.images)

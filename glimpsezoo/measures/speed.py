@@ -19,6 +19,7 @@ from glimpsezoo.core.exits import ExitRule
 from glimpsezoo.core.inference import inference
 from glimpsezoo.core.macs import Meter
 from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.policies import check_without_labels
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import Record, rollout
 from glimpsezoo.core.stream import RolloutStream
@@ -127,9 +128,10 @@ class SpeedMeasure(Measure):
         return True
 
     def plan(self, bench: Bench) -> Iterator[Planned]:
-        for index in range(len(bench.models)):
+        for index, model in enumerate(bench.models):
+            check_without_labels(model, self.name)
             rule = bench.exit_rule(index, self.asked.sets)
-            find = partial(speed_section, bench.models[index], bench.data, rule, self.settings, on_bad_image=bench.on_bad_image)
+            find = partial(speed_section, model, bench.data, rule, self.settings, on_bad_image=bench.on_bad_image)
             yield PlannedFinding(
                 index=index,
                 key="speed",

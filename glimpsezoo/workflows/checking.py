@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from glimpsezoo.core.policies import check_without_labels
 from glimpsezoo.data.among import among
 from glimpsezoo.data.base import BadImageError
 from glimpsezoo.data.limited import limited
@@ -41,6 +42,7 @@ def findings_of(
     assert task is not None  # the digits declare theirs
     choice = choose_model(name, data or (named.config.data.name if named else DEFAULT_DATA), given, None if named else "none")
     model = build_model(choice, task, seed=seed)
+    check_without_labels(model, "check", "choose another policy")
     case = Case.of(model, images, choice.card, training_of(choice.spec, name))
     return (check_rule(rule, case) for rule in rules())
 

@@ -15,6 +15,7 @@ from glimpsezoo.conditions.attacks.victim import ScanPath, Victim
 from glimpsezoo.conditions.base import Condition, Remembered
 from glimpsezoo.core.exits import ExitRule
 from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.policies import check_without_labels
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import Choose
 from glimpsezoo.errors import GlimpseZooError
@@ -76,11 +77,7 @@ class Attack(Condition, Generic[A]):
 
     def check(self, model: GlimpseModel[Any]) -> None:
         """Raise `GlimpseZooError` for a model that this attack cannot handle, and for a budget larger than its images allow."""
-        if model.follows.needs_labels:
-            raise GlimpseZooError(
-                f"{self.name}: expected a model that chooses where it looks without labels, got the policy {model.policy!r}: "
-                "leave this attack out"
-            )
+        check_without_labels(model, self.name, "leave this attack out")
         size, settings = (model.task.channels, *model.task.image_size), self.settings
         grey = math.sqrt(math.prod(size)) / 2
         if settings.norm == "L2" and settings.space == "pixels" and settings.eps > grey:

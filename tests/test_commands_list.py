@@ -96,7 +96,10 @@ def test_in_a_pipe_plugins_are_names_and_what_is_broken_is_on_standard_error(say
     monkeypatch.setattr("glimpsezoo.zoo.plugins.registry", lambda: Registry([*registry().plugins, sick]))
     answer = say("plugins")
     assert answer.out.splitlines()[-2:] == ["timm", "sick"]
-    assert answer.err == "broken: sick: cannot be imported: no [bold]torch[/]\n"
+    *absent, broken = answer.err.splitlines()
+    assert broken == "broken: sick: cannot be imported: no [bold]torch[/]"
+    without = [p.provenance.plugin for p in registry().plugins if any(spec.unavailable for spec in p.specs)]
+    assert [line.split(": ")[:2] for line in absent] == [["unavailable", name] for name in without]
 
 
 def test_a_recipe_says_what_it_trains(say: Ask):

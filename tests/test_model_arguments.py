@@ -83,6 +83,7 @@ def test_untrained_models_too(say: Say):
         (("mgnet@glimpse=2",), "mgnet@glimpse=2 has no setting 'glimpse': did you mean 'glimpses'?"),
         (("mgnet@glimpses=0",), "--set glimpses=0 for mgnet@glimpses=0: "),
         (("mgnet@glimpses",), "got 'mgnet@glimpses' (settings of its own are MODEL@KEY=VALUE): did you mean 'mgnet'"),
+        (("mgnet", "patch=8"), "expected a model or a card, got 'patch=8' (each setting is an option of its own)"),
         (("mgnet@glimpses=2", "mgnet@glimpses=2"), "name each once, or with other settings (MODEL@KEY=VALUE)"),
     ],
 )

@@ -21,6 +21,17 @@ WRITE_SCHEMA = (
 )
 
 ESTIMATE = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100, "groups": 20}
+PAIR = {
+    "a": "oracle",
+    "b": "learned",
+    "n": 100,
+    "only_a": 2,
+    "only_b": 1,
+    "difference": 0.01,
+    "low": -0.01,
+    "high": 0.03,
+    "p": 0.875,
+}
 CLASSIFIED = {"top1": ESTIMATE, "top5": ESTIMATE, "nll": ESTIMATE, "ece": ESTIMATE}
 RESULT: dict[str, Any] = {
     "schema": 1,
@@ -160,18 +171,8 @@ RESULT: dict[str, Any] = {
         {
             "policy": "oracle",
             "upper_bound": True,
-            "steps": [{"step": 1, "top1": ESTIMATE, "macs": 10.0}],
-            "against_own": {
-                "a": "oracle",
-                "b": "learned",
-                "n": 100,
-                "only_a": 2,
-                "only_b": 1,
-                "difference": 0.01,
-                "low": -0.01,
-                "high": 0.03,
-                "p": 0.875,
-            },
+            "steps": [{"step": 1, "top1": ESTIMATE, "macs": 10.0, "against_own": PAIR}],
+            "against_own": PAIR,
         }
     ],
     "speed": {

@@ -62,6 +62,13 @@ def test_the_exit_is_that_of_the_rule(capsys: pytest.CaptureFixture[str]):
     assert later["exit"] == "exit after step 2 of 3 (patience 1)"
 
 
+def test_another_policy_is_named_with_the_model_and_an_upper_bound_marked(capsys: pytest.CaptureFixture[str], here: Path):
+    for policy, marks in (("oracle", "upper bound"), ("scan", "(scan)")):
+        answer = ask(capsys, "trace", "mgnet", "--set", f"policy={policy}", "-o", f"{policy}.svg")
+        assert answer.status == 0, answer.err
+        assert marks in (here / f"{policy}.svg").read_text()
+
+
 def test_files_are_looked_at_too(capsys: pytest.CaptureFixture[str], here: Path):
     """A file's noise belongs to its content: the same picture is looked at in the same places whatever stands beside it."""
     pixels = np.random.default_rng(0).integers(0, 256, (80, 100), dtype=np.uint8)

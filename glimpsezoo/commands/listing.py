@@ -204,9 +204,12 @@ def plugins(quiet: bool, as_json: bool, debug: bool) -> None:
     if quiet or not options.on_terminal():
         options.print_names(row["plugin"] for row in rows)
         problems = [f"broken: {row['plugin']}: {row['error']}" for row in rows if row["error"]]
+        absent = [f"unavailable: {row['plugin']}: {row['unavailable']}" for row in rows if row["unavailable"]]
     else:
         options.stdout().print(_plugins_table(rows))
-        problems = []
+        problems = absent = []
+    for line in absent:
+        options.stderr().print(line, markup=False, soft_wrap=True)
     for line in [*problems, *(f"clash: {line}" for line in clashes)]:
         options.stderr().print(line, markup=False, style="red", soft_wrap=True)
 

@@ -83,13 +83,13 @@ FORMULAS: dict[str, Formula] = {
 # Operations that move or create floating-point values without arithmetic, so that they need not be listed as uncounted.
 _MOVES = (
     "_chunk_cat _coalesce _cudnn_rnn_flatten_weight _efficientzerotensor _index_put_impl _lazy_clone _new_zeros_with_same_feature_meta "
-    "_pack_padded_sequence _pin_memory _reshape_alias_copy _stack _to_copy _to_dense _unique _unique2 _unsafe_index _unsafe_index_put "
-    "_unsafe_masked_index _unsafe_view arange as_strided_scatter block_diag cat channel_shuffle clone col2im constant_pad_nd contiguous "
-    "copy detach diag_embed diagonal_scatter embedding empty empty_like empty_permuted empty_strided eye fill fill_diagonal flip "
-    "from_file full full_like gather im2col imag index index_copy index_fill index_put index_select lift lift_fresh linspace "
-    "masked_fill masked_scatter masked_select native_channel_shuffle new_empty new_empty_strided new_full new_ones new_zeros nonzero "
-    "ones ones_like pad pixel_shuffle pixel_unshuffle put real reflection_pad1d reflection_pad2d reflection_pad3d repeat "
-    "repeat_interleave replication_pad1d replication_pad2d replication_pad3d resize resize_as resolve_conj resolve_neg roll rot90 "
+    "_pack_padded_sequence _pin_memory _reorder_convolution_weight _reshape_alias_copy _stack _to_copy _to_dense _unique _unique2 "
+    "_unsafe_index _unsafe_index_put _unsafe_masked_index _unsafe_view arange as_strided_scatter block_diag cat channel_shuffle clone "
+    "col2im constant_pad_nd contiguous copy detach diag_embed diagonal_scatter embedding empty empty_like empty_permuted empty_strided "
+    "eye fill fill_diagonal flip from_file full full_like gather im2col imag index index_copy index_fill index_put index_select lift "
+    "lift_fresh linspace masked_fill masked_scatter masked_select native_channel_shuffle new_empty new_empty_strided new_full new_ones "
+    "new_zeros nonzero ones ones_like pad pixel_shuffle pixel_unshuffle put real reflection_pad1d reflection_pad2d reflection_pad3d "
+    "repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d resize resize_as resolve_conj resolve_neg roll rot90 "
     "scalar_tensor scatter select_scatter set slice_scatter sort stack take to_padded_tensor topk tril triu unfold_copy "
     "unique_consecutive unique_dim unsafe_chunk unsafe_split unsafe_split_with_sizes view_as_complex_copy where zero zeros zeros_like"
 )

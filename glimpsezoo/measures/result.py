@@ -221,9 +221,11 @@ class Result(Section):
     @property
     def display_name(self) -> str:
         """The model's name, marked if its numbers are not those of a trained model that looks where it learned to, on its own data."""
-        own = self.model.policy in OWN_POLICIES
-        policy = [] if own else [policy_text(self.model.policy, upper_bound=self.model.upper_bound)]
-        marks = policy + ([] if self.model.checkpoint else ["untrained"]) + self._other_data()
+        marks = (
+            policy_marks(self.model.policy, upper_bound=self.model.upper_bound)
+            + ([] if self.model.checkpoint else ["untrained"])
+            + self._other_data()
+        )
         return self.model.name + (f" ({', '.join(marks)})" if marks else "")
 
     def _other_data(self) -> list[str]:
@@ -247,6 +249,11 @@ class Result(Section):
         bare = self.model_copy(update={"hashes": hashes})
         content = content_hash(bare.model_dump(mode="json", by_alias=True))
         return bare.model_copy(update={"hashes": hashes.model_copy(update={"content": content})})
+
+
+def policy_marks(name: str, *, upper_bound: bool) -> list[str]:
+    """What is said beside a model's name of the policy that it follows: nothing of its own."""
+    return [] if name in OWN_POLICIES else [policy_text(name, upper_bound=upper_bound)]
 
 
 def policy_text(name: str, *, upper_bound: bool) -> str:

@@ -18,7 +18,7 @@ from glimpsezoo.files import file_name, output_to, write_whole
 from glimpsezoo.measures.attacked import AttackWanted, built_attack
 from glimpsezoo.measures.calibration import EXITS, given_rule
 from glimpsezoo.measures.corrupted import CorruptionWanted
-from glimpsezoo.measures.result import departure
+from glimpsezoo.measures.result import departure, policy_marks
 from glimpsezoo.measures.sections import declared_data_section
 from glimpsezoo.measures.text import budget_text
 from glimpsezoo.reports.flip import flip_page
@@ -105,7 +105,8 @@ def draw_traces(request: TraceRequest) -> DrawnTraces:
         about = declared_data_section(chosen.shown, task, chosen.recorded)
         other = departure(name, trained_on(choice.card.config) if choice.card else None, about)
     model = build_model(choice, task, checkpoint=request.checkpoint, seed=request.seed).to(request.device)
-    views = [Viewing(model, name, exit_rule=rule or Fixed(), seed=request.seed)]
+    marks = policy_marks(model.policy, upper_bound=model.follows.needs_labels)
+    views = [Viewing(model, f"{name} ({marks[0]})" if marks else name, exit_rule=rule or Fixed(), seed=request.seed)]
     if wanted is not None:
         views.append(_changed(views[0], wanted, task, rule))
     rows = tuple(tuple(trace_image(viewing, subject) for viewing in views) for subject in subjects)

@@ -203,7 +203,7 @@ def spec_of(name: str, card: Card | None) -> ModelSpec:
         broken = [plugin.provenance.plugin for plugin in plugins.plugins if plugin.error]
         why = f" (broken: {', '.join(broken)}; see 'glimpsezoo plugins')" if broken else ""
         named, at, _ = name.partition("@")
-        form = " (settings of its own are MODEL@KEY=VALUE)" if at else ""
+        form = " (settings of its own are MODEL@KEY=VALUE)" if at else " (each setting is an option of its own)" if "=" in name else ""
         raise GlimpseZooError(f"expected a model or a card, got {name!r}{form}: {did_you_mean(named, [*known, *card_paths()])}{why}")
     broken = [plugin.error for plugin in plugins.plugins if plugin.error and plugin.provenance.distribution == card.config.plugin]
     remedy = f"its plugin {card.config.plugin} is broken: {broken[0]}" if broken else f"install its plugin, {card.config.plugin}"

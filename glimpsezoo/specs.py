@@ -190,8 +190,8 @@ class ImporterSpec(Spec):
     """Turns a foreign checkpoint into a card. The spec's name is the model's name."""
 
     importer: str
-    """Import string of `importer(checkpoint: Path, settings: dict) -> (config, task, state_dict, notes)`, or with a fifth item, the
-    `Published` numbers of the authors."""
+    """Import string of `importer(checkpoint: Path, settings: dict) -> (config, task, state_dict, notes)`. A fifth item is the `Published`
+    numbers of the authors, or None; a sixth, their settings of the data beside the image size, such as `{"crop": 0.904}`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -284,6 +284,11 @@ OF_COMMANDS = {
     "--data expects data with the checkpoint's {} classes": Case(
         f"import {MOBILE} weights.pth -o new --data imagenet", (f"import {MOBILE} weights.pth -o new --data digits",), _weights
     ),
+    "expects the data that the weights were trained on, got none": Case(
+        f"import {MOBILE} weights.pth -o new --set data.seed=1",
+        (f"import {MOBILE} weights.pth -o new --set data.seed=1 --data digits",),
+        _weights,
+    ),
     "end the name of a folder with a slash": Case("export cnn4 -o cnn4.digits", ("export cnn4 -o cnn4.digits/",)),
     "workflows/exporting.py choose another --output, or --force": Case(
         "export cnn4 -o new.pt2",

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from command_line import ask
+from command_line import ask, photos
 
 import glimpsezoo as gz
 from glimpsezoo.reports.readme import card_text
@@ -62,3 +62,43 @@ def test_an_imported_card_has_the_authors_numbers_beside_its_own_and_the_size_of
     assert ours.accuracy is not None
     first = ours.accuracy.steps[0]
     assert f"| 1 | 75.12 | {100 * first.top1.value:.2f} | 2.000 M | {macs_text(first.macs)} |" in card_text(card, ours)
+
+
+def test_settings_of_the_data_stand_in_the_card_and_run_uses_them(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """The user's before the authors', and those of the authors only where the data have them."""
+    import glimpsezoo_mgnet.importer as importer
+
+    task = gz.Task((32, 32), 3, ("0", "1"))
+    model = gz.create_model("mgnet", task=task, backbone="cnn4", glimpses=2)
+    theirs = {"crop": 0.904, "colours": "keep", "unheard-of": 1}
+    monkeypatch.setattr(importer, "importer", lambda path, sets: (model.config, task, model.state_dict(), [], None, theirs))
+    (here / "released.ckpt").write_bytes(b"")
+    photos(here / "photos")
+    words = ("import", "mgnet", here / "released.ckpt", "--data", "folder:photos", "--set", "data.size=32")
+    assert ask(capsys, *words, "-o", "authors").status == 0
+    assert Card.read(here / "authors").config.data.settings == {"crop": 0.904, "colours": "keep", "size": 32}
+    assert "published" not in Card.read(here / "authors").config.trained
+    assert ask(capsys, *words, "--set", "data.size=48", "--set", "data.crop=.5", "-o", "mine").status == 0
+    mine = Card.read(here / "mine").config
+    assert (mine.data.settings, mine.task.image_size) == ({"crop": 0.5, "colours": "keep", "size": 48}, (48, 48))
+    for card, settings in (("authors", {"crop": 0.904, "size": 32}), ("mine", {"crop": 0.5, "size": 48})):
+        found = ask(capsys, "run", card, "--data", "folder:photos", "--measure", "flops", "--limit", "2", "--json").json["results"][0]
+        assert found["data"]["settings"] == settings
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (("--data", "imagenet", "--set", "data.crop=9"), "--set crop=9 for data: "),
+        (("--data", "imagenet", "--set", "data.crp=.9"), "data has no setting 'crp': did you mean 'crop'?"),
+        (("--set", "data.crop=.9"), "--set data.crop expects the data that the weights were trained on, got none: add --data NAME"),
+    ],
+)
+def test_a_wrong_setting_of_the_data_is_refused(given: tuple[str, ...], why: str, here: Path, capsys: pytest.CaptureFixture[str]):
+    (here / "released.ckpt").write_bytes(b"")
+    answer = ask(capsys, "import", "mgnet", here / "released.ckpt", "-o", "card", *given)
+    assert answer.status == 2
+    assert why in answer.err
+    assert len(answer.err.splitlines()) == 1

@@ -23,7 +23,7 @@ def import_(model: str, checkpoint: Path, **given: Any) -> None:
     """
     from glimpsezoo.zoo.early import check_import
 
-    check_import(model, given["data"])
+    check_import(model, given["data"], given["sets"])
     from glimpsezoo.reports.readme import run_command
     from glimpsezoo.workflows.importing import import_checkpoint
 

@@ -1,6 +1,6 @@
 """Turn a released checkpoint into a card."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from glimpsezoo.data.loading import task_on
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import file_name, output_to, user_folder
 from glimpsezoo.reports.readme import write_card_readme
+from glimpsezoo.settings import Settings
 from glimpsezoo.specs import ModelSpec, Task, load_string
 from glimpsezoo.training.folder import locked, sweep_lock
 from glimpsezoo.zoo.arguments import split_argument
@@ -19,6 +20,7 @@ from glimpsezoo.zoo.cards import Card, misfits, write_card
 from glimpsezoo.zoo.early import importer_of
 from glimpsezoo.zoo.hub import sha256_of
 from glimpsezoo.zoo.names import Assignments, data_spec
+from glimpsezoo.zoo.own_data import changes
 from glimpsezoo.zoo.plugins import registry, usable
 from glimpsezoo.zoo.public_names import command_line, public_name
 
@@ -28,7 +30,8 @@ def import_checkpoint(
 ) -> Card:
     """Convert the checkpoint, check that its tensors fit the model, and write the card.
 
-    data: a data set whose class names the card takes; if `trained`, the one that the weights were trained on. Raises `GlimpseZooError`.
+    data: a data set whose class names the card takes; if `trained`, the one that the weights were trained on. sets: `--set` texts, of the
+    model, and as `data.KEY` of the data. Raises `GlimpseZooError`.
     """
     spec = usable(registry().find(ModelSpec, model))
     convert = load_string(importer_of(model).importer)
@@ -39,15 +42,16 @@ def import_checkpoint(
         raise GlimpseZooError(
             f"expected an output folder without a card, got {str(folder)!r} with one: choose another --output, or --force"
         )
-    given = Assignments.parse(sets, [model], scopes=())
+    given = Assignments.parse(sets, [model])
     schema = load_string(spec.config)
     given.check_all_declared({model: schema.model_fields})
+    chosen = _parsed(given.of("data"), data)
     own = {spec.prefix_key: model.removeprefix(spec.name)} if spec.prefix else {}
     with _import_errors(checkpoint, model):
-        settings, task, tensors, notes, *reported = convert(checkpoint, {**given.of_model([model], schema.model_fields), **own})
-    data_settings: dict[str, Any] = {}
+        settings, task, tensors, notes, *further = convert(checkpoint, {**given.of_model([model], schema.model_fields), **own})
+    published, theirs = (*further, None, None)[:2]
     if data:
-        task, data_settings = _named_classes(task, data), _data_settings(task, data) if trained else {}
+        task = _task_on(task, data, chosen)
     built = load_string(spec.model)(settings, task)
     problems = misfits(tensors, built.state_dict())
     if problems:
@@ -62,11 +66,11 @@ def import_checkpoint(
         plugin=spec.provenance.distribution,
         config=settings.model_dump(mode="json"),
         task=CardTask.model_validate(vars(task)),
-        data=CardData(name=public_name(data) if data and trained else UNKNOWN, settings=data_settings),
+        data=_card_data(task, data, theirs or {}, chosen) if data and trained else CardData(name=UNKNOWN),
         weights=None,
         license="unknown",
         trained={"imported_from": checkpoint.name, "command": command_line(), "notes": notes}
-        | ({"published": reported[0].model_dump(mode="json")} if reported else {}),
+        | ({"published": published.model_dump(mode="json")} if published else {}),
     )
     with locked(folder), output_to(folder):
         return write_card(folder, config, built, beside=write_card_readme)
@@ -103,13 +107,28 @@ def _import_errors(checkpoint: Path, model: str) -> Iterator[None]:
         ) from error
 
 
-def _named_classes(task: Task, data: str) -> Task:
-    """The task with the class names of `data`. Raises `GlimpseZooError` if the number of classes or channels differs.
+def _parsed(given: Mapping[str, Any], data: str | None) -> dict[str, Any]:
+    """The user's settings of the data as values. Raises `GlimpseZooError` for a wrong one, and if no data are named."""
+    if not given:
+        return {}
+    if data is None:
+        raise GlimpseZooError(
+            f"--set data.{next(iter(given))} expects the data that the weights were trained on, got none: add --data NAME"
+        )
+    return load_string(data_spec(data).config).parse(given, owner="data").model_dump(mode="json", include=set(given))
 
-    Those of a folder are in alphabetical order, as torchvision's ImageFolder and timm number them.
+
+def _task_on(task: Task, data: str, chosen: Mapping[str, Any]) -> Task:
+    """The task with the class names of `data`, and with its image size if the user chose one (`chosen`: settings of the data).
+
+    Raises `GlimpseZooError` if the number of classes or channels differs. Classes of a folder are in alphabetical order, as torchvision's
+    ImageFolder and timm number them.
     """
     spec = data_spec(data)
-    declared = task_on(spec, data, {"channels": task.channels} if spec.local else {})
+    declared = task_on(spec, data, {**({"channels": task.channels} if spec.local else {}), **chosen})
+    side = chosen.get("size")
+    if "size" in chosen and (declared or side):
+        task = replace(task, image_size=declared.image_size if declared else (side, side))
     if declared is None:
         return task
     if len(declared.classes) != len(task.classes):
@@ -124,9 +143,15 @@ def _named_classes(task: Task, data: str) -> Task:
     return replace(task, classes=declared.classes)
 
 
-def _data_settings(task: Task, data: str) -> dict[str, Any]:
-    """The image size of the task as a setting of `data`, if it is not the usual one and they support it."""
+def _card_data(task: Task, data: str, theirs: Mapping[str, Any], chosen: Mapping[str, Any]) -> CardData:
+    """The data of the card: with the user's settings (`chosen`), the authors' (`theirs`) that the data support, and the size of the task.
+
+    The size is a setting only if it is not the usual one of the data.
+    """
     spec = data_spec(data)
+    schema: type[Settings] = load_string(spec.config)
+    own = {key: value for key, value in theirs.items() if changes(schema, key, value)}
     height, width = task.image_size
-    known = issubclass(load_string(spec.config), SizedSettings) and height == width
-    return {"size": height} if known and spec.task and spec.task.image_size != task.image_size else {}
+    if issubclass(schema, SizedSettings) and height == width and spec.task and spec.task.image_size != task.image_size:
+        own["size"] = height
+    return CardData(name=public_name(data), settings={**own, **chosen})

@@ -114,12 +114,11 @@ def check_papers(names: Iterable[str]) -> list[Card]:
     return cards
 
 
-def check_import(model: str, data: str | None) -> None:
-    """Look up the model and the data of `import`. Raises `GlimpseZooError`."""
+def check_import(model: str, data: str | None, sets: Iterable[str]) -> None:
+    """Look up the model and the data of `import`, and the keys of the data's settings. Raises `GlimpseZooError`."""
     usable(registry().find(ModelSpec, model))
     importer_of(model)
-    if data is not None:
-        data_spec(data)
+    check_keys([], data, Assignments.parse(sets, [model]))
 
 
 def importer_of(model: str) -> ImporterSpec:

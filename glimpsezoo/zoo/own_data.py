@@ -74,10 +74,10 @@ def own_settings(card: CardConfig, name: str) -> dict[str, Any]:
     wanted = {"channels": card.task.channels}
     if height == width and not (spec.task and spec.task.image_size == (height, width)):
         wanted["size"] = height
-    return {key: value for key, value in wanted.items() if _changes(schema, key, value)}
+    return {key: value for key, value in wanted.items() if changes(schema, key, value)}
 
 
-def _changes(schema: type[Settings], key: str, value: int) -> bool:
+def changes(schema: type[Settings], key: str, value: Any) -> bool:
     """Whether the data have this setting, allow this value, and have another default."""
     if key not in schema.model_fields or value == schema.model_fields[key].default:
         return False

@@ -19,6 +19,7 @@ from glimpsezoo_adaptivenn.config import AdaptiveNNConfig
 from glimpsezoo_adaptivenn.model import AdaptiveNN
 
 SIDE = 288  # px of the images that the authors train and test on
+CROP = 0.925  # of the shorter side, which they test on
 # A tensor of this model -> theirs. Numbers are of blocks and fixations. The first pattern that fits is taken.
 RELEASED = [
     (r"(glance|focus)\.embed\.(.+)", r"\1_net.patch_embed.proj.\2"),
@@ -52,12 +53,14 @@ _ANCHORS = ("policy_net_patch.linear1.weight", "policy_net_recover.fc2.weight", 
 PUBLISHED = Published(exits=tuple(PublishedExits(thresholds=(), top1=top1, macs=macs) for top1, macs in ((0.816, 2.86e9), (0.822, 4.85e9))))
 
 
-def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[AdaptiveNNConfig, Task, dict[str, Tensor], list[str], Published]:
+def importer(
+    checkpoint: Path, settings: Mapping[str, Any]
+) -> tuple[AdaptiveNNConfig, Task, dict[str, Tensor], list[str], Published, dict[str, float]]:
     """Convert the released checkpoint, or a file of its tensors alone. `settings` (from `--set`) override what the file says.
 
     Returns the config, the task (classes from the tensors; normalisation as in the authors' code), the tensors under this model's names,
-    notes, and what the paper reports. Raises `GlimpseZooError` for a file of another layout, and for tensors that are missing, extra or of
-    another shape.
+    notes, what the paper reports, and the authors' settings of the data. Raises `GlimpseZooError` for a file of another layout, and for
+    tensors that are missing, extra or of another shape.
     """
     content = read_checkpoint(checkpoint, _ANCHORS, usual="model.", allowed=(argparse.Namespace,))
     theirs, notes = content.tensors, list(content.notes)
@@ -79,9 +82,9 @@ def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[AdaptiveNNC
     with torch.device("meta"):  # names and shapes need no values
         wanted = AdaptiveNN(config, task).state_dict()
     tensors = _renamed(theirs, wanted, config, checkpoint)
-    notes.append(f"images of {side} px; the authors resize by a bicubic filter, and crop 92.5 %")
+    notes.append(f"images of {side} px; the authors resize by a bicubic filter, and crop 92.5 % (data.crop={CROP})")
     notes.append("the paper prints 81.6 % at 2.86 GMACs and 82.2 % at 4.85 GMACs, by exits whose thresholds it does not print")
-    return config, task, tensors, notes, PUBLISHED
+    return config, task, tensors, notes, PUBLISHED, {"crop": CROP}
 
 
 def _sizes(theirs: Mapping[str, Tensor], checkpoint: Path) -> dict[str, int]:

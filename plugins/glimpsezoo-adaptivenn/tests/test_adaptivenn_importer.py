@@ -210,7 +210,8 @@ def imported(content: dict[str, Any], folder: Path, **settings: Any) -> Any:
 
 
 def test_an_imported_network_gives_the_outputs_of_a_plain_loop_at_every_look(released: Released, tmp_path: Path) -> None:
-    config, task, tensors, notes, published = imported(released.content(), tmp_path)
+    config, task, tensors, notes, published, of_data = imported(released.content(), tmp_path)
+    assert of_data == {"crop": 0.925}
     model = AdaptiveNN(config, task).eval()
     model.load_state_dict(tensors)
     model = model.double()
@@ -239,7 +240,7 @@ def test_the_file_says_its_sizes_and_its_tensors_alone_do_as_well(released: Rele
     assert (config.glimpses, config.patch, config.token, config.width, config.window) == (FIXATIONS, PATCH, TOKEN, WIDTH, WINDOW)
     assert (config.depth, config.head_depth, config.attention_heads) == (DEPTH, LAST, HEADS)
     assert (task.image_size, len(task.classes)) == ((SIDE, SIDE), CLASSES)
-    alone, other_task, other_tensors, notes, _ = imported(released.content()["model"], tmp_path)
+    alone, other_task, other_tensors, notes, *_ = imported(released.content()["model"], tmp_path)
     assert alone == config
     assert other_task.image_size == (288, 288)
     assert any("288 px were assumed" in note for note in notes)

@@ -25,11 +25,13 @@ _SETTINGS = {
 }
 
 
-def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[CanViTConfig, Task, dict[str, Tensor], list[str]]:
+def importer(
+    checkpoint: Path, settings: Mapping[str, Any]
+) -> tuple[CanViTConfig, Task, dict[str, Tensor], list[str], None, dict[str, float]]:
     """Convert a model.safetensors. Its config.json, beside it, says which network it is; `settings` (from `--set`) override that.
 
-    Returns the config, the task (classes are numbered), the tensors, which keep their names, and notes. Raises `GlimpseZooError` for files
-    of another layout, such as those for canvit-pytorch 0.1.
+    Returns the config, the task (classes are numbered), the tensors, which keep their names, notes, no numbers of the authors, and their
+    settings of the data. Raises `GlimpseZooError` for files of another layout, such as those for canvit-pytorch 0.1.
     """
     tensors = read_checkpoint(checkpoint, _ANCHORS).tensors
     beside = checkpoint.with_name("config.json")
@@ -43,4 +45,5 @@ def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[CanViTConfi
     config = CanViTConfig.parse({**values, **settings}, owner="canvit")
     classes = tuple(str(label) for label in range(len(tensors["readout.proj.weight"])))
     task = Task((512, 512), 3, classes, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    return config, task, tensors, ["scenes of 512 px, as the authors' code takes them; see data.crop for how they are cut out"]
+    notes = ["scenes of 512 px that cover the shorter side (data.crop=1), as the authors' code takes them"]
+    return config, task, tensors, notes, None, {"crop": 1.0}

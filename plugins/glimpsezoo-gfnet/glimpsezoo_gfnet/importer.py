@@ -32,6 +32,9 @@ BACKBONES = {
     "regnety_800m": ("regnety_008", 224),
     "regnety_1.6g": ("regnety_016", 224),
 }
+# The share of the shorter side that they tested a backbone on.
+_CROPS = {"efficientnet_b3": 0.904}
+_CROP = 0.875
 # Our module -> their set of tensors. What is rewritten within a set is below.
 _SETS = {"glance": "model_prime_state_dict", "focus": "model_state_dict", "memory": "fc", "classifiers": "fc", "locator": "policy"}
 _NEEDED = {"model_name": str, "patch_size": int, "flops": (list, tuple, Tensor)}
@@ -54,17 +57,19 @@ _REGNET = [
 ]
 
 
-def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[GFNetConfig, Task, dict[str, Tensor], list[str], Published]:
+def importer(
+    checkpoint: Path, settings: Mapping[str, Any]
+) -> tuple[GFNetConfig, Task, dict[str, Tensor], list[str], Published, dict[str, float]]:
     """Convert a released checkpoint. `settings` (from `--set`) override what the file says.
 
     Returns the config, the task (classes from the tensors; image size and normalisation as in the authors' code), the tensors under this
-    model's names, notes, and what the authors measured. Raises `GlimpseZooError` for a file of another layout or another backbone, and
-    for tensors that are missing, extra or of another shape.
+    model's names, notes, what the authors measured, and their settings of the data. Raises `GlimpseZooError` for a file of another layout
+    or another backbone, and for tensors that are missing, extra or of another shape.
     """
     content = read_checkpoint(checkpoint, _ANCHORS, usual="policy.").beside
     sets = {name: _without_wrapper(content.get(name)) for name in dict.fromkeys(_SETS.values())}
     lacking = [name for name, tensors in sets.items() if not tensors]
-    lacking += [name for name, kind in _NEEDED.items() if not isinstance(content.get(name), kind) or not content[name]]
+    lacking += [name for name, kind in _NEEDED.items() if not isinstance(content.get(name), kind) or _empty(content[name])]
     if lacking:
         raise GlimpseZooError(
             f"expected a released checkpoint of GFNet with {lacking[0]!r}, got {checkpoint.name} without: give one of the authors' 14 files"
@@ -74,17 +79,28 @@ def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[GFNetConfig
         known = ", ".join(BACKBONES)
         raise GlimpseZooError(f"expected a checkpoint with one of the authors' backbones ({known}), got {name!r}: give another file")
     backbone, side = BACKBONES.get(name, (None, 224))
-    values = {"backbone": backbone, "patch": content["patch_size"], "glimpses": len(content["flops"]), **_units(sets)}
+    macs = _macs(content, checkpoint.name)
+    values = {"backbone": backbone, "patch": content["patch_size"], "glimpses": len(macs), **_units(sets)}
     config = GFNetConfig.parse({**values, **settings}, owner="gfnet")
     task = _task(sets["fc"], side, checkpoint)
     with torch.device("meta"):  # names, shapes and costs need no values
         model = GFNet(config, task)
     tensors, left = _renamed(sets, model.state_dict(), config)
-    published, notes = _published(content, config.glimpses, model.paper_macs(1).value)
-    notes.insert(0, f"images of {side} px, as the authors' code for this backbone takes them")
+    published, notes = _published(content, macs, config.glimpses, model.paper_macs(1).value, checkpoint.name)
+    crop = _CROPS.get(name, _CROP)
+    notes.insert(
+        0, f"images of {side} px, cropped to {crop:.1%} of the side (data.crop={crop}), as the authors' code for this backbone does"
+    )
+    if config.glimpses != len(macs):
+        notes.append(f"{config.glimpses} looks, as was set; the file has {len(macs)}")
     if left:
-        notes.append(f"{', '.join(sorted(left))} left out: of more looks than the file's {config.glimpses}")
-    return config, task, tensors, notes, published
+        notes.append(f"{', '.join(sorted(left))} left out: of more than {config.glimpses} looks")
+    return config, task, tensors, notes, published, {"crop": crop} if name in _CROPS else {}
+
+
+def _empty(found: Any) -> bool:
+    """Whether a tensor has no numbers, or another value is zero or empty."""
+    return found.numel() == 0 if isinstance(found, Tensor) else not found
 
 
 def _without_wrapper(tensors: Any) -> dict[str, Tensor]:
@@ -172,27 +188,97 @@ _THEIRS: dict[str, Callable[[str, GFNetConfig], str]] = {
 }
 
 
-def _published(content: Mapping[str, Any], looks: int, glance: float) -> tuple[Published, list[str]]:
-    """What the authors measured, and a note for each thing that the file does not say in the known layout.
+def _macs(content: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    """The MACs of each look in the file's unit. Raises `GlimpseZooError`."""
+    found = _numbers(content["flops"])
+    if found is None or not all(0 < each < math.inf for each in found):
+        raise _odd("flops", "a list of positive numbers", content["flops"], name)
+    return found
 
-    glance: MACs of the first look as the paper counts them. They tell in which unit the file's own are, which it does not say.
+
+def _published(content: Mapping[str, Any], macs: tuple[float, ...], glimpses: int, glance: float, name: str) -> tuple[Published, list[str]]:
+    """What the authors measured of this many glimpses, and a note for each thing that the file does not say in the known layout.
+
+    macs: of each look of the file, in its unit. glance: MACs of the first look as the paper counts them. They tell that unit, which the
+    file does not say. Raises `GlimpseZooError` for what cannot be a measurement.
     """
-    notes, found = [], content["flops"]
-    unit = min((1.0, 1e6, 1e9), key=lambda unit: abs(math.log(float(found[0]) * unit / glance)))
+    notes, looks = [], len(macs)
+    unit = min((1.0, 1e6, 1e9), key=lambda unit: abs(math.log(macs[0] * unit / glance)))
     if unit > 1:
         notes.append(f"the file's MACs were multiplied by {unit:g}, which brings them nearest to this model's")
-    macs = tuple(float(macs) * unit for macs in found)
-    top1 = content.get("anytime_classification", ())
+    top1 = _accuracies(content, name)
     if len(top1) != looks:
         notes.append(f"the file does not say the accuracy of {looks} looks ('anytime_classification')")
         top1 = ()
-    thresholds, curve = content.get("dynamic_threshold", ()), content.get("budgeted_batch_classification", ())
-    exits = ()
-    if len(curve) == 2 and len(thresholds) == len(curve[0]) == len(curve[1]) and all(len(each) == looks for each in thresholds):
-        exits = tuple(
-            PublishedExits(thresholds=tuple(map(float, each)), macs=float(cost) * unit, top1=float(accuracy) / 100)
-            for each, cost, accuracy in zip(thresholds, *curve, strict=True)
-        )
-    else:
+    exits = _exits(content, looks, unit, name)
+    if not exits:
         notes.append("the file does not say thresholds with their results ('dynamic_threshold', 'budgeted_batch_classification')")
-    return Published(top1=tuple(float(accuracy) / 100 for accuracy in top1), macs=macs, exits=exits), notes
+    elif glimpses != looks:
+        notes.append(f"the authors' thresholds of early exits left out: they are of {looks} looks, not of {glimpses}")
+        exits = ()
+    return Published(top1=top1[:glimpses], macs=tuple(each * unit for each in macs[:glimpses]), exits=exits), notes
+
+
+def _accuracies(content: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    """The accuracy of each look as a share; empty if the file does not say it. Raises `GlimpseZooError`."""
+    key = "anytime_classification"
+    found = _numbers(_optional(content, key))
+    if found is None or not all(0 <= each <= 100 for each in found):
+        raise _odd(key, "a list of accuracies from 0 to 100 %", content[key], name)
+    return tuple(each / 100 for each in found)
+
+
+def _exits(content: Mapping[str, Any], looks: int, unit: float, name: str) -> tuple[PublishedExits, ...]:
+    """The early exits at each budget; empty if the file does not say them for that many looks. Raises `GlimpseZooError`."""
+    key = "dynamic_threshold"
+    thresholds = _rows(_optional(content, key))
+    if thresholds is None or not all(math.isfinite(each) for row in thresholds for each in row):
+        raise _odd(key, "a table of numbers", content[key], name)
+    key = "budgeted_batch_classification"
+    curve = _rows(_optional(content, key))
+    if curve is None:
+        raise _odd(key, "two lists of numbers", content[key], name)
+    if len(curve) != 2 or not len(thresholds) == len(curve[0]) == len(curve[1]) or any(len(row) != looks for row in thresholds):
+        return ()
+    if not all(0 < cost * unit < math.inf and 0 <= top1 <= 100 for cost, top1 in zip(*curve, strict=True)):
+        raise _odd(key, "positive MACs and accuracies from 0 to 100 %", content[key], name)
+    return tuple(
+        PublishedExits(thresholds=row, macs=cost * unit, top1=top1 / 100) for row, cost, top1 in zip(thresholds, *curve, strict=True)
+    )
+
+
+def _optional(content: Mapping[str, Any], key: str) -> Any:
+    """What the file says; an empty list for nothing, and for None."""
+    found = content.get(key)
+    return [] if found is None else found
+
+
+def _numbers(found: Any) -> tuple[float, ...] | None:
+    """The numbers of a list, a tuple or a tensor; None for anything else."""
+    items = _items(found)
+    try:
+        numbers = [each.item() if isinstance(each, Tensor) else each for each in items or ()]
+        known = items is not None and all(isinstance(each, int | float) for each in numbers)
+        return tuple(map(float, numbers)) if known else None
+    except (RuntimeError, OverflowError):  # a tensor of several numbers, or without values; an integer beyond floats
+        return None
+
+
+def _rows(found: Any) -> tuple[tuple[float, ...], ...] | None:
+    """The numbers of a table; None for anything else."""
+    items = _items(found)
+    rows = [_numbers(row) for row in items or ()]
+    return None if items is None or None in rows else tuple(row for row in rows if row is not None)
+
+
+def _items(found: Any) -> list[Any] | None:
+    """The items of a list, a tuple or a tensor with dimensions; None for anything else."""
+    if isinstance(found, Tensor):
+        return list(found.to_dense()) if found.ndim else None
+    return list(found) if isinstance(found, list | tuple) else None
+
+
+def _odd(key: str, wanted: str, got: Any, name: str) -> GlimpseZooError:
+    """The error for something that the authors' files do not hold."""
+    shown = " ".join(repr(got.tolist() if isinstance(got, Tensor) and not got.is_meta else got).split())
+    return GlimpseZooError(f"expected {wanted} as {key!r} of {name}, got {shown:.60}: give one of the authors' 14 files")

@@ -178,7 +178,7 @@ SLOW = [pytest.param(name, 2, name, marks=pytest.mark.slow) for name in ("resnet
 )
 def test_an_imported_network_gives_the_outputs_of_a_plain_loop_at_every_look(name: str, looks: int, backbone: str, tmp_path: Path) -> None:
     released = Released(name, looks, backbone)
-    config, task, tensors, notes, published = imported(released.content(), tmp_path, backbone=backbone)
+    config, task, tensors, notes, published, _ = imported(released.content(), tmp_path, backbone=backbone)
     model = GFNet(config, task).eval()
     model.load_state_dict(tensors)
     images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
@@ -205,7 +205,7 @@ def mobile() -> dict[str, Any]:
 
 
 def test_the_authors_numbers_come_along(mobile: dict[str, Any], tmp_path: Path) -> None:
-    *_, notes, published = imported(mobile, tmp_path)
+    _, _, _, notes, published, _ = imported(mobile, tmp_path)
     assert published.macs == (2e8, 4e8, 6e8)
     assert len(published.exits) == 39
     assert published.exits[38].thresholds == pytest.approx(mobile["dynamic_threshold"][38].tolist())
@@ -215,23 +215,57 @@ def test_the_authors_numbers_come_along(mobile: dict[str, Any], tmp_path: Path) 
 
 def test_macs_in_billions_are_recognised_by_the_models_own(mobile: dict[str, Any], tmp_path: Path) -> None:
     small = {**mobile, "flops": [0.005 * k for k in (1, 2, 3)]}  # the network takes a few M MACs at 32 px
-    *_, notes, published = imported(small, tmp_path)
+    _, _, _, notes, published, _ = imported(small, tmp_path)
     assert published.macs == pytest.approx([5e6, 1e7, 1.5e7])
     assert any("1e+09" in note for note in notes)
 
 
 def test_what_the_file_does_not_say_is_noted(mobile: dict[str, Any], tmp_path: Path) -> None:
     short = {key: value for key, value in mobile.items() if key not in {"dynamic_threshold", "anytime_classification"}}
-    *_, notes, published = imported(short, tmp_path)
+    _, _, _, notes, published, _ = imported(short, tmp_path)
     assert (published.top1, published.exits) == ((), ())
     assert all(any(word in note for note in notes) for word in ("dynamic_threshold", "anytime_classification"))
+
+
+@pytest.mark.parametrize("key", ["dynamic_threshold", "budgeted_batch_classification", "anytime_classification"])
+def test_none_is_noted_as_what_the_file_does_not_say(key: str, mobile: dict[str, Any], tmp_path: Path) -> None:
+    _, _, _, notes, published, _ = imported({**mobile, key: None}, tmp_path)
+    assert any(key in note for note in notes)
+    assert bool(published.top1) == (key != "anytime_classification")
+    assert bool(published.exits) == (key == "anytime_classification")
+
+
+def test_macs_and_accuracies_may_be_tensors(mobile: dict[str, Any], tmp_path: Path) -> None:
+    keys = ("flops", "anytime_classification", "budgeted_batch_classification")
+    _, _, _, _, published, _ = imported({**mobile, **{key: torch.tensor(mobile[key], dtype=torch.float64) for key in keys}}, tmp_path)
+    assert published == imported(mobile, tmp_path)[4]
+
+
+def test_fewer_looks_than_the_files_keep_the_accuracy_of_those_that_are_left(mobile: dict[str, Any], tmp_path: Path) -> None:
+    torch.save(mobile, tmp_path / "a.pth.tar")
+    config, _, _, notes, published, _ = importer(tmp_path / "a.pth.tar", {"backbone": SMALL, "glimpses": "2"})
+    assert config.glimpses == 2
+    assert (published.top1, published.macs) == (pytest.approx([0.6, 0.61]), (2e8, 4e8))
+    assert published.exits == ()
+    assert notes[1:] == [
+        "the authors' thresholds of early exits left out: they are of 3 looks, not of 2",
+        "2 looks, as was set; the file has 3",
+        "fc_3, fc_4, fc_5 left out: of more than 2 looks",
+    ]
+
+
+def test_only_the_backbone_that_the_authors_crop_otherwise_asks_the_data_for_a_crop(mobile: dict[str, Any], tmp_path: Path) -> None:
+    assert imported(mobile, tmp_path)[5] == {}
+    _, task, _, notes, _, of_data = imported({**mobile, "model_name": "efficientnet_b3"}, tmp_path)
+    assert (task.image_size, of_data) == ((300, 300), {"crop": 0.904})
+    assert "data.crop=0.904" in notes[0]
 
 
 def test_names_without_a_wrapper_and_without_counters_are_read_too(mobile: dict[str, Any], tmp_path: Path) -> None:
     bare = dict(mobile)
     for part in ("model_state_dict", "model_prime_state_dict"):
         bare[part] = {k.removeprefix("module."): v for k, v in mobile[part].items() if not k.endswith("num_batches_tracked")}
-    _, _, tensors, _, _ = imported(bare, tmp_path)
+    _, _, tensors, *_ = imported(bare, tmp_path)
     assert torch.equal(tensors["focus.net.conv_stem.weight"], mobile["model_state_dict"]["module.conv_stem.weight"])
 
 
@@ -250,6 +284,27 @@ def _put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (lambda content: content.pop("model_name"), "'model_name'"),
         (_put("patch_size", "big"), "'patch_size'"),
         (_put("flops", []), "'flops'"),
+        (_put("flops", None), "'flops'"),
+        (_put("flops", [0.0, 1e8, 2e8]), r"positive numbers as 'flops' of gfnet.pth.tar, got \[0.0, "),
+        (_put("flops", [[1e8], [2e8]]), r"'flops' of gfnet.pth.tar, got \[\[100000000.0\]"),
+        (_put("flops", [1e8, "many"]), "'flops'"),
+        (_put("flops", [1e8, float("inf")]), "'flops'"),
+        (_put("flops", [1e8, 10**400]), "'flops'"),
+        (_put("flops", torch.zeros(0)), "'flops'"),
+        (_put("flops", torch.zeros(3)), "'flops'"),
+        (_put("flops", torch.tensor(1e8)), "'flops'"),
+        (_put("flops", torch.ones(2, 2)), "'flops'"),
+        (_put("anytime_classification", [60.0, 61.0, 101.0]), r"0 to 100 % as 'anytime_classification' .* got \[60.0, 61.0, 101.0\]"),
+        (_put("anytime_classification", [60.0, 61.0, float("nan")]), "'anytime_classification' .* nan"),
+        (_put("anytime_classification", 60.0), "'anytime_classification'"),
+        (_put("anytime_classification", torch.ones(3, 2)), "'anytime_classification'"),
+        (_put("anytime_classification", {"top1": 3}), "'anytime_classification'"),
+        (_put("dynamic_threshold", [0.1] * 39), "'dynamic_threshold'"),
+        (_put("dynamic_threshold", torch.full((39, 3), float("nan"))), "'dynamic_threshold' .* nan"),
+        (_put("dynamic_threshold", "none"), "'dynamic_threshold'"),
+        (_put("budgeted_batch_classification", [1e8, 60.0]), "'budgeted_batch_classification'"),
+        (_put("budgeted_batch_classification", [[1e8] * 39, [160.0] * 39]), "0 to 100 % as 'budgeted_batch_classification'"),
+        (_put("budgeted_batch_classification", [[0.0] * 39, [60.0] * 39]), "positive MACs"),
         (
             lambda content: content["model_prime_state_dict"].pop("module.conv_stem.weight"),
             "'conv_stem.weight' in 'model_prime_state_dict'",

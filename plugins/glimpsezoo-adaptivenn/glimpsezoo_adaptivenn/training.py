@@ -34,7 +34,20 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from glimpsezoo import Decision, GlimpseZooError, Record, Settings, State, Trace, TrainingPhase, reinforce, returns, rollout, standardised
+from glimpsezoo import (
+    Decision,
+    GlimpseZooError,
+    Record,
+    Settings,
+    State,
+    Trace,
+    TrainingPhase,
+    reinforce,
+    returns,
+    rollout,
+    standardised,
+    thumbnail,
+)
 from glimpsezoo_adaptivenn.model import AdaptiveNN, AdaptiveNNState, Located
 
 EPSILON = 1e-8  # in the normalisation of advantages
@@ -88,7 +101,7 @@ def training_step(model: AdaptiveNN, images: Float[Tensor, "B C H W"], labels: I
     trace = rollout(model, images, choose=choose, noise=phase.noise, record=Record(every_step=True, states=True))
     terms = representation_terms(trace, labels, options)
     if options.own_weight:
-        whole = F.interpolate(model.normalise(images), size=2 * (options.own_side,), mode="bicubic", align_corners=False)
+        whole = thumbnail(model.normalise(images), (options.own_side, options.own_side), "bicubic")
         terms["own"] = options.own_weight * F.cross_entropy(
             model.focus_classifier(model.focus(whole)), labels, label_smoothing=options.smoothing
         )

@@ -16,7 +16,7 @@ from glimpsezoo_adaptivenn.plugin import register_models
 from glimpsezoo_adaptivenn.training import PhaseOptions, training_step
 from torch import Tensor
 
-from glimpsezoo import Decision, GlimpseZooError, Noise, Record, State, Task, Trace, TrainingPhase, rollout
+from glimpsezoo import Decision, GlimpseZooError, Noise, Record, State, Task, Trace, TrainingPhase, rollout, thumbnail
 from glimpsezoo.zoo.recipes import find_recipe, recipe_names
 
 Make = Callable[..., AdaptiveNN]
@@ -50,6 +50,22 @@ def test_every_prediction_has_a_loss_and_learns_from_the_last_one(small: Make, i
     whole = F.interpolate(model.normalise(images), size=(20, 20), mode="bicubic")
     own = F.cross_entropy(model.focus_classifier(model.focus(whole)), labels, label_smoothing=0.2)
     assert terms["own"].item() == pytest.approx(2 * own.item(), rel=1e-4)
+
+
+def test_the_whole_image_is_resized_by_a_sense_of_the_project(
+    small: Make, images: Tensor, labels: Tensor, phase: Phase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, sides = small().train(), []
+
+    def noted(images: Tensor, size: tuple[int, int], mode: Any) -> Tensor:
+        sides.append((size, mode))
+        resized = thumbnail(images, size, mode)
+        assert torch.equal(resized, F.interpolate(images, size, mode="bicubic", align_corners=False))
+        return resized
+
+    monkeypatch.setattr("glimpsezoo_adaptivenn.training.thumbnail", noted)
+    training_step(model, images, labels, phase(6))
+    assert sides == [((20, 20), "bicubic")]
 
 
 def test_the_reward_is_the_decrease_of_the_loss_and_the_advantage_is_estimated_as_in_gae(

@@ -54,5 +54,10 @@ def called(card: Card) -> str:
     return card.folder.name
 
 
+def card_link(card: Card) -> str:
+    """A link to its page, from a page in another folder."""
+    return f"[{called(card)}](../cards/{called(card)}.md)"
+
+
 def page_of(spec: Spec) -> str:
     return f"{file_name(spec.name).rstrip('_')}.md"

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 
-from generating.checkout import called, cards
+from generating.checkout import called, card_link, cards
 from generating.markdown import joined, shown, slug, table
-from generating.models import card_link
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.files import file_name

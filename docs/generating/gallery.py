@@ -2,9 +2,9 @@
 
 from functools import cache
 
-from generating.checkout import called, cards
+from generating.checkout import called, card_link, cards
 from generating.markdown import joined
-from generating.models import EMBEDDED, card_link, drawable
+from generating.models import EMBEDDED, drawable
 from glimpsezoo.escaping import html
 from glimpsezoo.reports.pictures.layout import in_words, panel
 from glimpsezoo.reports.pictures.scene import beside, framed

@@ -2,16 +2,15 @@
 
 import inspect
 import io
-import re
 import shlex
 import tempfile
-from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from generating.checkout import ROOT, called, cards, cards_of, distribution, ours, page_of, plugins, spec_of, title_of
+from generating.checkout import called, card_link, cards, cards_of, distribution, ours, page_of, plugins, spec_of, title_of
+from generating.facts import in_short
 from generating.markdown import code, joined, prose, settings_table, shown, slug, table
 from glimpsezoo.files import file_name
 from glimpsezoo.measures.result import Result
@@ -85,10 +84,6 @@ def measured(card: Card) -> tuple[str, ...] | None:
     )
 
 
-def card_link(card: Card) -> str:
-    return f"[{called(card)}](../cards/{called(card)}.md)"
-
-
 def plugin_link(spec: Spec) -> str:
     return f"[{distribution(spec)}](../plugins/{distribution(spec)}.md)"
 
@@ -103,7 +98,7 @@ def model_page(spec: ModelSpec) -> str:
         f"# {title_of(spec)}",
         spec.description,
         table(("", ""), facts),
-        *in_short(spec),
+        in_short(spec),
         *(looks(card, "../cards/") for card in cards_of(spec) if called(card) == f"{spec.name}.{EMBEDDED}"),
         "## Numbers",
         compared_on(spec),
@@ -115,14 +110,6 @@ def model_page(spec: ModelSpec) -> str:
         *(["On these data sets the defaults are others:", table(("data", "defaults"), defaults)] if defaults else []),
         *(["## Recipes", RECIPES, table(("recipe", "what it trains"), recipes)] if recipes else []),
     )
-
-
-def in_short(spec: ModelSpec) -> list[str]:
-    """The table without headings in the README of the plugin: what its models see, what that costs, and which weights there are."""
-    lines = (ROOT / "plugins" / distribution(spec) / "README.md").read_text(encoding="utf-8").splitlines()
-    rows = list(takewhile(lambda line: line.startswith("|"), dropwhile(lambda line: line != "| | |", lines)))
-    away = [re.sub(r"\(#", f"(../plugins/{distribution(spec)}.md#", row) for row in rows]
-    return ["## In short", "\n".join(away)] if rows else []
 
 
 def compared_on(spec: ModelSpec) -> str:

@@ -209,7 +209,9 @@ def test_what_is_imported_must_be_a_checkpoint_of_that_model(card: Card, refused
     assert "got y.ckpt with 'state_dict.model.other'" in line
     line = refused("import", "mgnet", "x.ckpt", "-o", "zoo_cards/cnn4.digits")
     assert "without a card, got 'zoo_cards/cnn4.digits' with one" in line
-    assert "--set data.seed expects a setting of mgnet" in refused("import", "mgnet", "x.ckpt", "-o", "new", "--set", "data.seed=1")
+    assert "--set data.seed expects the data that the weights were trained on, got none: add --data NAME" in refused(
+        "import", "mgnet", "x.ckpt", "-o", "new", "--set", "data.seed=1"
+    )
 
 
 def test_an_imported_checkpoint_that_does_not_fit(refused: Refuse, here: Path, monkeypatch: pytest.MonkeyPatch):

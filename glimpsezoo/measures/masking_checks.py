@@ -53,7 +53,7 @@ class Sign:
 
 @dataclass
 class Victims:
-    """Images that are classified correctly, their noise, and how many of them are worked on at a time."""
+    """Images that are attacked, their noise, and how many of them are worked on at a time."""
 
     victim: Victim
     noise: Noise
@@ -196,7 +196,7 @@ def _eot(victim: Victim) -> int:
 
 
 def signs(victims: Victims) -> dict[str, Sign]:
-    """Every check by name."""
+    """Every check by name. victims: that are classified correctly."""
     return {**_joined(victims.each(lambda victim, noise: (len(victim), dict(_alone(victim, noise))))), **dict(attacks(victims))}
 
 

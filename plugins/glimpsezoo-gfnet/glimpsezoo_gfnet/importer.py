@@ -6,11 +6,13 @@ side of a patch, and what the authors measured.
 
 import math
 import re
+import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field, FiniteFloat, Strict, ValidationError
 from torch import Tensor
 
 from glimpsezoo import GlimpseZooError, Published, PublishedExits, Task, read_checkpoint
@@ -56,6 +58,25 @@ _REGNET = [
     (r"^head\.fc\.", "fc."),
 ]
 
+_Number = Annotated[FiniteFloat, Strict()]
+_Cost = Annotated[_Number, Field(gt=0, lt=1e30)]
+_Percent = Annotated[_Number, Field(ge=0, le=100)]
+
+
+class _Measured(BaseModel):
+    """What the authors measured, under their names. Only the costs are in every file."""
+
+    flops: tuple[_Cost, ...] = Field(description="a list of positive numbers")
+    """MACs of each look in a unit that the file does not say."""
+    anytime_classification: tuple[_Percent, ...] = Field((), description="a list of accuracies from 0 to 100 %")
+    """Accuracy after each look."""
+    dynamic_threshold: tuple[tuple[_Number, ...], ...] = Field((), description="a table of numbers")
+    """Thresholds of early exits: budgets x looks."""
+    budgeted_batch_classification: tuple[tuple[_Cost, ...], tuple[_Percent, ...]] = Field(
+        ((), ()), description="positive MACs and accuracies from 0 to 100 %"
+    )
+    """The mean cost at each budget, and the accuracy."""
+
 
 def importer(
     checkpoint: Path, settings: Mapping[str, Any]
@@ -79,20 +100,20 @@ def importer(
         known = ", ".join(BACKBONES)
         raise GlimpseZooError(f"expected a checkpoint with one of the authors' backbones ({known}), got {name!r}: give another file")
     backbone, side = BACKBONES.get(name, (None, 224))
-    macs = _macs(content, checkpoint.name)
-    values = {"backbone": backbone, "patch": content["patch_size"], "glimpses": len(macs), **_units(sets)}
+    measured = _measured(content, checkpoint.name)
+    values = {"backbone": backbone, "patch": content["patch_size"], "glimpses": len(measured.flops), **_units(sets)}
     config = GFNetConfig.parse({**values, **settings}, owner="gfnet")
     task = _task(sets["fc"], side, checkpoint)
     with torch.device("meta"):  # names, shapes and costs need no values
         model = GFNet(config, task)
     tensors, left = _renamed(sets, model.state_dict(), config)
-    published, notes = _published(content, macs, config.glimpses, model.paper_macs(1).value, checkpoint.name)
+    published, notes = _published(measured, config.glimpses, model.paper_macs(1).value)
     crop = _CROPS.get(name, _CROP)
     notes.insert(
         0, f"images of {side} px, cropped to {crop:.1%} of the side (data.crop={crop}), as the authors' code for this backbone does"
     )
-    if config.glimpses != len(macs):
-        notes.append(f"{config.glimpses} looks, as was set; the file has {len(macs)}")
+    if config.glimpses != len(measured.flops):
+        notes.append(f"{config.glimpses} looks, as was set; the file has {len(measured.flops)}")
     if left:
         notes.append(f"{', '.join(sorted(left))} left out: of more than {config.glimpses} looks")
     return config, task, tensors, notes, published, {"crop": crop} if name in _CROPS else {}
@@ -188,97 +209,52 @@ _THEIRS: dict[str, Callable[[str, GFNetConfig], str]] = {
 }
 
 
-def _macs(content: Mapping[str, Any], name: str) -> tuple[float, ...]:
-    """The MACs of each look in the file's unit. Raises `GlimpseZooError`."""
-    found = _numbers(content["flops"])
-    if found is None or not all(0 < each < math.inf for each in found):
-        raise _odd("flops", "a list of positive numbers", content["flops"], name)
-    return found
+def _measured(content: Mapping[str, Any], name: str) -> _Measured:
+    """What the file says of measurements. Raises `GlimpseZooError` for what cannot be one."""
+    given = {key: content[key] for key in _Measured.model_fields if not _empty(content.get(key))}
+    try:
+        return _Measured.model_validate({key: _plain(value) for key, value in given.items()})
+    except ValidationError as error:
+        key = str(error.errors()[0]["loc"][0])
+        wanted, got = _Measured.model_fields[key].description, reprlib.repr(_plain(given[key]))
+        raise GlimpseZooError(f"expected {wanted} as {key!r} of {name}, got {got:.60}: give one of the authors' 14 files") from None
 
 
-def _published(content: Mapping[str, Any], macs: tuple[float, ...], glimpses: int, glance: float, name: str) -> tuple[Published, list[str]]:
+def _plain(value: Any, levels: int = 2) -> Any:
+    """Lists of numbers in place of tensors, in a table at most; a tensor without values stays as it is."""
+    if isinstance(value, Tensor):
+        return value if value.is_meta else value.to_dense().tolist()
+    return [_plain(each, levels - 1) for each in value] if levels and isinstance(value, list | tuple) else value
+
+
+def _published(measured: _Measured, glimpses: int, glance: float) -> tuple[Published, list[str]]:
     """What the authors measured of this many glimpses, and a note for each thing that the file does not say in the known layout.
 
-    macs: of each look of the file, in its unit. glance: MACs of the first look as the paper counts them. They tell that unit, which the
-    file does not say. Raises `GlimpseZooError` for what cannot be a measurement.
+    glance: MACs of the first look as the paper counts them. They tell the unit of the file's, which it does not say.
     """
-    notes, looks = [], len(macs)
+    notes, macs, looks = [], measured.flops, len(measured.flops)
     unit = min((1.0, 1e6, 1e9), key=lambda unit: abs(math.log(macs[0] * unit / glance)))
     if unit > 1:
         notes.append(f"the file's MACs were multiplied by {unit:g}, which brings them nearest to this model's")
-    top1 = _accuracies(content, name)
+    top1 = measured.anytime_classification
     if len(top1) != looks:
         notes.append(f"the file does not say the accuracy of {looks} looks ('anytime_classification')")
         top1 = ()
-    exits = _exits(content, looks, unit, name)
+    exits = _exits(measured, unit)
     if not exits:
         notes.append("the file does not say thresholds with their results ('dynamic_threshold', 'budgeted_batch_classification')")
     elif glimpses != looks:
         notes.append(f"the authors' thresholds of early exits left out: they are of {looks} looks, not of {glimpses}")
         exits = ()
-    return Published(top1=top1[:glimpses], macs=tuple(each * unit for each in macs[:glimpses]), exits=exits), notes
+    shares = tuple(each / 100 for each in top1[:glimpses])
+    return Published(top1=shares, macs=tuple(each * unit for each in macs[:glimpses]), exits=exits), notes
 
 
-def _accuracies(content: Mapping[str, Any], name: str) -> tuple[float, ...]:
-    """The accuracy of each look as a share; empty if the file does not say it. Raises `GlimpseZooError`."""
-    key = "anytime_classification"
-    found = _numbers(_optional(content, key))
-    if found is None or not all(0 <= each <= 100 for each in found):
-        raise _odd(key, "a list of accuracies from 0 to 100 %", content[key], name)
-    return tuple(each / 100 for each in found)
-
-
-def _exits(content: Mapping[str, Any], looks: int, unit: float, name: str) -> tuple[PublishedExits, ...]:
-    """The early exits at each budget; empty if the file does not say them for that many looks. Raises `GlimpseZooError`."""
-    key = "dynamic_threshold"
-    thresholds = _rows(_optional(content, key))
-    if thresholds is None or not all(math.isfinite(each) for row in thresholds for each in row):
-        raise _odd(key, "a table of numbers", content[key], name)
-    key = "budgeted_batch_classification"
-    curve = _rows(_optional(content, key))
-    if curve is None:
-        raise _odd(key, "two lists of numbers", content[key], name)
-    if len(curve) != 2 or not len(thresholds) == len(curve[0]) == len(curve[1]) or any(len(row) != looks for row in thresholds):
+def _exits(measured: _Measured, unit: float) -> tuple[PublishedExits, ...]:
+    """The early exits at each budget; empty if the file does not say them for its number of looks."""
+    thresholds, (costs, top1) = measured.dynamic_threshold, measured.budgeted_batch_classification
+    if not len(thresholds) == len(costs) == len(top1) or any(len(row) != len(measured.flops) for row in thresholds):
         return ()
-    if not all(0 < cost * unit < math.inf and 0 <= top1 <= 100 for cost, top1 in zip(*curve, strict=True)):
-        raise _odd(key, "positive MACs and accuracies from 0 to 100 %", content[key], name)
     return tuple(
-        PublishedExits(thresholds=row, macs=cost * unit, top1=top1 / 100) for row, cost, top1 in zip(thresholds, *curve, strict=True)
+        PublishedExits(thresholds=row, macs=cost * unit, top1=each / 100) for row, cost, each in zip(thresholds, costs, top1, strict=True)
     )
-
-
-def _optional(content: Mapping[str, Any], key: str) -> Any:
-    """What the file says; an empty list for nothing, and for None."""
-    found = content.get(key)
-    return [] if found is None else found
-
-
-def _numbers(found: Any) -> tuple[float, ...] | None:
-    """The numbers of a list, a tuple or a tensor; None for anything else."""
-    items = _items(found)
-    try:
-        numbers = [each.item() if isinstance(each, Tensor) else each for each in items or ()]
-        known = items is not None and all(isinstance(each, int | float) for each in numbers)
-        return tuple(map(float, numbers)) if known else None
-    except (RuntimeError, OverflowError):  # a tensor of several numbers, or without values; an integer beyond floats
-        return None
-
-
-def _rows(found: Any) -> tuple[tuple[float, ...], ...] | None:
-    """The numbers of a table; None for anything else."""
-    items = _items(found)
-    rows = [_numbers(row) for row in items or ()]
-    return None if items is None or None in rows else tuple(row for row in rows if row is not None)
-
-
-def _items(found: Any) -> list[Any] | None:
-    """The items of a list, a tuple or a tensor with dimensions; None for anything else."""
-    if isinstance(found, Tensor):
-        return list(found.to_dense()) if found.ndim else None
-    return list(found) if isinstance(found, list | tuple) else None
-
-
-def _odd(key: str, wanted: str, got: Any, name: str) -> GlimpseZooError:
-    """The error for something that the authors' files do not hold."""
-    shown = " ".join(repr(got.tolist() if isinstance(got, Tensor) and not got.is_meta else got).split())
-    return GlimpseZooError(f"expected {wanted} as {key!r} of {name}, got {shown:.60}: give one of the authors' 14 files")

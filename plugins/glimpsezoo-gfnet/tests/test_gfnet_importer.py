@@ -277,6 +277,13 @@ def _put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return lambda content: content.__setitem__(name, value)
 
 
+def _nested() -> list[Any]:
+    """A list that contains itself."""
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
 @pytest.mark.parametrize(
     ("change", "part"),
     [
@@ -302,6 +309,8 @@ def _put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (_put("dynamic_threshold", [0.1] * 39), "'dynamic_threshold'"),
         (_put("dynamic_threshold", torch.full((39, 3), float("nan"))), "'dynamic_threshold' .* nan"),
         (_put("dynamic_threshold", "none"), "'dynamic_threshold'"),
+        (_put("dynamic_threshold", _nested()), "'dynamic_threshold'"),
+        (_put("flops", [1e2, 1e300, 1e308]), "'flops'"),  # in millions or billions, some are beyond floats
         (_put("budgeted_batch_classification", [1e8, 60.0]), "'budgeted_batch_classification'"),
         (_put("budgeted_batch_classification", [[1e8] * 39, [160.0] * 39]), "0 to 100 % as 'budgeted_batch_classification'"),
         (_put("budgeted_batch_classification", [[0.0] * 39, [60.0] * 39]), "positive MACs"),

@@ -9,7 +9,7 @@ from command_line import TINY, Answer, sha256, stop_training
 
 from glimpsezoo.zoo.cards import Card
 
-Ask = Callable[..., Answer]
+Ask = Say = Callable[..., Answer]
 
 
 def test_a_training_begins_with_another_s_networks_and_makes_the_missing_ones(train: Ask, here: Path):
@@ -78,3 +78,46 @@ def test_mgnet_may_begin_with_the_backbone_of_a_plain_classifier(train: Ask, her
     assert all(torch.equal(plain[name], whole[name]) for name in backbone)
     assert whole.keys() - backbone
     assert "head.bias" not in whole
+
+
+def test_a_recipe_without_phases_takes_a_card_s_weights_under_other_settings(train: Ask, say: Say, here: Path):
+    text = "start = 'ranzato.digits'\nbatch_size = 64\n"
+    (here / "same.toml").write_text(text + "[settings]\nhidden = 20\npolicy = 'centre'\n")
+    (here / "first.toml").write_text(text.partition("\n")[2] + "[[phase]]\nname = 'p'\nsteps = 1\noptimiser = 'sgd'\nlr = 0.1\n")
+    assert train("ranzato", "--recipe", "first.toml", "--set", "hidden=20").status == 0
+    assert (
+        "would train nothing: ranzato.digits has the weights of ranzato.digits"
+        in train("ranzato", "--recipe", "same.toml", "-o", "same", "--dry-run").out
+    )
+    (here / "printed.toml").write_text(train("ranzato", "--recipe", "same.toml", "--print-recipe").out)
+    for recipe, folder in (("same.toml", "same"), ("printed.toml", "printed")):
+        answer = train("ranzato", "--recipe", recipe, "-o", folder)
+        assert (answer.status, "nothing to train: the weights of ranzato.digits (runs/train" in answer.err) == (0, True)
+    one, same = (Card.read(here / folder) for folder in ("runs/train/ranzato.digits", "same"))
+    assert same.config.weights == one.config.weights
+    assert (one.config.config["policy"], same.config.config["policy"]) == ("learned", "centre")
+    assert same.config.trained["recipe"] == {"batch_size": 64, "start": "ranzato.digits", "settings": {"hidden": 20, "policy": "centre"}}
+    assert sorted(path.name for path in same.folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    made = (same.folder / "README.md").read_text().partition("## How it was made")[2]
+    assert "Nothing was trained: these are the weights of `ranzato.digits` under other settings" in made
+    assert "training.jsonl" not in made
+    assert say("run", "same", "--limit", "20", "--measure", "accuracy").status == 0
+
+
+def test_a_recipe_without_phases_needs_every_weight_and_nothing_to_train_with(train: Ask, here: Path):
+    phase = "[[phase]]\nname = 'p'\nsteps = 1\noptimiser = 'sgd'\nlr = 0.1\n"
+    (here / "one.toml").write_text(f"batch_size = 64\n[settings]\nglimpses = 1\n{phase}")
+    (here / "two.toml").write_text("batch_size = 64\nstart = 'ranzato.digits'\n[settings]\nglimpses = 2\n")
+    (here / "none.toml").write_text("batch_size = 64\n")
+    assert train("ranzato", "--recipe", "one.toml").status == 0
+    for words, why in (
+        (("two.toml",), "starts from the card 'ranzato.digits', which does not fit: tensor glimpses.1.first.weight is missing"),
+        (("two.toml", "--epochs", "2"), "--epochs expects a recipe that trains, got one without training phases"),
+        (("two.toml", "--lr", "2"), "--lr expects a recipe that trains, got one without training phases"),
+        (("two.toml", "--set", "train.lr=1"), "to set train.lr in, got one without training phases"),
+        (("two.toml", "--set", "train.adversarial.eps=1/255"), "to set train.adversarial in, got one without training phases"),
+        (("none.toml",), "expected a training phase or a card to start from, got neither"),
+    ):
+        answer = train("ranzato", "--recipe", *words, "-o", "new")
+        assert (answer.status, why in answer.err) == (2, True), answer.err
+        assert not (here / "new" / "config.json").exists()

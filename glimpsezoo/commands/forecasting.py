@@ -44,6 +44,10 @@ def print_training(plan: "TrainingForecast", *, as_json: bool) -> None:
         return
     for note in plan.notes:
         options.say(note)
+    if not plan.phases:
+        options.tell(f"would train nothing: {plan.card} has the weights of {plan.recipe['start']} under other settings")
+        options.tell(f"the card would be in {plan.folder}; nothing was started")
+        return
     options.tell(f"would train {plan.card}: {plan.images:,} training images, batches of {plan.recipe['batch_size']}")
     phases = zip(plan.phases, plan.recipe["phase"], strict=True)
     rows = [

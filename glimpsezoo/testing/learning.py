@@ -24,7 +24,8 @@ def training_of(spec: ModelSpec, name: str) -> Training | None:
         return None
     known = recipe_names(spec)
     order = sorted(known, key=lambda recipe: (recipe != name, not recipe.startswith(f"{name}."), not recipe.endswith(".digits")))
-    return Training(load_string(spec.training_step), read_recipe(spec, order[0]).phase if order else (WITHOUT_RECIPE,))
+    phases = (read_recipe(spec, each).phase for each in order)
+    return Training(load_string(spec.training_step), next(filter(None, phases), (WITHOUT_RECIPE,)))  # some recipes only start from a card
 
 
 def training(case: Case) -> RuleResult:

@@ -46,12 +46,12 @@ def prepare_training(request: TrainingRequest) -> TrainingWork:
     torch.manual_seed(recipe.seed)
     kind: type[GlimpseModel[Any]] = load_string(target.spec.model)
     model = kind(settings, training_data.task)
-    loaded = load_start(recipe.start, model) if recipe.start else None
+    loaded = load_start(recipe.start, model, trains=bool(recipe.phase)) if recipe.start else None
     job = TrainingJob(
         model=model,
         training_step=load_string(target.spec.training_step),
         recipe=recipe,
-        train=in_memory(training_data, request.device, holders=1 if request.device.type == "cuda" else ranks.local_world),
+        train=_held(training_data, request) if recipe.phase else training_data,
         calibration=calibration,
         folder=folder,
         device=request.device,
@@ -111,6 +111,11 @@ def _open(request: TrainingRequest, target: Target, data: CardData, recipe: Reci
             "add images, or choose other data"
         )
     return training_data, calibration
+
+
+def _held(data: ImageData, request: TrainingRequest) -> ImageData:
+    """The training split, held in memory if every process of this machine can hold it."""
+    return in_memory(data, request.device, holders=1 if request.device.type == "cuda" else here().local_world)
 
 
 def check_batches(images: int, batch_size: int, processes: int) -> None:

@@ -35,14 +35,15 @@ def settings_of_start(start: Card | None, target: Target) -> tuple[dict[str, Any
     return (own.config if own.model == target.model else {}), own_settings(own, target.data)
 
 
-def load_start(name: str, model: "GlimpseModel[Any]") -> Card:
+def load_start(name: str, model: "GlimpseModel[Any]", *, trains: bool = True) -> Card:
     """Load the card's weights into the networks that both models have, and return the card. All other networks keep their initial weights.
 
-    So MGNet can start with the backbone of a plain classifier. Raises `GlimpseZooError` if nothing fits.
+    So MGNet can start with the backbone of a plain classifier. trains: whether a training follows; if not, the card must have every weight.
+    Raises `GlimpseZooError` if nothing fits.
     """
     card, own = find_start(name).located(), model.state_dict()
     shared = {key: tensor for key, tensor in card.weights().items() if key in own}
-    problems = misfits(shared, {key: own[key] for key in shared}) if shared else ["they have no tensor in common"]
+    problems = misfits(shared, {key: own[key] for key in shared} if trains else own) if shared else ["they have no tensor in common"]
     if problems:
         raise GlimpseZooError(
             f"the recipe starts from the card {name!r}, which does not fit: {problems[0]}; name another card, or settings"

@@ -54,12 +54,15 @@ class TrainingWork:
     @property
     def summary(self) -> str:
         """One line about the training that is about to run."""
+        start = f"the weights of {self.start.name} ({self.start.origin or self.start.folder})" if self.start else ""
+        if not self.job.recipe.phase:
+            return f"{self.target.card}: nothing to train: {start} under other settings"
         lengths = [counted(phase.epochs, "epoch") if phase.epochs else counted(phase.steps or 0, "step") for phase in self.job.recipe.phase]
         phases = ", ".join(f"{phase.name} ({length})" for phase, length in zip(self.job.recipe.phase, lengths, strict=True))
         resumed = "; resumes from its checkpoint" if (self.job.folder / CHECKPOINT).exists() else ""
-        start = f"; starts with the weights of {self.start.name} ({self.start.origin or self.start.folder})" if self.start else ""
+        starts = f"; starts with {start}" if start else ""
         images = f"{len(self.job.train):,} training images, batches of {self.job.recipe.batch_size}"
-        return f"{self.target.card}: {images}: {phases}{start}{resumed}"
+        return f"{self.target.card}: {images}: {phases}{starts}{resumed}"
 
     @property
     def notes(self) -> list[str]:

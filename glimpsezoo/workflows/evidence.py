@@ -102,7 +102,7 @@ class Zoo:
             if recipe is None:
                 stages.append("?")
                 break
-            phases = [f"{each['epochs']}" if each.get("epochs") else f"{each['steps']:,} steps" for each in recipe["phase"]]
+            phases = [f"{each['epochs']}" if each.get("epochs") else f"{each['steps']:,} steps" for each in recipe.get("phase", ())]
             stages, start = [*stages, *reversed(phases)], self._start(start, recipe)
         return " + ".join(reversed(stages)) if stages != ["?"] else ""
 

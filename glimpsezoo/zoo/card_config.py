@@ -107,7 +107,7 @@ class _TrainedPhase(_Open):
 class _TrainedRecipe(_Open):
     seed: int = 0
     start: str | None = None
-    phase: tuple[_TrainedPhase, ...]
+    phase: tuple[_TrainedPhase, ...] = ()
 
 
 class _TrainedFrom(_Open):

@@ -83,6 +83,7 @@ class AugMixRecipe(Settings):
 
 
 OWN = ("seed", "batch_size", "precision", "start")  # keys of a whole recipe that `--set train.KEY` reaches
+NOTHING = "one without training phases: leave it out, or add a table [[phase]] to a recipe of your own"
 TABLES: dict[str, type[Settings]] = {"adversarial": AdversarialRecipe, "augmix": AugMixRecipe}  # of a training phase
 
 
@@ -169,8 +170,14 @@ class Recipe(Settings):
     """Settings of the model."""
     data: dict[str, Any] = Field(default_factory=dict)
     """Settings of the data set."""
-    phase: tuple[PhaseRecipe, ...] = Field(min_length=1)
-    """Training phases in their order, each one a table `[[phase]]`."""
+    phase: tuple[PhaseRecipe, ...] = ()
+    """Training phases in their order, each one a table `[[phase]]`. Without any, the card has the weights of `start` under its settings."""
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
+        if not (self.phase or self.start):
+            raise ValueError("expected a training phase or a card to start from, got neither: add a table [[phase]]")
+        return self
 
     @classmethod
     def from_toml(cls, text: str, *, name: str) -> Self:
@@ -184,13 +191,15 @@ class Recipe(Settings):
     def to_toml(self) -> str:
         """The text of a recipe file with everything that was set; `from_toml` reads it back."""
         values = {"seed": self.seed, **self.model_dump(mode="json", exclude_unset=True)}
-        return toml_text({key: value for key, value in values.items() if value != {}})  # an empty table of a phase has a meaning
+        return toml_text({key: value for key, value in values.items() if value not in ({}, [])})  # in a phase, an empty table has a meaning
 
     def scaled(self, *, epochs: int | None = None, lr: float | None = None) -> Self:
         """Apply `--epochs` and `--lr`, which are those of the whole training: its phases keep their proportions.
 
         epochs: of all phases together, at least one each. lr: the largest learning rate. Raises `GlimpseZooError`.
         """
+        if not self.phase and (epochs is not None or lr is not None):
+            raise GlimpseZooError(f"--{'lr' if epochs is None else 'epochs'} expects a recipe that trains, got {NOTHING}")
         lengths = shares(self.phase, epochs) if epochs is not None else [None] * len(self.phase)
         factor = lr / max(phase.lr for phase in self.phase) if lr is not None else 1.0
         phases = []
@@ -216,6 +225,8 @@ class Recipe(Settings):
                 raise GlimpseZooError(f"expected train.{name}=none, or a key of this table as in train.{name}.KEY, got {value!r}")
             elif key in PhaseRecipe.model_fields:
                 every[key] = value
+        if not self.phase and (every or tables):
+            raise GlimpseZooError(f"expected a recipe that trains, to set train.{next(iter(every or tables))} in, got {NOTHING}")
         # `epochs` replaces `steps` and vice versa. Only keys that were set are parsed again, because a default is not a choice.
         every = {other: None for key, other in (("epochs", "steps"), ("steps", "epochs")) if key in every} | every
         # Every phase is parsed separately: text becomes values, and errors name the key that the user typed.

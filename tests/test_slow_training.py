@@ -15,7 +15,7 @@ DATA = Path(os.environ.get("GLIMPSEZOO_TEST_DATA") or HERE.parent / "shared" / "
 SMALL_BATCHES = ("train.batch_size=32", "train.optimiser=adamw", "train.schedule=one-cycle", "train.clip=1")
 RUNS = [
     # model, data, steps of each phase, what share of the loss may be left, further settings
-    ("mgnet", "tmnist", 150, 0.95, ("train.lr=0.003",)),
+    ("mgnet.tmnist.wide", "tmnist", 150, 0.95, ("train.lr=0.003",)),
     ("cnn4", "tmnist", 60, 0.95, ("train.lr=0.003",)),
     ("ranzato.jittered-mnist.2", "jittered-mnist", 400, 0.95, ()),
     ("pyramid-m3.plain-mnist.28", "plain-mnist", 200, 0.95, ()),

@@ -173,6 +173,11 @@ OF_DATA = {
         (f"run cnn4 --data hf:me/set --data-dir set --split train {QUICKLY}",),
         _empty_test,
     ),
+    "measure on all of them by --set data.test={}": Case(
+        f"run cnn4 --data hf:me/set --data-dir set {QUICKLY}",
+        (f"run cnn4 --data hf:me/set --data-dir set --set data.test=train {QUICKLY}",),
+        lambda stack: write_parquet(Path("set/train.parquet"), RECORDS[:8], [0, 1] * 4, ["cat", "dog"]),
+    ),
     # of commands
     "expect a data set to show": Case("show mgnet --set data.size=16", ("show mgnet", "show folder:photos --set data.size=16")),
     "--set expects a setting of the data here": Case("show folder:photos --set size=16", ("show folder:photos --set data.size=16",)),

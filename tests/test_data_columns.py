@@ -338,4 +338,4 @@ class TestSplits:
         with pytest.raises(GlimpseZooError, match=r"got only Test: name one by --set data.train=NAME; --set data.train=Test "):
             opened("hf:me/set", "train", tmp_path)
         counts = [len(opened("hf:me/set", split, tmp_path, size=16, train="Test")) for split in ("train", "calibration", "test")]
-        assert counts == [15, 1, 4]
+        assert counts == [16, 0, 4]

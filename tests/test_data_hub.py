@@ -22,6 +22,7 @@ from glimpsezoo.data import batches, training_batches
 from glimpsezoo.data.encoded import RECORDS, ParquetImages
 from glimpsezoo.data.fingerprint import file_digest
 from glimpsezoo.data.images import NaturalImages
+from glimpsezoo.data.opening import told
 from glimpsezoo.errors import GlimpseZooError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -195,14 +196,36 @@ class TestAnySet:
         assert [data[k].label for k in range(3)] == data.labels().tolist() == [2, 0, 1]
 
     def test_a_set_of_one_split_gives_a_fifth_to_test_and_a_tenth_of_the_rest_to_calibrate(self, tmp_path: Path) -> None:
-        write_parquet(tmp_path / "train-0.parquet", self.images(50), [0, 1] * 25, ("a", "b"))
+        write_parquet(tmp_path / "train-0.parquet", self.images(50), [0] * 25 + [1] * 25, ("a", "b"))
         rows = {}
         for split in ("test", "calibration", "train"):
             data = opened("hf:me/set", split, tmp_path, size=16)
             rows[split] = [data[k].id for k in range(len(data))]
         assert rows["test"] == list(range(4, 50, 5))
-        assert rows["calibration"] == [11, 23, 36, 48]  # the 10th, 20th, ... of the others
+        assert rows["calibration"] == [11, 23, 36, 48]  # the 10th and 20th of the others of each class
         assert sorted(row for own in rows.values() for row in own) == list(range(50))
+
+    @pytest.mark.parametrize("test", [True, False])
+    def test_rows_that_go_through_the_classes_in_turn_leave_no_split_without_a_class(self, tmp_path: Path, test: bool) -> None:
+        for name in ("train", "test") if test else ("train",):
+            write_parquet(tmp_path / f"{name}-0.parquet", self.images(150), list(range(10)) * 15)
+        for split in ("train", "calibration", "test"):
+            data = opened("hf:me/set", split, tmp_path, size=16)
+            assert set(data.labels().tolist()) == set(range(10))
+
+    def test_a_class_that_is_too_small_for_a_test_row_is_not_dropped_in_silence(self, tmp_path: Path) -> None:
+        write_parquet(tmp_path / "train-0.parquet", self.images(23), ["cat", "dog"] * 10 + ["bee"] * 3)
+        with pytest.raises(GlimpseZooError, match=r"in the test split of hf:me/set, got none of 1 \('bee'\)"):
+            opened("hf:me/set", "test", tmp_path, size=16)
+        data = opened("hf:me/set", "test", tmp_path, size=16, on_bad_image="skip")
+        assert (len(data), data.task.classes) == (4, ("bee", "cat", "dog"))
+        assert "no test image of 'bee', which has fewer than 5" in str(told(data))
+
+    def test_too_few_rows_for_a_test_split_can_all_be_measured(self, tmp_path: Path) -> None:
+        write_parquet(tmp_path / "train-0.parquet", self.images(8), ["cat", "dog"] * 4)
+        with pytest.raises(GlimpseZooError, match=r"the largest of 2 classes \(cat, dog\) has 4; .* by --set data.test=train without"):
+            opened("hf:me/set", "test", tmp_path, size=16)
+        assert len(opened("hf:me/set", "test", tmp_path, size=16, test="train")) == 8
 
     def test_its_splits_can_be_named(self, tmp_path: Path) -> None:
         for split, count in (("train", 20), ("test", 6), ("validation", 4)):
@@ -235,7 +258,7 @@ class TestAnySet:
         assert data.task.classes == ("a", "b")
         assert data.labels().tolist() == [0] * 6 + [1] * 6
         assert data[6].label == 1
-        assert len(opened("hf:me/set", "train", size=16)) == 11
+        assert len(opened("hf:me/set", "train", size=16)) == 12  # six of each class: none to calibrate on
 
         def fails(*_: object, **__: object) -> None:
             raise OSError("the table cannot be read")

@@ -199,7 +199,7 @@ HUB = DatasetSpec(
     homepage="https://huggingface.co/datasets?task_categories=image-classification",
     transform=_OPEN,
     crop=CROP,
-    calibration="every tenth row of the train split; if there is only one split, every fifth row is a test row first",
+    calibration="every tenth training row of each class; if there is only one split, every fifth row of each class is a test row",
 )
 FOLDER = DatasetSpec(
     name="folder:",

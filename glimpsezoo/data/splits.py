@@ -59,16 +59,15 @@ class Division:
         return candidates[mine == split]
 
 
-def splits_in_words(train: str | None, test: str, *, by_class: bool) -> dict[str, str]:
+def splits_in_words(train: str | None, test: str) -> dict[str, str]:
     """Where each of our splits comes from, in words, for inferred splits. train, test: the source's names. Part of fingerprints."""
-    each = " of each class" if by_class else ""
     if train == test:
         where = f" of {train}" if train else ""
         return {
             "train": "the rest",
-            "calibration": f"every {TENTH}th of the others{each}",
-            "test": f"every {FIFTH}th image{where}{each}",
+            "calibration": f"every {TENTH}th of the others of each class",
+            "test": f"every {FIFTH}th image{where} of each class",
         }
     if train is None:
         return {"test": test}
-    return {"train": train, "calibration": f"every {TENTH}th of {train}{each}", "test": test}
+    return {"train": train, "calibration": f"every {TENTH}th of {train} of each class", "test": test}

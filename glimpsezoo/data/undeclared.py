@@ -46,25 +46,30 @@ def open_hub(spec: DatasetSpec, name: str, split: str, config: HubSettings, data
     numbers = labels[own].numbers_of(images)
     if len(numbers) and numbers.max() < 0:
         raise GlimpseZooError(f"expected labels in the split {own!r} of {name}, got none: name another split by --set data.test=NAME")
-    chosen = np.arange(len(images))
-    if split != "test" or train == test:
-        chosen = Division(held_out=FIFTH if train == test else None, every=TENTH).part(chosen, split)
+    chosen, divided = np.arange(len(images)), train == test
+    if split != "test" or divided:  # by class, because rows often go through the classes in turn
+        chosen = Division(held_out=FIFTH if divided else None, every=TENTH, by_class=True).part(chosen, split, numbers)
+    sizes = dict(zip(classes, np.bincount(numbers[numbers >= 0], minlength=len(classes)).tolist(), strict=False))
+    if split == "test" and len(images) and not len(chosen):
+        raise GlimpseZooError(f"{_too_few(name, sizes)}; measure on all of them by --set data.test={test} without data.train")
     ignored = dataset.left_out()
     for other in dataset.files.keys() - features.keys():
         ignored.add("no split that is read", Path(other))
     inferred = InferredFacts(
         classes=classes,
-        splits=splits_in_words(train, test, by_class=False),
+        splits=splits_in_words(train, test),
         columns={"image": columns[0], "label": columns[1]},
         configuration=dataset.configuration,
         left_out=ignored.told(),
         notes=(
+            *(_untested(sizes) if divided else ()),
             *renumbered(labels[own], stored),
             *(f"the labels of {each.split} are mapped by name" for each in stored if each.names and each.names != classes),
         ),
     )
     opening = Opening(name, split, config, f"hf:{repository}", dataset.revision, inferred)
-    return opened(opening, _task(config, classes), SplitSource(images, chosen, labels[own], spec.crop, numbers, decoding_of(config)))
+    task, decoding = _task(config, classes), decoding_of(config)
+    return opened(opening, task, SplitSource(images, chosen, labels[own], spec.crop, numbers, decoding, every_class=split == "test"))
 
 
 def _splits(dataset: hub.DatasetFiles, config: HubSettings, name: str, split: str) -> tuple[str | None, str]:
@@ -114,14 +119,15 @@ def open_folder(spec: DatasetSpec, name: str, split: str, config: FolderSettings
     chosen, divided = np.arange(len(numbers)), layout.train == layout.test
     if split != "test" or divided:
         chosen = Division(held_out=FIFTH if divided else None, every=TENTH, by_class=True).part(chosen, split, numbers)
+    sizes = {label: len(found) for label, found in files.items()}
     if split == "test" and not len(chosen):
-        raise GlimpseZooError(_without_test_images(layout, name, files))
+        raise GlimpseZooError(_without_test_images(layout, name, sizes))
     images = FolderImages(path, [file for label in classes for file in files.get(label, ())], numbers.tolist())
     inferred = InferredFacts(
         classes=classes,
-        splits=splits_in_words(layout.train, layout.test, by_class=True),
+        splits=splits_in_words(layout.train, layout.test),
         left_out=layout.ignored.told(),
-        notes=_untested(files) if divided else (),
+        notes=_untested(sizes) if divided else (),
     )
     shown = f"{spec.name}{path.resolve().name}"
     source = SplitSource(images, chosen, Labels(len(classes)), spec.crop, numbers, decoding_of(config), every_class=split == "test")
@@ -150,24 +156,38 @@ def _classes_in(layout: FolderLayout) -> tuple[list[ClassFolder], list[ClassFold
     return train, test, tuple(sorted({folder.name for folder in (*train, *test)}))
 
 
-def _untested(files: Mapping[str, tuple[Path, ...]]) -> tuple[str, ...]:
-    """A note if the rule that makes the test split leaves classes without a test image."""
-    small = [repr(titled(label)) for label in sorted(files) if 0 < len(files[label]) < FIFTH]
+def _untested(sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """A note if the rule that makes the test split leaves classes without a test image. sizes: class -> the number of its images."""
+    small = [repr(titled(label)) for label in sorted(sizes) if 0 < sizes[label] < FIFTH]
     if not small:
         return ()
     have = "has" if len(small) == 1 else "have"
     return (f"no test image of {first_of(small)}, which {have} fewer than {FIFTH}: 'run' takes --on-bad-image skip",)
 
 
-def _without_test_images(layout: FolderLayout, name: str, files: Mapping[str, tuple[Path, ...]]) -> str:
-    shown = f"{len(files)} classes ({first_of(files)}{layout.ignored.in_words()})"
+def _without_test_images(layout: FolderLayout, name: str, sizes: Mapping[str, int]) -> str:
+    ignored = layout.ignored.in_words()
     if layout.train != layout.test:
-        return f"expected images in {layout.root / layout.test}, got none in its {shown}: add some, or choose by --set data.test=NAME"
-    most = max(map(len, files.values()), default=0)
+        return (
+            f"expected images in {layout.root / layout.test}, got none in its {_classes_shown(sizes, ignored)}: "
+            "add some, or choose by --set data.test=NAME"
+        )
     return (
-        f"expected test images in {name}, got none: every {FIFTH}th image of a class is one, and the largest of {shown} has {most}; "
+        f"{_too_few(name, sizes, ignored)}; "
         f"add images, at least {FIFTH} per class, or put test images into split folders: {layout.root}/test/CLASS and .../train/CLASS"
     )
+
+
+def _too_few(name: str, sizes: Mapping[str, int], ignored: str = "") -> str:
+    """Why the rule that makes the test split makes none. sizes: class -> the number of its images. ignored: what was left out, in words."""
+    return (
+        f"expected test images in {name}, got none: every {FIFTH}th image of a class is one, and the largest of "
+        f"{_classes_shown(sizes, ignored)} has {max(sizes.values(), default=0)}"
+    )
+
+
+def _classes_shown(sizes: Mapping[str, int], ignored: str) -> str:
+    return f"{len(sizes)} classes ({first_of(sizes)}{ignored})"
 
 
 def _task(config: OpenSettings, classes: tuple[str, ...]) -> Task:

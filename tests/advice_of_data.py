@@ -118,6 +118,7 @@ OF_DATA = {
     "choose by --set data.layout=classes or --set data.layout=splits": Case(
         MADE, (f"{MADE} --set data.layout=classes", f"{MADE} --set data.layout=splits"), _folders("train/a", "test/a", "more")
     ),
+    "sort each split's images into a folder per class": Case(MADE, (f"{MADE} --set data.layout=classes",), _folders("train", "test")),
     "name that folder, or take it for a class by": Case(
         MADE, ("show folder:made/all", f"{MADE} --set data.layout=classes"), _folders("all/a", "all/b")
     ),

@@ -72,7 +72,7 @@ def test_a_class_may_be_called_like_a_split(tmp_path: Path, names: tuple[str, ..
         # what may be classes or splits
         (("train/a/", "test/a/", "more/"), "may be classes (more, test, train) or splits (train, test)", {"layout": "splits"}),
         (("train/a/", "test/a/", "more/"), "may be classes", {"layout": "classes"}),
-        (("train/", "test/"), "may be classes", {"layout": "classes"}),
+        (("train/", "test/"), "got images of no class in these", {"layout": "classes"}),
         # a split without class folders beside one that has them
         (("train/a/", "train/b/", "val/a/", "val/b/", "test/"), "--set data.test=val", {"test": "val"}),
         (("train/a/", "train/b/", "test/"), "--set data.test=train", {"test": "train"}),

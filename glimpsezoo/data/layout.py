@@ -164,6 +164,11 @@ def _has_splits(root: Path, tops: dict[str, _Top]) -> bool:
             f"{counted(tops[plain[0]].images, 'image')} beside or without them: "
             f"choose the split to measure by --set data.test={_other_test(holding)}"
         )
+    if not holding:  # then the layout of splits would be refused
+        raise GlimpseZooError(
+            f"expected class folders in {root} or in its folders {_some(called)}, got images of no class in these: sort each split's "
+            "images into a folder per class, or read these as classes by --set data.layout=classes"
+        )
     either = f"classes ({_some(tops)}) or splits ({_some(called)})"
     raise GlimpseZooError(
         f"expected class folders, or split folders with class folders, in {root}, got folders that may be {either}: "

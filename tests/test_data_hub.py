@@ -221,6 +221,12 @@ class TestAnySet:
         assert (len(data), data.task.classes) == (4, ("bee", "cat", "dog"))
         assert "no test image of 'bee', which has fewer than 5" in str(told(data))
 
+    @pytest.mark.parametrize("split", ["train", "calibration", "test"])
+    def test_a_split_without_rows_is_empty_and_not_damaged(self, tmp_path: Path, split: str) -> None:
+        for name, count in (("train", 0), ("test", 4)) if split != "test" else (("train", 4), ("test", 0)):
+            write_parquet(tmp_path / f"{name}-0.parquet", self.images(count), [0, 1] * (count // 2), ("a", "b"))
+        assert len(opened("hf:me/set", split, tmp_path, size=16)) == 0
+
     def test_too_few_rows_for_a_test_split_can_all_be_measured(self, tmp_path: Path) -> None:
         write_parquet(tmp_path / "train-0.parquet", self.images(8), ["cat", "dog"] * 4)
         with pytest.raises(GlimpseZooError, match=r"the largest of 2 classes \(cat, dog\) has 4; .* by --set data.test=train without"):

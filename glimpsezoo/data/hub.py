@@ -278,7 +278,7 @@ def open_images(dataset: DatasetFiles, split: str, columns: tuple[str, str], *, 
         with dataset.source.failures_explained():
             files = tuple(_downloaded(file) for file in files)
     images = ParquetImages(files, *columns)  # names a truncated file, which `datasets` does not
-    if not shuffled:
+    if not shuffled or not len(images):  # `datasets` cannot copy a file without rows
         return images
     digest = images.digest()
     # `datasets` caches its copy by the files' names and times. A name made from their content ties the copy to these files.

@@ -1,4 +1,4 @@
-"""Weights that are NaN or infinite are an error that names the tensor, in every command that loads a card."""
+"""Weights that are NaN or infinite, or no numbers that a model has, are an error that names the tensor or what it is."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -43,5 +43,53 @@ def test_large_finite_values_and_every_type_are_read() -> None:
         "empty": torch.zeros(0),
     }
     assert not_finite(fine) == []
-    wrong = {"bf16": torch.tensor([1, torch.inf]).bfloat16(), "eight": torch.tensor([torch.nan, 1]).to(torch.float8_e4m3fn)}
-    assert sorted(line.split()[1] for line in not_finite({**fine, **wrong})) == ["bf16", "eight"]
+    wrong = {
+        "bf16": torch.tensor([1, torch.inf]).bfloat16(),
+        "eight": torch.tensor([torch.nan, 1]).to(torch.float8_e4m3fn),
+        "too large for float32": torch.tensor([1e300, 1.0]).double(),
+    }
+    assert sorted(line.split()[1] for line in not_finite({**fine, **wrong})) == ["bf16", "eight", "too"]
+
+
+def test_numbers_that_torch_or_a_model_does_not_have_are_refused(say: Callable[..., Answer], here: Path) -> None:
+    card = make_card(here / "zoo_cards" / "mine")
+    Image.new("L", (64, 64)).save("image.png")
+    tensors = load_file(card.folder / "model.safetensors")
+    name = max(tensors, key=lambda each: tensors[each].numel())
+    for value, part in (
+        (torch.complex(tensors[name], tensors[name] * torch.nan), f"tensor {name} is complex"),
+        (tensors[name].to(torch.float8_e8m0fnu), "got 'F8_E8M0'"),
+    ):
+        put_weights(card, save({**tensors, name: value}))
+        answer = say("predict", "mine", "image.png")
+        assert (answer.status, answer.out) == (2, "")
+        assert part in answer.err
+        assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of kinds of tensors that it may drop
+def test_a_checkpoint_with_weights_that_no_model_has_makes_no_card(
+    say: Callable[..., Answer], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import glimpsezoo_mgnet.importer as importer
+
+    import glimpsezoo as gz
+
+    model = gz.create_model("mgnet", data="digits")
+    name, own = max(model.state_dict().items(), key=lambda item: item[1].numel())
+    (here / "x.ckpt").write_bytes(b"")
+    for value, part in (
+        (own.to_sparse(), "is sparse"),
+        (torch.quantize_per_tensor(own, 0.1, 0, torch.qint8), "is quantised"),
+        (own.to("meta"), "is without values"),
+        (torch.complex(own, own), "is complex"),
+        (torch.nested.nested_tensor([own]), "is nested"),
+        (own * torch.nan, "NaN or infinite"),
+        (own.double() + 1e300, "NaN or infinite"),
+    ):
+        given = {**model.state_dict(), name: value}
+        monkeypatch.setattr(importer, "importer", lambda checkpoint, settings, given=given: (model.config, model.task, given, []))
+        answer = say("import", "mgnet", "x.ckpt", "-o", "new")
+        assert (answer.status, answer.out) == (2, "")
+        assert f"tensor {name} {part}" in answer.err.replace(f"with {own.numel():,} of {own.numel():,} values ", "")
+        assert not (here / "new").exists()

@@ -16,7 +16,7 @@ from glimpsezoo.specs import ModelSpec, Task, load_string
 from glimpsezoo.training.folder import locked, sweep_lock
 from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.card_config import CONFIG, UNKNOWN, CardConfig, CardData, CardTask
-from glimpsezoo.zoo.cards import Card, misfits, write_card
+from glimpsezoo.zoo.cards import Card, misfits, not_finite, write_card
 from glimpsezoo.zoo.early import importer_of
 from glimpsezoo.zoo.hub import sha256_of
 from glimpsezoo.zoo.names import Assignments, data_spec
@@ -59,6 +59,8 @@ def import_checkpoint(
             f"expected a checkpoint that fits {model}, got {checkpoint.name!r}, in which {problems[0]}: check its settings"
         )
     built.load_state_dict(tensors)
+    if wrong := not_finite(built.state_dict()):
+        raise GlimpseZooError(f"expected a checkpoint with finite weights, got {checkpoint.name!r}, in which {wrong[0]}: give another file")
     assert spec.provenance is not None
     config = CardConfig(
         name=folder.resolve().name,

@@ -186,6 +186,10 @@ class Card:
             raise GlimpseZooError(
                 f"card {self.name!r} expects its weights as safetensors, got a damaged file ({one_line(error)}): get the card again"
             ) from None
+        except KeyError as error:  # safetensors has more types of numbers than it can give to torch
+            raise GlimpseZooError(
+                f"card {self.name!r} expects weights of a type that torch computes with, got {error.args[0]!r}: get the card again"
+            ) from None
         if wrong := not_finite(tensors):
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             raise GlimpseZooError(f"card {self.name!r} expects finite weights, got {wrong[0]}{more}: get the card again, or train it again")
@@ -209,23 +213,37 @@ class Card:
 
 
 def misfits(tensors: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
-    """Why `tensors` cannot be loaded into a model with the state `own`: tensors that are missing, extra or of another shape."""
+    """Why `tensors` cannot be loaded into a model with the state `own`: tensors that are missing, extra, of another kind or shape."""
     missing = [f"tensor {name} is missing" for name in own if name not in tensors]
     extra = [f"tensor {name} is not in the model" for name in tensors if name not in own]
+    odd = {name: kind for name in own if name in tensors and (kind := _kind(tensors[name])) != _kind(own[name])}
+    kinds = [f"tensor {name} is {kind}, the model's is {_kind(own[name])}" for name, kind in odd.items()]
     shapes = [
         f"tensor {name} is {list(tensors[name].shape)}, the model's is {list(own[name].shape)}"
         for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
+        if name in tensors and name not in odd and tensors[name].shape != own[name].shape
     ]
-    return missing + extra + shapes
+    return missing + extra + kinds + shapes
+
+
+def _kind(tensor: Any) -> str:
+    """What torch copies values from: of another kind, it leaves out what does not fit (imaginary parts), or raises errors of its own."""
+    other = (
+        ("nested", tensor.is_nested),
+        ("quantised", tensor.is_quantized),
+        ("without values", tensor.is_meta),
+        ("sparse", "sparse" in str(tensor.layout)),
+        ("complex", tensor.is_complex()),
+    )
+    return next((kind for kind, found in other if found), "dense and real")
 
 
 def not_finite(tensors: Mapping[str, Any]) -> list[str]:
-    """The tensors with values that are NaN or infinite, and how many those are."""
+    """The tensors with values that are NaN or infinite in float32, in which models compute, and how many those are."""
     found = []
     for name, tensor in tensors.items():
         if tensor.is_floating_point():
-            values = tensor.float() if tensor.element_size() == 1 else tensor  # torch cannot calculate with 8 bits
+            values = tensor.float() if tensor.element_size() in (1, 8) else tensor  # torch cannot calculate with 8 bits
             if not values.sum().isfinite():  # a finite sum, which is quick, has finite terms
                 count = values.numel() - int(values.isfinite().sum())
                 found += [f"tensor {name} with {count:,} of {values.numel():,} values NaN or infinite"] if count else []

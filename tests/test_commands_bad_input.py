@@ -65,6 +65,7 @@ def card(here: Path) -> Card:
         (("run", "cnn4", *UNTRAINED, "--batch-size", "0"), ("--batch-size expects a number of images from 1, or 'auto', got '0'",)),
         (("run", "cnn4", *UNTRAINED, "--batch-size", "some"), ("--batch-size expects", "got 'some'")),
         (("run", "cnn4", *UNTRAINED, "--device", "tpu9"), ("expected a device of this machine", "got 'tpu9'")),
+        (("run", "cnn4", *UNTRAINED, "--device", "meta"), ("expected a device of this machine", "got 'meta'")),
         (("run", "cnn4", *UNTRAINED, "--seed", "-1"), ("'--seed'", "-1", "glimpsezoo run --help")),
         (("run", "cnn4", *UNTRAINED, "--workers", "-1"), ("'--workers'", "-1")),
         (("run", "cnn4", *UNTRAINED, "--on-bad-image", "weep"), ("'--on-bad-image'", "'weep'", "fail", "skip")),

@@ -64,7 +64,7 @@ def usable_device(name: "str | torch.device") -> "torch.device":
 
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # which 'meta' cannot answer: its tensors have no values
     except Exception as error:  # torch raises various errors for missing devices
         raise GlimpseZooError(f"expected a device of this machine (cpu, cuda, mps), got {str(name)!r}: {one_line(error):.120}") from None
     return device

@@ -153,6 +153,11 @@ def _check_unpacked(packed: int, unpacked: int) -> None:
         raise ExcessError(f"{_size(packed)} that unpack to {_size(unpacked)}, more than {RATIO} times as much")
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number from 0. Of one with very many digits, `int` would raise an error."""
+    return text.isdecimal() and len(text) <= DIGITS
+
+
 def _whole_number(text: str) -> int:
     if len(text) > DIGITS:
         raise ExcessError(f"a number of {counted(len(text), 'digit')}, more than {DIGITS}")

@@ -173,6 +173,7 @@ OF_COMMANDS = {
     ),
     "see 'glimpsezoo list recipes'": Case("list", ("{quoted}",), _on_terminal, status=0),
     "name images by --index or --image": Case("trace cnn4 3", ("trace cnn4 --index 3", "trace cnn4 --image photos/cat/0.png -o b.png")),
+    "--index expects at most": Case("trace cnn4 --index 0-1000", ("trace cnn4 --index 0-2",)),
     "--index expects numbers from 0": Case("trace cnn4 --index x", ("trace cnn4 --index 3,7 4-5",)),
     "corruptions expect images of 32 px or more": Case(
         f"trace {MOBILE} --data folder:photos {UNTRAINED} --under fog --set data.size=16",

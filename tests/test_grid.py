@@ -125,6 +125,10 @@ def test_shards_are_disjoint_and_complete_and_merge(say: Ask, desk: Path):
     assert own == [{**each, "run": {**each["run"], "command": ""}, "hashes": None} for each in expected.values()]
 
 
+def test_a_shard_of_very_many_takes_no_memory_for_the_others():
+    assert [Shard(k, 10**15).chosen([5, 1, 4]) for k in (1, 3, 4, 10**15)] == [[0], [1], [], []]
+
+
 def test_shards_of_any_weights_are_disjoint_complete_and_balanced():
     draw = random.Random(0)
     for _ in range(300):
@@ -232,6 +236,7 @@ def test_a_dry_run_plans_every_cell_and_estimates_from_what_is_measured(say: Ask
         ("models = ['cnn4']", ("--shard", "0/4"), ("K from 1 to N", "'0/4'", "3/16")),
         ("models = ['cnn4']", ("--shard", "5/4"), ("K from 1 to N", "'5/4'")),
         ("models = ['cnn4']", ("--shard", "4"), ("K from 1 to N", "'4'")),
+        ("models = ['cnn4']", ("--shard", f"1/{'9' * 5000}"), ("K from 1 to N", "'1/999")),
         ("models = ['cnn4']", ("--update-card",), ("no --update-card",)),
         ("models = ['cnn4', 3]", (), ("a list of names", "'models'", "3")),
         ("models = [['cnn4']]", (), ("a list of names", "'models'")),

@@ -8,10 +8,13 @@ import click
 
 from glimpsezoo.commands import names, options
 from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.untrusted import is_number
 
 if TYPE_CHECKING:
     from glimpsezoo.reports.pictures.traced import Traced
     from glimpsezoo.workflows.tracing import DrawnTraces
+
+MOST = 1_000  # images of a range of --index
 
 
 @click.command()
@@ -107,8 +110,10 @@ def _numbers(texts: list[str]) -> tuple[int, ...]:
     found: list[int] = []
     for text in (part for given in texts for part in given.split(",")):
         first, dash, last = text.strip().partition("-")
-        if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last))):
+        if not is_number(first) or (dash and not (is_number(last) and int(first) <= int(last))):
             raise GlimpseZooError(f"--index expects numbers from 0 (3, 3,7 or 3-7), got {text!r}")
+        if dash and int(last) - int(first) >= MOST:
+            raise GlimpseZooError(f"--index expects at most {MOST:,} images, got more in {text!r}: name fewer")
         found += range(int(first), int(last) + 1) if dash else [int(first)]
     return tuple(found)
 

@@ -19,7 +19,7 @@ from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import load_string
 from glimpsezoo.toml_text import flat, typed
-from glimpsezoo.untrusted import toml_of
+from glimpsezoo.untrusted import is_number, toml_of
 from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.cards import find_card
 from glimpsezoo.zoo.early import check_condition, check_names, condition_names
@@ -293,7 +293,7 @@ class Shard:
     def parse(cls, text: str) -> Self:
         """`3/16`. Raises `GlimpseZooError`."""
         number, _, of = text.partition("/")
-        if not (number.isascii() and number.isdecimal() and of.isascii() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        if not (text.isascii() and is_number(number) and is_number(of) and 1 <= int(number) <= int(of)):
             raise GlimpseZooError(f"--shard expects K/N with K from 1 to N, got {text!r}: write 3/16 for the third of 16 shards")
         return cls(int(number), int(of))
 
@@ -306,7 +306,7 @@ class Shard:
         >>> [Shard(k, 2).chosen([5, 1, 4, 3]) for k in (1, 2)]
         [[0, 1], [2, 3]]
         """
-        loads, own = [0.0] * self.of, []
+        loads, own = [0.0] * min(self.of, len(weights)), []  # shards beyond the number of items get none
         for place in sorted(range(len(weights)), key=lambda place: (-weights[place], place)):
             least = loads.index(min(loads))
             loads[least] += max(1, weights[place])

@@ -26,7 +26,7 @@ from glimpsezoo.run.request import RunRequest
 from glimpsezoo.run.updating import check_kept, check_update
 from glimpsezoo.run.work import RunWork
 from glimpsezoo.specs import DatasetSpec, Task
-from glimpsezoo.untrusted import JSON_SIZE, json_values, read_regular
+from glimpsezoo.untrusted import JSON_SIZE, is_number, json_values, read_regular
 from glimpsezoo.zoo.arguments import argument_card, split_argument
 from glimpsezoo.zoo.cards import RESULT, ROWS, find_card
 from glimpsezoo.zoo.hub import PREFIX
@@ -222,7 +222,7 @@ def check_options(request: RunRequest) -> None:
     if request.limit is not None and request.limit < 1:
         raise GlimpseZooError(f"--limit expects a number of images from 1, got {request.limit}: leave it out to measure all")
     size = request.batch_size
-    if size != "auto" and not (size.isdecimal() and int(size) > 0):
+    if size != "auto" and not (is_number(size) and int(size) > 0):
         raise GlimpseZooError(f"--batch-size expects a number of images from 1, or 'auto', got {size!r}: it changes no result")
     if not request.models:
         raise GlimpseZooError("expected a model to measure, got none: try 'glimpsezoo run mgnet', or 'glimpsezoo list models'")

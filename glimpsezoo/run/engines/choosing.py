@@ -8,6 +8,7 @@ from glimpsezoo.evaluation.rows import StoredUnit
 from glimpsezoo.ranks import crowding, here
 from glimpsezoo.run.engines.base import Engine, ThisProcess, cores
 from glimpsezoo.run.portions import Doer
+from glimpsezoo.untrusted import is_number
 
 AUTO, THREADS, PROCESSES, RAY, RANKS = "auto", "threads", "processes", "ray", "torchrun"
 START = 10.0  # seconds until a worker process has loaded torch, and the models
@@ -32,7 +33,7 @@ def chosen(text: str) -> Choice:
         if kind != AUTO:
             raise GlimpseZooError(f"expected the ranks of torchrun to share the work, got --engine {text} too: leave one of them out")
         return Choice(RANKS, here().world, crowding())
-    if kind == PROCESSES and (count == "" or (count.isdecimal() and int(count) > 0)):
+    if kind == PROCESSES and (count == "" or (is_number(count) and int(count) > 0)):
         return Choice(PROCESSES, int(count) if count else cores())
     if kind not in (AUTO, THREADS, RAY) or count:
         known = (AUTO, THREADS, f"{PROCESSES}:N", RAY)

@@ -176,6 +176,23 @@ def test_a_closed_pipe_is_silent() -> None:
     assert into_closed_pipe("list", "-q", "--wrong")[0] == 2  # its line is on standard error, which is read
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("list >&- <&-", 0, ""),  # nobody wants the output
+        ("list --wrong >&- 2>&-", 2, ""),
+        ("list models >/dev/full", 2, "room on the disk"),
+        ("list --wrong 2>/dev/full", 2, ""),  # the line has no place, the status does
+    ],
+)
+def test_streams_that_are_closed_or_full(command: str, status: int, said: str) -> None:
+    ended = subprocess.run(["bash", "-c", f"{sys.executable} -m glimpsezoo {command}"], capture_output=True, text=True, check=False)
+    assert ended.returncode == status
+    assert said in ended.stderr
+    assert len(ended.stderr.splitlines()) == bool(said)
+
+
 def test_what_signals_did_before_they_do_afterwards() -> None:
     before = [signal.getsignal(number) for number in signals.SIGNALS]
     with pytest.raises(SystemExit):

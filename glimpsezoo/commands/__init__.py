@@ -16,6 +16,7 @@ from glimpsezoo.commands import signals
 from glimpsezoo.errors import GlimpseZooError, check_unicode, did_you_mean, one_line, out_of_memory
 
 _EXPECTED = (GlimpseZooError, click.ClickException)
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _KEPT = {  # by the commands that go on where they were stopped
     "run": "finished units are kept",
     "train": "the last checkpoint is kept",
@@ -102,6 +103,7 @@ def cli(context: click.Context) -> None:
 
 def program() -> None:
     """The command line in a process of its own, whose start and end a signal interrupts without a traceback."""
+    _open_streams()
     signals.end_at_once()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read by OpenMP (libgomp) when torch is loaded
@@ -142,6 +144,15 @@ def main(args: list[str] | None = None) -> None:
     raise SystemExit(status if isinstance(status, int) else 0) from lost  # by which `program` knows that threads may wait
 
 
+def _open_streams() -> None:
+    """Open standard input, output and error on nothing where they were closed (`>&-`): the next file would take their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free, which is that of the stream
+            os.set_inheritable(handle, True)
+            setattr(sys, name, open(handle, mode, encoding="utf-8"))  # noqa: SIM115
+
+
 def _harmless(*given: Any, **more: Any) -> logging.LogRecord:
     """A record of a log of any library, which may repeat what a server or a file says, escaped as everything on a terminal."""
     record = logging.LogRecord(*given, **more)
@@ -153,9 +164,10 @@ def _harmless(*given: Any, **more: Any) -> logging.LogRecord:
 def _failed(error: Exception, *, debug: bool) -> int:
     """Say why a command failed, and return the exit status."""
     signals.forget_closed_pipes()
-    if debug:
-        click.echo(escaping.terminal("".join(traceback.format_exception(error))), err=True, nl=False)
-    _complain(_line(error))
+    with suppress(OSError):  # of a full disk behind standard error, which leaves the exit status to tell
+        if debug:
+            click.echo(escaping.terminal("".join(traceback.format_exception(error))), err=True, nl=False)
+        _complain(_line(error))
     return 2 if isinstance(error, _EXPECTED) or _refused_by_system(error) or out_of_memory(error) else 1
 
 
@@ -180,7 +192,7 @@ def _stopped(words: list[str]) -> str:
 
 def _refused_by_system(error: Exception) -> bool:
     """Whether the operating system refused to use a file, a folder or the disk."""
-    return isinstance(error, OSError) and (error.filename is not None or error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+    return isinstance(error, OSError) and (error.filename is not None or error.errno in {*_FULL, errno.EROFS})
 
 
 def _line(error: Exception) -> str:
@@ -196,6 +208,8 @@ def _line(error: Exception) -> str:
         return " ".join(error.format_message().split())
     if isinstance(error, GlimpseZooError):
         return one_line(error)
+    if isinstance(error, OSError) and error.filename is None and error.errno in _FULL:  # most often of `> FILE`
+        return f"expected room on the disk, got none left ({error.strerror}): make room there, or send the output elsewhere"
     if isinstance(error, OSError) and _refused_by_system(error):
         place = f" {str(error.filename)!r}" if error.filename else ""
         return f"expected a file or folder that can be used, got{place or ' one'} ({error.strerror}): check its path and permissions"

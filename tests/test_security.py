@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import click
 import pytest
@@ -15,8 +17,10 @@ from PIL import Image
 
 from glimpsezoo import untrusted
 from glimpsezoo.commands import cli, names
-from glimpsezoo.data.encoded import _from_cells
-from glimpsezoo.data.pixels import MOST, decoded, opened
+from glimpsezoo.data.encoded import EncodedImage, _from_cells
+from glimpsezoo.data.images import decode
+from glimpsezoo.data.pixels import AS_STORED, MOST, decoded, opened
+from glimpsezoo.data.survey import survey
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.files import LONGEST, check_inside, file_name
 
@@ -85,6 +89,15 @@ def test_the_limit_of_pixels_can_be_raised(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(MOST, "100")
     with pytest.raises(ValueError, match="100 are the most"):
         decoded(png(11, 10), 3)
+
+
+def test_a_limit_of_pixels_that_is_no_number_is_not_taken_for_bad_images(monkeypatch: pytest.MonkeyPatch):
+    row = EncodedImage(png(4, 4), label=0, where="a.png")
+    monkeypatch.setenv(MOST, "many")
+    images: Any = SimpleNamespace(at=lambda numbers: iter([row]))
+    for look in (lambda: decode(row, 3), lambda: survey(images, [0]), lambda: survey(images, [0], AS_STORED)):
+        with pytest.raises(GlimpseZooError, match=f"^{MOST} expects a number of pixels, got 'many'"):
+            look()
 
 
 def test_a_data_set_on_the_hub_names_no_file_of_this_machine(tmp_path: Path):

@@ -16,7 +16,7 @@ from glimpsezoo.data.base import BadImageError, Batch, BulkImageData, DataInfo, 
 from glimpsezoo.data.encoded import EncodedImage, EncodedImages, ParquetImages
 from glimpsezoo.data.labels import Labels
 from glimpsezoo.data.pixels import AS_STORED, Decoded, Decoding, decoded
-from glimpsezoo.errors import one_line
+from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.specs import Task
 
 CHUNK = 32  # images that are decoded before they are augmented together; more would take memory if they are large
@@ -28,6 +28,8 @@ def decode(row: EncodedImage, channels: int, decoding: Decoding = AS_STORED) -> 
         raise BadImageError(f"{row.where}: expected an image, got none{row.missing}")
     try:
         return decoded(row.image, channels, decoding)
+    except GlimpseZooError:  # of the environment, not of the image
+        raise
     except Exception as error:  # Pillow's decoders raise anything from OSError to struct.error
         raise BadImageError(f"{row.where}: expected an image, got one that cannot be decoded ({one_line(error)})") from None
 

@@ -9,6 +9,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageColor, UnidentifiedImageError
 
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.untrusted import is_number
+
 Orientation = Literal["exif", "stored"]
 Background = Literal["black", "white", "grey", "ignored"]
 
@@ -85,9 +88,13 @@ def _too_many(pixels: str, most: float) -> str:
 
 
 def most_pixels() -> float:
-    """The most pixels of an image that is decoded: $GLIMPSEZOO_MAX_PIXELS, or Pillow's `Image.MAX_IMAGE_PIXELS`."""
-    given = os.environ.get(MOST, "")
-    if given.isdecimal() and len(given) < 16:
+    """The most pixels of an image that is decoded: $GLIMPSEZOO_MAX_PIXELS, or Pillow's `Image.MAX_IMAGE_PIXELS`.
+
+    Raises `GlimpseZooError` for a variable that is no number.
+    """
+    if given := os.environ.get(MOST):
+        if not is_number(given):
+            raise GlimpseZooError(f"{MOST} expects a number of pixels, got {given!r}: correct it in the environment, or unset it")
         Image.MAX_IMAGE_PIXELS = int(given)
     return float("inf") if Image.MAX_IMAGE_PIXELS is None else Image.MAX_IMAGE_PIXELS
 

@@ -13,7 +13,7 @@ from glimpsezoo.data.base import BadImageError
 from glimpsezoo.data.encoded import EncodedImage, EncodedImages
 from glimpsezoo.data.images import NaturalImages, decode
 from glimpsezoo.data.pixels import Decoding, opened
-from glimpsezoo.errors import counted
+from glimpsezoo.errors import GlimpseZooError, counted
 
 SAMPLE = 64  # images that the usual size of many is taken from
 MOST = 3  # sizes that are named
@@ -89,5 +89,7 @@ def _seen(row: EncodedImage, decoding: Decoding | None) -> _Seen:
             return _Seen(image.size, image.mode, "")
     except BadImageError as bad:
         return _Seen(None, "", str(bad))
+    except GlimpseZooError:  # of the environment, not of the image
+        raise
     except Exception:  # Pillow's decoders raise anything; whether it can be decoded was not asked
         return _Seen(None, "", f"{row.where}: expected an image, got one that cannot be opened")

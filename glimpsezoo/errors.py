@@ -54,10 +54,10 @@ def first_of(texts: Iterable[str]) -> str:
 def counted(count: int, what: str) -> str:
     """A number with its noun.
 
-    >>> counted(1, "corruption"), counted(15, "corruption")
-    ('1 corruption', '15 corruptions')
+    >>> counted(1, "corruption"), counted(15, "corruption"), counted(1200, "class")
+    ('1 corruption', '15 corruptions', '1,200 classes')
     """
-    return f"{count} {what}{'' if count == 1 else 'es' if what.endswith('s') else 's'}"
+    return f"{count:,} {what}{'' if count == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def did_you_mean(name: str, known: Iterable[str], *, most: int = 3) -> str:

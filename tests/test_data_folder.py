@@ -83,6 +83,16 @@ def test_a_class_that_only_one_split_has_is_named_too(tmp_path: Path) -> None:
         opened(f"folder:{tmp_path}", "test")
 
 
+@pytest.mark.parametrize(("trained", "tested"), [("Cat", "cat"), ("caf\u00e9", "cafe\u0301")])
+def test_a_class_whose_name_the_other_split_writes_otherwise_is_told(tmp_path: Path, trained: str, tested: str) -> None:
+    for split, label in (("train", trained), ("train", "dog"), ("test", tested), ("test", "dog")):
+        fill(tmp_path / split / label, 10)
+    if len(list((tmp_path / "train").iterdir())) != 2 or tested not in {folder.name for folder in (tmp_path / "test").iterdir()}:
+        pytest.skip("this file system changes names")
+    with pytest.raises(GlimpseZooError, match=f"or give '{trained}' and '{tested}' one name"):
+        opened(f"folder:{tmp_path}", "test")
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

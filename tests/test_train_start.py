@@ -121,3 +121,7 @@ def test_a_recipe_without_phases_needs_every_weight_and_nothing_to_train_with(tr
         answer = train("ranzato", "--recipe", *words, "-o", "new")
         assert (answer.status, why in answer.err) == (2, True), answer.err
         assert not (here / "new" / "config.json").exists()
+    (here / "same.toml").write_text("batch_size = 64\nstart = 'ranzato.digits'\n[settings]\nglimpses = 1\n")
+    answer = train("ranzato", "--recipe", "same.toml", "-o", "new", "--seeds", "0..1")  # the cards would be equal
+    assert (answer.status, "seed 1 failed: --seeds expects a recipe that trains" in answer.err) == (1, True)
+    assert not [*here.glob("new.*/config.json")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glimpsezoo.commands import names, options
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.errors import GlimpseZooError, counted
 
 if TYPE_CHECKING:
     from glimpsezoo.measures.shown import Cell, Table
@@ -117,7 +117,7 @@ def _print(answers: "list[FilePrediction]", *, as_csv: bool) -> None:
     conversions = sorted({words for answer in answers if answer.prediction for words in answer.prediction.conversions})
     for words in conversions:
         count = sum(words in answer.prediction.conversions for answer in answers if answer.prediction)
-        options.say(f"{words}: {count} image{'' if count == 1 else 's'}")
+        options.say(f"{words}: {counted(count, 'image')}")
 
 
 def _table(answers: "list[FilePrediction]", *, numbers: bool) -> "Table":

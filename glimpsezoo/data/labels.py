@@ -135,7 +135,10 @@ def renumbered(labels: Labels, columns: Sequence[LabelColumn]) -> tuple[str, ...
     numbers = [stored for stored in labels.names if isinstance(stored, int)]
     if not numbers or any(column.names for column in columns):
         return ()
-    return (f"the {len(numbers)} numbers in the column {columns[0].column!r}, {min(numbers)} to {max(numbers)}, are names of classes",)
+    where = f"in the column {columns[0].column!r}"
+    if len(numbers) == 1:
+        return (f"the number {numbers[0]} {where} is the name of a class",)
+    return (f"the {len(numbers)} numbers {where}, {min(numbers)} to {max(numbers)}, are names of classes",)
 
 
 def _named(columns: Sequence[LabelColumn]) -> tuple[tuple[str, ...], dict[str, Labels]]:

@@ -1,6 +1,7 @@
 """From names to batches: opens a split, and loads it in order (to measure) or shuffled (to train)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,9 +50,22 @@ def open_data(
         names = first_of(repr(titled(name)) for name in empty)
         raise GlimpseZooError(
             f"expected images of every class in the {split} split of {name}, got none of {len(empty)} ({names}): "
-            "complete the data; 'run' can continue without them (--on-bad-image skip)"
+            f"{_completed(empty, data.task.classes)}; 'run' can continue without them (--on-bad-image skip)"
         )
     return data
+
+
+def _completed(empty: Sequence[str], classes: Iterable[str]) -> str:
+    """Advice for classes without an image: some may have another class's name, in another case or with accents written otherwise."""
+
+    def folded(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold()
+
+    same = {folded(name): name for name in classes if name not in empty}
+    twins = next(((name, same[folded(name)]) for name in empty if folded(name) in same), None)
+    if twins is None:
+        return "complete the data"
+    return f"complete the data, or give {twins[0]!r} and {twins[1]!r} one name, which differ in case or in how accents are stored alone"
 
 
 def task_on(spec: DatasetSpec, name: str, settings: Mapping[str, Any], data_dir: Path | None = None) -> Task | None:

@@ -13,6 +13,7 @@ from glimpsezoo.data.fingerprint import fingerprint
 from glimpsezoo.data.images import NaturalImages, SplitSource
 from glimpsezoo.data.labels import content_of
 from glimpsezoo.data.wordnet import english
+from glimpsezoo.errors import counted
 from glimpsezoo.specs import Task
 
 SHOWN = 6  # class names in a line
@@ -83,11 +84,11 @@ def told(data: ImageData) -> str | None:
     height, width = data.task.image_size
     names = ", ".join(map(english, found.classes[:SHOWN])) + (", ..." if len(found.classes) > SHOWN else "")
     parts = [
-        f"{len(found.classes)} class{'' if len(found.classes) == 1 else 'es'} ({names})",
+        f"{counted(len(found.classes), 'class')} ({names})",
         ", ".join(f"{split} from {source}" for split, source in found.splits.items()),
         ", ".join(f"{key} from the column {column!r}" for key, column in found.columns.items()),
         f"configuration {found.configuration}" if found.configuration else "",
-        f"{len(data):,} {info.split} images at {width} x {height}, {info.transform.partition(', resized')[0]}",
+        f"{counted(len(data), f'{info.split} image')} at {width} x {height}, {info.transform.partition(', resized')[0]}",
         *found.notes,
         "left out: " + ", ".join(f"{why}: {what}" for why, what in found.left_out.items()) if found.left_out else "",
     ]

@@ -19,7 +19,7 @@ from glimpsezoo.data.opening import Opening, opened
 from glimpsezoo.data.preprocessing import decoding_of
 from glimpsezoo.data.splits import FIFTH, TENTH, TEST_NAMES, TRAIN_NAMES, Division, named, splits_in_words
 from glimpsezoo.data.wordnet import titled
-from glimpsezoo.errors import GlimpseZooError, first_of
+from glimpsezoo.errors import GlimpseZooError, counted, first_of
 from glimpsezoo.specs import DatasetSpec, Task
 
 SIDE = 224  # px of an image unless the size is set
@@ -187,7 +187,7 @@ def _too_few(name: str, sizes: Mapping[str, int], ignored: str = "") -> str:
 
 
 def _classes_shown(sizes: Mapping[str, int], ignored: str) -> str:
-    return f"{len(sizes)} classes ({first_of(sizes)}{ignored})"
+    return f"{counted(len(sizes), 'class')} ({first_of(sizes)}{ignored})"
 
 
 def _task(config: OpenSettings, classes: tuple[str, ...]) -> Task:

@@ -138,10 +138,10 @@ def measured_text(result: Result) -> str:
     data = result.data
     size = f"{data.image_size[0]} x {data.image_size[1]}"
     if not result.accuracy:
-        return f"{data.name}: {size} px, {data.classes} classes."
+        return f"{data.name}: {size} px, {counted(data.classes, 'class')}."
     top1 = result.accuracy.top1
     sources = f" of {top1.groups:,} sources (resampled for the intervals)" if top1.groups != top1.n else " (Wilson intervals)"
-    line = f"{data.name} {data.split}: {top1.n:,} images{sources}, {size} px."
+    line = f"{data.name} {data.split}: {counted(top1.n, 'image')}{sources}, {size} px."
     if data.skipped:
         line += f" {counted(data.skipped, 'unreadable image')} skipped."
     if result.accuracy.ties:

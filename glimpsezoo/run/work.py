@@ -176,7 +176,7 @@ class RunWork:
         if self.bench is None:
             return f"{what}: on images of noise, as {self.chosen.shown} declares them"
         all_of_them, few = len(self.bench.data), len(self.bench.few)
-        images = f"{all_of_them:,} images per model"
+        images = f"{counted(all_of_them, 'image')} per model"
         partial = [measure.name for measure in self.measures if measure.few and measure.texts]
         if few < all_of_them and partial:
             images += f" ({few:,} of them for {' and '.join(partial)})"

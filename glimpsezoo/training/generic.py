@@ -21,7 +21,7 @@ from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.config import AugmentedSettings, task_of
 from glimpsezoo.data.images import NaturalImages
 from glimpsezoo.data.survey import usual_side
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.errors import GlimpseZooError, counted
 from glimpsezoo.files import file_name
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import DatasetSpec, Task, load_string
@@ -71,10 +71,11 @@ class Generic:
         like = f"has the training phases of {self.base}" if self.base else "has one training phase"
         classes, side = len(self.data.task.classes), recipe.data.get("size", max(self.data.task.image_size))
         lengths = [phase.epochs for phase in recipe.phase]
-        length = f"{sum(filter(None, lengths))} epochs, " if all(lengths) else ""
+        length = f"{counted(sum(filter(None, lengths)), 'epoch')}, " if all(lengths) else ""
         return (
-            f"no recipe of {target.model} is for {target.data}: a generic one {like}, fitted to {len(self.data):,} training images of "
-            f"{classes} class{'' if classes == 1 else 'es'}: {side} x {side} px, {length}batches of {recipe.batch_size} "
+            f"no recipe of {target.model} is for {target.data}: a generic one {like}, fitted to "
+            f"{counted(len(self.data), 'training image')} of {counted(classes, 'class')}: {side} x {side} px, "
+            f"{length}batches of {recipe.batch_size} "
             "(--print-recipe shows it)"
         )
 

@@ -26,7 +26,7 @@ from glimpsezoo.zoo.card_config import CONFIG, CardData
 from glimpsezoo.zoo.cards import CURVE, LOG, Card
 from glimpsezoo.zoo.names import data_folder, data_spec
 from glimpsezoo.zoo.plugins import registry, usable
-from glimpsezoo.zoo.recipes import Recipe
+from glimpsezoo.zoo.recipes import NOTHING, Recipe
 
 
 def prepare_training(request: TrainingRequest) -> TrainingWork:
@@ -39,6 +39,8 @@ def prepare_training(request: TrainingRequest) -> TrainingWork:
         _check_output(request, folder)
     found = resolve(request, target, start)
     recipe, settings, data = found.recipe, found.settings, found.data
+    if request.one_of_seeds and not recipe.phase:
+        raise GlimpseZooError(f"--seeds expects a recipe that trains, got {NOTHING}")
     assert target.spec.training_step is not None  # ensured by `_target`
     _check_augmix(recipe, target, data)
     training_data, calibration = _open(request, target, data, recipe)

@@ -61,7 +61,7 @@ class TrainingWork:
         phases = ", ".join(f"{phase.name} ({length})" for phase, length in zip(self.job.recipe.phase, lengths, strict=True))
         resumed = "; resumes from its checkpoint" if (self.job.folder / CHECKPOINT).exists() else ""
         starts = f"; starts with {start}" if start else ""
-        images = f"{len(self.job.train):,} training images, batches of {self.job.recipe.batch_size}"
+        images = f"{counted(len(self.job.train), 'training image')}, batches of {self.job.recipe.batch_size}"
         return f"{self.target.card}: {images}: {phases}{starts}{resumed}"
 
     @property

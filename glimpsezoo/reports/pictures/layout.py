@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 
+from glimpsezoo.errors import counted
 from glimpsezoo.measures.text import macs_text
 from glimpsezoo.reports.pictures.regions import ABOVE, CHIP, MARGIN, MOST, chip, image_with_regions, size_of
 from glimpsezoo.reports.pictures.scene import Bitmap, Box, Path, Scene, Shape, Words, beside, fitting, framed, series, stacked
@@ -41,7 +42,7 @@ def in_words(traced: Traced) -> str:
     for look in traced.looks:
         mark = "" if look.right is None else " (right)" if look.right else " (wrong)"
         count = len(look.glimpses)
-        said.append(f"step {look.step}: {count} region{'' if count == 1 else 's'}, {look.prediction} {look.confidence:.1%}{mark}")
+        said.append(f"step {look.step}: {counted(count, 'region')}, {look.prediction} {look.confidence:.1%}{mark}")
     label = f"label {traced.label}; " if traced.label is not None else ""
     macs = macs_text(traced.macs, at_least=traced.at_least)
     return f"{traced.image}, {traced.condition}: {label}{'; '.join(said)}; {traced.exit}, {macs} MACs."

@@ -172,6 +172,8 @@ def test_what_is_not_an_image_at_all_says_so():
         gz.transform_of(gz.create_model("cnn4", data="digits")).fit(7)
     with pytest.raises(GlimpseZooError, match="'int'"):
         list(each_of(7))
+    with pytest.raises(GlimpseZooError, match="'dict'"):
+        list(each_of({"a": "a.png"}))
 
 
 def test_the_bad_one_of_several_is_named_by_its_number():

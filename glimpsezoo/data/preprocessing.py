@@ -1,6 +1,6 @@
 """From any image that a user has to what a model takes: decoded, resized and cropped as the model's data are, or refused in one line."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -203,7 +203,7 @@ def each_of(images: AnyImage | Iterable[AnyImage] | object) -> Iterator[AnyImage
     """One image, or several: an array [N, H, W, C], a tensor [N, C, H, W], or any other iterable of images."""
     if isinstance(images, str | Path | bytes | Image.Image) or (isinstance(images, np.ndarray | Tensor) and images.ndim != 4):
         yield images
-    elif isinstance(images, Iterable):
+    elif isinstance(images, Iterable) and not isinstance(images, Mapping):
         yield from images
     else:
         raise GlimpseZooError(f"expected one or more images, got {type(images).__name__!r}: give files, arrays, tensors or PIL images")

@@ -170,6 +170,8 @@ def test_missing_labels_are_bad_images(tmp_path: Path, labels: pa.Array) -> None
     [
         (pa.array([0.0, 0.5] * 10), "got 0.5"),
         (pa.array([[0, 1], [1]] * 10), "got a list of 2"),
+        (pa.array([-1, 1] * 10), "got -1, which is a missing label, and 1"),
+        (pa.array([-1.0, 1.0] * 10), "got -1, which is a missing label, and 1"),
         (pa.array([0, 40_000_000] * 10), "got 2 different ones up to 40000000"),
         (pa.array([{"a": 1}] * 20), "got struct<a: int64>"),
         (pa.array([None] * 20), "got only missing values"),

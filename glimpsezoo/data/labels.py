@@ -79,11 +79,15 @@ class LabelColumn:
     images: Callable[[], EncodedImages]
     """Opens the split; called only if its labels must be read."""
 
-    def values(self) -> set[Any]:
-        """The distinct labels that occur, without missing ones. Raises `GlimpseZooError` for a label that is not one class."""
+    def stored(self) -> set[Any]:
+        """The distinct labels that occur, missing ones included."""
         stored = self.images().label_column().to_pylist()
         stored = stored if self.listed else set(stored)
-        found = {tuple(value) if isinstance(value, list) else value for value in map(plain, stored)} - {None, -1}
+        return {tuple(value) if isinstance(value, list) else value for value in map(plain, stored)}
+
+    def values(self) -> set[Any]:
+        """The distinct labels that occur, without missing ones. Raises `GlimpseZooError` for a label that is not one class."""
+        found = self.stored() - {None, -1}
         wrong = next((value for value in found if not isinstance(value, str | int)), None)
         if wrong is None:
             return found
@@ -110,6 +114,11 @@ def classes_of(columns: Sequence[LabelColumn]) -> tuple[tuple[str, ...], dict[st
         )
     if all(column.boolean for column in columns):
         return ("False", "True"), {column.split: Labels(2) for column in columns}
+    if values == {1} and any(-1 in column.stored() for column in columns):  # not one class with missing labels, but two classes
+        raise GlimpseZooError(
+            f"expected class numbers from 0 in the column {columns[0].column!r}, got -1, which is a missing label, and 1: "
+            "store 0 and 1, or name another column by --set data.label=COLUMN"
+        )
     if all(isinstance(value, int) for value in values):
         values = _numbers(values, columns[0].column)
     counted = values == set(range(len(values)))  # then the labels are the class numbers

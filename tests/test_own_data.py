@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from command_line import RECIPE, Answer, make_card, photo_card, photos, rewrite
 from data_files import opened
+from PIL import Image
 
 import glimpsezoo as gz
 from glimpsezoo.conditions.attacks.settings import PGDSettings
+from glimpsezoo.data.pixels import MOST
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.settings import settings_of
 from glimpsezoo.specs import Task
@@ -292,6 +294,17 @@ def test_thresholds_leave_out_only_what_they_are_asked_to_and_say_so(say: Say, h
     assert any("thresholds of exits without 1 calibration image that cannot be read" in note for note in notes)
     refused = say(*words)  # though the thresholds without that image are known by now
     assert (refused.status, "expected an image" in refused.err) == (2, True)
+
+
+def test_what_was_too_large_is_measured_when_the_limit_is_raised(say: Say, here: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = photos(here / "photos")
+    large = opened(f"folder:{folder}", "test", size=16)
+    Image.new("L", (90, 90)).save(large.source.images.files[large.source.chosen[0]])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    words = ("run", "cnn4", "--checkpoint", "none", "--data", "folder:photos", "--set", "data.size=16", "--measure", "accuracy")
+    for most, skipped in ((5_000, 1), (50_000, 0)):
+        monkeypatch.setenv(MOST, str(most))
+        assert only(say(*words, "--on-bad-image", "skip", "--json"))["data"]["skipped"] == skipped
 
 
 def test_thresholds_that_are_chosen_on_the_measured_images_say_so(say: Say, here: Path):

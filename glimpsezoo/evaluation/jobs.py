@@ -1,6 +1,7 @@
 """Jobs: a model on data under a condition, done in units of 1,000 images, and what decides their outcome."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -9,6 +10,7 @@ from glimpsezoo.conditions.base import Clean, Condition
 from glimpsezoo.core.exits import ExitRule, Fixed
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import ImageData
+from glimpsezoo.data.pixels import most_pixels
 from glimpsezoo.evaluation.environment import package_version
 from glimpsezoo.hashing import core_hash, source_hash, unit_id, weights_hash
 from glimpsezoo.schema import SCHEMA
@@ -53,7 +55,7 @@ def unit_ids(job: Job, seed: int = 0) -> list[str]:
 
 def identity_of(job: Job, seed: int) -> dict[str, Any]:
     """Everything that decides the outcome of a job's units, except which images they are: JSON values."""
-    model, kind = job.model, type(job.model)
+    model, kind, most = job.model, type(job.model), most_pixels()
     return {
         "schema": SCHEMA,
         "core": core_hash(),
@@ -68,6 +70,7 @@ def identity_of(job: Job, seed: int) -> dict[str, Any]:
             "computing": dataclasses.asdict(model.computing),
         },
         "data": {key: value for key, value in dataclasses.asdict(job.data.info).items() if key != "inferred"},  # the fingerprint covers it
+        "most_pixels": most if math.isfinite(most) else None,  # larger images are bad ones
         "condition": {
             "name": job.condition.name,
             "parameters": job.condition.parameters,

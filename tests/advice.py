@@ -139,6 +139,13 @@ def _mixed_recipe(stack: ExitStack) -> None:
     Path("mixed.toml").write_text(f"batch_size = 8\n{phase}epochs = 1\n{phase}steps = 1\n")
 
 
+def _same_weights(stack: ExitStack) -> None:
+    """A recipe without phases, and the same with one."""
+    text = 'batch_size = 64\nstart = "cnn4.digits"\n'
+    Path("same.toml").write_text(text)
+    Path("phases.toml").write_text(f'{text}[[phase]]\nname = "a"\noptimiser = "sgd"\nlr = 0.1\nsteps = 1\n')
+
+
 def _grid(stack: ExitStack) -> None:
     """A grid of four cells, and a file without models."""
     Path("grid.toml").write_text('models = ["cnn4"]\nseeds = [0, 1, 2, 3]\nmeasure = "flops"\nlimit = 2\n')
@@ -248,6 +255,12 @@ OF_COMMANDS = {
     "--seeds expects a range or a list of numbers": Case(f"{TRAIN} --seeds 0-2", (f"{TRAIN} --seeds 0..2 --dry-run",)),
     "--seeds expects ranges that rise": Case(f"{TRAIN} --seeds 2..0", (f"{TRAIN} --seeds 0..2 --dry-run",)),
     "--seeds expects at most": Case(f"{TRAIN} --seeds 0..1000", (f"{TRAIN} --seeds 0..2 --dry-run",)),
+    "--seeds expects a recipe that trains, got {}": Case(
+        "train cnn4 --recipe same.toml --seeds 0..1 -o new",
+        ("train cnn4 --recipe same.toml -o new", "train cnn4 --recipe phases.toml --seeds 0..1 --dry-run"),
+        _same_weights,
+        status=1,
+    ),
     "--seeds expects every seed once": Case(f"{TRAIN} --seeds 1,1", (f"{TRAIN} --seeds 1 --dry-run",)),
     "expected either --seed or --seeds": Case(f"{TRAIN} --seeds 0..1 --seed 1", (f"{TRAIN} --seeds 0..1 --dry-run",)),
     "--checkpoint expects one model with a file of weights": Case(

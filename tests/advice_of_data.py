@@ -42,6 +42,7 @@ def _table(stack: ExitStack) -> None:
             "label": (datasets.Value("string"), ["cat", "dog"] * 10),
             "pairs": (datasets.List(datasets.Value("int64")), [[0, 1]] * 20),
             "ids": (datasets.Value("int64"), [0, 40_000_000] * 10),
+            "signs": (datasets.Value("int64"), [-1, 1] * 10),
             "kind": (datasets.ClassLabel(names=kinds), [0, 1] * 10),
             "changing": (datasets.Value("string" if split == "train" else "int64"), changing * 10),
         }
@@ -153,6 +154,7 @@ OF_DATA = {
         f"{TABLE} --set data.label=pairs", (f"{TABLE} --set data.label=kind --set data.train=test",), _table
     ),
     "expected labels of one kind": Case(f"{TABLE} --set data.label=changing", (f"{TABLE} --set data.label=label",), _table),
+    "expected class numbers from 0 in the column": Case(f"{TABLE} --set data.label=signs", (f"{TABLE} --set data.label=label",), _table),
     "expected class numbers in the column": Case(f"{TABLE} --set data.label=ids", (f"{TABLE} --set data.label=label",), _table),
     "or name other splits by --set data.train=NAME": Case(
         f"{TABLE} --set data.label=kind", (f"{TABLE} --set data.label=kind --set data.train=test --set data.test=train",), _table

@@ -46,9 +46,8 @@ def open_hub(spec: DatasetSpec, name: str, split: str, config: HubSettings, data
     numbers = labels[own].numbers_of(images)
     if len(numbers) and numbers.max() < 0:
         raise GlimpseZooError(f"expected labels in the split {own!r} of {name}, got none: name another split by --set data.test=NAME")
-    chosen, divided = np.arange(len(images)), train == test
-    if split != "test" or divided:  # by class, because rows often go through the classes in turn
-        chosen = Division(held_out=FIFTH if divided else None, every=TENTH, by_class=True).part(chosen, split, numbers)
+    divided = train == test
+    chosen = _part(split, numbers, divided=divided)
     sizes = dict(zip(classes, np.bincount(numbers[numbers >= 0], minlength=len(classes)).tolist(), strict=False))
     if split == "test" and len(images) and not len(chosen):
         raise GlimpseZooError(f"{_too_few(name, sizes)}; measure on all of them by --set data.test={test} without data.train")
@@ -116,9 +115,8 @@ def open_folder(spec: DatasetSpec, name: str, split: str, config: FolderSettings
     train, test, classes = _classes_in(layout)
     files = {folder.name: folder.files for folder in (test if split == "test" else train)}
     numbers = np.repeat(np.arange(len(classes)), [len(files.get(label, ())) for label in classes])
-    chosen, divided = np.arange(len(numbers)), layout.train == layout.test
-    if split != "test" or divided:
-        chosen = Division(held_out=FIFTH if divided else None, every=TENTH, by_class=True).part(chosen, split, numbers)
+    divided = layout.train == layout.test
+    chosen = _part(split, numbers, divided=divided)
     sizes = {label: len(found) for label, found in files.items()}
     if split == "test" and not len(chosen):
         raise GlimpseZooError(_without_test_images(layout, name, sizes))
@@ -154,6 +152,17 @@ def _classes_in(layout: FolderLayout) -> tuple[list[ClassFolder], list[ClassFold
     test = layout.classes_of("test")
     train = layout.classes_of("train") if layout.train not in {None, layout.test} else test
     return train, test, tuple(sorted({folder.name for folder in (*train, *test)}))
+
+
+def _part(split: str, numbers: np.ndarray, *, divided: bool) -> np.ndarray:
+    """The places of a split's images. numbers: the class of each image of the source's split. divided: whether that holds all splits.
+
+    They are counted by class, because sources often go through the classes in turn.
+    """
+    places = np.arange(len(numbers))
+    if split == "test" and not divided:
+        return places
+    return Division(held_out=FIFTH if divided else None, every=TENTH, by_class=True).part(places, split, numbers)
 
 
 def _untested(sizes: Mapping[str, int]) -> tuple[str, ...]:

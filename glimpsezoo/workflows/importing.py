@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.config import SizedSettings
 from glimpsezoo.data.loading import task_on
 from glimpsezoo.errors import GlimpseZooError, one_line
@@ -53,14 +56,7 @@ def import_checkpoint(
     if data:
         task = _task_on(task, data, chosen)
     built = load_string(spec.model)(settings, task)
-    problems = misfits(tensors, built.state_dict())
-    if problems:
-        raise GlimpseZooError(
-            f"expected a checkpoint that fits {model}, got {checkpoint.name!r}, in which {problems[0]}: check its settings"
-        )
-    built.load_state_dict(tensors)
-    if wrong := not_finite(built.state_dict()):
-        raise GlimpseZooError(f"expected a checkpoint with finite weights, got {checkpoint.name!r}, in which {wrong[0]}: give another file")
+    _load(tensors, built, model, checkpoint)
     assert spec.provenance is not None
     config = CardConfig(
         name=folder.resolve().name,
@@ -76,6 +72,17 @@ def import_checkpoint(
     )
     with locked(folder), output_to(folder):
         return write_card(folder, config, built, beside=write_card_readme)
+
+
+def _load(tensors: Mapping[str, Tensor], built: GlimpseModel[Any], model: str, checkpoint: Path) -> None:
+    """Load the tensors into the model. Raises `GlimpseZooError` if they do not fit it, or are not finite."""
+    if problems := misfits(tensors, built.state_dict()):
+        raise GlimpseZooError(
+            f"expected a checkpoint that fits {model}, got {checkpoint.name!r}, in which {problems[0]}: check its settings"
+        )
+    built.load_state_dict(tensors)
+    if wrong := not_finite(built.state_dict()):
+        raise GlimpseZooError(f"expected a checkpoint with finite weights, got {checkpoint.name!r}, in which {wrong[0]}: give another file")
 
 
 def import_for_models(models: Sequence[str], checkpoint: Path, data: str | None) -> tuple[Path, tuple[str, ...]]:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,7 +44,8 @@ def test_processes_find_the_same_and_replace_one_that_is_killed(tmp_path: Path) 
     deadly = job_of(condition=Deadly(2, marker=str(tmp_path / "killed")))
     plan = [evaluation(job), evaluation(deadly, "deadly")]
     work = sharing_of(plan, tmp_path / "units")
-    with Processes(Doer(plan, bench_of(job), CONFIG), 2) as engine:
+    decoding = replace(CONFIG, workers=1)  # in a process that the engine's processes start
+    with Processes(Doer(plan, bench_of(job), decoding), 2) as engine:
         found = work.run(engine)
         engine.close(hurry=True)
     assert (tmp_path / "killed").exists()

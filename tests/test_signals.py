@@ -193,6 +193,27 @@ def test_streams_that_are_closed_or_full(command: str, status: int, said: str) -
     assert len(ended.stderr.splitlines()) == bool(said)
 
 
+@pytest.mark.parametrize(("command", "status"), [("--version", 0), ("--wrong", 2)])
+def test_a_process_ends_without_taking_apart_what_it_loaded(command: str, status: int) -> None:
+    """For torch, that takes most of a second. What modules want to do at the end is done, and what was printed is written."""
+    program = f"""if True:
+        import atexit, os, sys
+        from glimpsezoo.commands import program
+
+        class Loaded:
+            def __del__(self):
+                os.write(1, b"taken apart")
+
+        loaded, sys.argv[1:] = Loaded(), ["{command}"]
+        try:
+            program()
+        finally:
+            atexit.register(print, "last words")"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == status
+    assert ended.stdout.splitlines()[-1] == "last words"
+
+
 def test_what_signals_did_before_they_do_afterwards() -> None:
     before = [signal.getsignal(number) for number in signals.SIGNALS]
     with pytest.raises(SystemExit):

@@ -1,5 +1,6 @@
 """The command line. A command is imported when it is used, and imports what it needs when it runs, so that help and errors come at once."""
 
+import atexit
 import errno
 import importlib
 import logging
@@ -107,11 +108,16 @@ def program() -> None:
     signals.end_at_once()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read by OpenMP (libgomp) when torch is loaded
+    status = 1  # of a failure of `main` itself
+    # Called last, after what other modules register: taking the hundreds of thousands of objects of torch apart takes most of a second.
+    atexit.register(lambda: (logging.shutdown(), ranks.leave(status)))
     try:
         main()
     except SystemExit as end:
-        if isinstance(end.code, int) and end.code and (ranks.have_met() or end.__cause__):  # threads may wait for a lost process
-            ranks.leave(end.code)
+        assert isinstance(end.code, int)
+        status = end.code
+        if status and (ranks.have_met() or end.__cause__):  # threads may wait for a lost process
+            ranks.leave(status)
         raise
 
 

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import multiprocessing
 import os
 import pickle
 import signal
@@ -101,6 +102,7 @@ def _begin(threads: int, parent: int) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    multiprocessing.set_start_method(None, force=True)  # the system's own; loky's, set here, cannot start processes that decode
     torch.set_num_threads(threads)
     keep_freed_memory()
 

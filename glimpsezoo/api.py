@@ -92,7 +92,7 @@ def predict(
     >>> [found.label for found in gz.predict("cnn4.digits", [digits[0].image, digits[10].image])]
     ['0', '2']
     """
-    return load(name).to(device).predict(images, top=top, exit_rule=exit_rule, seed=seed, batch_size=batch_size)
+    return load(name).to(usable_device(device)).predict(images, top=top, exit_rule=exit_rule, seed=seed, batch_size=batch_size)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from glimpsezoo.processes import is_gone, machine
 
 _PART = re.compile(r"\..+\.(?:([0-9a-f]{8})-(\d+)-[0-9a-f]{8}|[0-9a-f]{32})\.part")  # the second form was written by earlier versions
 _ASIDE = "written-aside"
+_ASIDE_NAME = re.compile(r"([0-9]+)([.-])(.+)")  # place in the order, what happens to the file, its name
+_WRITTEN, _DELETED = ".", "-"
 _TRIES = 100  # to replace files while other processes replace them, too: each try ends what another one began
 _OLD = 86_400.0  # seconds without a change after which a half-written file of another machine is stale
 
@@ -60,9 +62,8 @@ def replace_all(folder: Path, files: Mapping[str, bytes | None]) -> None:
     sweep(folder)
     try:
         aside.mkdir()
-        order = {str(number): (name, content) for number, (name, content) in enumerate(files.items())}
-        for number, (name, content) in order.items():
-            (aside / f"{number}.{name}").write_bytes(content or b"")
+        for number, (name, content) in enumerate(files.items()):
+            (aside / f"{number}{_DELETED if content is None else _WRITTEN}{name}").write_bytes(content or b"")
         for tries_left in reversed(range(_TRIES)):
             try:
                 os.rename(aside, folder / f".{_ASIDE}")
@@ -81,16 +82,16 @@ def finish_replacing(folder: Path) -> None:
     aside = folder / f".{_ASIDE}"
     if aside.is_symlink() or not aside.is_dir():
         return
-    paths: list[Path] = []
+    names: list[str] = []
     with suppress(FileNotFoundError):  # here and below: another process was quicker
-        paths = sorted(aside.iterdir())
-    for path in paths:
-        found = re.fullmatch(r"([0-9])\.(.+)", path.name)
+        names = os.listdir(aside)
+    for found in sorted(filter(None, map(_ASIDE_NAME.fullmatch, names)), key=lambda found: int(found[1])):
+        path, place = aside / found[0], folder / found[3]
         with suppress(FileNotFoundError):
-            if found and path.stat().st_size:
-                os.replace(path, folder / found[2])
-            elif found:
-                (folder / found[2]).unlink(missing_ok=True)
+            if found[2] == _WRITTEN:
+                os.replace(path, place)
+            else:
+                place.unlink(missing_ok=True)
                 path.unlink()
     try:
         aside.rmdir()

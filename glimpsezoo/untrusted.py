@@ -120,16 +120,20 @@ def toml_of(option: str, path: Path) -> dict[str, Any]:
         raise GlimpseZooError(f"{option} expects a TOML file, got {str(path)!r} ({why:.120}): correct it, or name another") from None
 
 
-def check_front_matter(readme: Path) -> None:
-    """Refuse a README whose YAML repeats parts of itself again and again, which libraries write out. Raises `GlimpseZooError`."""
+def front_matter(readme: Path) -> str:
+    """The YAML that begins a README; '' if there is none.
+
+    Raises `GlimpseZooError` if it cannot be read, or repeats parts of itself again and again, which libraries write out.
+    """
     try:
-        head, _, _ = read_regular(readme, README_SIZE).decode("utf-8", "replace").removeprefix("---").partition("\n---")
+        head, end, _ = read_regular(readme, README_SIZE).decode("utf-8", "replace").removeprefix("---").partition("\n---")
     except FileNotFoundError:
-        return
+        return ""
     except OSError as error:
         raise GlimpseZooError(f"expected a README of a data set in {str(readme)!r}, got none that can be read ({why_not(error)})") from None
     if (count := len(_ALIAS.findall(head))) > ALIASES:
         raise GlimpseZooError(f"expected at most {ALIASES} references (*NAME) in the YAML of {str(readme)!r}, got {count}: write them out")
+    return head if end else ""
 
 
 def check_parquet(meta: Any) -> None:

@@ -304,6 +304,7 @@ OF_COMMANDS = {
         _weights,
     ),
     "end the name of a folder with a slash": Case("export cnn4 -o cnn4.digits", ("export cnn4 -o cnn4.digits/",)),
+    "which is a file: choose another name": Case("export cnn4 -o new", ("export cnn4 -o other",), lambda stack: Path("new").write_text("")),
     "workflows/exporting.py choose another --output, or --force": Case(
         "export cnn4 -o new.pt2",
         ("export cnn4 -o other.pt2", "export cnn4 -o new.pt2 --force"),

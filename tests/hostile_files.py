@@ -299,6 +299,7 @@ PARQUETS = [
     Hostile("a Parquet file that is cut", cut(TEST, -40), PARQUET, "cannot be read"),
     Hostile("a README nested deeply", written("p/README.md", f"---\nconfigs: {NESTED}\n---\n"), PARQUET, "", (0, 2)),
     Hostile("a README of aliases of aliases", aliases, PARQUET, "references"),
+    Hostile("a README that is a pipe", piped("p/README.md"), PARQUET, "a pipe, not a file"),
 ]  # fmt: skip
 OUTPUTS = [
     Hostile("an output that links to itself", linked("o", "o"), RUN, "symbolic links"),

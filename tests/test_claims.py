@@ -18,6 +18,7 @@ from glimpsezoo.measures.statistics import Effect, over_seeds
 from glimpsezoo.reports.claims import JudgedClaim, claim_cells
 from glimpsezoo.reports.paper import as_rows, markdown
 from glimpsezoo.workflows.claims import exits_at
+from glimpsezoo.workflows.evidence import Zoo
 from glimpsezoo.workflows.reproducing import reproduce
 from glimpsezoo.zoo.papers import Claim
 from glimpsezoo.zoo.results import read_result
@@ -181,6 +182,17 @@ def test_seeds_are_paired_by_number_where_both_sides_have_several(paper: Callabl
     assert [name for name, _ in judged.seeds] == ["0", "1"]
     (steps,) = paper(claim("better", "", 'a = { card = "mgnet.digits" }\nb = { card = "mgnet.digits", step = 1 }'), *mgnet)
     assert [name for name, _ in steps.seeds] == ["0", "1", "3"]
+
+
+def test_trainings_without_a_common_seed_are_not_tested(
+    paper: Callable[..., list[JudgedClaim]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mgnet = [another_seed(tmp_path, "mgnet.digits", seed) for seed in (1, 3)]
+    cnn4 = [another_seed(tmp_path, "cnn4.digits", seed) for seed in (2, 4)]
+    measured = Zoo._evidence  # the zoo's own trainings of both have seed 0
+    monkeypatch.setattr(Zoo, "_evidence", lambda self, card: tuple(each for each in measured(self, card) if each.seed))
+    (judged,) = paper(claim("better"), *mgnet, *cnn4)
+    assert (judged.effect, judged.missing) == (None, "no training of mgnet.digits has the seed of one of cnn4.digits")
 
 
 def test_rows_show_the_zoos_card_and_the_range_of_its_seeds(paper: Callable[..., list[JudgedClaim]], tmp_path: Path) -> None:

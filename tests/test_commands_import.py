@@ -7,6 +7,7 @@ from command_line import ask, photos
 
 import glimpsezoo as gz
 from glimpsezoo.reports.readme import card_text
+from glimpsezoo.workflows import importing
 from glimpsezoo.zoo.cards import LOG, Card
 from glimpsezoo.zoo.results import result_type
 
@@ -35,6 +36,37 @@ def test_an_import_gives_a_card_that_run_accepts(here: Path, capsys: pytest.Capt
     assert not (here / "zoo_cards" / "mgnet.digits" / LOG).exists()
     other = ask(capsys, *words[:-1], "imagenet100", "--force")
     assert "10 classes, got imagenet100 with 100" in other.err
+
+
+def test_a_file_that_run_imports_has_the_classes_of_the_data_that_are_measured(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """They may lie in folders of one name. What was imported is used again, until the plugin's code is another."""
+    import glimpsezoo_mgnet.importer as importer
+
+    unnamed, imports = gz.Task((64, 64), 3, ("class 0", "class 1")), list[Path]()
+    model = gz.create_model("mgnet", task=unnamed, glimpses=2, seed=3)
+    answer = (model.config, unnamed, model.state_dict(), [])
+    monkeypatch.setattr(importer, "importer", lambda path, sets: imports.append(path) or answer)
+    (here / "released.ckpt").write_bytes(b"")
+    for folder, names in (("a", ("cat", "dog")), ("b", ("fish", "hen"))):
+        photos(here / folder / "photos", per_class=10)
+        for old, new in zip(("dark", "light"), names, strict=True):
+            (here / folder / "photos" / old).rename(here / folder / "photos" / new)
+
+    def measured(folder: str) -> list[str]:
+        words = ("run", "mgnet", "--checkpoint", "released.ckpt", "--data", f"folder:{folder}/photos", "--measure", "accuracy", "--json")
+        found = ask(capsys, *words)
+        assert found.status == 0, found.err
+        return list(found.json["results"][0]["data"]["inferred"]["classes"])
+
+    assert [measured(folder) for folder in "ab"] == [["cat", "dog"], ["fish", "hen"]]
+    assert len(imports) == 2
+    measured("a")
+    assert len(imports) == 2
+    monkeypatch.setattr(importing, "module_hash", lambda name: f"another {name}")
+    measured("a")
+    assert len(imports) == 3
 
 
 def test_an_imported_card_has_the_authors_numbers_beside_its_own_and_the_size_of_its_data(

@@ -18,6 +18,7 @@ from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.measures.pairs import Comparison
 from glimpsezoo.measures.result import Result
 from glimpsezoo.zoo.cards import Card
+from glimpsezoo.zoo.models import create_model
 from glimpsezoo.zoo.results import read_result, result_type
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +50,31 @@ def misbehave(patch: pytest.MonkeyPatch, error: BaseException, block: int = 2) -
 
 def result(folder: Path, model: str) -> Result:
     return read_result((folder / model / "result.json").read_bytes())
+
+
+def test_a_measure_or_a_model_that_breaks_fails_alone(run: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    """The rest is measured, and each result says what is missing from it and why."""
+
+    def breaks(*given: Any, **more: Any) -> None:
+        raise ValueError("broke")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("glimpsezoo.measures.speed.speed_section", breaks)
+        answer = run("cnn4", *UNTRAINED, *SMALL, "--measure", "accuracy,speed", "-o", "one")
+    assert answer.status == 1
+    assert "1 unit FAILED (broke; all errors are in result.json)" in answer.err
+    found = result(here / "one", "cnn4")
+    assert [(each.measure, each.unit, each.error) for each in found.errors] == [("speed", "speed", "broke")]
+    assert (found.run.status, found.accuracy is None, found.speed) == ("failed", False, None)
+
+    mgnet = type(create_model("mgnet", data="digits"))
+    monkeypatch.setattr(mgnet, "fuse", breaks)
+    answer = run("cnn4", "mgnet", *UNTRAINED, *SMALL, "--measure", "accuracy,anytime,flops", "-o", "two")
+    assert (answer.status, "unexpected" in answer.err) == (1, False), answer.err
+    assert result(here / "two", "cnn4").run.status == "done"
+    broken = result(here / "two", "mgnet")
+    assert (broken.run.status, broken.accuracy) == ("failed", None)
+    assert "mgnet: no thresholds of early exits (broke)" in broken.notes
 
 
 def only_run(here: Path) -> Path:

@@ -56,6 +56,13 @@ def test_trace_and_check_take_them_too(card: Path, say: Callable[..., Answer]):
     assert say("check", "card", "--data", "folder:photos").status == 0
 
 
+def test_a_report_shows_them(card: Path, say: Callable[..., Answer]):
+    assert say("run", "card", "--data", "folder:photos", "--measure", "accuracy", "-o", "run").status == 0
+    answer = say("report", "run", "-o", "page.html", "--traces", "1")
+    assert (answer.status, "not shown looking" in answer.err) == (0, False)
+    assert "not shown looking" not in Path("page.html").read_text()
+
+
 def test_a_class_that_the_model_does_not_have_is_refused(card: Path, say: Callable[..., Answer]):
     (card.parent.parent / "photos" / "cat").mkdir()
     for number in range(5):

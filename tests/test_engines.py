@@ -28,8 +28,8 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.measuring import run_job
 from glimpsezoo.ranks import ProcessLostError
 from glimpsezoo.run.engines.processes import Processes
-from glimpsezoo.run.engines.shipping import packed_outcome, settle
-from glimpsezoo.run.portions import Doer, Outcome
+from glimpsezoo.run.engines.shipping import BlockMissing, packed_outcome, settle
+from glimpsezoo.run.portions import Doer, Outcome, Portion
 
 RUN = ("run", "cnn4", "mgnet", "--data", "digits", "--limit", "60", "--measure", "accuracy,anytime,fog,pgd", "--set", "pgd.steps=2")
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -164,6 +164,21 @@ def test_what_is_at_work_is_lost_when_the_head_of_a_cluster_no_longer_answers(mo
     with pytest.raises(ProcessLostError, match=rf"the head of the Ray cluster at {engine.head}.*finished units are kept.*which resumes"):
         portion.result(timeout=60)
     watching.join()
+
+
+def test_images_that_cannot_be_sent_to_a_cluster_are_the_error_of_their_portion() -> None:
+    """Without Ray. Where the answer of a worker is dealt with, nobody hears of an error: the run would wait for ever."""
+    from glimpsezoo.run.engines import ray
+
+    engine, done = ray.Ray.__new__(ray.Ray), Future[Outcome]()
+    answer: Future[BlockMissing] = Future()
+    engine.ray = SimpleNamespace(exceptions=SimpleNamespace(RayError=OSError), put=lambda block: 1 / 0)
+    engine.remote = SimpleNamespace(remote=lambda *given: SimpleNamespace(future=lambda: answer))
+    engine.blocks, engine.data, engine.needed, engine.plan = {}, [job_of().data], (), None
+    engine._send(Portion(()), Outcome(), [], done)
+    answer.set_result(BlockMissing((0, 0)))
+    with pytest.raises(ZeroDivisionError):
+        done.result(timeout=0)
 
 
 def test_an_unknown_engine_is_refused_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:

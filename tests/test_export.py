@@ -1,6 +1,7 @@
 """Exported graphs give what the model gives, without glimpsezoo: as ONNX under onnxruntime, as programs of torch.export, step by step."""
 
 import ast
+import errno
 import json
 import os
 import subprocess
@@ -212,16 +213,31 @@ def test_the_command_says_what_it_wrote(say: Ask, here: Path, tmp_path: Path):
     ("words", "facts"),
     [
         (("-o", "model.tflite"), ("model.tflite", ".onnx", ".pt2", "slash")),
+        (("-o", "zoo_cards/a"), ("'a'", "which is a file", "another name")),
+        (("-o", "zoo_cards/a", "--force"), ("'a'", "which is a file", "another name")),
         (("-o", "m.onnx", "--steps", "9"), ("1 to 3", "9")),
         (("-o", "m.onnx", "--set", "anytime.rule=margin"), ("anytime.rule alone", "anytime.threshold")),
         (("-o", "m.onnx", "--set", "anytime.macs=3"), ("anytime.macs",)),
     ],
 )
-def test_what_cannot_be_is_one_line(say: Ask, words: tuple[str, ...], facts: tuple[str, ...]):
+def test_what_cannot_be_is_one_line(say: Ask, here: Path, words: tuple[str, ...], facts: tuple[str, ...]):
+    (here / "zoo_cards").mkdir(exist_ok=True)
+    (here / "zoo_cards" / "a").touch()
     answer = say("export", "mgnet", "--checkpoint", "none", *words)
     assert answer.status == 2
     assert answer.err.count("\n") == 1
     assert all(fact in answer.err for fact in facts), answer.err
+
+
+def test_a_full_disk_is_no_fault_of_the_model(say: Ask, here: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "cnn4.pt2")
+
+    monkeypatch.setattr(workflow, "_write_program", full)
+    answer = say("export", "cnn4", "--checkpoint", "none", "-o", "cnn4.pt2")
+    assert answer.status == 2
+    assert "No space left" in answer.err
+    assert "update torch" not in answer.err
 
 
 def test_without_the_packages_the_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -100,6 +100,17 @@ def test_files_are_replaced_together(tmp_path: Path, monkeypatch: pytest.MonkeyP
     finish_replacing(tmp_path)  # nothing to do
 
 
+def test_files_are_replaced_in_their_order_whatever_their_number_and_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"f{number}" for number in range(12)]
+    replace_all(tmp_path, dict.fromkeys(names, b""))
+    assert all((tmp_path / name).read_bytes() == b"" for name in names)
+    moved, real = list[str](), os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: moved.append(Path(new).name) or real(old, new))
+    replace_all(tmp_path, {**dict.fromkeys(names, b"new"), "f3": None})
+    assert moved == [name for name in names if name != "f3"]
+    assert {path.name for path in tmp_path.iterdir()} == {*moved}
+
+
 def _replace(folder: Path, word: str, times: int) -> None:
     for _ in range(times):
         replace_all(folder, {"a": word.encode(), "b": word.encode()})

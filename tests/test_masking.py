@@ -15,6 +15,7 @@ from glimpsezoo.conditions.attacks.base import attacker_noise
 from glimpsezoo.conditions.attacks.victim import Victim
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.regions import Decision
+from glimpsezoo.measures import masking_checks
 from glimpsezoo.measures.derivatives import errors, inner_points
 from glimpsezoo.measures.gradient_masking import Masking, masking
 from glimpsezoo.measures.masking_checks import Sign, derivatives, gradient, randomness
@@ -102,6 +103,22 @@ def victim_of(model: Any, count: int = 8) -> tuple[Victim, Noise]:
 def found_by_derivatives(model: Any) -> dict[str, Sign]:
     with torch.no_grad():
         return dict(derivatives(*victim_of(model)))
+
+
+def test_without_memory_for_the_derivatives_there_is_no_verdict_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A smaller batch may have room. A model that requires float32 has none at any size."""
+
+    def fails(message: str) -> None:
+        def exact(victim: Victim) -> Victim:
+            raise RuntimeError(message)
+
+        monkeypatch.setattr(masking_checks, "exact", exact)
+
+    fails("expected scalar type Double but found Float")
+    assert found_by_derivatives(gz.load("mgnet.digits")) == {}
+    fails("CUDA out of memory")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        found_by_derivatives(gz.load("mgnet.digits"))
 
 
 def found(sign: Sign) -> bool:

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 from toy_models import Peek, batch_of_images
 
 import glimpsezoo as gz
+from glimpsezoo.core import macs
 from glimpsezoo.data.preprocessing import each_of
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.specs import Task
@@ -224,3 +225,16 @@ def test_by_name(here: Path):
     card = make_card(here / "mine", "cnn4")
     found = gz.predict(str(card.folder), torch.zeros(1, 64, 64), top=1)
     assert [len(each.top) for each in found] == [1]
+    with pytest.raises(GlimpseZooError, match="got 'tpu9'"):
+        gz.predict(str(card.folder), torch.zeros(1, 64, 64), device="tpu9")
+
+
+def test_what_a_model_costs_is_counted_once_and_not_for_every_batch(monkeypatch: pytest.MonkeyPatch):
+    model, counts = gz.create_model("cnn4", data="digits"), list[int]()
+    count = macs.count_macs
+    monkeypatch.setattr(macs, "count_macs", lambda run: counts.append(1) or count(run))
+    costs = {model.predict(torch.zeros(1, 64, 64))[0].macs for _ in range(3)}
+    assert len(costs) == 1
+    once = len(counts)
+    model.predict([torch.zeros(1, 64, 64)] * 3, batch_size=1)
+    assert len(counts) == once > 0

@@ -80,6 +80,14 @@ class Recorder(TrainingLogger):
         self.told.append("closed")
 
 
+class Stuck(Recorder):
+    """Cannot be closed."""
+
+    def close(self) -> None:
+        self.told.append("stuck")
+        raise ConnectionError("nobody listens")
+
+
 class Broken(Recorder):
     """Fails after the first epoch."""
 
@@ -93,11 +101,15 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     Recorder.told = []
     specs = [
         LoggerSpec(name=name, description="", logger=f"{__name__}:{kind}", unavailable=why)
-        for name, kind, why in (("recorder", "Recorder", ""), ("broken", "Broken", ""), ("absent", "A", "pip install absent"))
+        for name, kind, why in (
+            ("recorder", "Recorder", ""),
+            ("broken", "Broken", ""),
+            ("stuck", "Stuck", ""),
+            ("absent", "A", "pip install absent"),
+        )
     ]
-    monkeypatch.setitem(
-        sys.modules, __name__, SimpleNamespace(Recorder=Recorder, Broken=Broken)
-    )  # as pytest imports files, it is not there
+    kinds = SimpleNamespace(Recorder=Recorder, Broken=Broken, Stuck=Stuck)
+    monkeypatch.setitem(sys.modules, __name__, kinds)  # as pytest imports files, it is not there
     source = Provenance("test", "test", "1")
     made = Registry([*registry().plugins, LoadedPlugin(source, specs=tuple(replace(spec, provenance=source) for spec in specs))])
     for user in ("target", "prepare"):
@@ -133,6 +145,12 @@ def test_a_logger_that_fails_or_is_not_there_is_one_line(say: Ask, here: Path, t
     assert "resumes from its checkpoint" in again.err
     assert say(*TRAIN, "--log", "absent").err == "glimpsezoo: pip install absent\n"
     assert "did you mean 'recorder'" in say(*TRAIN, "--log", "recoder").err
+
+
+def test_a_logger_that_cannot_be_closed_keeps_no_other_open(say: Ask, here: Path, told: list[Any]):
+    answer = say(*TRAIN, "-o", "mine", "--log", "recorder", "--log", "stuck")
+    assert "the logger 'stuck' failed (ConnectionError: nobody listens)" in answer.err.splitlines()[-1]
+    assert sorted(told[-2:]) == ["closed", "stuck"]
 
 
 def test_a_built_in_logger_without_its_package_says_how_to_install_it(say: Ask, monkeypatch: pytest.MonkeyPatch):

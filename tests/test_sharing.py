@@ -270,6 +270,37 @@ def test_an_error_of_a_worker_fails_its_unit_alone_and_is_not_tried_again(tmp_pa
     assert (kept.done, kept.reused, len(kept.rows)) == (3, 0, IMAGES - 10)
 
 
+def test_an_error_of_a_finding_fails_it_alone_and_nothing_of_it_is_stored(tmp_path: Path) -> None:
+    def breaks() -> None:
+        raise ValueError("broke")
+
+    job = job_of()
+    plan = [evaluation(job), finding(breaks, name="f", key="broken"), finding(lambda: Found(number=2), name="g")]
+    with Copies(Doer(plan, bench_of(job), CONFIG)) as engine:
+        found = shared(plan, job, tmp_path, engine)
+    assert str(found.findings[1]) == "broke"
+    assert found.findings[2] == Found(number=2)
+    assert len(found.units) == 4
+    names = [planned.stored_as or "" for _, planned in plan[1:] if isinstance(planned, PlannedFinding)]
+    assert [UnitStore(tmp_path).read_finding(name) is None for name in names] == [True, False]
+
+
+class StrangeError(Exception):
+    """It is pickled by its text alone, which its constructor does not take."""
+
+    def __init__(self, what: str, code: int) -> None:
+        super().__init__(f"{what} ({code})")
+
+
+def test_what_cannot_be_rebuilt_here_is_the_error_of_its_portion() -> None:
+    """Or else whoever waits for it would wait for ever."""
+    future: Future[Outcome] = Future()
+    shipping.settle(future, b"no pickle")
+    assert isinstance(future.exception(timeout=0), pickle.UnpicklingError)
+    packed = shipping.packed_outcome(Outcome(findings={0: StrangeError("broke", 3)}))
+    assert str(pickle.loads(packed).findings[0]) == "StrangeError: broke (3)"
+
+
 def test_an_image_that_cannot_be_read_ends_the_run_wherever_it_is_read(tmp_path: Path) -> None:
     bad = MadeUp(bad=(12,))
     job = Job(job_of().model, "toy", bad)

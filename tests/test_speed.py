@@ -142,9 +142,12 @@ def test_an_accelerator_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: order.append(f"waited for {device}"))
     assert seconds_of(lambda: order.append("worked"), torch.device("cuda")) > 0
-    assert order == ["worked", "waited for cuda"]
+    assert order == ["waited for cuda", "worked", "waited for cuda"]  # what was asked for before is no part of it
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: order.append("waited for mps"))
+    seconds_of(lambda: order.append("worked"), torch.device("mps"))
+    assert order[3:] == ["waited for mps", "worked", "waited for mps"]
     seconds_of(lambda: order.append("worked"), torch.device("cpu"))
-    assert order[2:] == ["worked"]
+    assert order[6:] == ["worked"]
 
 
 def test_the_estimate_of_a_run_is_timed_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,6 +170,24 @@ def test_stopped_while_an_epoch_is_measured_it_loses_no_line_of_the_log(tmp_path
     assert (tmp_path / "cut" / LOG).read_text() == (tmp_path / "whole" / LOG).read_text()
 
 
+def test_a_resume_that_fails_leaves_the_checkpoint_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Restoring the optimiser may take more memory than there is."""
+    steps = train(job(tmp_path))
+    for _ in range(6):
+        next(steps)
+    steps.close()
+    before = (tmp_path / CHECKPOINT).read_bytes()
+
+    def full(*given: object) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Optimizer, "load_state_dict", full)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            finish(job(tmp_path))
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
 def test_a_torn_line_of_the_log_stops_no_resume(tmp_path: Path):
     finish(job(tmp_path / "whole"))
     steps = train(job(tmp_path / "cut"))

@@ -114,8 +114,7 @@ def program() -> None:
     try:
         main()
     except SystemExit as end:
-        assert isinstance(end.code, int)
-        status = end.code
+        status = end.code if isinstance(end.code, int) else status
         if status and (ranks.have_met() or end.__cause__):  # threads may wait for a lost process
             ranks.leave(status)
         raise

@@ -14,7 +14,7 @@ from glimpsezoo.data.listings import Listed
 from glimpsezoo.downloads import download
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.hub import reading_dataset
-from glimpsezoo.untrusted import check_front_matter
+from glimpsezoo.untrusted import front_matter
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 
@@ -157,7 +157,7 @@ def find(source: HubSource, data_dir: Path | None) -> DatasetFiles:
                 if folder is None:
                     raise ConnectionError("there is only a table made from an unknown revision")
         if folder is not None:
-            check_front_matter(folder / "README.md")
+            front_matter(folder / "README.md")  # raises for one that `datasets` should not read
             subset = None if folder.name == source.subset else source.subset
             builder = datasets.load_dataset_builder(str(folder.resolve()), name=subset)
     assert builder is not None
@@ -247,11 +247,7 @@ def _holds(folder: Path) -> bool:
 
 def _tells_configurations(folder: Path) -> bool:
     """Whether the folder has a README that, like those of the Hub, assigns files to configurations."""
-    try:
-        head, _, rest = (folder / "README.md").read_text(encoding="utf-8").removeprefix("---").partition("\n---")
-    except (OSError, UnicodeDecodeError):
-        return False
-    return bool(rest) and "\nconfigs:" in head
+    return "\nconfigs:" in front_matter(folder / "README.md")
 
 
 def open_images(dataset: DatasetFiles, split: str, columns: tuple[str, str], *, streaming: bool, shuffled: bool) -> EncodedImages:

@@ -6,6 +6,7 @@ from typing import Any
 
 from glimpsezoo.conditions.base import Remembered
 from glimpsezoo.data.limited import Held
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.jobs import Job
 from glimpsezoo.hashing import unit_id
 from glimpsezoo.schema import Section
@@ -77,6 +78,15 @@ class PlannedFinding(Planned):
     @property
     def stored_as(self) -> str | None:
         return None if self.identity is None else unit_id(self.identity, 0, self.images)
+
+    def found(self) -> Section | Exception | None:
+        """What `find` returns, or why it failed: a model or a measure of a plugin may fail in any way. Raises `GlimpseZooError`."""
+        try:
+            return self.find()
+        except GlimpseZooError:
+            raise
+        except Exception as error:
+            return error
 
 
 Plan = Sequence[tuple[str, Planned]]

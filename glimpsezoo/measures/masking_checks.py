@@ -23,6 +23,7 @@ from glimpsezoo.conditions.attacks.victim import Victim, cross_entropy, margin_l
 from glimpsezoo.conditions.attacks.worst_case import wrong_in
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.regions import Decision
+from glimpsezoo.errors import out_of_memory
 from glimpsezoo.evaluation.memory import Parts
 from glimpsezoo.measures.derivatives import errors, exact, inner_points, looks, margins, reached
 
@@ -132,7 +133,9 @@ def derivatives(victim: Victim, noise: Noise) -> Iterator[tuple[str, Sign]]:
     """
     try:
         twin = exact(victim)
-    except RuntimeError:
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
         return
     points = inner_points(twin.images, noise)
     asked = {"looks": looks(twin)} if twin.model.surrogate is not None else {"margin": margins(twin), "looks": looks(twin)}

@@ -248,10 +248,10 @@ class SmoothingMeasure(Measure):
     def section(self, bench: Bench, index: int, done: Done) -> tuple[Smoothed, ...]:
         mine, found = done.get(index, {}), []
         for settings in self.wanted:
-            parts = [part for key, part in mine.items() if isinstance(key, tuple) and key[:1] == (settings,)]
+            parts = [part for key, part in mine.items() if isinstance(key, tuple) and key[:1] == (settings,) and part is not None]
             if any(part.label for part in parts):
                 found.append(smoothed(parts, settings))
-            else:
+            elif parts:  # or else all of them failed: the errors say why
                 bench.note(index, f"{bench.names[index]}: nothing is certified, because no image for it can be read")
         return tuple(found)
 

@@ -23,11 +23,19 @@ def threads(count: int | None) -> Iterator[None]:
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """Wall-clock seconds of `work`. An accelerator, which runs calls asynchronously, is synchronised before and after it."""
+    _synchronise(device)
     began = time.perf_counter()
     work()
+    _synchronise(device)
+    return time.perf_counter() - began
+
+
+def _synchronise(device: torch.device) -> None:
+    """Wait until an accelerator has done what it was asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:

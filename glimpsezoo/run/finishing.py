@@ -100,6 +100,7 @@ def _evaluations(work: RunWork, index: int) -> Iterator[tuple[str, Any]]:
 def _errors(work: RunWork, index: int) -> Iterator[Failure]:
     for name, found in _evaluations(work, index):
         yield from failures(name, found.failed)
+    yield from (failure for mine, failure in work.failed if mine == index)
 
 
 def _write(work: RunWork, index: int, result: Result) -> tuple[Result, Path]:

@@ -34,8 +34,8 @@ class Outcome:
 
     units: dict[str, StoredUnit | Exception] = field(default_factory=dict)
     """By the ids of units: the content, or why the unit failed."""
-    findings: dict[int, Section | None] = field(default_factory=dict)
-    """By places in the plan."""
+    findings: dict[int, Section | Exception | None] = field(default_factory=dict)
+    """By places in the plan: what was found, or why that failed."""
     notes: list[tuple[int, str]] = field(default_factory=list)
     """(index of a model, what could not be found and why)."""
 
@@ -81,7 +81,7 @@ class Doer:
     ) -> Outcome:
         """Do a portion. given: what is known of it already. keep: gets each unit at once. on_images: gets a piece and its finished images.
 
-        Raises `GlimpseZooError` for errors that the user can fix; any other error fails only its unit.
+        Raises `GlimpseZooError` for errors that the user can fix; any other error fails only its unit or finding.
         """
         found, done = Outcome(), dict[Hashable, dict[Hashable, Any]]()
         before = {index: len(notes) for index, notes in self.bench.notes.items()}
@@ -98,7 +98,7 @@ class Doer:
                     found.units |= units.found
                 elif isinstance(planned, PlannedFinding):
                     known = place in given.findings
-                    mine[planned.key] = found.findings[place] = given.findings[place] if known else planned.find()
+                    mine[planned.key] = found.findings[place] = given.findings[place] if known else planned.found()
             for images in planned.last_of if isinstance(planned, PlannedEvaluation) else ():
                 images.forget()
         found.notes = [(index, note) for index, notes in self.bench.notes.items() for note in notes[before.get(index, 0) :]]

@@ -196,7 +196,7 @@ class Scheduler:
                 self.store.write(name, unit)
         for place, section in found.findings.items():
             name = self.plan[place][1].stored_as
-            if name is not None and section is not None:
+            if name is not None and isinstance(section, Section):
                 self.store.write_finding(name, section.to_json())
         self.found.units |= found.units
         self.found.findings |= found.findings

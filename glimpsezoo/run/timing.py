@@ -11,6 +11,7 @@ from glimpsezoo.core.inference import inference
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import rollout
+from glimpsezoo.errors import GlimpseZooError, out_of_memory
 from glimpsezoo.evaluation.environment import channels_last
 from glimpsezoo.evaluation.memory import BatchSize, Parts
 from glimpsezoo.measures.stopwatch import seconds_of
@@ -38,7 +39,10 @@ def compile_now(model: GlimpseModel[Any], task: Task, device: torch.device, batc
 
 
 def seconds_per_image(model: GlimpseModel[Any], task: Task, device: torch.device, batch_size: BatchSize = "auto") -> float:
-    """Seconds per image: the fastest of three batches of noise, of 64 images or as many as fit."""
+    """Seconds per image: the fastest of three batches of noise, of 64 images or as many as fit. 0.0 if the model fails.
+
+    Then its units fail, which say why. Raises `GlimpseZooError`, and what says that memory ran out.
+    """
     model.to(device)
     parts = Parts.of(batch_size, task, device)
     parts.size = min(parts.size, TIMED)
@@ -47,7 +51,11 @@ def seconds_per_image(model: GlimpseModel[Any], task: Task, device: torch.device
             try:
                 images = torch.rand(parts.size, task.channels, *task.image_size, device=device)
                 return min(seconds_of(lambda images=images: _run(model, images), device) for _ in range(3)) / len(images)
-            except (MemoryError, RuntimeError) as error:
+            except GlimpseZooError:
+                raise
+            except Exception as error:  # a plugin may fail in any way
+                if not out_of_memory(error):
+                    return 0.0
                 parts.halve(error)
 
 

@@ -14,14 +14,14 @@ from glimpsezoo.core.exits import ThresholdRule
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import BadImageError, ImageData
 from glimpsezoo.data.opening import told
-from glimpsezoo.errors import counted
+from glimpsezoo.errors import counted, one_line
 from glimpsezoo.evaluation.jobs import unit_ids
 from glimpsezoo.evaluation.measuring import run_job
 from glimpsezoo.evaluation.plan import Planned, PlannedEvaluation, PlannedFinding, evaluation_of
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.measures.base import Bench, Measure
 from glimpsezoo.measures.calibration import Calibration, NoCalibrationError, calibration_plan, exit_settings, without_thresholds
-from glimpsezoo.measures.result import Data, TrainedOn, departure
+from glimpsezoo.measures.result import Data, Failure, TrainedOn, departure
 from glimpsezoo.measures.sections import data_section, declared_data_section
 from glimpsezoo.measures.stopwatch import threads
 from glimpsezoo.run.engines.choosing import AUTO, THREADS, Choice, chosen, engine, fastest
@@ -30,6 +30,7 @@ from glimpsezoo.run.progress import OnProgress, RunProgress
 from glimpsezoo.run.request import RunRequest
 from glimpsezoo.run.scheduling import POLL, Scheduler
 from glimpsezoo.run.timing import compile_now, seconds_per_image
+from glimpsezoo.schema import Section
 from glimpsezoo.specs import Task
 from glimpsezoo.zoo.names import Assignments, ModelChoice
 from glimpsezoo.zoo.own_data import DataChoice, trained_on
@@ -89,6 +90,8 @@ class RunWork:
     """Who does it. Set by `get_ready`."""
     done: dict[str, dict[int, dict[Hashable, Any]]] = field(default_factory=dict)
     """Measure -> model -> key -> outcome."""
+    failed: list[tuple[int, Failure]] = field(default_factory=list)
+    """Findings that failed, each with the index of its model."""
 
     @_advised()
     def get_ready(self, on_progress: OnProgress = lambda *_: None) -> None:
@@ -153,8 +156,11 @@ class RunWork:
         try:
             for planned in plans:
                 on_progress(f"{self.names[planned.index]}: {planned.label}", passed, whole)
-                found[planned.index] = calibrated = self._find(planned).calibration(rule)
                 passed += self._seconds(planned)
+                if isinstance(record := self._find(planned), Exception):
+                    self.notes.append(f"{self.names[planned.index]}: no thresholds of early exits ({one_line(record)})")
+                    continue
+                found[planned.index] = calibrated = record.calibration(rule)
                 if unread := planned.images - len(calibrated.hits):
                     left_out = counted(unread, "calibration image")
                     self.notes.append(f"{self.names[planned.index]}: thresholds of exits without {left_out} that cannot be read")
@@ -246,7 +252,13 @@ class RunWork:
 
     def _outcome(self, place: int, planned: Planned, found: Outcome) -> Any:
         if isinstance(planned, PlannedFinding):
-            return found.findings[place] if place in found.findings else self._find(planned)
+            section = found.findings[place] if place in found.findings else self._find(planned)
+            if not isinstance(section, Exception):
+                return section
+            name = self.plan[place][0]
+            failure = Failure(measure=name, unit=planned.stored_as or planned.label, images=(0, planned.images), error=one_line(section))
+            self.failed.append((planned.index, failure))
+            return None
         assert isinstance(planned, PlannedEvaluation)
         return run_job(planned.job, config_of(planned, self.request.config), self.store, known=found.units)
 
@@ -260,15 +272,15 @@ class RunWork:
         return None
 
     def _find(self, planned: PlannedFinding) -> Any:
-        """The finding: read from the store, computed, or awaited from another process that computes it."""
+        """The finding, or why it failed: read from the store, computed, or awaited from another process that computes it."""
         name = planned.stored_as
         if name is None:
-            return planned.find()
+            return planned.found()
         while (known := self.stored(planned)) is None:
             with self.store.claim(name) as mine:
                 if mine:
-                    found = self.stored(planned) or planned.find()  # another process may have stored it just before
-                    if found is not None:
+                    found = self.stored(planned) or planned.found()  # another process may have stored it just before
+                    if isinstance(found, Section):
                         self.store.write_finding(name, found.to_json())
                     return found
             sleep(POLL)

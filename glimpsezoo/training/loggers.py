@@ -4,7 +4,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,8 @@ class Loggers:
                 with _guarded(spec.name):
                     self.opened[spec.name] = load_string(spec.logger)(folder, name, settings)
         except GlimpseZooError:
-            self.close()
+            with suppress(GlimpseZooError):
+                self.close()
             raise
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -58,10 +59,11 @@ class Loggers:
                 logger.log(step, values)
 
     def close(self) -> None:
-        while self.opened:
-            name, logger = self.opened.popitem()
-            with _guarded(name):
-                logger.close()
+        with ExitStack() as closing:  # all of them, whichever fails
+            while self.opened:
+                name, logger = self.opened.popitem()
+                closing.enter_context(_guarded(name))
+                closing.callback(logger.close)
 
 
 @contextmanager

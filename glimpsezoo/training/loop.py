@@ -113,7 +113,9 @@ class _TrainingRun:
 
     def train_phase(self, index: int) -> Iterator[Progress]:
         phase = self.recipe.phase[index]
+        self.between_steps = False  # a checkpoint without what `_begin` restores would replace the one that has it
         self._begin(index, phase)
+        self.between_steps = True
         total = self.job.steps_of(index)
         # Epochs of the data are numbered over all training phases: no two phases see the same placements, and noise that grows over
         # epochs (data.noise_epochs) keeps growing. Older cards with several training phases were trained with numbers that began at

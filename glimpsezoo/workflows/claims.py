@@ -47,7 +47,9 @@ def _compared(zoo: Zoo, claim: Claim, a: Side, b: Side) -> JudgedClaim:
     """The test of side a against side b."""
     of_a, of_b = zoo.evidence(a.card), zoo.evidence(b.card)
     by_estimates = any(side.corrupted or side.attack for side in (a, b))
-    found = (_unpaired if by_estimates else _paired)(claim, a, b, _by_seed(of_a, of_b, same=a.card == b.card))
+    if not (pairs := _by_seed(of_a, of_b, same=a.card == b.card)):
+        return JudgedClaim(claim, missing=f"no training of {a.card} has the seed of one of {b.card}")
+    found = (_unpaired if by_estimates else _paired)(claim, a, b, pairs)
     return replace(found, trainings=(len(of_a), len(of_b)))
 
 

@@ -141,6 +141,8 @@ def _checked(given: str | Path, *, force: bool) -> tuple[Path, str]:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if kind != ".pt2" and missing:
         raise GlimpseZooError(f"ONNX needs the packages {', '.join(NEEDED)}, got no {missing[0]}: pip install {' '.join(NEEDED)}")
+    if not kind and path.exists() and not path.is_dir():
+        raise GlimpseZooError(f"--output expects NAME.onnx, NAME.pt2 or a folder, got {path.name!r}, which is a file: choose another name")
     if path.exists() and not force and (kind or any(path.iterdir())):
         raise GlimpseZooError(f"expected a new file or folder, got {str(path)!r}, which exists: choose another --output, or --force")
     return path, kind
@@ -272,6 +274,8 @@ def _one_line(model: GlimpseModel[Any], kind: str) -> Iterator[None]:
     except GlimpseZooError:
         raise
     except Exception as error:  # exporters raise many types
+        if isinstance(error, OSError) and error.errno is not None:  # a full disk, for one; without a number, torch found no source code
+            raise
         why = f"{type(error).__name__}: {one_line(error):.200}"
         to = "a torch.export program" if kind == ".pt2" else "ONNX"
         raise GlimpseZooError(

@@ -1,5 +1,7 @@
 """Turn a released checkpoint into a card."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +15,7 @@ from glimpsezoo.data.config import SizedSettings
 from glimpsezoo.data.loading import task_on
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import file_name, output_to, user_folder
+from glimpsezoo.hashing import module_hash
 from glimpsezoo.reports.readme import write_card_readme
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import ModelSpec, Task, load_string
@@ -94,12 +97,22 @@ def import_for_models(models: Sequence[str], checkpoint: Path, data: str | None)
     if len(models) != 1:
         raise GlimpseZooError(f"--checkpoint expects one model with a file of weights, got {' '.join(models)}: name the one whose it is")
     model = split_argument(models[0]).name
-    parts = (sha256_of(checkpoint)[:16], file_name(model), *([file_name(public_name(data))] if data else []))
+    parts = (_import_id(model, checkpoint, data), file_name(model), *([file_name(public_name(data))] if data else []))
     folder = user_folder() / "imported" / "-".join(parts) / checkpoint.stem
     if (folder / CONFIG).is_file():
         return folder, ()
     card = import_checkpoint(model, checkpoint, folder, data, (), trained=False)
     return folder, tuple(card.config.trained["notes"])
+
+
+def _import_id(model: str, checkpoint: Path, data: str | None) -> str:
+    """16 hex digits of what determines an import: the file, the plugin's code, and the classes of the data."""
+    place = importer_of(model).importer
+    load_string(place)  # only the code of a loaded module is hashed
+    spec = data_spec(data) if data else None
+    declared = task_on(spec, data, {"channels": 3} if spec.local else {}) if data and spec else None
+    content = [sha256_of(checkpoint), module_hash(place.partition(":")[0].partition(".")[0]), declared and declared.classes]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 @contextmanager

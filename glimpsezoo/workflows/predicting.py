@@ -13,7 +13,7 @@ from torch import Tensor
 
 from glimpsezoo.core.exits import ExitRule
 from glimpsezoo.core.inference import inference
-from glimpsezoo.core.macs import Meter
+from glimpsezoo.core.macs import meter_of
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import Look, Record, Trace, rollout
@@ -194,7 +194,7 @@ class Predictor:
             return
         images = torch.stack([image.pixels for image in batch]).to(self.model.device)
         noise = Noise.of(self.seed, torch.tensor([noise_id(image.pixels) for image in batch], device=self.model.device))
-        meter = Meter(self.model)
+        meter = meter_of(self.model)
         with inference(self.model):
             trace = rollout(self.model, images, exit_rule=self.exit_rule, noise=noise, record=Record(meter=meter))
         bad = int((~trace.logits.isfinite()).any(1).sum())

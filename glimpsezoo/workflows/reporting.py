@@ -53,7 +53,7 @@ def traces_of(measured: StoredResult, images: int, data_dir: str | None) -> list
     choice = choose_model(name, result.data.name, Assignments(scoped={name: dict(result.model.config)}), None)
     card = choice.own_card.config
     settings = own_settings(card, result.data.name) if result.data.settings is None else result.data.settings
-    data = among(_opened(measured, settings, data_dir), card.task.classes)
+    data = _opened(measured, settings, card.task.classes, data_dir)
     model = build_model(choice, data.task).to(torch.device("cpu"))
     viewing = Viewing(model, measured.entry.name, seed=result.run.seed)
     rows = measured.rows
@@ -80,12 +80,15 @@ def _card_name(measured: StoredResult) -> str:
     return card.called if card.origin and not card.has_file else str(card.folder)
 
 
-def _opened(measured: StoredResult, settings: dict, data_dir: str | None) -> ImageData:
-    """The measured images, in the order of their rows. Raises `GlimpseZooError` if the data on this machine differ."""
+def _opened(measured: StoredResult, settings: dict, classes: tuple[str, ...], data_dir: str | None) -> ImageData:
+    """The measured images, in the order of their rows, among the card's classes.
+
+    Raises `GlimpseZooError` if the data on this machine differ.
+    """
     about = measured.entry.result.data
     if about.split is None or about.fingerprint is None:
         raise GlimpseZooError("it was measured without data")
-    whole = open_data(data_spec(about.name), about.name, about.split, settings, data_folder(data_dir), on_bad_image="skip")
+    whole = among(open_data(data_spec(about.name), about.name, about.split, settings, data_folder(data_dir), on_bad_image="skip"), classes)
     fingerprint, _, limit = about.fingerprint.partition("-limit")
     if whole.info.fingerprint != fingerprint:
         raise GlimpseZooError(f"{about.name} {about.split} on this machine is not the data that was measured")

@@ -123,7 +123,10 @@ class Ray(Engine):
                 return
             answer = theirs.result()
             if isinstance(answer, BlockMissing):
-                self._send(portion, given, [*keys, answer.key], done)
+                try:
+                    self._send(portion, given, [*keys, answer.key], done)
+                except Exception as error:  # reading the images, or Ray: nobody would hear of it here
+                    self._fail(done, error)
             else:
                 settle(done, answer)
 

@@ -5,7 +5,7 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import cloudpickle
 import numpy as np
@@ -17,6 +17,7 @@ from glimpsezoo.evaluation.jobs import UNIT
 from glimpsezoo.run.portions import Outcome
 from glimpsezoo.specs import Task
 
+T = TypeVar("T")
 LEVELS = 255
 
 
@@ -32,11 +33,14 @@ def packed_outcome(found: Outcome | Exception) -> bytes:
     """What came of a portion, or of trying it. An error that another process could not rebuild goes as one that says the same."""
     if isinstance(found, Exception):
         return packed(_rebuildable(found))
-    units = {name: _rebuildable(unit) if isinstance(unit, Exception) else unit for name, unit in found.units.items()}
-    return packed(replace(found, units=units))
+    units = {name: _rebuildable(unit) for name, unit in found.units.items()}
+    return packed(replace(found, units=units, findings={place: _rebuildable(each) for place, each in found.findings.items()}))
 
 
-def _rebuildable(error: Exception) -> Exception:
+def _rebuildable(error: T) -> T | Exception:
+    """An error that another process can rebuild; anything else as it is."""
+    if not isinstance(error, Exception):
+        return error
     try:
         pickle.loads(cloudpickle.dumps(error))
     except Exception:  # of a class whose constructor takes other words than the error keeps, or of one that holds a lock, ...
@@ -46,7 +50,10 @@ def _rebuildable(error: Exception) -> Exception:
 
 def settle(future: "Future[Outcome]", content: bytes) -> None:
     """Give a future what `packed_outcome` packed."""
-    found = pickle.loads(content)
+    try:
+        found = pickle.loads(content)
+    except Exception as error:  # here, where a future calls this, nobody would hear of it, and who waits would wait for ever
+        found = error
     if isinstance(found, Exception):
         future.set_exception(found)
     else:

@@ -96,11 +96,11 @@ def _work(place: Store, doer: Doer) -> None:
             return
         portion, given = pickle.loads(message)
         try:
-            found: Outcome | Exception = doer.do(portion, given)
+            found = packed_outcome(doer.do(portion, given))
         except Exception as error:  # process 0 raises it
-            found = error
+            found = packed_outcome(error)
         with lost():
-            _put(place, f"outcome{number}", packed_outcome(found))
+            _put(place, f"outcome{number}", found)
 
 
 def _work_beside(place: Store, doer: Doer) -> None:

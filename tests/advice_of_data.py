@@ -128,6 +128,9 @@ OF_DATA = {
         (f"{MADE} --set data.train=new --set data.test=old", f"{MADE} --set data.layout=classes"),
         _folders("old/a", "old/b", "new/a", "new/b"),
     ),
+    "read all images of a class together by": Case(
+        MADE, (f"{MADE} --set data.layout=classes",), _folders("cat/train", "cat/test", "dog/train", "dog/test")
+    ),
     "name one by --set data.train={}, or ": Case(
         f"{MADE} --set data.layout=splits", (f"{MADE} --set data.train=new",), _folders("old/a", "old/b", "new/a", "new/b")
     ),

@@ -80,6 +80,8 @@ def test_a_class_may_be_called_like_a_split(tmp_path: Path, names: tuple[str, ..
         (("old/a/", "old/b/", "new/a/", "new/b/"), "data.train=new --set data.test=old", {"train": "new", "test": "old"}),
         (("old/a/", "old/b/", "new/a/", "new/b/"), "data.layout=classes", {"layout": "classes"}),
         (("b_test/a/", "b_test/b/", "b_train/a/", "b_train/b/"), "data.train=b_train --set", {"train": "b_train", "test": "b_test"}),
+        # splits in each class
+        (("cat/test/", "cat/train/", "dog/test/", "dog/train/"), "move these above those (train/cat), or", {"layout": "classes"}),
         # a folder in a folder of the same name, as archives make them
         (
             ("b_test/b_test/a/", "b_test/b_test/b/", "b_train/b_train/a/", "b_train/b_train/b/"),

@@ -1,5 +1,6 @@
 """Weights that are NaN or infinite, or no numbers that a model has, are an error that names the tensor or what it is."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save
 
 from glimpsezoo.zoo.cards import not_finite
+from glimpsezoo.zoo.checkpoints import read_checkpoint
 
 
 @pytest.fixture
@@ -97,3 +99,14 @@ def test_a_checkpoint_with_weights_that_no_model_has_makes_no_card(
         assert (answer.status, answer.out) == (2, "")
         assert f"tensor {name} {part}" in answer.err.replace(f"with {own.numel():,} of {own.numel():,} values ", "")
         assert not (here / "new").exists()
+
+
+def test_what_is_odd_in_a_file_is_said_by_us_alone(tmp_path: Path) -> None:
+    """torch warns of sparse and quantised tensors while it reads them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        odd = {"a": torch.eye(3).to_sparse_csr(), "b": torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8)}
+        torch.save(odd, tmp_path / "odd.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert {*read_checkpoint(tmp_path / "odd.pt", ("a",)).tensors} == {"a", "b"}

@@ -196,6 +196,12 @@ def _refuse_lookalikes(root: Path, tops: dict[str, _Top]) -> None:
     within = [_Top.of(root / name) for name in inner]
     shared = set.intersection(*(set(top.folders) for top in within))
     if len(shared) > 1 and not any(top.images for top in within):
+        if len(splits := named((*TRAIN_NAMES, *TEST_NAMES), shared)) == len(shared):
+            raise GlimpseZooError(
+                f"expected split folders with class folders in {root}, got {_some(sorted(inner))}, which all have the folders "
+                f"{_some(splits)}: move these above those ({splits[0]}/{inner[0]}), or read all images of a class together by --set "
+                "data.layout=classes"
+            )
         train, test, *_ = inner
         raise GlimpseZooError(
             f"expected class folders in {root}, got {_some(inner)}, which all have the folders {_some(sorted(shared))}: if splits, "

@@ -5,6 +5,7 @@ nested dictionary. The prefix is derived from the names that the model expects, 
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +80,8 @@ def _content(path: Path, allowed: Sequence[type]) -> Mapping[str, Any]:
 
             return load(path.read_bytes())
         check_zip(path)
-        with torch.serialization.safe_globals([*_numbers(), *allowed]):
+        with torch.serialization.safe_globals([*_numbers(), *allowed]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sparse and quantised tensors, which are refused where they are used
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both raise anything for a damaged file
         if refused := re.search(r"GLOBAL (\S+)", str(error)):

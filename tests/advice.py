@@ -383,6 +383,10 @@ OF_COMMANDS = {
     "or --force to train it again": Case(
         f"{TRAIN} -o zoo_cards/mgnet.digits", (f"{TRAIN} -o new", f"{TRAIN} -o zoo_cards/mgnet.digits --force")
     ),
+    "that of the card to start from, got {} for both": Case(
+        f"{ON_DIGITS} --set train.start=zoo_cards/cnn4.digits -o zoo_cards/cnn4.digits --force",
+        (f"{ON_DIGITS} --set train.start=zoo_cards/cnn4.digits -o new",),
+    ),
     "--recipe expects a TOML file": Case("train cnn4 --recipe cnn4.digit", ("train cnn4 --recipe cnn4.digits --set train.steps=1",)),
     "choose a multiple (--set image_size={})": Case(
         f"run timm:vit_tiny_patch16_224 --data folder:photos --set data.size=50 {UNTRAINED} {FLOPS}",

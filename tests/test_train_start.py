@@ -47,6 +47,19 @@ def test_a_training_begins_with_the_card_that_was_just_trained_and_says_so(train
     assert str(here) not in (here / "third" / "config.json").read_text()
 
 
+def test_a_card_is_not_replaced_by_a_training_that_begins_with_it(train: Ask, here: Path):
+    """Killed in between, the training could not go on without it."""
+    text = "batch_size = 64\n[settings]\nglimpses = 1\n[[phase]]\nname = 'p'\nsteps = 2\noptimiser = 'sgd'\nlr = 0.1\n"
+    (here / "one.toml").write_text(text)
+    assert train("ranzato", "--recipe", "one.toml", "-o", "mine").status == 0
+    before = sha256(here / "mine")
+    for more in (("--force",), ("--fresh",)):
+        answer = train("ranzato", "--recipe", "one.toml", "--set", "train.start=mine", "-o", "mine", *more)
+        assert answer.status == 2
+        assert "expected another folder than that of the card to start from, got 'mine' for both" in answer.err
+        assert sha256(here / "mine") == before
+
+
 def start_and_stop(train: Ask, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a training says that is stopped after its first step."""
     with monkeypatch.context() as patch:

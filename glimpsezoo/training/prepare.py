@@ -49,6 +49,10 @@ def prepare_training(request: TrainingRequest) -> TrainingWork:
     kind: type[GlimpseModel[Any]] = load_string(target.spec.model)
     model = kind(settings, training_data.task)
     loaded = load_start(recipe.start, model, trains=bool(recipe.phase)) if recipe.start else None
+    if loaded and loaded.folder.resolve() == folder.resolve():  # it would be gone when a training that was killed goes on
+        raise GlimpseZooError(
+            f"expected another folder than that of the card to start from, got {str(folder)!r} for both: choose another --output"
+        )
     job = TrainingJob(
         model=model,
         training_step=load_string(target.spec.training_step),

@@ -18,6 +18,7 @@ from loky.backend import resource_tracker
 from loky.backend.context import get_context
 from loky.process_executor import ProcessPoolExecutor
 
+from glimpsezoo import ranks
 from glimpsezoo.errors import GlimpseZooError, why_not
 from glimpsezoo.evaluation.environment import keep_freed_memory
 from glimpsezoo.run.engines.base import Engine, WorkerDiedError
@@ -105,6 +106,7 @@ def _begin(threads: int, parent: int) -> None:
     multiprocessing.set_start_method(None, force=True)  # the system's own; loky's, set here, cannot start processes that decode
     torch.set_num_threads(threads)
     keep_freed_memory()
+    atexit.register(ranks.leave, 0)  # without taking torch apart, for which the process that started it would wait
 
 
 def _end_with_parent(parent: int) -> None:
@@ -118,7 +120,6 @@ def _do(plan: str, portion: Portion, given: Outcome) -> bytes:
         _plan.clear()
         _plan[plan] = pickle.loads(Path(plan).read_bytes())
         gc.freeze()  # loky collects garbage every second, and would look at all objects of torch each time: a fifth of the second
-        atexit.register(gc.unfreeze)  # else bindings (nanobind) take what is frozen at the end for leaks, and say so
     try:
         return packed_outcome(_plan[plan].do(portion, given))
     except Exception as error:  # the process that asked raises it

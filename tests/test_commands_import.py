@@ -96,6 +96,23 @@ def test_an_imported_card_has_the_authors_numbers_beside_its_own_and_the_size_of
     assert f"| 1 | 75.12 | {100 * first.top1.value:.2f} | 2.000 M | {macs_text(first.macs)} |" in card_text(card, ours)
 
 
+def test_data_of_any_size_are_measured_as_the_imported_model_takes_them(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    import glimpsezoo_mgnet.importer as importer
+
+    task = gz.Task((48, 48), 1, ("0", "1"))
+    model = gz.create_model("mgnet", task=task, backbone="cnn4", glimpses=2)
+    monkeypatch.setattr(importer, "importer", lambda path, sets: (model.config, task, model.state_dict(), []))
+    (here / "released.ckpt").write_bytes(b"")
+    photos(here / "photos")
+    assert ask(capsys, "import", "mgnet", "released.ckpt", "-o", "card", "--data", "folder:photos").status == 0
+    assert Card.read(here / "card").config.data.settings == {"size": 48, "channels": 1}
+    found = ask(capsys, "run", "card", "--measure", "accuracy", "--json")
+    assert (found.json["results"][0]["data"]["image_size"], found.json["results"][0]["data"]["channels"]) == ([48, 48], 1)
+    assert "never trained" not in found.err
+
+
 def test_settings_of_the_data_stand_in_the_card_and_run_uses_them(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from glimpsezoo.core.protocol import GlimpseModel
-from glimpsezoo.data.config import SizedSettings
 from glimpsezoo.data.loading import task_on
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import file_name, output_to, user_folder
@@ -26,7 +25,7 @@ from glimpsezoo.zoo.cards import Card, misfits, not_finite, write_card
 from glimpsezoo.zoo.early import importer_of
 from glimpsezoo.zoo.hub import sha256_of
 from glimpsezoo.zoo.names import Assignments, data_spec
-from glimpsezoo.zoo.own_data import changes
+from glimpsezoo.zoo.own_data import changes, fitting
 from glimpsezoo.zoo.plugins import registry, usable
 from glimpsezoo.zoo.public_names import command_line, public_name
 
@@ -166,14 +165,8 @@ def _task_on(task: Task, data: str, chosen: Mapping[str, Any]) -> Task:
 
 
 def _card_data(task: Task, data: str, theirs: Mapping[str, Any], chosen: Mapping[str, Any]) -> CardData:
-    """The data of the card: with the user's settings (`chosen`), the authors' (`theirs`) that the data support, and the size of the task.
-
-    The size is a setting only if it is not the usual one of the data.
-    """
+    """The data of the card: with what fits the task, the authors' settings (`theirs`) that the data support, and the user's (`chosen`)."""
     spec = data_spec(data)
     schema: type[Settings] = load_string(spec.config)
     own = {key: value for key, value in theirs.items() if changes(schema, key, value)}
-    height, width = task.image_size
-    if issubclass(schema, SizedSettings) and height == width and spec.task and spec.task.image_size != task.image_size:
-        own["size"] = height
-    return CardData(name=public_name(data), settings={**own, **chosen})
+    return CardData(name=public_name(data), settings={**fitting(spec, task), **own, **chosen})

@@ -8,7 +8,7 @@ from glimpsezoo.data.config import DataSettings
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.measures.result import TrainedOn
 from glimpsezoo.settings import Settings
-from glimpsezoo.specs import DatasetSpec, load_string
+from glimpsezoo.specs import DatasetSpec, Task, load_string
 from glimpsezoo.zoo.arguments import split_argument
 from glimpsezoo.zoo.card_config import UNKNOWN, CardConfig
 from glimpsezoo.zoo.cards import Card, find_card
@@ -70,11 +70,16 @@ def own_settings(card: CardConfig, name: str) -> dict[str, Any]:
     schema = _schema(spec)
     if _same(card.data.name, public_name(name)):
         return {key: value for key, value in card.data.settings.items() if key not in _augmentation(schema)}
-    height, width = card.task.image_size
-    wanted = {"channels": card.task.channels}
-    if height == width and not (spec.task and spec.task.image_size == (height, width)):
+    return fitting(spec, card.task.task())
+
+
+def fitting(spec: DatasetSpec, task: Task) -> dict[str, Any]:
+    """The settings with which a data set has the channels and the image size of a task, as far as it has such settings."""
+    height, width = task.image_size
+    wanted = {"channels": task.channels}
+    if height == width and not (spec.task and spec.task.image_size == task.image_size):
         wanted["size"] = height
-    return {key: value for key, value in wanted.items() if changes(schema, key, value)}
+    return {key: value for key, value in wanted.items() if changes(_schema(spec), key, value)}
 
 
 def changes(schema: type[Settings], key: str, value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist, mean, stdev
 from typing import Any
@@ -12,10 +13,11 @@ from command_line import Answer, make_card, rewrite
 from result_files import result
 
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.measures.seeds import between_recipes, mean_over_seeds, student, student_quantile
+from glimpsezoo.measures.result import TrainedOn
+from glimpsezoo.measures.seeds import RecipePair, between_recipes, mean_over_seeds, student, student_quantile
 from glimpsezoo.measures.shown import Entry
 from glimpsezoo.measures.statistics import proportion
-from glimpsezoo.reports.seeds import by_seeds
+from glimpsezoo.reports.seeds import as_recipes, by_seeds, seeds_table
 
 Ask = Callable[..., Answer]
 RECIPE = {"batch_size": 8, "phase": [{"name": "all", "epochs": 1, "optimiser": "sgd", "lr": 0.1}]}
@@ -200,17 +202,82 @@ def test_noise_seeds_are_another_dimension(say: Ask, desk: Path):
     assert (row["model"], row["training_seeds"], row["noise_seeds"]) == ("brisk", [0, 1], [3, 4])
     assert len(row["numbers"]["corrupted %"]["each"]) == 2  # over training seeds, each the mean over noise seeds
     flat = " ".join(say(*words).out.split())
-    assert "2 training seeds x 2 noise seeds" in flat
+    assert "2 training seeds x 2" in flat
     (found,) = say("compare", "out", "--json").json["seeds"]
     assert (found["training_seeds"], found["noise_seeds"]) == ([0, 1], [3, 4])
 
 
 def test_seeds_of_different_conditions_are_not_averaged():
-    def measured(seed: int, corruption: str) -> Entry:
+    def under(seed: int, corruption: str) -> Entry:
         found = result("net")
         table = {corruption: found.corruptions.table["fog"]}
         corruptions, run = found.corruptions.model_copy(update={"table": table}), found.run.model_copy(update={"seed": seed})
         return Entry("net", found.model_copy(update={"corruptions": corruptions, "run": run}))
 
-    fog, noise, more = measured(4, "fog"), measured(3, "gaussian_noise"), measured(4, "gaussian_noise")
+    fog, noise, more = under(4, "fog"), under(3, "gaussian_noise"), under(4, "gaussian_noise")
     assert [each.entries for each in by_seeds([fog, noise, more])] == [(fog,), (noise, more)]
+
+
+def measured(title: str, seed: int, *, noise: int = 0, recipe: str = "r", data: str = "digits", right: int = 95) -> Entry:
+    """A result with so many right of 100 images."""
+    found = result(title.partition(", ")[0])
+    trained_on = TrainedOn(data=data, settings={}, image_size=found.data.image_size, recipe=recipe, seed=seed)
+    assert found.accuracy is not None
+    top1 = proportion(np.arange(100) < right, np.arange(100))
+    steps = tuple(step.model_copy(update={"top1": top1}) for step in found.accuracy.steps)
+    return Entry(
+        title,
+        found.model_copy(
+            update={
+                "run": found.run.model_copy(update={"seed": noise}),
+                "model": found.model.model_copy(update={"trained_on": trained_on}),
+                "data": found.data.model_copy(update={"name": data}),
+                "accuracy": found.accuracy.model_copy(update={"top1": top1, "steps": steps}),
+            }
+        ),
+    )
+
+
+def test_recipes_keep_their_names_and_what_else_tells_them_apart():
+    entries = [
+        measured(f"{name}.seed-{seed}, {data} test", seed, recipe=name, data=data)
+        for data in ("digits", "mnist")
+        for name in ("one", "two")
+        for seed in (1, 2)
+    ]
+    assert [each.title for each in by_seeds(entries)] == [
+        "one, digits test",
+        "two, digits test",
+        "one, mnist test",
+        "two, mnist test",
+    ]
+    noisy = [measured(f"one.seed-{seed}, noise seed {noise}", seed, noise=noise) for seed in (1, 2) for noise in (0, 1)]
+    assert [each.title for each in by_seeds(noisy)] == ["one"]
+    others = [measured(f"one.seed-{seed}, run {recipe}", seed, recipe=recipe) for recipe in ("a", "b") for seed in (1, 2)]
+    assert [each.title for each in by_seeds(others)] == ["one, run a", "one, run b"]
+    alike = [measured(f"one.seed-{seed}, run {recipe}{seed}", seed, recipe=recipe) for recipe in ("a", "b") for seed in (1, 2)]
+    assert [each.title for each in by_seeds(alike)] == ["one", "one, recipe 2"]
+
+
+def test_a_mark_beside_a_recipe_is_said_once():
+    entries = [measured(f"one.seed-{seed}", seed, data="mnist") for seed in (1, 2)]
+    entries = [replace(each, result=each.result.model_copy(update={"data": result("one").data})) for each in entries]
+    ((found,), _) = as_recipes(entries, [], [RecipePair.model_construct(a="one", b="two")])
+    assert found.name.count("trained on") == 1
+
+
+def test_noise_seeds_are_no_trainings_in_the_interval_of_a_mean():
+    trainings = [measured(f"one.seed-{seed}", seed, right=right) for seed, right in ((1, 93), (2, 99))]
+    often = [measured(f"one.seed-{seed}", seed, noise=noise, right=right) for seed, right in ((1, 93), (2, 99)) for noise in range(3)]
+    pair = RecipePair.model_construct(a="one", b="two")
+    found = [as_recipes(entries, [], [pair])[0][0].result.accuracy for entries in (trainings, often)]
+    once, thrice = (each.top1 for each in found if each is not None)
+    assert (thrice.value, thrice.low, thrice.high) == pytest.approx((once.value, once.low, once.high))
+
+
+def test_seeds_of_one_accuracy_have_their_spread_and_not_the_interval_of_one():
+    table = seeds_table([measured(f"one.seed-{seed}", seed) for seed in (1, 2)])
+    assert table is not None
+    row = dict(zip(table.headings, (cell.text for cell in table.rows[0]), strict=True))
+    assert [text for heading, text in row.items() if heading.startswith("top-1")] == ["95.00 ± 0.00 (95.00 to 95.00)"]
+    assert "±" not in row["MACs"]

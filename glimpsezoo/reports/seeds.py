@@ -6,6 +6,7 @@ random numbers of a measurement.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from glimpsezoo.measures.pairs import Comparison, Pair
 from glimpsezoo.measures.result import Result
 from glimpsezoo.measures.seeds import RecipePair, Trainings, mean_over_seeds, recipe_pair
 from glimpsezoo.measures.shown import Cell, Column, Entry, Table
+from glimpsezoo.measures.statistics import Estimate
 from glimpsezoo.measures.text import macs_text
 from glimpsezoo.reports.table import columns_of
 from glimpsezoo.schema import Section
@@ -46,11 +48,16 @@ class SeedSpread(Section):
 class Seeds:
     """Results that differ only in their seeds."""
 
-    name: str
-    """The model, without a seed."""
+    title: str
+    """The model without a seed, with what tells it from the others."""
     labels: tuple[str, ...]
     """What else tells these results from others, such as the data."""
     entries: tuple[Entry, ...]
+
+    @property
+    def name(self) -> str:
+        """The title, marked as `Result.display_name` is."""
+        return self.entries[0].result.renamed(self.title).display_name
 
     @property
     def training(self) -> list[int]:
@@ -92,7 +99,13 @@ def by_seeds(entries: Sequence[Entry], labels: Callable[[Entry], tuple[str, ...]
             min(fits, key=lambda members: _conditions(members[0].result) != _conditions(entry.result)).append(entry)
         else:
             groups.append((shared, [entry]))
-    return [Seeds(_shared_name(members), labels(members[0]), tuple(members)) for _, members in groups]
+    found, seen = list[Seeds](), Counter[str]()
+    for _, members in groups:
+        title = _shared_title(members)
+        seen[title] += 1
+        number = f", recipe {seen[title]}" if seen[title] > 1 else ""
+        found.append(Seeds(title + number, labels(members[0]), tuple(members)))
+    return found
 
 
 def _joins(one: Entry, other: Entry) -> bool:
@@ -122,13 +135,13 @@ def _training_seed(result: Result) -> int | None:
     return result.model.trained_on.seed if result.model.trained_on else None
 
 
-def _shared_name(entries: Sequence[Entry]) -> str:
-    """The common name of several seeds, without the part that differs; the whole name of a single result."""
-    names = [entry.name for entry in entries]
-    titles = [_SEED.sub("", entry.title) for entry in entries]
-    shared = [part for part in titles[0].split(", ") if all(part in title.split(", ") for title in titles)]
-    stripped = ", ".join(shared) or min(titles, key=len)
-    return names[0] if len(set(names)) == 1 else entries[0].result.renamed(stripped).display_name
+def _shared_title(entries: Sequence[Entry]) -> str:
+    """The common title of several seeds, without what differs; the whole title of a single result."""
+    if len(entries) == 1:
+        return entries[0].title
+    models, suffixes = zip(*((model, rest) for model, *rest in (entry.title.split(", ") for entry in entries)), strict=True)
+    model = min((_SEED.sub("", model) for model in models), key=len)
+    return ", ".join([model, *(suffix for suffix in suffixes[0] if all(suffix in others for others in suffixes))])
 
 
 def repeated(entries: Sequence[Entry]) -> list[Seeds]:
@@ -212,7 +225,7 @@ def as_recipes(
     for group in by_seeds(entries):
         first = group.entries[0]
         if len(group.training) > 1 and first.result.accuracy:
-            first = Entry(f"{group.entries[0].result.renamed(group.name).model.name} ({group.text})", _with_mean(group))
+            first = Entry(f"{group.title} ({group.text})", _with_mean(group))
         titles[group.name] = first.name
         found.append(first)
     named = {entry.name for entry in found}
@@ -222,10 +235,18 @@ def as_recipes(
 
 def _with_mean(group: Seeds) -> Result:
     """The first result of a recipe with the mean accuracy over its seeds."""
-    several = [each.result.accuracy.top1 for each in group.entries]
-    top1 = mean_over_seeds(several)
+    trainings: dict[int | None, list[Estimate]] = {}
+    for each in group.entries:
+        trainings.setdefault(_training_seed(each.result), []).append(each.result.accuracy.top1)
+    top1 = mean_over_seeds([_mean(of_noise) for of_noise in trainings.values()])
     result = group.entries[0].result
     return result.model_copy(update={"accuracy": result.accuracy.model_copy(update={"top1": top1})})
+
+
+def _mean(several: Sequence[Estimate]) -> Estimate:
+    """The mean over noise seeds, on the same images: so is that of the ends of their intervals."""
+    value, low, high = (float(np.mean([getattr(each, key) for each in several])) for key in ("value", "low", "high"))
+    return several[0].model_copy(update={"value": value, "low": low, "high": high})
 
 
 def _cell(column: Column, seeds: Seeds) -> Cell:
@@ -233,7 +254,7 @@ def _cell(column: Column, seeds: Seeds) -> Cell:
     cells = [column.cell(each.result, -1) for each in seeds.entries]
     if not all(cell.text for cell in cells):
         return Cell("")
-    if len({cell.text for cell in cells}) == 1:
+    if len({cell.text for cell in cells}) == 1 and cells[0].low is None:  # or else it would say how sure one seed is
         return cells[0]
     found = None if column.words else seeds.spread(lambda result: column.cell(result, -1).value)
     return Cell(" / ".join(dict.fromkeys(cell.text for cell in cells))) if found is None else Cell(spread_text(found), found.mean)

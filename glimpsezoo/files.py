@@ -151,10 +151,15 @@ def no_link(path: str, flags: int) -> int:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that a folder can be created or written, and leave nothing behind. Raises `GlimpseZooError`."""
+    """Check that an output folder can be created or written, and leave nothing behind. Raises `GlimpseZooError`."""
     with output_to(folder):
-        there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
-        tempfile.TemporaryFile(dir=there).close()
+        try_writing(folder)
+
+
+def try_writing(folder: Path) -> None:
+    """Raises `OSError` if a folder can neither be written nor created."""
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    tempfile.TemporaryFile(dir=there).close()
 
 
 @contextmanager

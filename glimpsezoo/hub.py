@@ -77,6 +77,8 @@ def _model_failure(name: str, file: str, revision: str | None, size: int | None,
         return f"expected a card of glimpsezoo in the repository {place}, got one without {file!r}: see {page(name)}/tree/main"
     if _refused(chain):
         return f"the Hub refuses {name} to this account ({_why(chain)}): {_LOG_IN} with a token that may read it"
+    if _rejected(chain):
+        return f"the Hub does not give {place} ({_why(chain)}): see {page(name)}"
     return f"cannot get {name} from the Hub ({_why(chain)}): check the network (and HF_ENDPOINT); the same command goes on from here"
 
 
@@ -90,6 +92,8 @@ def _publishing_failure(name: str, error: Exception) -> str:
         return f"cannot publish {name}, because HF_HUB_OFFLINE forbids it: unset it"
     if isinstance(error, LocalTokenNotFoundError) or _refused(chain):
         return f"the Hub does not let this account write {name!r} ({_why(chain)}): {_LOG_IN} with a token that may write there"
+    if _rejected(chain):
+        return f"the Hub does not take {name} ({_why(chain)}): change what it names, then run again"
     return f"cannot publish {name} ({_why(chain)}): check the network (and HF_ENDPOINT), then run again"
 
 
@@ -168,14 +172,23 @@ def _offline(chain: list[BaseException]) -> bool:
 
 def _refused(chain: list[BaseException]) -> bool:
     """Whether the Hub answered that this account has no permission."""
-    return any(getattr(getattr(cause, "response", None), "status_code", None) in (401, 403) for cause in chain)
+    return any(_status(cause) in (401, 403) for cause in chain)
+
+
+def _rejected(chain: list[BaseException]) -> bool:
+    """Whether the Hub answered that it cannot do what was asked for, whatever the network does."""
+    return any(400 <= (_status(cause) or 0) < 500 for cause in chain)
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that the Hub answered."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _why(chain: list[BaseException]) -> str:
     """The Hub's answer, or else at most 160 characters of the first error: the later ones only repeat that something failed."""
     for cause in chain:
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        if status is not None:
+        if (status := _status(cause)) is not None:
             answer = getattr(cause, "server_message", None)
             return f"HTTP status {status}" + (f": {' '.join(answer.split()):.120}" if answer else "")
     return f"{one_line(chain[-1]):.160}"

@@ -102,6 +102,25 @@ def _assert_as_many(attack: Attack[Any], theirs: Callable[[int], Tensor], norm: 
     assert abs(sum(left) - sum(expected)) / len(seeds) <= within, (left, expected)
 
 
+def test_autoattack_says_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an image that is right to the end, of which it expects half."""
+    pytest.importorskip("pyautoattack")
+    monkeypatch.setattr(autoattack, "QUERIES", 500)
+    model, images, labels = trained_net()
+    images, passes = images[:1], {"forward": 0, "backward": 0}
+
+    def count(module: Any, given: Any, logits: Tensor) -> None:
+        passes["forward"] += 1
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: passes.update(backward=passes["backward"] + 1))
+
+    attack = attack_of("autoattack", norm="Linf", eps=1e-4)
+    labels = model.body(images).argmax(1)
+    with model.body.register_forward_hook(count):
+        attacked(attack, model, images, labels)
+    assert 2 * attack.passes(model) == pytest.approx(passes["forward"] + 2 * passes["backward"], rel=0.1)
+
+
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_autoattack_breaks_as_many_as_the_whole_of_its_authors(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     package = pytest.importorskip("pyautoattack")

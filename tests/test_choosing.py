@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.reports.pictures.traced import Traced
 from glimpsezoo.workflows.comparing import StoredResult, read_runs
 from glimpsezoo.workflows.reporting import traces_of
@@ -65,3 +66,11 @@ def test_without_rows_or_corruptions_it_says_so_or_leaves_that_out(measured: Sto
     result = measured.entry.result.model_copy(update={"corruptions": None})
     clean = traces_of(replace(measured, entry=replace(measured.entry, result=result)), 4, None)
     assert [kind(traced) for traced in clean] == ["Right early", "Right late", "Wrong", "Right early"]
+
+
+def test_a_corruption_that_cannot_be_computed_takes_no_other_image_away(measured: StoredResult, monkeypatch: pytest.MonkeyPatch):
+    def gone(*given: object) -> None:
+        raise GlimpseZooError("its plugin is gone")
+
+    monkeypatch.setattr("glimpsezoo.workflows.choosing.Corruption", gone)
+    assert [kind(traced) for traced in traces_of(measured, 3, None)] == ["Right early", "Right late", "Wrong"]

@@ -53,7 +53,10 @@ def test_a_folder_that_cannot_be_written_is_named(say: Callable[..., Answer], he
     monkeypatch.setenv("GLIMPSEZOO_HOME", str(here / "home"))
     answer = say("doctor", "--json")
     assert answer.status == 1
-    assert found(answer)["cards and units"][1]
+    said, wrong = found(answer)["cards and units"]
+    assert wrong
+    assert "set GLIMPSEZOO_HOME to a folder that can" in said
+    assert "--output" not in said
 
 
 def test_the_hub_answers_or_not_and_the_token_is_not_shown(hub: HubServer, client: Client):

@@ -12,14 +12,15 @@ from torch.distributions import Categorical, Normal
 from torch.nn import functional as F
 
 from glimpsezoo.core.noise import Noise
+from glimpsezoo.core.protocol import Policy
 from glimpsezoo.core.regions import Decision, Made, Regions
 from glimpsezoo.core.rollout import Record, rollout
-from glimpsezoo.testing import Case, Finding, check_rule
+from glimpsezoo.testing import Case, Finding, check_rule, other_policies
 from glimpsezoo.testing.case import Training
 from glimpsezoo.testing.draws import DRAWS, _compared, _draws
 from glimpsezoo.testing.learning import WITHOUT_RECIPE
 from glimpsezoo.training.reinforce import reinforce
-from glimpsezoo.zoo.policies import PolicyName
+from glimpsezoo.zoo.policies import PolicyName, find_policy
 
 NEW = OF_OTHERS
 DEVIATION, SCALE = 0.2, 0.3
@@ -267,6 +268,18 @@ def test_honest_models_that_draw_keep_the_rules(kind: type[Seeker]) -> None:
     assert [(finding.rule, finding.status, finding.message) for finding in findings] == [(finding.rule, "ok", "") for finding in findings]
     assert findings[0].numbers["decisions"] == 3
     assert findings[2].numbers["followed"] == ["random", "centre", "scan", "entropy", "saliency", "oracle"]
+
+
+def test_a_policy_that_is_broken_is_no_fault_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(name: str) -> Policy:
+        if name == "scan":
+            raise ImportError("no module")
+        return find_policy(name)
+
+    monkeypatch.setattr(other_policies, "find_policy", find)
+    finding = found("policies")
+    assert (finding.status, finding.numbers["broken"]) == ("ok", ["scan"])
+    assert finding.numbers["followed"] == ["random", "centre", "entropy", "saliency", "oracle"]
 
 
 @pytest.mark.parametrize(("rule", "kind", "message"), FAULTS, ids=[kind.__name__ for _, kind, _ in FAULTS])

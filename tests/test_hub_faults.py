@@ -121,12 +121,14 @@ def test_a_refusal_is_one_line_at_once(hub: HubServer, client: Client, card: Car
     words = {
         401: "the Hub refuses me/s401 to this account (HTTP status 401",
         403: "the Hub refuses me/s403 to this account (HTTP status 403",
-        404: "cannot get me/s404 from the Hub (HTTP status 404",
+        404: "the Hub does not give me/s404 (HTTP status 404",
+        422: "the Hub does not give me/s422 (HTTP status 422",
     }
     faults = {f"s{status}": Fault("*", status=status) for status in words}
     for answer, line in zip(several(hub, client, card, faults, "pull").values(), words.values(), strict=True):
         (said,) = failed(answer)
         assert line in said
+        assert "network" not in said  # the Hub answered
     assert len(hub.asked) == len(words)
 
 

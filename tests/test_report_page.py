@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import shutil
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -83,6 +84,14 @@ def test_a_page_is_whole_and_asks_for_nothing():
     assert {link["href"] for link in reader.all("a") if "download" not in link} <= {f"#{name}" for name in names}
     assert "url(" not in page
     assert "@import" not in page
+
+
+def test_figures_of_sections_in_any_order_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch):
+    made = figures(entries())[0]
+    monkeypatch.setattr("glimpsezoo.reports.page.figures", lambda _: [replace(made, section=section) for section in "ABAB"])
+    reader = Reader(report_page(Reported(entries(), (), [])))
+    names = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
+    assert len(names) == len(set(names))
 
 
 def test_only_the_page_s_own_script_may_run():

@@ -3,9 +3,11 @@
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from command_line import ask
@@ -188,6 +190,16 @@ def test_what_was_not_measured_says_what_it_needs_and_has_its_cost_all_the_same(
     text = markdown(reproduce(["made-2020"]), "figures")
     assert "| no card | 57.72 | not run |" in text
     assert "Not run: needs time." in text
+
+
+def test_a_picture_is_named_where_it_is_and_by_a_link_that_works(tmp_path: Path) -> None:
+    found = reproduce(["pyramid-traversal-2020"])
+    assert "![" not in markdown(found, "")
+    written = {path.name for path in write_reproduction(found, tmp_path / "my report.md")}
+    links = re.findall(r"!\[[^]]*\]\(([^)]*)\)", (tmp_path / "my report.md").read_text())
+    assert links
+    assert all(" " not in link and (tmp_path / unquote(link)).is_file() for link in links)
+    assert {Path(unquote(link)).name for link in links} | {"my report.md"} == written
 
 
 def test_a_card_that_is_named_answers_before_the_zoos_and_needs_no_weights(tables: Path, tmp_path: Path) -> None:

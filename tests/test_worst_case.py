@@ -8,10 +8,11 @@ import pytest
 import torch
 from models_to_attack import Net, accuracy, attack_of, attacked, trained_net, trained_peek
 from result_files import rows
+from torch import Tensor
 
 import glimpsezoo as gz
 from glimpsezoo.conditions.attacks.base import attacker_noise
-from glimpsezoo.conditions.attacks.victim import Victim, margin_loss, probe
+from glimpsezoo.conditions.attacks.victim import Victim, cross_entropy, margin_loss, probe
 from glimpsezoo.conditions.attacks.worst_case import members, wrong_in
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.measures.attacked import convergence
@@ -59,6 +60,19 @@ def test_a_round_goes_on_where_the_one_before_ended() -> None:
     assert torch.equal(found[0][broken[0]], found[1][broken[0]])  # what was broken is not attacked again
     assert (broken[1] >= broken[0]).all()
     torch.testing.assert_close(attacked(small(), model, images, labels), found[1])  # the same without the first round in memory
+
+
+def test_a_tie_is_a_success_only_where_the_prediction_is_wrong() -> None:
+    class Tied(Victim):
+        def logits(self, images: Tensor, run: int = 0) -> Tensor:
+            return torch.ones(len(images), 2)
+
+    model, images, _ = trained_peek()
+    labels = torch.tensor([0, 1])
+    victim = Tied(model, images[:2], labels, attacker_noise(0, labels)[1])
+    wrong = (victim.logits(images[:2]).argmax(1) != labels).float()
+    for objective in (margin_loss, cross_entropy):
+        assert torch.equal(objective(victim, images[:2], 0)[1], wrong)
 
 
 def test_a_detached_gradient_takes_the_glimpses_as_given() -> None:

@@ -83,10 +83,7 @@ def _page(reported: Reported, sections: Mapping[str, _Section]) -> str:
     contents = [element("a", section.title, href=f"#{key}") for key, section in shown.items()]
     data = list(dict.fromkeys(entry.data for entry in entries))
     title = f"{counted(len(entries), 'model')} on {', '.join(data) if len(data) < 4 else f'{len(data)} data sets'}"
-    found = [
-        element("p", f"{text[0].upper()}{text[1:]}" if text[:3] in {"On ", "no "} else text)
-        for text in findings(*as_recipes(entries, reported.pairs, reported.recipes))
-    ]
+    found = [element("p", text) for text in findings(*as_recipes(entries, reported.pairs, reported.recipes))]
     header = element(
         "header",
         element("h1", title),
@@ -105,9 +102,8 @@ def _page(reported: Reported, sections: Mapping[str, _Section]) -> str:
 def _sections(reported: Reported, *, files: bool) -> dict[str, _Section]:
     """All sections in order: leaderboard, figures and tables of the measures, traces (still empty), training curves, environment."""
     entries, parts = reported.entries, dict[str, list[Html]]()
-    for figure in figures(entries):
-        name = f"figure-{len(parts)}-{len(parts.get(figure.section, ()))}"
-        parts.setdefault(figure.section, []).append(plotted(name, figure, files=files))
+    for number, figure in enumerate(figures(entries)):
+        parts.setdefault(figure.section, []).append(plotted(f"figure-{number}", figure, files=files))
     if tests := paired_tests(entries, reported.pairs, reported.recipes):
         parts.setdefault(COST, []).append(tests)
     parts = {heading: [element("div", *drawn, class_="plots")] for heading, drawn in parts.items()}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from glimpsezoo import escaping
 from glimpsezoo.measures.shown import Axis, Cell, Line, Point, Table
@@ -274,8 +275,8 @@ def _paper(reproduction: Reproduction, folder: str) -> Iterator[str]:
         for reason in unknown_costs(table):
             yield from (f"No cost: {escaping.markdown(reason)}.", "")
         yield from (line for note in table.printed.notes for line in (f"Note: {note}.", ""))
-        for name, scene in _plot(reproduction, table).items():
-            yield from (f"![{scene.title}: {scene.description}]({folder}/{name})", "")
+        for name, scene in _plot(reproduction, table).items() if folder else ():
+            yield from (f"![{scene.title}: {scene.description}]({quote(f'{folder}/{name}')})", "")
     yield from left_out_lines(reproduction.left_out)
 
 

@@ -115,9 +115,12 @@ class _Staggered(ExitRule):
 
     @classmethod
     def of(cls, first: Float[Tensor, "n classes"], steps: int) -> "_Staggered":
-        """A rule under which equal parts of the images take 1, 2, ..., `steps` steps. first: the logits of the first step."""
+        """A rule under which equal parts of the images take 1, 2, ..., `steps` steps, as far as there are so many images.
+
+        first: the logits of the first step.
+        """
         sure = cls.sure(first).sort().values
-        shares = torch.arange(steps - 1, 0, -1, device=first.device) * len(sure) // steps
+        shares = (torch.arange(steps - 1, 0, -1, device=first.device) * len(sure) // steps).clamp(min=1)
         return cls((sure[shares] + sure[shares - 1]) / 2)  # midway, so that rounding changes no exit
 
     @staticmethod

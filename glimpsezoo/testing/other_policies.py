@@ -26,9 +26,15 @@ def policies(case: Case) -> RuleResult:
     """Under every policy that it can follow, the model keeps the rules for looks and noise; `look_at` looks where it is told."""
     if case.model.steps == 1:
         return RuleResult({}, skipped="a model of one step has no choice")
-    named = [find_policy(spec.name) for spec in registry().all(PolicySpec) if spec.name not in ("learned", case.model.policy)]
+    named, broken = list[Policy](), list[str]()
+    for spec in registry().all(PolicySpec):
+        if spec.name not in ("learned", case.model.policy):
+            try:
+                named.append(find_policy(spec.name))
+            except Exception:  # a policy of a plugin may fail in any way, which is no fault of the model
+                broken.append(spec.name)
     followed = [policy for policy in named if not policy.obstacle(case.model)]
-    numbers: dict[str, Any] = {"followed": [policy.name for policy in followed]}
+    numbers: dict[str, Any] = {"followed": [policy.name for policy in followed], **({"broken": broken} if broken else {})}
     if not followed:
         return RuleResult(numbers, skipped="it looks only where its own locator says")
     if problem := _misplaced(case):

@@ -10,6 +10,7 @@ from numpy import ndarray
 
 from glimpsezoo.conditions.corruptions.condition import Corruption
 from glimpsezoo.data.base import BadImageError, ImageData
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.result import Result
 from glimpsezoo.reports.pictures.traced import Subject, Traced, Viewing, trace_image
@@ -92,10 +93,13 @@ def _flipped(measured: MeasuredModel) -> Iterator[list[Traced]]:
 
 
 def _worst(measured: MeasuredModel) -> Corruption | None:
-    """The corruption under which the model is least accurate; None if none was measured."""
+    """The corruption under which the model is least accurate; None if none was measured, or if it cannot be computed here."""
     found = measured.result.corruptions
     shares = {name: row[SEVERITY - 1].value for name, row in found.table.items() if row[SEVERITY - 1]} if found else {}
     if not shares:
         return None
-    spec = registry().find(CorruptionSpec, min(shares, key=lambda name: shares[name]))
-    return Corruption(spec, SEVERITY, measured.data.task.image_size, measured.result.run.seed)
+    try:
+        spec = registry().find(CorruptionSpec, min(shares, key=lambda name: shares[name]))
+        return Corruption(spec, SEVERITY, measured.data.task.image_size, measured.result.run.seed)
+    except GlimpseZooError:  # its plugin is gone, or published images were measured that are smaller than it expects
+        return None

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from glimpsezoo.errors import GlimpseZooError, one_line
+from glimpsezoo.errors import one_line, why_not
 from glimpsezoo.evaluation.environment import PACKAGES, commit, cpu_name, device_name, package_version
-from glimpsezoo.files import check_writable, user_folder
+from glimpsezoo.files import try_writing, user_folder
 from glimpsezoo.zoo.plugins import registry
 
 OTHERS = ("huggingface-hub", "pillow", "pyarrow", "safetensors", "simplejpeg")  # versions that results do not name but bugs depend on
@@ -100,13 +100,14 @@ def _hub() -> Iterator[Examined]:
 def _disk() -> Iterator[Examined]:
     from huggingface_hub import constants
 
-    for subject, folder in {"cards and units": user_folder(), "hub cache": Path(constants.HF_HUB_CACHE)}.items():
+    places = {"cards and units": (user_folder(), "GLIMPSEZOO_HOME"), "hub cache": (Path(constants.HF_HUB_CACHE), "HF_HOME")}
+    for subject, (folder, variable) in places.items():
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         try:
-            check_writable(folder)
+            try_writing(folder)
             can = ""
-        except GlimpseZooError as error:
-            can = f", cannot be written: {error}"
+        except OSError as error:
+            can = f", cannot be written ({why_not(error)}): set {variable} to a folder that can"
         yield Examined(subject, f"{_short(folder)}, {_size(shutil.disk_usage(there).free)} free{can}", wrong=bool(can))
 
 

@@ -103,6 +103,11 @@ class AutoAttack(_Ensemble[AutoAttackSettings]):
 
     name = "autoattack"
 
+    def passes(self, model: GlimpseModel[Any], number: int = 0) -> float:
+        """As if half of the images were right to the end. A step of FAB takes two forward passes and a gradient."""
+        targets, steps = min(TARGETS, len(model.task.classes) - 1), self.settings.steps
+        return 0.5 * (3 * steps * (1 + targets) + 4 * steps * targets + QUERIES)
+
     def check(self, model: GlimpseModel[Any]) -> None:
         super().check(model)
         if model.stochastic:
@@ -148,6 +153,9 @@ class RandomisedAutoAttack(_Ensemble[RandomisedAutoAttackSettings]):
     """The version for stochastic models. Of the image and the results of both attacks, it keeps the one that is wrong in most runs."""
 
     name = "autoattack-rand"
+
+    def passes(self, model: GlimpseModel[Any], number: int = 0) -> float:
+        return 2 * super().passes(model, number) + 3 * self.settings.eot  # two attacks, and what judges three images
 
     def perturb(self, victim: Victim, noise: Noise) -> Float[Tensor, "B C H W"]:
         best = keep_better(None, victim.images, *self._judged(victim, victim.images))

@@ -110,7 +110,10 @@ def as_given(images: Tensor, state: State, decision: Decision) -> Decision:
 
 
 Objective = Callable[[Victim, Tensor, int], tuple[Tensor, Tensor]]
-"""objective(victim, images, run) -> the loss [B] to raise, and the success [B] of this run, 1 or 0."""
+"""objective(victim, images, run) -> the loss [B] to raise, and the success [B] of this run.
+
+The success is 1 where the prediction is wrong and else 0; for a threat of another kind, how far the attack came.
+"""
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,8 @@ def cross_entropy(victim: Victim, images: Float[Tensor, "B C H W"], run: int) ->
 
 def margin_loss(victim: Victim, images: Float[Tensor, "B C H W"], run: int) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
     """Minus the margin of the attacked prediction (Carlini & Wagner, 2017). Unlike the cross entropy, it does not saturate."""
-    loss = -margin(victim.logits(images, run), victim.labels)
-    return loss, (loss >= 0).float()
+    logits = victim.logits(images, run)
+    return -margin(logits, victim.labels), (logits.argmax(1) != victim.labels).float()
 
 
 def logits_ratio(victim: Victim, images: Float[Tensor, "B C H W"], run: int) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:

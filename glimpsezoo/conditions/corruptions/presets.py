@@ -22,7 +22,10 @@ def preset_for(height: int, width: int) -> str:
     for preset, least in SMALLEST.items():
         if min(height, width) >= least:
             return preset
-    raise GlimpseZooError(f"corruptions expect images of 32 px or more, got {height} x {width}: choose larger images by --set data.size=N")
+    raise GlimpseZooError(
+        f"corruptions expect images of 32 px or more, got {height} x {width}: choose larger images (where data have that setting, by --set "
+        "data.size=N)"
+    )
 
 
 def constants(name: str, severity: int, preset: str) -> Any:

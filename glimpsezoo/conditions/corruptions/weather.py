@@ -41,7 +41,7 @@ def fog(images: Images, severity: int, preset: str, noise: Noise) -> Images:
 def plasma(draws: Float[Tensor, "B cells"], side: int, decay: float) -> Float[Tensor, "B side side"]:
     """Diamond-square clouds in [0, 1] that repeat at their edges (Fournier, Fussell & Carpenter, CACM 1982). side: a power of two.
 
-    Each new point is the mean of its four neighbours plus a random offset. The largest offset is divided by `decay` when distances halve.
+    Each new point is the mean of its four neighbours plus a random offset. The largest offset is divided by `decay`^2 when distances halve.
     draws: side^2 values from U(0, 1).
     """
     cloud = draws.new_zeros(len(draws), side, side)

@@ -52,8 +52,9 @@ def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[RamConfig, 
             "give a file of the layout of commit 3f04ccb"
         )
     values = {**_OF_THE_FILES, **settings}
-    values.setdefault("patch", math.isqrt(tensors[_PATCHES].shape[1] // int(values.get("scales", 1))))
     config = RamConfig.parse(values, owner="ram")
+    if "patch" not in values:
+        config = RamConfig.parse({**values, "patch": max(1, math.isqrt(tensors[_PATCHES].shape[1] // config.scales))}, owner="ram")
     classes = tuple(str(label) for label in range(len(tensors[_CLASSIFIER])))
     task = Task((28, 28), 1, classes, mean=(0.1307,), std=(0.3081,))
     own = RAM(config, task).state_dict()

@@ -73,6 +73,8 @@ def test_settings_of_the_user_win(tmp_path: Path, weights: dict[str, Tensor]) ->
         ({"locator.fc.weight": None}, {}, "'locator.fc.weight'.*has none"),
         ({"locator.fc2.weight": torch.zeros(2, 2)}, {}, "'locator.fc2.weight' as well"),
         ({"rnn.i2h.weight": torch.zeros(128, 256)}, {}, r"'rnn.i2h.weight' of shape \(256, 256\), got \(128, 256\)"),
+        ({}, {"scales": "abc"}, "--set scales=abc for ram"),
+        ({}, {"scales": "0"}, "--set scales=0 for ram"),
         ({}, {"patch": "12"}, r"'sensor.fc1.weight' of shape \(128, 144\), got \(128, 64\): correct the settings patch"),
     ],
 )

@@ -6,6 +6,7 @@ digits.safetensors holds the 1,797 digits of scikit-learn's `load_digits`: the t
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
@@ -13,22 +14,22 @@ from safetensors.torch import load_file
 from glimpsezoo.data.base import DataInfo, ImageData
 from glimpsezoo.data.config import PlacedSettings
 from glimpsezoo.data.fingerprint import fingerprint
-from glimpsezoo.data.placed import Glyphs, PlacedDigits, Placing, every
+from glimpsezoo.data.placed import Glyphs, PlacedDigits, Placing
+from glimpsezoo.data.splits import Division
 from glimpsezoo.specs import DatasetSpec
 
 SIDE = 20  # px of an enlarged digit
 PLACES = {"train": 1, "calibration": 5, "test": 5}
-TEST_SHARE, CALIBRATION_SHARE = 3, 10  # every third digit; every tenth of the rest
+DIVISION = Division(held_out=3, every=10, by_class=True)
 
 
 def open_digits(spec: DatasetSpec, name: str, split: str, config: PlacedSettings, data_dir: Path | None) -> ImageData:
     """Open a split. `data_dir` is ignored. The spec describes the splits and the transform."""
     assert spec.task is not None
-    source = _handwriting()
-    test = every(TEST_SHARE, source.labels, torch.ones_like(source.labels, dtype=torch.bool))
-    calibration = every(CALIBRATION_SHARE, source.labels, ~test)
-    chosen = {"test": test, "calibration": calibration, "train": ~test & ~calibration}[split]
-    glyphs = source.only(chosen)
+    stored = load_file(Path(__file__).with_name("digits.safetensors"))  # [1797, 8, 8], values 0..16, and labels
+    labels = stored["labels"].long()
+    chosen = torch.from_numpy(DIVISION.part(np.arange(len(labels)), split, labels.numpy()))
+    glyphs = Glyphs(stored["pixels"][chosen], labels[chosen], chosen)
     info = DataInfo(
         name=name,
         source="digits.safetensors of glimpsezoo",
@@ -41,10 +42,3 @@ def open_digits(spec: DatasetSpec, name: str, split: str, config: PlacedSettings
     large = F.interpolate(glyphs.pixels[:, None] * (255 / 16), size=(SIDE, SIDE), mode="bilinear")[:, 0]  # [N, 20, 20]
     enlarged = Glyphs(large.round().to(torch.uint8), glyphs.labels, glyphs.ids)
     return PlacedDigits(info, spec.task, enlarged, Placing(canvas=spec.task.image_size[0], places=PLACES[split], seed=config.seed))
-
-
-def _handwriting() -> Glyphs:
-    """All 1,797 digits, 8 x 8 px, values 0..16."""
-    stored = load_file(Path(__file__).with_name("digits.safetensors"))
-    labels = stored["labels"].long()
-    return Glyphs(stored["pixels"], labels, torch.arange(len(labels)))

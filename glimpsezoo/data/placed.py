@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Num, UInt8
+from jaxtyping import Float, Int, Num, UInt8
 from torch import Tensor
 
 from glimpsezoo.core.noise import Noise
@@ -39,27 +39,12 @@ class Glyphs:
     bad: Mapping[int, str] = field(default_factory=dict)
     """Place in 0..N-1 -> what is wrong with this digit."""
 
-    def only(self, chosen: Bool[Tensor, "N"]) -> "Glyphs":
-        """The digits for which `chosen` [N] is true."""
-        place = chosen.nonzero().squeeze(1).tolist()
-        bad = {new: self.bad[old] for new, old in enumerate(place) if old in self.bad}
-        return Glyphs(self.pixels[chosen], self.labels[chosen], self.ids[chosen], bad)
-
     def digest(self) -> str:
         """Hash of the content."""
         whole = hashlib.sha256(str(tuple(self.pixels.shape)).encode())
         for part in (self.pixels, self.labels, self.ids):
             whole.update(part.contiguous().numpy().tobytes())
         return whole.hexdigest()
-
-
-def every(n: int, labels: Int[Tensor, "N"], candidates: Bool[Tensor, "N"]) -> Bool[Tensor, "N"]:
-    """A stratified n-th of the candidates: the n-th, the 2n-th, ... of each class in the source's order."""
-    chosen = torch.zeros_like(candidates)
-    for label in labels.unique():
-        members = ((labels == label) & candidates).nonzero().squeeze(1)
-        chosen[members[n - 1 :: n]] = True
-    return chosen
 
 
 @dataclass(frozen=True, kw_only=True)

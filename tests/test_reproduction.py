@@ -20,6 +20,7 @@ from glimpsezoo.measures.threats import masking_text
 from glimpsezoo.reports.paper import OurNumbers, markdown
 from glimpsezoo.workflows.evidence import Zoo
 from glimpsezoo.workflows.reproducing import reproduce, write_reproduction
+from glimpsezoo.zoo.cards import Card
 from glimpsezoo.zoo.papers import PrintedTable, PrintedTables
 from glimpsezoo.zoo.plugins import registry
 from glimpsezoo.zoo.results import read_result
@@ -309,3 +310,12 @@ def test_the_sessions_of_a_start_that_has_other_weights_by_now_are_unknown(tmp_p
     content["weights"]["sha256"] = "0" * 64  # trained anew
     config.write_text(json.dumps(content))
     assert Zoo().epochs("cnn4.digits.augmix") == "? + 10"
+
+
+def test_a_given_card_that_no_recipe_trained_has_the_default_seed(tmp_path: Path) -> None:
+    folder = shutil.copytree(ROOT / "zoo_cards" / "cnn4.digits", tmp_path / "given")
+    content = json.loads((folder / "config.json").read_text())
+    content["trained"]["recipe"] = None
+    (folder / "config.json").write_text(json.dumps(content))
+    given = Card.read(folder)
+    assert Zoo([given]).card("cnn4.digits") is given

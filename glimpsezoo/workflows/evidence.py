@@ -140,16 +140,18 @@ class Zoo:
 
 
 def seed_of(card: Card) -> int:
-    """The seed that a card was trained with; recipes leave out the default, 0."""
-    return int(card.config.trained.get("recipe", {}).get("seed", 0))
+    """The seed that a card was trained with; 0 for one that was not trained by a recipe."""
+    return card.config.seed or 0
 
 
 def _training(card: Card) -> tuple[Any, ...]:
     """Everything that the seeds of one training share. Not the start: each seed may start from its own card.
 
-    Settings are those that the model ends with: a recipe may leave to the model what another names.
+    Settings are those that the model ends with: a recipe may leave to the model what another names. So cards of different ages agree, whose
+    `recipe_id` may differ: that has the recipe's own settings, and the fingerprint of the data, which older cards do not record.
     """
-    recipe = {key: value for key, value in card.config.trained.get("recipe", {}).items() if key not in {"seed", "start", "settings"}}
+    told = card.config.trained.get("recipe") or {}
+    recipe = {key: value for key, value in told.items() if key not in {"seed", "start", "settings"}}
     return card.config.model, recipe, _model_of(card).config.model_dump()
 
 

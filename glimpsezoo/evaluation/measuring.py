@@ -142,6 +142,12 @@ def run_units(
         yield from _RunningJob(job, config, store, on_images or (lambda _: None), known, reader or Reader()).units(spans)
 
 
+def stored_unit(name: str, config: EvaluationConfig, store: UnitStore | None) -> StoredUnit | None:
+    """A unit in the store; None if there is none, or if it is to be measured again."""
+    unit = store.read(name) if store and not config.fresh else None
+    return None if unit and unit.measured.skipped and config.on_bad_image == "fail" else unit  # measuring again raises the error
+
+
 class _Seen(NamedTuple):
     """What a unit keeps of a batch until its rows are made, which takes many small operations: once per unit, not once per batch."""
 
@@ -222,12 +228,12 @@ class _RunningJob:
         if (found := self.known.get(name)) is not None:
             failed = isinstance(found, Exception)
             return Unit(start, stop, name, error=found) if failed else Unit(start, stop, name, found)
-        if content := self._stored(name):
+        if content := stored_unit(name, self.config, self.store):
             return Unit(start, stop, name, content, reused=True)
         with self._claim(name) as mine:
             if not mine:
                 return None
-            if content := self._stored(name):  # another process finished it just before it was claimed
+            if content := stored_unit(name, self.config, self.store):  # another process finished it just before it was claimed
                 return Unit(start, stop, name, content, reused=True)
             try:
                 content = self._measured(start, stop)
@@ -238,11 +244,6 @@ class _RunningJob:
             if self.store:
                 self.store.write(name, content)
             return Unit(start, stop, name, content)
-
-    def _stored(self, name: str) -> StoredUnit | None:
-        content = self.store.read(name) if self.store and not self.config.fresh else None
-        strict = self.config.on_bad_image == "fail"
-        return None if content and content.measured.skipped and strict else content  # measuring again raises the error
 
     def _claim(self, name: str) -> AbstractContextManager[bool]:
         return self.store.claim(name) if self.store else nullcontext(True)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.evaluation.jobs import Span, spans_of, unit_ids
-from glimpsezoo.evaluation.measuring import EvaluationConfig, Known, run_job
+from glimpsezoo.evaluation.measuring import EvaluationConfig, Known, run_job, stored_unit
 from glimpsezoo.evaluation.plan import Plan, PlannedEvaluation, PlannedFinding
 from glimpsezoo.evaluation.rows import StoredUnit
 from glimpsezoo.evaluation.store import UnitStore
@@ -180,14 +180,9 @@ class Scheduler:
         for name in self._names_of(place, None):
             if name in self.found.units:
                 known[name] = self.found.units[name]
-            elif unit := self._read(name):
+            elif unit := stored_unit(name, self.config, self.store):
                 known[name] = unit
         return known
-
-    def _read(self, name: str) -> StoredUnit | None:
-        """A stored unit; None if there is none, or if it is to be measured again."""
-        unit = None if self.config.fresh else self.store.read(name)
-        return None if unit and unit.measured.skipped and self.config.on_bad_image == "fail" else unit
 
     def _add(self, found: Outcome) -> None:
         """Store what a worker has found."""

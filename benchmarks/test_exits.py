@@ -98,5 +98,5 @@ def macs_of(model, chunks, options):
     meter, macs = gz.Meter(model), 0
     for chunk in chunks:
         trace = gz.rollout(model, chunk, record=gz.Record(meter=meter), **options)
-        macs += sum(int(part.sum()) for part in trace.macs.stopped_at(trace.steps, classify_every_step=trace.rule_reads).values())
+        macs += int(trace.total_macs().sum())
     return macs

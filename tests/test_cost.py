@@ -15,6 +15,7 @@ from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import PHASES, Phase
 from glimpsezoo.core.regions import Decision, Regions
 from glimpsezoo.core.rollout import Record, Trace, rollout
+from glimpsezoo.errors import GlimpseZooError
 
 IMAGES = batch_of_images(24)
 NOISE = Noise.of(7, torch.arange(24))
@@ -151,7 +152,12 @@ def table(trace: Trace) -> MacTable:
 
 
 def whole_sum(trace: Trace) -> int:
-    return int(sum(macs.sum() for macs in table(trace).stopped_at(trace.steps, classify_every_step=trace.rule_reads).values()))
+    return int(trace.total_macs().sum())
+
+
+def test_a_run_without_a_meter_has_no_total() -> None:
+    with pytest.raises(GlimpseZooError, match=r"Record\(meter="):
+        rollout(toy(Peek), IMAGES).total_macs()
 
 
 @pytest.mark.parametrize("exits", [False, True], ids=["budget", "exits"])
@@ -257,7 +263,7 @@ class Uneven(Peek):
 def test_levels_within_a_step_and_steps_may_cost_what_they_like(rule: Confidence | None) -> None:
     model = toy(Uneven)
     trace = metered(model, exit_rule=rule)
-    macs = sum(table(trace).stopped_at(4, classify_every_step=trace.rule_reads).values())
+    macs = trace.total_macs()
     assert macs.sum() == count_macs(lambda: rollout(model, IMAGES, noise=NOISE, exit_rule=rule)).macs
     for i in range(6):
         row = torch.tensor([i])

@@ -88,6 +88,15 @@ class Trace:
         columns += [none] * (self.steps - len(columns))  # no image was left
         return torch.stack(columns, 1)
 
+    def total_macs(self) -> Int[Tensor, "B"]:
+        """The MACs that ran for each image, of all phases and steps.
+
+        Raises `GlimpseZooError` if they were not counted (`record=Record(meter=Meter(model))`).
+        """
+        if self.macs is None:
+            raise GlimpseZooError("MACs were not counted: call rollout with record=Record(meter=Meter(model))")
+        return torch.stack(list(self.macs.stopped_at(self.steps, classify_every_step=self.rule_reads).values())).sum(0)
+
 
 def rollout(
     model: GlimpseModel[Any],

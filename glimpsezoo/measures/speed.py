@@ -308,9 +308,7 @@ class _Timed:
     def _macs(self, rule: ExitRule | None, images: Tensor, noise: Noise) -> int:
         """MACs that ran."""
         trace = rollout(self.model, images, noise=noise, exit_rule=rule, record=Record(meter=self.meter))
-        assert trace.macs is not None
-        ran = trace.macs.stopped_at(trace.steps, classify_every_step=trace.rule_reads)
-        return sum(int(each.sum()) for each in ran.values())
+        return int(trace.total_macs().sum())
 
     def _gain(self, time: float, without: int, macs: int) -> Gain | None:
         """None if the gain in MACs is unknown."""

@@ -203,7 +203,7 @@ class Predictor:
         classes = self.model.task.classes
         logits = trace.logits.float().cpu()  # [B, classes]
         probable, chosen = (found.tolist() for found in logits.softmax(1).topk(min(self.top, len(classes))))  # [B, top]
-        macs = _macs(trace)
+        macs = trace.total_macs().tolist()
         for row, image in enumerate(batch):
             yield Prediction(
                 top=tuple(_guess(classes, *found) for found in zip(chosen[row], probable[row], strict=True)),
@@ -219,13 +219,6 @@ class Predictor:
 
 def _guess(classes: Sequence[str], index: int, probability: float) -> Guess:
     return Guess(classes[index], english(classes[index]), index, probability)
-
-
-def _macs(trace: Trace) -> list[int]:
-    """What each image of a rollout cost."""
-    assert trace.macs is not None
-    phases = trace.macs.stopped_at(trace.steps, classify_every_step=trace.rule_reads)
-    return [int(macs) for macs in torch.stack(list(phases.values())).sum(0)]
 
 
 def _looks(trace: Trace, row: int, window: Window) -> tuple[tuple[Window, ...], ...]:

@@ -152,7 +152,6 @@ def trace_image(viewing: Viewing, subject: Subject) -> Traced:
                 record=Record(every_step=True, states=True, meter=meter),
             )
             looks = _looks(model, images, noise, trace, subject.label)
-    assert trace.macs is not None
     classes = model.task.classes
     return Traced(
         model=viewing.model_name,
@@ -165,7 +164,7 @@ def trace_image(viewing: Viewing, subject: Subject) -> Traced:
         rule=" ".join([viewing.exit_rule.name, *(f"{value:.3g}" for value in viewing.exit_rule.parameters.values())])
         if viewing.exit_rule.reads
         else "",
-        macs=int(sum(trace.macs.stopped_at(trace.steps, classify_every_step=trace.rule_reads).values())),
+        macs=int(trace.total_macs()),
         note=note,
         chosen=subject.chosen,
         at_least=bool(meter.missing),

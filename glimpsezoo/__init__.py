@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     # isort: split
     # For authors of exit rules
-    from glimpsezoo.core.exits import ExitRule, ThresholdRule
+    from glimpsezoo.core.exits import ExitRule, ThresholdRule, budget_thresholds
     from glimpsezoo.specs import ExitRuleSpec
 
     # isort: split
@@ -131,7 +131,7 @@ _EXPORTS: dict[str, dict[str, tuple[str, ...]]] = {
         "glimpsezoo.errors": ("did_you_mean",),
     },
     "authors of exit rules": {
-        "glimpsezoo.core.exits": ("ExitRule", "ThresholdRule"),
+        "glimpsezoo.core.exits": ("ExitRule", "ThresholdRule", "budget_thresholds"),
         "glimpsezoo.specs": ("ExitRuleSpec",),
     },
     "authors of policies": {

@@ -158,3 +158,25 @@ class Patience(ThresholdRule):
         if not 1 <= threshold < math.inf or threshold != int(threshold):
             raise GlimpseZooError(f"a patience is a whole number of steps, at least 1, got {threshold:g}")
         return threshold
+
+
+def budget_thresholds(scores: Float[Tensor, "n steps"], budget: float) -> tuple[float, ...]:
+    """Thresholds of all steps but the last, with which shares proportional to budget^t of the images exit at step t, the rest at the last.
+
+    scores: how sure a model is of n calibration images after every step but the last. An image exits once its score reaches the step's
+    threshold: the score of the last image of the share, among the images that are left; where none is to exit, it is above all scores.
+    The smaller the budget, the earlier the exits ("Glance and Focus": Wang et al. 2020, section 3.2).
+
+    >>> budget_thresholds(torch.tensor([[0.5, 1.0], [0.75, 0.5], [1.0, 0.25]]), budget=1.0)
+    (1.0, 1.0)
+    """
+    images, steps = scores.shape
+    shares = torch.tensor([float(budget) ** step for step in range(1, steps + 2)], dtype=torch.float64)
+    counts = (images * shares / shares.sum()).floor().long().tolist()
+    left = torch.ones(images, dtype=torch.bool, device=scores.device)
+    thresholds = []
+    for score, count in zip(scores.unbind(1), counts[:-1], strict=True):
+        here = score[left].sort(descending=True).values
+        thresholds.append(float(here[count - 1]) if 0 < count <= len(here) else float(score.max()) + 1)
+        left &= score < thresholds[-1]
+    return tuple(thresholds)

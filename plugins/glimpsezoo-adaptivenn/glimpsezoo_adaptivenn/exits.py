@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from glimpsezoo import Record, find_policy, rollout
+from glimpsezoo import Record, budget_thresholds, find_policy, rollout
 from glimpsezoo_adaptivenn.model import AdaptiveNN
 
 
@@ -29,20 +29,10 @@ def values_of(model: AdaptiveNN, images: Float[Tensor, "B C H W"]) -> Float[Tens
 def thresholds_for(values: Float[Tensor, "n fixations"], budget: float) -> tuple[float, ...]:
     """For the setting `exits`: thresholds with which shares proportional to budget^t of the images stop at step t, the rest at the last.
 
-    values: of n calibration images, see `values_of`. The smaller the budget, the earlier the exits. At a step, the threshold is the value
-    of the last image of the share, among the images that are left; where none is to stop, it is below all.
+    values: of n calibration images, see `values_of`. The smaller the budget, the earlier the exits. Where no image is to stop, the
+    threshold is below all values.
 
     >>> thresholds_for(torch.tensor([[0.3, 0.1], [0.1, 0.2], [0.2, 0.4], [0.4, 0.3]]), budget=1.0)
     (0.1..., 0.1...)
     """
-    images, fixations = values.shape
-    shares = torch.tensor([float(budget) ** step for step in range(1, fixations + 2)], dtype=torch.float64)
-    counts = (images * shares / shares.sum()).floor().long().tolist()
-    left = torch.ones(images, dtype=torch.bool, device=values.device)
-    thresholds = []
-    for step, count in enumerate(counts[:-1]):
-        here = values[left, step].sort().values
-        lowest = float(values[:, step].min())
-        thresholds.append(float(here[count - 1]) if 0 < count <= len(here) else lowest - 1)
-        left &= values[:, step] > thresholds[-1]
-    return tuple(thresholds)
+    return tuple(-threshold for threshold in budget_thresholds(-values, budget))

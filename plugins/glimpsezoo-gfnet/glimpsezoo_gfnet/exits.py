@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from glimpsezoo import ExitRule, GlimpseZooError
+from glimpsezoo import ExitRule, GlimpseZooError, budget_thresholds
 
 
 class StepConfidence(ExitRule):
@@ -44,17 +44,7 @@ class StepConfidence(ExitRule):
 def thresholds_for(confidence: Float[Tensor, "n T"], budget: float) -> tuple[float, ...]:
     """The thresholds of T steps with which shares proportional to budget^t of the images stop at step t.
 
-    confidence: the largest probability of n calibration images, after every step. At a step, the threshold is the confidence of the last
-    image of the share, among the images that are left; where none is to stop, it is above 1. The last step's is 0.
+    confidence: the largest probability of n calibration images, after every step. Where no image is to stop, the threshold is above 1. The
+    last step's is 0.
     """
-    images, steps = confidence.shape
-    shares = torch.tensor([float(budget) ** step for step in range(1, steps + 1)], dtype=torch.float64)
-    counts = (images * shares / shares.sum()).floor().long().tolist()
-    left = torch.ones(images, dtype=torch.bool, device=confidence.device)
-    thresholds = []
-    for step, count in enumerate(counts[:-1]):
-        here = confidence[left, step].sort(descending=True).values
-        reached = 0 < count <= len(here)
-        thresholds.append(float(here[count - 1]) if reached else 2.0)
-        left &= confidence[:, step] < thresholds[-1]
-    return (*thresholds, 0.0)
+    return (*budget_thresholds(confidence[:, :-1], budget), 0.0)

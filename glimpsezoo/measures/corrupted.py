@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from glimpsezoo.conditions.base import Remembered
 from glimpsezoo.conditions.corruptions.condition import Corruption
 from glimpsezoo.conditions.corruptions.mce import ALEXNET, alexnet_applies, mce
-from glimpsezoo.conditions.corruptions.presets import preset_for
+from glimpsezoo.conditions.corruptions.presets import SEVERITIES, preset_for
 from glimpsezoo.data.limited import Held, limited
 from glimpsezoo.errors import GlimpseZooError, counted
 from glimpsezoo.escaping import markdown
@@ -26,7 +26,6 @@ from glimpsezoo.settings import Settings
 from glimpsezoo.specs import CorruptionSpec
 from glimpsezoo.untrusted import JSON_SIZE, json_values, read_regular
 
-SEVERITIES = (1, 2, 3, 4, 5)
 EXTRA = "extra-corruptions"  # in --measure: the corruptions outside the benchmark
 TableOfRows = Mapping[str, Mapping[int, Rows]]  # corruption -> severity -> rows
 

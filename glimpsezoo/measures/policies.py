@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from glimpsezoo.core.protocol import GlimpseModel, Policy
+from glimpsezoo.core.protocol import LEARNED, GlimpseModel, Policy
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.jobs import Job
 from glimpsezoo.evaluation.measuring import Evaluation
@@ -22,8 +22,6 @@ from glimpsezoo.measures.text import macs_text, percent
 from glimpsezoo.schema import Amount, Positive, Section
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import PolicySpec, load_string
-
-OWN = "learned"
 
 
 class PolicyStep(Section):
@@ -74,7 +72,7 @@ class PoliciesMeasure(Measure):
         """The model's own choice, then the others. Raises `GlimpseZooError` for an unknown name."""
         catalogue = self.asked.catalogue
         known = [spec.name for spec in catalogue.all(PolicySpec)]
-        names = dict.fromkeys([OWN, *(known if self.settings.names is None else self.settings.names)])
+        names = dict.fromkeys([LEARNED.name, *(known if self.settings.names is None else self.settings.names)])
         return [load_string(catalogue.find(PolicySpec, name).policy)() for name in names]
 
     def prepare(self, bench: Bench) -> str:
@@ -84,7 +82,7 @@ class PoliciesMeasure(Measure):
     def plan(self, bench: Bench) -> Iterator[Planned]:
         for index, model in enumerate(bench.models):
             for policy in self._policies if _may_follow(model) else ():
-                if policy.name == model.policy or (policy.name == OWN and not policy.asks(model)):
+                if policy.name == model.policy or (policy.name == LEARNED.name and not policy.asks(model)):
                     continue  # `Bench.clean` has it, or there is none
                 try:
                     twin = model.following(policy)
@@ -161,7 +159,7 @@ def _tables(found: Sequence[tuple[str, Result]]) -> list[Table]:
             )
         )
         before = name
-    own = " or ".join(dict.fromkeys(each.against_own.b for _, _, each in measured if each.against_own)) or OWN
+    own = " or ".join(dict.fromkeys(each.against_own.b for _, _, each in measured if each.against_own)) or LEARNED.name
     headings = ("model", "policy", *(f"step {step}" for step in range(1, most + 1)), "MACs", f"against {own}", "p")
     caption = (
         f"Top-1 % of the same weights under other policies. Against {own}: the difference in points at the last step on the same images, "

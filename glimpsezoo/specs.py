@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from glimpsezoo.errors import GlimpseZooError, one_line
 
@@ -46,6 +46,8 @@ class Provenance:
 class Spec:
     """The base of everything that a plugin registers."""
 
+    noun: ClassVar[str]
+    """What messages call such a thing."""
     name: str
     """The name that users type."""
     description: str
@@ -63,10 +65,17 @@ class Spec:
                 f"expected a name that ends in ':' if and only if prefix=True, got {self.name!r} with prefix={self.prefix}"
             )
 
+    @property
+    def title(self) -> str:
+        """The name as lists show it: after a prefix, NAME."""
+        return self.name + ("NAME" if self.prefix else "")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
     """A model that users can name."""
+
+    noun = "model"
 
     model: str
     """Import string of a `GlimpseModel` subclass, built as `model(config, task)`."""
@@ -111,6 +120,8 @@ class Task:
 class DatasetSpec(Spec):
     """A data set that users can name, with its card."""
 
+    noun = "data set"
+
     source: str
     """Import string of `open(spec, name, split, config, data_dir) -> ImageData`."""
     config: str = "glimpsezoo.settings:NoSettings"
@@ -150,6 +161,8 @@ class DatasetSpec(Spec):
 class ExitRuleSpec(Spec):
     """A rule that decides after which step an image exits."""
 
+    noun = "exit rule"
+
     rule: str
     """Import string of an `ExitRule`, built from its parameters by name."""
 
@@ -158,6 +171,8 @@ class ExitRuleSpec(Spec):
 class PolicySpec(Spec):
     """A policy: what chooses where a model looks, in place of the model."""
 
+    noun = "policy"
+
     policy: str
     """Import string of a `Policy`, built without arguments, whose `name` is that of the spec."""
 
@@ -165,6 +180,8 @@ class PolicySpec(Spec):
 @dataclass(frozen=True, kw_only=True)
 class CorruptionSpec(Spec):
     """A corruption of images at severities 1 to 5."""
+
+    noun = "corruption"
 
     corrupt: str
     """Import string of `corrupt(images, severity, preset, noise) -> images`, on RGB images [B, 3, H, W] in [0, 1]. The preset is '224',
@@ -179,6 +196,8 @@ class CorruptionSpec(Spec):
 class AttackSpec(Spec):
     """An adversarial attack."""
 
+    noun = "attack"
+
     attack: str
     """Import string of an `Attack`, built from its settings."""
     config: str
@@ -189,6 +208,8 @@ class AttackSpec(Spec):
 class ImporterSpec(Spec):
     """Turns a foreign checkpoint into a card. The spec's name is the model's name."""
 
+    noun = "importer"
+
     importer: str
     """Import string of `importer(checkpoint: Path, settings: dict) -> (config, task, state_dict, notes)`. A fifth item is the `Published`
     numbers of the authors, or None; a sixth, their settings of the data beside the image size, such as `{"crop": 0.904}`."""
@@ -198,6 +219,8 @@ class ImporterSpec(Spec):
 class LoggerSpec(Spec):
     """A logger: something that is told how a training goes. Its name is what users type after `train --log`."""
 
+    noun = "logger"
+
     logger: str
     """Import string of a `TrainingLogger`, built as `logger(folder, name, settings)`."""
 
@@ -205,6 +228,8 @@ class LoggerSpec(Spec):
 @dataclass(frozen=True, kw_only=True)
 class PaperSpec(Spec):
     """A paper whose tables the zoo reproduces. The description is its title."""
+
+    noun = "paper"
 
     tables: str
     """Import package that holds `NAME.toml`, read by `glimpsezoo.zoo.papers`."""
@@ -217,6 +242,8 @@ class PaperSpec(Spec):
 @dataclass(frozen=True, kw_only=True)
 class MeasureSpec(Spec):
     """Something that runs measure. Its name is what users type after `--measure`, and its key in result.json."""
+
+    noun = "measure"
 
     measure: str
     """Import string of a `Measure`."""

@@ -29,10 +29,6 @@ def distribution(spec: Spec) -> str:
     return spec.provenance.distribution if spec.provenance else ""
 
 
-def title_of(spec: Spec) -> str:
-    return spec.name + ("NAME" if spec.prefix else "")
-
-
 @cache
 def cards() -> list[Card]:
     """The cards of this checkout in order of their names, also those whose weights it does not have, and those within a plugin."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from generating.checkout import called, card_link, cards, cards_of, distribution, ours, page_of, plugins, spec_of, title_of
+from generating.checkout import called, card_link, cards, cards_of, distribution, ours, page_of, plugins, spec_of
 from generating.facts import in_short
 from generating.markdown import code, joined, prose, settings_table, shown, slug, table
 from glimpsezoo.files import file_name
@@ -51,7 +51,7 @@ def curve_of(card: Card) -> str:
 
 
 def models_page() -> str:
-    every = [(f"[`{title_of(s)}`]({page_of(s)})", s.description, ", ".join(map(card_link, cards_of(s)))) for s in ours(ModelSpec)]
+    every = [(f"[`{s.title}`]({page_of(s)})", s.description, ", ".join(map(card_link, cards_of(s)))) for s in ours(ModelSpec)]
     headings = ("card", "data", "top-1 %", "corrupted %", "attack", "attacked %", "masking", "MACs/image")
     return joined(
         "# Models",
@@ -71,7 +71,7 @@ def measured(card: Card) -> tuple[str, ...] | None:
     if result is None or result.accuracy is None:
         return None
     data, attack = card.config.data.name, next(iter(result.attacks), None)
-    section = slug(title_of(registry().find(DatasetSpec, data)))
+    section = slug(registry().find(DatasetSpec, data).title)
     return (
         card_link(card),
         f"[{data}](../reference/data.md#{section})",
@@ -95,7 +95,7 @@ def model_page(spec: ModelSpec) -> str:
     ]
     recipes = [(f"`{name}`", recipe_title(spec, name)) for name in recipe_names(spec)]
     return joined(
-        f"# {title_of(spec)}",
+        f"# {spec.title}",
         spec.description,
         table(("", ""), facts),
         in_short(spec),

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import click
 from pydantic import AwareDatetime
 
-from generating.checkout import distribution, ours, title_of
+from generating.checkout import distribution, ours
 from generating.markdown import code, joined, settings_table, slug, table
 from glimpsezoo.commands import cli, main
 from glimpsezoo.conditions.attacks.settings import AttackSettings
@@ -89,7 +89,7 @@ def data_section(spec: DatasetSpec) -> str:
         "from": spec.homepage,
     }
     rows = [row for row in facts.items() if row[1]]
-    return joined(f"## {title_of(spec)}", spec.description, table(("", ""), rows), settings_table(spec.config, prefix="data."))
+    return joined(f"## {spec.title}", spec.description, table(("", ""), rows), settings_table(spec.config, prefix="data."))
 
 
 def images_text(task: Task) -> str:
@@ -199,7 +199,7 @@ def hooks_page() -> str:
 def hook_section(name: str, kind: type[Spec]) -> str:
     owners: dict[str, list[str]] = {}
     for spec in ours(kind):
-        owners.setdefault(distribution(spec), []).append(f"`{title_of(spec)}`")
+        owners.setdefault(distribution(spec), []).append(f"`{spec.title}`")
     return joined(
         f"## `{name}`",
         code(f"def {name}() -> list[{kind.__name__}]:", "python"),

@@ -5,31 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
-from glimpsezoo.specs import (
-    AttackSpec,
-    CorruptionSpec,
-    DatasetSpec,
-    ExitRuleSpec,
-    ImporterSpec,
-    LoggerSpec,
-    ModelSpec,
-    PaperSpec,
-    PolicySpec,
-    Spec,
-)
-from glimpsezoo.zoo.plugins import registry
+from glimpsezoo.specs import ModelSpec, Spec
+from glimpsezoo.zoo.plugins import HOOKS, registry
 
-_SPECS: dict[str, type[Spec]] = {
-    "models": ModelSpec,
-    "data": DatasetSpec,
-    "corruptions": CorruptionSpec,
-    "attacks": AttackSpec,
-    "exit-rules": ExitRuleSpec,
-    "policies": PolicySpec,
-    "importers": ImporterSpec,
-    "loggers": LoggerSpec,
-    "papers": PaperSpec,
-}
 KINDS = ("models", "cards", "data", "recipes", "corruptions", "attacks", "exit-rules", "policies", "importers", "loggers", "papers")
 
 
@@ -60,8 +38,9 @@ def _rows(kind: str) -> Iterator[dict[str, str]]:
             for name in recipe_names(spec):
                 yield {"name": name, "description": recipe_title(spec, name) or f"trains {spec.name}", "from": _from(spec)}
     else:
-        for spec in registry().all(_SPECS[kind]):
-            yield {"name": spec.name + ("NAME" if spec.prefix else ""), "description": spec.description, "from": _from(spec)}
+        hook = f"register_{'datasets' if kind == 'data' else kind.replace('-', '_')}"
+        for spec in registry().all(HOOKS[hook]):
+            yield {"name": spec.title, "description": spec.description, "from": _from(spec)}
 
 
 def _from(spec: Spec) -> str:

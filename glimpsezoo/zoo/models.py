@@ -21,7 +21,7 @@ def list_models(pattern: str = "*") -> list[str]:
     >>> "cnn4.digits" in gz.list_models("cnn4*")
     True
     """
-    names = [spec.name + ("NAME" if spec.prefix else "") for spec in registry().all(ModelSpec)]
+    names = [spec.title for spec in registry().all(ModelSpec)]
     return sorted(name for name in {*names, *card_paths()} if fnmatch.fnmatchcase(name, pattern))
 
 

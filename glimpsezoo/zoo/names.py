@@ -194,17 +194,13 @@ def spec_of(name: str, card: Card | None) -> ModelSpec:
     Raises `GlimpseZooError` for a model that no plugin has, and for one that cannot be used on this machine.
     """
     plugins = registry()
-    specs = plugins.all(ModelSpec)
     wanted = model_name(name, card)
-    if any(wanted == spec.name or (spec.prefix and wanted.startswith(spec.name)) for spec in specs):
+    if any(wanted == spec.name or (spec.prefix and wanted.startswith(spec.name)) for spec in plugins.all(ModelSpec)):
         return usable(plugins.find(ModelSpec, wanted))
     if card is None:
-        known = [spec.name + ("NAME" if spec.prefix else "") for spec in specs]
-        broken = [plugin.provenance.plugin for plugin in plugins.plugins if plugin.error]
-        why = f" (broken: {', '.join(broken)}; see 'glimpsezoo plugins')" if broken else ""
         named, at, _ = name.partition("@")
         form = " (settings of its own are MODEL@KEY=VALUE)" if at else " (each setting is an option of its own)" if "=" in name else ""
-        raise GlimpseZooError(f"expected a model or a card, got {name!r}{form}: {did_you_mean(named, [*known, *card_paths()])}{why}")
+        raise GlimpseZooError(f"expected a model or a card, got {name!r}{form}: {plugins.hint(ModelSpec, named, card_paths())}")
     broken = [plugin.error for plugin in plugins.plugins if plugin.error and plugin.provenance.distribution == card.config.plugin]
     remedy = f"its plugin {card.config.plugin} is broken: {broken[0]}" if broken else f"install its plugin, {card.config.plugin}"
     raise GlimpseZooError(f"card {card.name!r} needs the model {card.config.model!r}, which no installed plugin has: {remedy}")

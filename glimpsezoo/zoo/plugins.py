@@ -43,18 +43,6 @@ HOOKS = {
     "register_papers": PaperSpec,
     "register_measures": MeasureSpec,
 }
-_NOUNS: dict[type[Spec], str] = {
-    ModelSpec: "model",
-    DatasetSpec: "data set",
-    CorruptionSpec: "corruption",
-    AttackSpec: "attack",
-    ExitRuleSpec: "exit rule",
-    PolicySpec: "policy",
-    ImporterSpec: "importer",
-    LoggerSpec: "logger",
-    PaperSpec: "paper",
-    MeasureSpec: "measure",
-}
 
 
 @dataclass(frozen=True)
@@ -97,19 +85,19 @@ class Registry:
         if len(found) > 1:
             raise GlimpseZooError(self._clash(kind, found[0].name))
         if not found:
-            raise GlimpseZooError(self._unknown(kind, name))
+            article = "an" if kind.noun[0] in "aeiou" else "a"
+            raise GlimpseZooError(f"expected the name of {article} {kind.noun}, got {name!r}: {self.hint(kind, name)}")
         return found[0]
 
     def _clash(self, kind: type[Spec], name: str) -> str:
         who = [str(spec.provenance) for spec in self.all(kind) if spec.name == name]
-        return f"the {_NOUNS[kind]} {name!r} is registered by {' and by '.join(who)}: uninstall one of them"
+        return f"the {kind.noun} {name!r} is registered by {' and by '.join(who)}: uninstall one of them"
 
-    def _unknown(self, kind: type[Spec], name: str) -> str:
-        names = [spec.name + ("NAME" if spec.prefix else "") for spec in self.all(kind)]
-        noun = _NOUNS[kind]
-        text = f"expected the name of {'an' if noun[0] in 'aeiou' else 'a'} {noun}, got {name!r}: {did_you_mean(name, names)}"
+    def hint(self, kind: type[Spec], name: str, others: Iterable[str] = ()) -> str:
+        """What the error for an unknown name ends with: the nearest names of a kind and of `others`, and which plugins are broken."""
         broken = [plugin.provenance.plugin for plugin in self.plugins if plugin.error]
-        return text + (f" (broken: {', '.join(broken)}; see 'glimpsezoo plugins')" if broken else "")
+        why = f" (broken: {', '.join(broken)}; see 'glimpsezoo plugins')" if broken else ""
+        return did_you_mean(name, [*(spec.title for spec in self.all(kind)), *others]) + why
 
 
 @cache

@@ -41,7 +41,7 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.environment import device_name
 from glimpsezoo.evaluation.jobs import Job
 from glimpsezoo.evaluation.measuring import EvaluationConfig, run_job
-from glimpsezoo.evaluation.rows import StoredUnit, write_rows
+from glimpsezoo.evaluation.rows import StoredUnit, to_parquet
 from glimpsezoo.files import write_whole
 from glimpsezoo.reports.readme import write_card_readme
 from glimpsezoo.specs import load_string
@@ -172,7 +172,7 @@ def finish(job: TrainingJob, arrays: Path, seconds: float) -> None:
         },
     )
     write_card(job.folder, config, model, keep_log=True)
-    write_rows(job.folder / PREDICTIONS, StoredUnit(found.rows, found.measured[0]))
+    write_whole(job.folder / PREDICTIONS, to_parquet(StoredUnit(found.rows, found.measured[0])))
     split(job.folder / WEIGHTS)
     (job.folder / CHECKPOINT).unlink(missing_ok=True)
     print(f"{card}: {found.rows.hits[:, -1].mean():.2%} of {len(found.rows):,} test images, {seconds:.0f} s of training", flush=True)

@@ -22,8 +22,9 @@ from command_line import RECIPE, make_card, photos, put_weights
 from data_files import encoded, write_parquet
 from PIL import Image
 from result_files import MEASURED, result, rows
+from row_files import write_rows
 
-from glimpsezoo.evaluation.rows import StoredUnit, write_rows
+from glimpsezoo.evaluation.rows import StoredUnit
 
 DEEP, DIGITS, LONG = 100_000, "9" * 5_000, "é" * 200
 RUN, SHOW, REPORT = "run c --measure accuracy --limit 8 -o o", "show c", "report r --traces 0 -o o.html"

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from row_files import write_rows
 from test_records import RESULT
 
-from glimpsezoo.evaluation.rows import Measured, Rows, StoredUnit, write_rows
+from glimpsezoo.evaluation.rows import Measured, Rows, StoredUnit
 from glimpsezoo.measures.result import Hashes, Result
 from glimpsezoo.zoo.results import result_type
 

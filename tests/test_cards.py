@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from command_line import make_card, rewrite
+from row_files import read_rows
 from safetensors.torch import load_file
 from torch import nn
 
 import glimpsezoo as gz
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.files import write_whole
 from glimpsezoo.reports.figures import training_picture
 from glimpsezoo.reports.pictures.svg import svg_file

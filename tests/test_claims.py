@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from installed_plugins import installed
+from row_files import read_rows, write_rows
 from test_reproduction import PLUGIN, PROJECT
 
 from glimpsezoo import GlimpseZooError
-from glimpsezoo.evaluation.rows import StoredUnit, read_rows, write_rows
+from glimpsezoo.evaluation.rows import StoredUnit
 from glimpsezoo.measures.pairs import paired
 from glimpsezoo.measures.statistics import Effect, over_seeds
 from glimpsezoo.reports.claims import JudgedClaim, claim_cells

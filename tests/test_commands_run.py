@@ -11,10 +11,10 @@ import torch
 from command_line import TINY, Answer, make_card, rewrite, tree
 from jsonschema import Draft202012Validator
 from PIL import Image
+from row_files import read_rows
 from test_records import RESULT
 
 from glimpsezoo.conditions.base import Clean
-from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.measures.pairs import Comparison
 from glimpsezoo.measures.result import Result
 from glimpsezoo.zoo.cards import Card

@@ -16,6 +16,7 @@ import pytest
 import torch
 from command_line import RECIPE, Answer, ask, photos
 from data_files import encoded, opened, picture, write_parquet
+from row_files import read_rows
 from torch.utils.data import Dataset
 
 import glimpsezoo as gz
@@ -26,7 +27,6 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation import jobs, measuring
 from glimpsezoo.evaluation.jobs import Job
 from glimpsezoo.evaluation.measuring import EvaluationConfig, run_job, run_units
-from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.training import loop
 
 RUN = ("run", "cnn4", "--checkpoint", "none", "--data", "folder:photos", "--set", "data.size=16", "--measure", "accuracy")

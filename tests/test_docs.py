@@ -20,10 +20,10 @@ import click
 import pytest
 from command_line import COMMANDS
 from rich.console import Console
+from row_files import read_rows
 
 from glimpsezoo.commands import cli
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.measures.pairs import Comparison, every_pair
 from glimpsezoo.reports.paired import print_comparison
 from glimpsezoo.reports.table import print_results

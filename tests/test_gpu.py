@@ -11,13 +11,13 @@ import pytest
 import torch
 from command_line import TRACES, ask
 from data_files import opened, tiny_imagenet
+from row_files import read_rows
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import glimpsezoo as gz
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.data.memory import InMemory
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.training.job import TrainingJob
 from glimpsezoo.zoo.cards import LOG, training_log
 

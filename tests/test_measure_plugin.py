@@ -10,9 +10,9 @@ from typing import NamedTuple
 import jsonschema
 import numpy as np
 import pytest
+from row_files import read_rows
 from test_docs_hooks import code_files, install_glance
 
-from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.zoo.results import read_result
 
 pytestmark = pytest.mark.repository

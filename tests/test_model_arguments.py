@@ -112,7 +112,7 @@ def test_the_largest_number_within_a_limit():
     assert largest_within(cost, 96.0**2, start=16) == 96
     assert largest_within(cost, 1.0, start=64) == 0
     assert largest_within(lambda size: size, 5000, start=3) == 4096
-    assert largest_within(lambda size: None, 5.0, start=7, largest=10) == 0
+    assert largest_within(lambda size: None, 5.0, start=7) == 0
     assert len(set(asked)) < 200
 
 

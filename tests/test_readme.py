@@ -9,8 +9,8 @@ import pytest
 import torch
 from command_line import COMMANDS
 from rich.console import Console
+from row_files import read_rows
 
-from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.measures.pairs import Comparison, every_pair
 from glimpsezoo.measures.result import Result
 from glimpsezoo.reports.paired import print_comparison

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from row_files import read_rows
 
 import glimpsezoo as gz
 from glimpsezoo.core.exits import Confidence
@@ -14,7 +15,7 @@ from glimpsezoo.data.limited import limited
 from glimpsezoo.evaluation import jobs
 from glimpsezoo.evaluation.jobs import Job
 from glimpsezoo.evaluation.measuring import EvaluationConfig, run_job
-from glimpsezoo.evaluation.rows import Rows, read_rows
+from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.measures.accuracy import accuracy_section, measured_text
 from glimpsezoo.zoo.cards import find_card

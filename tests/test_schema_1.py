@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from command_line import Answer
+from row_files import read_rows
 
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.measures.pairs import Comparison
 from glimpsezoo.zoo.cards import Card
 from glimpsezoo.zoo.recipes import Recipe

@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from row_files import write_rows
 from torch import nn
 
 import glimpsezoo
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.evaluation.rows import Measured, PaperCosts, Rows, StoredUnit, write_rows
+from glimpsezoo.evaluation.rows import Measured, PaperCosts, Rows, StoredUnit
 from glimpsezoo.evaluation.store import UnitStore
 from glimpsezoo.hashing import module_hash, source_hash, unit_id, weights_hash
 

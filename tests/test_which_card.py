@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from command_line import Answer, make_card, photo_card, photos, rewrite, sha256, tree
+from row_files import read_rows
 
-from glimpsezoo.evaluation.rows import read_rows
 from glimpsezoo.measures.result import Result
 from glimpsezoo.reports.readme import card_text
 from glimpsezoo.workflows.comparing import read_runs

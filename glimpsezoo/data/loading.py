@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch.utils.data import Dataset
 
@@ -19,7 +19,6 @@ from glimpsezoo.errors import GlimpseZooError, did_you_mean, first_of
 from glimpsezoo.specs import DatasetSpec, Task, load_string
 
 SPLITS = ("train", "calibration", "test")
-T = TypeVar("T")
 
 
 def open_data(

@@ -11,8 +11,6 @@ from glimpsezoo.evaluation.jobs import Job
 from glimpsezoo.hashing import unit_id
 from glimpsezoo.schema import Section
 
-BACKWARD = 2.0  # cost of a gradient, relative to its forward pass
-
 
 def never(done: Mapping[Hashable, Any]) -> bool:
     """The default of `Planned.unless`: the work is always done."""

@@ -1,9 +1,8 @@
-"""Measured rows, one per image: in memory, and as Parquet files that are written atomically."""
+"""Measured rows, one per image: in memory, and as the content of Parquet files."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +11,6 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from glimpsezoo.files import write_whole
 from glimpsezoo.schema import Amount, Count, Positive, Section
 from glimpsezoo.untrusted import check_parquet, parsed
 
@@ -176,13 +174,6 @@ class StoredUnit:
     """How the rows were measured."""
 
 
-def write_rows(path: Path, unit: StoredUnit) -> str:
-    """Write rows, and how they were measured, to a Parquet file, atomically. Returns the SHA-256 of the file."""
-    content = to_parquet(unit)
-    write_whole(path, content)
-    return hashlib.sha256(content).hexdigest()
-
-
 def to_parquet(unit: StoredUnit, name: str = "") -> bytes:
     """The content of a Parquet file, with a hash of all values and of the unit's name, so that no damage and no exchange is overlooked."""
     measured = unit.measured.model_dump_json().encode()
@@ -208,16 +199,6 @@ def _encodings(schema: pa.Schema) -> dict[str, Any]:
     floats = {name: "BYTE_STREAM_SPLIT" for name, kind in columns.items() if pa.types.is_floating(kind)}
     chosen = {"id": "DELTA_BINARY_PACKED", "group": "DELTA_BINARY_PACKED", **floats}
     return {"column_encoding": chosen, "use_dictionary": [name for name in columns if name not in chosen]}
-
-
-def read_rows(path: Path) -> StoredUnit | None:
-    """The reverse of `write_rows`; None if the file is missing, truncated, damaged or of another layout."""
-    if not path.is_file():  # a pipe would not end
-        return None
-    try:
-        return from_parquet(path.read_bytes())
-    except OSError:
-        return None
 
 
 def from_parquet(content: bytes, name: str = "") -> StoredUnit | None:

@@ -36,10 +36,6 @@ class Share:
         """This process's part of a sequence with one entry per image."""
         return whole[self.rank :: self.world]
 
-    def count(self, whole: int) -> int:
-        """How many of `whole` images this process takes."""
-        return len(range(self.rank, whole, self.world))
-
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes. Its gradient is that of the sum of their losses."""
         if self.world == 1:

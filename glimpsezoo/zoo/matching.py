@@ -95,15 +95,15 @@ def _largest(values: Mapping[str, Any], key: str, model: str, data: str, task: T
     return size, macs
 
 
-def largest_within(cost: Callable[[int], float | None], limit: float, *, start: int, largest: int = LARGEST) -> int:
-    """The largest number from 1 to `largest` whose cost is at most `limit`, for a cost that does not fall; 0 if there is none.
+def largest_within(cost: Callable[[int], float | None], limit: float, *, start: int) -> int:
+    """The largest number from 1 to `LARGEST` whose cost is at most `limit`, for a cost that does not fall; 0 if there is none.
 
     cost: None for a number that is not allowed; such numbers are left out.
 
     >>> largest_within(lambda size: size * size if size % 4 == 0 else None, 150.0, start=10)
     12
     """
-    low, high, found, size = 0, largest + 1, 0, min(start, largest)
+    low, high, found, size = 0, LARGEST + 1, 0, min(start, LARGEST)
     while high - low > 1:
         allowed = next((each for each in range(size, low, -1) if cost(each) is not None), None)
         macs = cost(allowed) if allowed else None
@@ -113,7 +113,7 @@ def largest_within(cost: Callable[[int], float | None], limit: float, *, start: 
             low, found = size, allowed
         else:
             high = allowed
-        size = (low + high) // 2 if high <= largest else max(1, min(2 * low, largest))
+        size = (low + high) // 2 if high <= LARGEST else max(1, min(2 * low, LARGEST))
     return found
 
 

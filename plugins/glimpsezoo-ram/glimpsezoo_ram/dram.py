@@ -68,12 +68,12 @@ class DRAM(InRuns[DramState]):
     def __init__(self, config: DramConfig, task: Task) -> None:
         super().__init__()
         self.config, self.task, self.steps = config, task, config.glimpses
-        width, height = config.width, min(task.image_size)
+        width, shorter = config.width, min(task.image_size)  # units; the shorter side in px
         self.stochastic = config.decide == "sample"
         self.surrogate = "reparametrised places, straight-through bilinear crop"
         for key, side in (("patch", config.patch), ("coarse", config.coarse)):
-            if side > height:
-                raise GlimpseZooError(f"dram: expected {key} to fit into images with a side of {height} px, got {side}: set it smaller")
+            if side > shorter:
+                raise GlimpseZooError(f"dram: expected {key} to fit into images with a side of {shorter} px, got {side}: set it smaller")
         self.placing = Placing(task.image_size, config.patch << (config.scales - 1))
         self.normalise = Normalise(task)
         self.image = convolutions(config.scales * task.channels, config.filters, config.patch, width, stride=1)  # G_image

@@ -118,6 +118,13 @@ def test_two_distributions_may_use_one_entry_point_name(folder: Folder) -> None:
     assert str(found.find(ModelSpec, "model-b").provenance) == "glimpsezoo-b 1.0"
 
 
+def test_what_a_plugin_prints_while_it_is_imported_is_no_answer_of_a_command(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.install("loud", "print('welcome')\n" + registers("m"))
+    assert plugin_of(folder.load(), "loud").error is None
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "welcome\n")
+
+
 def test_a_hook_that_this_version_does_not_have_may_be_marked_optional(folder: Folder) -> None:
     folder.install("new", registers("m") + "@hookimpl(optionalhook=True)\ndef register_dreams():\n    return []\n")
     assert plugin_of(folder.load(), "new").error is None

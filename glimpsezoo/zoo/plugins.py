@@ -5,7 +5,9 @@ plugins register the same name, looking up that name raises an error that names 
 """
 
 import inspect
+import sys
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
@@ -112,7 +114,8 @@ def load_plugins(points: Iterable[EntryPoint]) -> Registry:
     for point in sorted(points, key=lambda p: (p.name, p.value)):
         provenance = Provenance(point.name, point.dist.name, version_of(point.dist)) if point.dist else Provenance(point.name, "?", "?")
         try:
-            plugin = point.load()
+            with redirect_stdout(sys.stderr):  # which may carry JSON that another program reads
+                plugin = point.load()
         except (Exception, SystemExit) as error:  # a plugin may raise anything; the others must still load
             found.plugins.append(LoadedPlugin(provenance, error=f"cannot be imported: {one_line(error)}"))
             continue

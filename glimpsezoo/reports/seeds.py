@@ -89,22 +89,27 @@ class Seeds:
         return SeedSpread(mean=float(np.mean(several)), sd=sd, low=min(several), high=max(several), each=tuple(several))
 
 
-def by_seeds(entries: Sequence[Entry], labels: Callable[[Entry], tuple[str, ...]] = lambda entry: (entry.data,)) -> list[Seeds]:
-    """The results, those that differ only in their training seed or noise seed together, in the order of the first of each."""
+def by_seeds(entries: Sequence[Entry], labels: Callable[[Entry], tuple[str, ...]] | None = None) -> list[Seeds]:
+    """The results, those that differ only in their training seed or noise seed together, in the order of the first of each.
+
+    labels: what stands beside a title and tells it from equal ones. Without them, the data do, and every title is another.
+    """
+    labels_of = labels or (lambda entry: (entry.data,))
     groups: list[tuple[str, list[Entry]]] = []
     for entry in entries:
-        shared = _identity(entry, labels(entry))
+        shared = _identity(entry, labels_of(entry))
         fits = [members for identity, members in groups if identity == shared and all(_joins(entry, each) for each in members)]
         if fits:  # of those, one with the same conditions, if any
             min(fits, key=lambda members: _conditions(members[0].result) != _conditions(entry.result)).append(entry)
         else:
             groups.append((shared, [entry]))
-    found, seen = list[Seeds](), Counter[str]()
+    found, seen = list[Seeds](), Counter[tuple[str, ...]]()
     for _, members in groups:
-        title = _shared_title(members)
-        seen[title] += 1
-        number = f", recipe {seen[title]}" if seen[title] > 1 else ""
-        found.append(Seeds(title + number, labels(members[0]), tuple(members)))
+        title, beside = _shared_title(members), labels_of(members[0])
+        own = (title, *(beside if labels else ()))
+        seen[own] += 1
+        number = f", recipe {seen[own]}" if seen[own] > 1 else ""
+        found.append(Seeds(title + number, beside, tuple(members)))
     return found
 
 

@@ -143,14 +143,15 @@ def _serve(task: Task) -> None:
             each.cleanup()
     whole = _forked("whole", task.words, Place())
     answers = [("whole", whole)]
-    for number, place in enumerate(_moments(whole.seconds, task.moments) if task.moments else places(whole.changes, task.most)):
+    for number, planned in enumerate(_moments(whole.seconds, task.moments) if task.moments else places(whole.changes, task.most)):
+        place = planned
         folder = f"moment-{number}" if task.moments else f"{place.at}-{place.when}"
-        killed, seconds = _forked(folder, task.words, place), place.seconds
-        while seconds is not None and killed.status == 0:  # this time, it was faster than that
+        killed = _forked(folder, task.words, place)
+        while killed.status == 0 and (place.seconds is not None or place.at > 1):  # it was faster, or had fewer heartbeats to give
             for old in (folder, f"{folder}.tmp"):
                 shutil.rmtree(old)
-            seconds /= 2
-            killed = _forked(folder, task.words, Place(seconds=seconds))
+            place = Place(place.at - 1, "before") if place.seconds is None else Place(seconds=place.seconds / 2)
+            killed = _forked(folder, task.words, place)
         answers.append((folder, killed))
         shutil.copytree(folder, f"{folder}.killed", symlinks=True)
         answers.append((folder, _forked(folder, task.words, Place())))

@@ -23,7 +23,7 @@ def measured() -> StoredResult:
 
 @pytest.fixture(scope="module")
 def chosen(measured: StoredResult) -> list[Traced]:
-    return traces_of(measured, 7, None)
+    return traces_of(measured, 7, None, [])
 
 
 def kind(traced: Traced) -> str:
@@ -54,17 +54,17 @@ def test_captions_count_all_images_of_a_kind(measured: StoredResult, chosen: lis
 
 
 def test_the_same_images_are_chosen_again_and_not_the_first_ones(measured: StoredResult, chosen: list[Traced]):
-    assert [traced.image for traced in traces_of(measured, 2, None)] == [traced.image for traced in chosen[:2]]
+    assert [traced.image for traced in traces_of(measured, 2, None, [])] == [traced.image for traced in chosen[:2]]
     assert measured.rows
     first = measured.rows.id[np.flatnonzero(measured.rows.hits.all(1))[0]]
     assert not chosen[0].image.endswith(f" {first}")
 
 
 def test_without_rows_or_corruptions_it_says_so_or_leaves_that_out(measured: StoredResult):
-    plain = traces_of(replace(measured, rows=None), 2, None)
+    plain = traces_of(replace(measured, rows=None), 2, None, [])
     assert {kind(traced) for traced in plain} == {"Not chosen by outcome"}
     result = measured.entry.result.model_copy(update={"corruptions": None})
-    clean = traces_of(replace(measured, entry=replace(measured.entry, result=result)), 4, None)
+    clean = traces_of(replace(measured, entry=replace(measured.entry, result=result)), 4, None, [])
     assert [kind(traced) for traced in clean] == ["Right early", "Right late", "Wrong", "Right early"]
 
 
@@ -73,4 +73,6 @@ def test_a_corruption_that_cannot_be_computed_takes_no_other_image_away(measured
         raise GlimpseZooError("its plugin is gone")
 
     monkeypatch.setattr("glimpsezoo.workflows.choosing.Corruption", gone)
-    assert [kind(traced) for traced in traces_of(measured, 3, None)] == ["Right early", "Right late", "Wrong"]
+    notes: list[str] = []
+    assert [kind(traced) for traced in traces_of(measured, 4, None, notes)] == ["Right early", "Right late", "Wrong", "Right early"]
+    assert notes == ["mgnet.digits is not shown under a corruption: its plugin is gone"]

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -91,8 +92,10 @@ def test_what_came_of_a_portion_reaches_who_waits_for_it(tmp_path: Path) -> None
         waiting: Future[Outcome] = Future()
         settle(waiting, packed_outcome(error))
         assert str(waiting.exception(0)) == said
-        settle(done := Future[Outcome](), packed_outcome(Outcome(units={"a": error})))
-        assert str(done.result(0).units["a"]) == said
+        settle(done := Future[Outcome](), packed_outcome(Outcome(units={"a": error}, findings={0: error})))
+        assert str(done.result(0).units["a"]) == str(done.result(0).findings[0]) == said
+    settle(lost := Future[Outcome](), b"no pickle")  # where an error would be heard by nobody
+    assert isinstance(lost.exception(0), pickle.UnpicklingError)
 
 
 def test_a_full_disk_for_temporary_files_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pickle
 import threading
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +12,10 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
-from toy_evaluation import IMAGES, INFO, Darker, MadeUp, assert_same, job_of
-from toy_models import TASK
+from toy_evaluation import IMAGES, Darker, MadeUp, assert_same, job_of
 
 from glimpsezoo.conditions.base import Clean, Remembered
-from glimpsezoo.data.base import BadImageError, Example
+from glimpsezoo.data.base import BadImageError
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation import jobs, measuring
 from glimpsezoo.evaluation.jobs import Job
@@ -27,7 +26,6 @@ from glimpsezoo.measures.base import Bench
 from glimpsezoo.run import scheduling
 from glimpsezoo.run.engines import choosing, shipping
 from glimpsezoo.run.engines.base import Engine, ThisProcess, WorkerDiedError
-from glimpsezoo.run.engines.shipping import Block, BlockMissing
 from glimpsezoo.run.portions import Doer, Outcome, Portion, portions_of
 from glimpsezoo.run.scheduling import Scheduler
 from glimpsezoo.schema import Section
@@ -285,22 +283,6 @@ def test_an_error_of_a_finding_fails_it_alone_and_nothing_of_it_is_stored(tmp_pa
     assert [UnitStore(tmp_path).read_finding(name) is None for name in names] == [True, False]
 
 
-class StrangeError(Exception):
-    """It is pickled by its text alone, which its constructor does not take."""
-
-    def __init__(self, what: str, code: int) -> None:
-        super().__init__(f"{what} ({code})")
-
-
-def test_what_cannot_be_rebuilt_here_is_the_error_of_its_portion() -> None:
-    """Or else whoever waits for it would wait for ever."""
-    future: Future[Outcome] = Future()
-    shipping.settle(future, b"no pickle")
-    assert isinstance(future.exception(timeout=0), pickle.UnpicklingError)
-    packed = shipping.packed_outcome(Outcome(findings={0: StrangeError("broke", 3)}))
-    assert str(pickle.loads(packed).findings[0]) == "StrangeError: broke (3)"
-
-
 def test_an_image_that_cannot_be_read_ends_the_run_wherever_it_is_read(tmp_path: Path) -> None:
     bad = MadeUp(bad=(12,))
     job = Job(job_of().model, "toy", bad)
@@ -358,65 +340,3 @@ def test_torchrun_is_an_engine_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     assert (choosing.chosen("auto").kind, choosing.chosen("auto").workers) == ("torchrun", 4)
     with pytest.raises(GlimpseZooError, match="leave one of them out"):
         choosing.chosen("ray")
-
-
-# What other machines are sent
-
-
-class Greys(MadeUp):
-    """Every second image has 256 levels, and one cannot be read."""
-
-    def __init__(self) -> None:
-        super().__init__(bad=(4,))
-        self.images[::2] = (self.images[::2] * 255).round() / 255
-
-    def __getitem__(self, index: int) -> Example:
-        return super().__getitem__(index)._replace(conversions=("made brighter",) if index == 7 else ())
-
-
-def blocks_of(data: MadeUp) -> dict[tuple[int, int], Block]:
-    return {(0, start): Block.of(data.examples(start, start + 10)) for start in range(0, IMAGES, 10)}
-
-
-def same(one: Iterator[Example | BadImageError], two: Iterator[Example | BadImageError]) -> bool:
-    def values(each: Example | BadImageError) -> Any:
-        return str(each) if isinstance(each, BadImageError) else (each.image.tolist(), *each[1:])
-
-    return [*map(values, one)] == [*map(values, two)]
-
-
-def test_images_arrive_as_they_were_to_the_bit() -> None:
-    data, blocks = Greys(), dict[tuple[int, int], Block]()
-    content, left_out = shipping.packed_without_data((Job(job_of().model, "toy", data), data))
-    assert left_out == [data]
-    assert len(content) < 200_000
-    job, again = shipping.unpacked(content, blocks)
-    assert job.data is again
-    assert (again.info, again.task, len(again)) == (INFO, TASK, IMAGES)
-    with pytest.raises(BlockMissing) as missing:
-        list(again.examples(10, 20))
-    assert missing.value.key == (0, 10)
-    blocks |= blocks_of(data)
-    assert same(again.examples(0, IMAGES), data.examples(0, IMAGES))
-    with pytest.raises(BadImageError, match="row 4"):
-        again[4]
-    assert blocks[0, 0].images.dtype == np.float32
-
-
-def test_images_of_256_levels_are_sent_as_bytes() -> None:
-    class Bytes(MadeUp):
-        def __getitem__(self, index: int) -> Example:
-            example = super().__getitem__(index)
-            return example._replace(image=(example.image * 255).round() / 255)
-
-    data = Bytes()
-    block = Block.of(data.examples(0, 10))
-    assert block.images.dtype == np.uint8
-    assert same(iter(block.unpack()), data.examples(0, 10))
-
-
-def test_what_cannot_be_pickled_is_said() -> None:
-    job, lock = job_of(), threading.Lock()
-    plan = [finding(lambda: lock)]
-    with pytest.raises(GlimpseZooError, match=r"cannot be pickled \(.*lock.*\): use --engine threads"):
-        shipping.packed(Doer(plan, bench_of(job), CONFIG))

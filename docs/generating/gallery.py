@@ -44,7 +44,7 @@ def looking() -> list[Card]:
 @cache
 def _traces(folder: str) -> tuple[Traced, ...]:
     (measured,) = read_runs([folder]).measured
-    return tuple(traces_of(measured, KINDS, None))
+    return tuple(traces_of(measured, KINDS, None, []))
 
 
 def traces(card: Card) -> list[list[Traced]]:

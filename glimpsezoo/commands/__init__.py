@@ -110,7 +110,8 @@ def program() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read by OpenMP (libgomp) when torch is loaded
     status = 1  # of a failure of `main` itself
     # Called last, after what other modules register: taking the hundreds of thousands of objects of torch apart takes most of a second.
-    atexit.register(lambda: (logging.shutdown(), ranks.leave(status)))
+    atexit.register(lambda: ranks.leave(status))
+    atexit.register(logging.shutdown)  # registered by `logging` itself before, and so after the end
     try:
         main()
     except SystemExit as end:

@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from glimpsezoo.conditions.corruptions.condition import Corruption
 from glimpsezoo.data.base import BadImageError, ImageData
-from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.measures.result import Result
 from glimpsezoo.reports.pictures.traced import Subject, Traced, Viewing, trace_image
@@ -41,11 +41,14 @@ class MeasuredModel:
         return Subject(name, example.image, example.label, example.id, chosen)
 
 
-def chosen_traces(measured: MeasuredModel, images: int) -> list[Traced]:
-    """Traces of `images` images: the kinds in turn, each drawn at random from all of its kind. A flipped image has two traces."""
+def chosen_traces(measured: MeasuredModel, images: int, notes: list[str]) -> list[Traced]:
+    """Traces of `images` images: the kinds in turn, each drawn at random from all of its kind. A flipped image has two traces.
+
+    notes: gets what cannot be shown, and why.
+    """
     hits = measured.rows.hits
     kinds = [_drawn(measured, those, _said(name, those, hits)) for name, those in _kinds(hits).items() if those.any()]
-    kinds.append(_flipped(measured))
+    kinds.append(_flipped(measured, notes))
     turns = (found for turn in zip_longest(*kinds) for found in turn if found)
     return [traced for found in islice(turns, images) for traced in found]
 
@@ -75,9 +78,13 @@ def _shuffled(those: Bool[ndarray, "n"], seed: int) -> list[int]:
     return np.random.default_rng(seed).permutation(np.flatnonzero(those)).tolist()
 
 
-def _flipped(measured: MeasuredModel) -> Iterator[list[Traced]]:
+def _flipped(measured: MeasuredModel, notes: list[str]) -> Iterator[list[Traced]]:
     """Images that are right as they are, and wrong under the corruption that the model was measured to suffer most from."""
-    condition = _worst(measured)
+    try:
+        condition = _worst(measured)
+    except GlimpseZooError as error:  # its plugin is gone, or published images were measured that are smaller than it expects
+        notes.append(f"{measured.viewing.model_name} is not shown under a corruption: {one_line(error)}")
+        return
     if condition is None:
         return
     name = f"{condition.name} {condition.severity}"
@@ -93,13 +100,10 @@ def _flipped(measured: MeasuredModel) -> Iterator[list[Traced]]:
 
 
 def _worst(measured: MeasuredModel) -> Corruption | None:
-    """The corruption under which the model is least accurate; None if none was measured, or if it cannot be computed here."""
+    """The corruption under which the model is least accurate; None if none was measured. Raises `GlimpseZooError`."""
     found = measured.result.corruptions
     shares = {name: row[SEVERITY - 1].value for name, row in found.table.items() if row[SEVERITY - 1]} if found else {}
     if not shares:
         return None
-    try:
-        spec = registry().find(CorruptionSpec, min(shares, key=lambda name: shares[name]))
-        return Corruption(spec, SEVERITY, measured.data.task.image_size, measured.result.run.seed)
-    except GlimpseZooError:  # its plugin is gone, or published images were measured that are smaller than it expects
-        return None
+    spec = registry().find(CorruptionSpec, min(shares, key=lambda name: shares[name]))
+    return Corruption(spec, SEVERITY, measured.data.task.image_size, measured.result.run.seed)

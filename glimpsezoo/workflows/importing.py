@@ -108,8 +108,7 @@ def _import_id(model: str, checkpoint: Path, data: str | None) -> str:
     """16 hex digits of what determines an import: the file, the plugin's code, and the classes of the data."""
     place = importer_of(model).importer
     load_string(place)  # only the code of a loaded module is hashed
-    spec = data_spec(data) if data else None
-    declared = task_on(spec, data, {"channels": 3} if spec.local else {}) if data and spec else None
+    declared = _declared(data, 3, {}) if data else None  # the classes do not depend on the channels
     content = [sha256_of(checkpoint), module_hash(place.partition(":")[0].partition(".")[0]), declared and declared.classes]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -145,8 +144,7 @@ def _task_on(task: Task, data: str, chosen: Mapping[str, Any]) -> Task:
     Raises `GlimpseZooError` if the number of classes or channels differs. Classes of a folder are in alphabetical order, as torchvision's
     ImageFolder and timm number them.
     """
-    spec = data_spec(data)
-    declared = task_on(spec, data, {**({"channels": task.channels} if spec.local else {}), **chosen})
+    declared = _declared(data, task.channels, chosen)
     side = chosen.get("size")
     if "size" in chosen and (declared or side):
         task = replace(task, image_size=declared.image_size if declared else (side, side))
@@ -162,6 +160,12 @@ def _task_on(task: Task, data: str, chosen: Mapping[str, Any]) -> Task:
             f"--data expects data with the checkpoint's {task.channels} channel(s), got {data} with {declared.channels}: name its own data"
         )
     return replace(task, classes=declared.classes)
+
+
+def _declared(data: str, channels: int, chosen: Mapping[str, Any]) -> Task | None:
+    """The task on the data with the user's settings, if they declare one. Data on this machine are taken in as many channels."""
+    spec = data_spec(data)
+    return task_on(spec, data, {**({"channels": channels} if spec.local else {}), **chosen})
 
 
 def _card_data(task: Task, data: str, theirs: Mapping[str, Any], chosen: Mapping[str, Any]) -> CardData:

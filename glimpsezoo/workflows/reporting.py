@@ -36,7 +36,7 @@ def report(runs: Sequence[str], path: Path, *, traces: int, data_dir: str | None
             continue
         seen.add(_looker(measured))
         try:
-            shown += traces_of(measured, traces, data_dir)
+            shown += traces_of(measured, traces, data_dir, notes)
         except Exception as error:  # a plugin, its data or its weights may fail in any way; the report needs none of them
             notes.append(f"{measured.entry.name} is not shown looking: {one_line(error)}")
     reported = Reported(compared.entries, compared.pairs, shown, notes, compared.recipes)
@@ -46,8 +46,11 @@ def report(runs: Sequence[str], path: Path, *, traces: int, data_dir: str | None
     return reported
 
 
-def traces_of(measured: StoredResult, images: int, data_dir: str | None) -> list[Traced]:
-    """Traces of images chosen by their rows; without rows, of the first few. Raises `GlimpseZooError` if the data are unavailable."""
+def traces_of(measured: StoredResult, images: int, data_dir: str | None, notes: list[str]) -> list[Traced]:
+    """Traces of images chosen by their rows; without rows, of the first few. notes: gets what cannot be shown, and why.
+
+    Raises `GlimpseZooError` if the data are unavailable.
+    """
     result = measured.entry.result
     name = _card_name(measured)
     choice = choose_model(name, result.data.name, Assignments(scoped={name: dict(result.model.config)}), None)
@@ -59,7 +62,7 @@ def traces_of(measured: StoredResult, images: int, data_dir: str | None) -> list
     rows = measured.rows
     found = MeasuredModel(viewing, data, Rows.empty(model.steps) if rows is None else rows, result)
     if len(found.rows) == len(data):
-        return chosen_traces(found, images)
+        return chosen_traces(found, images, notes)
     said = "Not chosen by outcome: no row of this image lies beside the result"
     shown = [found.shown(place, said) for place in range(min(images, len(data)))]
     return [trace_image(viewing, subject) for subject in shown if subject]

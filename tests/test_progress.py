@@ -134,6 +134,13 @@ def test_a_logger_is_told_what_the_training_log_says(say: Ask, here: Path, told:
     assert all(0 <= values["calibration_top1"] <= 1 for _, values in epochs)
 
 
+def test_a_logger_is_not_told_of_a_recipe_that_trains_nothing(say: Ask, here: Path, told: list[Any]):
+    assert say(*TRAIN, "-o", "mine").status == 0
+    (here / "same.toml").write_text("start = 'mine'\nbatch_size = 64\n")
+    assert say("train", "mgnet", "--recipe", "same.toml", *TINY, "-o", "same", "--log", "recorder").status == 0
+    assert told == []
+
+
 def test_a_logger_that_fails_or_is_not_there_is_one_line(say: Ask, here: Path, told: list[Any]):
     answer = say(*TRAIN, "-o", "mine", "--log", "broken", "--log", "recorder")
     assert answer.status == 2

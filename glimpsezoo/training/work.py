@@ -77,7 +77,8 @@ class TrainingWork:
 
         asked: whether this process is asked to stop, of which `Progress.stops` tells all processes.
         """
-        loggers = Loggers(self.loggers, self.job.folder, self.target.card, self._told())
+        told = self.loggers if self.job.recipe.phase else ()  # there is nothing to tell of
+        loggers = Loggers(told, self.job.folder, self.target.card, self._told())
         with closing(loggers), closing(train(self.job, asked)) as lines, self._advised():
             for line in lines:
                 self.seconds = line.seconds

@@ -18,7 +18,7 @@ _ONLY_LINES = "\t\n"
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "TRACKIO_WRITE_TOKEN")  # variables of the environment
 _SECRET = re.compile(
     r"hf_[A-Za-z0-9]{16,}"
-    r"|(?<=://)[^/\s@]+(?=@)"  # user and password of an address
+    r"|(?<=://)[^/?#\s]+(?=@)"  # user and password of an address; as in libraries, up to the last @
     r"|(?i:(?<=bearer )|(?<=basic ))[\w.~+/=-]{8,}"
     r"|(?i:(?<=signature=)|(?<=token=)|(?<=credential=))[^&\s'\"]{8,}"
 )
@@ -77,9 +77,9 @@ def markdown(text: object) -> Markdown:
     found = _MARKDOWN.sub(r"\\\1", found)
     found = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", found)  # inside a word, an underscore is literal
     found = found.replace("~~", "&#126;&#126;").replace("$", "&#36;")
-    found = re.sub(r"(?i)\b(https?|ftp):", r"\1&#58;", found)  # or an address would become a link, as would the next two
-    found = re.sub(r"(?i)\bwww\.", "www&#46;", found)
-    return Markdown(re.sub(r"(?<=[\w.+-])@(?=[\w-]+\.)", "&#64;", found))
+    found = re.sub(r"(?i)(https?|ftp):", r"\1&#58;", found)  # or an address would become a link, as would the next two
+    found = re.sub(r"(?i)(www)\.", r"\1&#46;", found)
+    return Markdown(re.sub(r"(?<=[\w.+-])@(?=[\w-]+\.)", "<!-- -->@", found))  # a reference is read before e-mail links are looked for
 
 
 def code(text: object) -> Markdown:

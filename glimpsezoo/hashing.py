@@ -40,6 +40,12 @@ def is_unchanged(content: bytes | str) -> bool:
         return False
 
 
+def sha256_of(path: Path) -> str:
+    """The hash (64 hex digits) of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def weights_hash(tensors: "Mapping[str, Tensor]") -> str:
     """Hash (64 hex digits) of named tensors on any device: names, types, shapes and values."""
     import torch
@@ -60,17 +66,25 @@ def core_hash() -> str:
 
 
 def source_hash(kind: type) -> str:
-    """Hash (64 hex digits) of the code behind a class: its whole package, or `core_hash` for a class of this one.
+    """Hash (64 hex digits) of the code behind a class: its whole package, with those of the classes above it, or `core_hash` for a class
+    of this one.
 
     Raises `GlimpseZooError` for a class without a source file (typed into an interpreter), because its code would be unknown.
     """
     package = kind.__module__.partition(".")[0]
     if package == PACKAGE:
         return core_hash()
-    for name in (package, kind.__module__):
-        if found := module_hash(name):
-            return found
-    raise GlimpseZooError(f"expected a class from a source file, got {kind.__name__} without one: measure it without a store")
+    own = module_hash(package) or module_hash(kind.__module__)
+    if own is None:
+        raise GlimpseZooError(f"expected a class from a source file, got {kind.__name__} without one: measure it without a store")
+    above = [module_hash(name) or "" for name in packages_behind([kind]) if name != package]
+    return hashlib.sha256("".join([own, *above]).encode()).hexdigest() if above else own
+
+
+def packages_behind(kinds: Iterable[type]) -> list[str]:
+    """The packages that classes and the classes above them come from, without this one, torch and Python's own."""
+    found = {above.__module__.partition(".")[0] for kind in kinds for above in kind.__mro__}
+    return sorted(found - sys.stdlib_module_names - {"torch", PACKAGE})
 
 
 @cache

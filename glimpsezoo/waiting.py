@@ -56,11 +56,11 @@ class Patience:
         """
         self.tries += 1
         self.spent += time.monotonic() - since
-        pause = min(2.0 ** (self.tries - 1), LONGEST) if asked is None else asked
+        pause = max(min(2.0 ** (self.tries - 1), LONGEST), asked or 0.0)
         if self.spent + pause > PATIENCE:
             tries, self.tries = self.tries, 0
-            if asked is not None:
-                raise UnansweredError(f"{why}; it asks to wait {_duration(asked)}", "run again after that")
+            if asked == pause:
+                raise UnansweredError(f"{why}; it asks to wait {_duration(pause)}", "run again after that")
             raise UnansweredError(f"{why}, in {counted(tries, 'attempt')}")
         self.spent += pause
         say(f"the Hub does not answer ({why}): waiting {_duration(pause)} before attempt {self.tries + 1}")

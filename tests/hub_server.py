@@ -10,7 +10,7 @@ import fnmatch
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,9 +32,11 @@ class Repository:
     commits: list[tuple[str, dict[str, bytes]]] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
 
-    def commit(self, files: dict[str, bytes]) -> str:
-        """Add a commit with these files, which are added to the previous ones or replace them."""
+    def commit(self, files: dict[str, bytes], gone: Sequence[str] = ()) -> str:
+        """Add a commit with these files, which are added to the previous ones or replace them, and without those that are gone."""
         whole = {**(self.commits[-1][1] if self.commits else {}), **files}
+        for name in gone:
+            del whole[name]
         sha = hashlib.sha1(repr((len(self.commits), sorted((name, len(c)) for name, c in whole.items()))).encode()).hexdigest()
         self.commits.append((sha, whole))
         return sha
@@ -322,14 +324,16 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.writable(kind, name, token)
         if repository is None:
             return
-        files = {}
+        files, gone = {}, []
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
             if line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 files[value["path"]] = self.hub.large[name, value["oid"]]
-        sha = repository.commit(files)
+            elif line["key"] == "deletedFile":
+                gone.append(value["path"])
+        sha = repository.commit(files, gone)
         self.json({"commitUrl": f"{self.hub.url}/{name}/commit/{sha}", "commitOid": sha, "success": True})
 
     def writable(self, kind: str, name: str, token: str) -> Repository | None:

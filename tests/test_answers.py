@@ -144,6 +144,24 @@ def test_data_of_one_s_own_are_inputs(here: Path) -> None:
     assert recall(asked()) is not None
     image.with_name("new.png").write_bytes(content)
     assert recall(asked()) is None
+    image.parent.rename(here / "elsewhere")
+    (here / "photos" / image.parent.name).symlink_to("../elsewhere")
+    (here / "photos" / "again").symlink_to("../photos")  # which leads back
+    remember(asked(), work, outcome, "")
+    assert recall(asked()) is not None
+    (here / "elsewhere" / image.name).write_bytes(content + b"\0")
+    assert recall(asked()) is None
+
+
+def test_the_code_of_a_plugin_that_is_one_file_is_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "spot.py").write_text("")
+    (tmp_path / "something_else").write_text("")
+    (tmp_path / "spot.dist-info").mkdir()
+    (tmp_path / "spot.dist-info" / "METADATA").write_text("Name: spot\nVersion: 1\n")
+    (tmp_path / "spot.dist-info" / "entry_points.txt").write_text("[glimpsezoo]\nspot = spot\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = [path for place in answers._packages() for path in answers._code(place)]
+    assert [path for path in found if path.is_relative_to(tmp_path)] == [tmp_path / "spot.py"]
 
 
 def test_what_files_do_not_decide_is_not_remembered(here: Path) -> None:

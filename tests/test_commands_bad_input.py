@@ -153,6 +153,15 @@ def test_a_working_folder_and_a_home_that_are_read_only(tmp_path: Path):
         folder.chmod(0o755)
 
 
+def test_results_of_another_run_stay_where_the_new_one_is_refused(refused: Refuse, here: Path):
+    kept = here / "taken" / "cnn4" / "result.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps({"run": {"id": "another"}}))
+    words = ("run", "cnn4", *UNTRAINED, "--limit", "5", "--measure", "accuracy", "-o", "taken", "--force")
+    refused(*words, "--store", "s3://me:secret@bucket")
+    assert kept.is_file()
+
+
 def test_an_output_folder_of_another_run(refused: Refuse, here: Path):
     for content in (json.dumps({"run": {"id": "another"}}), "[]", "no json"):
         (here / "taken" / "cnn4").mkdir(parents=True, exist_ok=True)

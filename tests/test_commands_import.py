@@ -1,6 +1,10 @@
 """`import`: from a checkpoint of the authors to a card that `run` accepts."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 import pytest
 from command_line import ask, photos
@@ -67,6 +71,44 @@ def test_a_file_that_run_imports_has_the_classes_of_the_data_that_are_measured(
     monkeypatch.setattr(importing, "module_hash", lambda name: f"another {name}")
     measured("a")
     assert len(imports) == 3
+
+
+def test_commands_that_import_one_file_at_once_wait_for_each_other(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    import glimpsezoo_mgnet.importer as importer
+
+    model = gz.create_model("mgnet", data="digits", glimpses=2, backbone="cnn4", seed=3)
+    monkeypatch.setattr(importer, "importer", lambda path, sets: (model.config, model.task, model.state_dict(), []))
+    (here / "released.ckpt").write_bytes(b"")
+    meet, kept = Barrier(2), importing.write_card
+    found = list[Path]()
+
+    def write(folder: Path, *given: Any, **more: Any) -> Card:
+        found.append(folder)
+        time.sleep(0.5)  # while the other one waits
+        return kept(folder, *given, **more)
+
+    def converted(*given: Any, **more: Any) -> Any:
+        meet.wait()
+        return convert(*given, **more)
+
+    convert = importing._converted
+    monkeypatch.setattr(importing, "write_card", write)
+    monkeypatch.setattr(importing, "_converted", converted)
+    with ThreadPoolExecutor(2) as both:
+        one, other = both.map(lambda _: importing.import_for_models(["mgnet"], here / "released.ckpt", "digits"), range(2))
+    assert one == other
+    assert found == [one[0]]
+
+
+@pytest.mark.parametrize("name", ["a\\b", "x" * 240, "a\u202eb"])
+def test_a_folder_whose_name_no_card_can_have_is_refused(here: Path, capsys: pytest.CaptureFixture[str], name: str):
+    (here / "released.ckpt").write_bytes(b"")
+    answer = ask(capsys, "import", "mgnet", "released.ckpt", "-o", name, "--data", "digits")
+    assert answer.status == 2
+    assert answer.err.startswith("glimpsezoo: expected a ")
+    assert answer.err.endswith(": give its folder, or the file of its weights, another one\n")
 
 
 def test_an_imported_card_has_the_authors_numbers_beside_its_own_and_the_size_of_its_data(

@@ -10,24 +10,29 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from command_line import ask
 from test_sharing import CONFIG, bench_of, evaluation, sharing_of, small_units
 from test_torchrun import TORCHRUN, of_rank
 from torch import Tensor
+from torch.distributed import PrefixStore, TCPStore
 from toy_evaluation import IMAGES, Darker, Deadly, assert_same, job_of
 
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.measuring import run_job
-from glimpsezoo.ranks import ProcessLostError
+from glimpsezoo.ranks import ProcessLostError, Ranks
+from glimpsezoo.run.engines import processes, torchrun
 from glimpsezoo.run.engines.processes import Processes
 from glimpsezoo.run.engines.shipping import BlockMissing, packed_outcome, settle
 from glimpsezoo.run.portions import Doer, Outcome, Portion
@@ -54,6 +59,16 @@ def test_processes_find_the_same_and_replace_one_that_is_killed(tmp_path: Path) 
         rows = run_job(mine, CONFIG, known=found.units, store=work.store)
         assert (rows.done, len(rows.rows)) == (4, IMAGES)
         assert_same(rows.rows, run_job(alone, CONFIG).rows)
+
+
+def test_a_plan_that_cannot_be_sent_leaves_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered = list[str]()
+    monkeypatch.setattr(processes.resource_tracker, "register", lambda name, kind: registered.append(name))
+    job = job_of()
+    job.model.lock = threading.Lock()
+    with pytest.raises(GlimpseZooError, match="cannot be pickled"):
+        Processes(Doer([evaluation(job)], bench_of(job), CONFIG), 2)
+    assert registered == []
 
 
 class StrangeError(Exception):
@@ -225,6 +240,37 @@ def test_processes_write_the_same_result(alone: dict[str, Any], tmp_path: Path) 
     said = run(tmp_path / "run", "--engine", "processes:2")
     assert "leak" not in said  # as bindings call what a worker has frozen, from torch 2.15 on
     assert outcome(tmp_path / "run") == alone
+
+
+class PerThread:
+    """Numbers from 0 for each thread, as each process of torchrun has its own."""
+
+    def __init__(self) -> None:
+        self.counts: dict[int, Iterator[int]] = defaultdict(count)
+
+    def __next__(self) -> int:
+        return next(self.counts[threading.get_ident()])
+
+
+def test_torchrun_sends_plans_of_any_size_and_keeps_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store of torchrun takes no value above 8 MiB. Its second process is a thread here."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setattr(torchrun, "store", lambda: store)
+    monkeypatch.setattr(torchrun, "here", lambda: Ranks(world=2))
+    monkeypatch.setattr(torchrun, "_plans", PerThread())
+    second = threading.Thread(target=torchrun.serve)
+    second.start()
+    job = job_of()
+    job.model.large = torch.zeros(3 << 20)
+    work = sharing_of([evaluation(job)], tmp_path / "units")
+    with torchrun.Torchrun(Doer(work.plan, bench_of(job), CONFIG)) as engine:
+        found = work.run(engine)
+    torchrun.dismiss()
+    second.join()
+    assert_same(run_job(job, CONFIG, known=found.units, store=work.store).rows, run_job(job_of(), CONFIG).rows)
+    place = PrefixStore("engine/plan0", store)
+    assert place.check(["plan", "portion0", "outcome0"])  # how many values there were, and none of them
+    assert not any(place.check([f"{name}/0"]) for name in ("plan", "portion0", "outcome0"))
 
 
 @pytest.mark.slow

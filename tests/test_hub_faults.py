@@ -50,6 +50,7 @@ def several(hub: HubServer, client: Client, card: Card, faults: dict[str, Fault]
 def test_a_busy_hub_is_asked_again_and_the_waiting_is_said(hub: HubServer, client: Client, card: Card) -> None:
     faults = {f"s{status}": Fault("HEAD *config.json", status=status, times=2) for status in (408, 429, 500, 502, 503, 504)}
     faults["asks"] = Fault("HEAD *config.json", status=429, headers={"Retry_After": "5"}, times=1)
+    faults["asks0"] = Fault("HEAD *config.json", status=429, headers={"Retry_After": "0"}, times=2)  # or it would be asked a thousand times
     for name, answer in several(hub, client, card, faults, "show").items():
         said = answer.err.splitlines()
         assert answer.status == 0, answer

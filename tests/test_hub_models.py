@@ -15,6 +15,7 @@ from safetensors.torch import save
 
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.reports.readme import card_text
+from glimpsezoo.training.folder import locked
 from glimpsezoo.zoo.cards import Card
 from glimpsezoo.zoo.names import Assignments, build_model, choose_model
 from glimpsezoo.zoo.results import evidence
@@ -98,6 +99,8 @@ def test_a_pulled_card_is_a_whole_one_that_its_name_finds(hub: HubServer, client
 
     assert client.call(loaded, "cnn4", HF_HUB_OFFLINE="1") == [{"uri": NAME, "revision": commit, "sha256": sha256(pulled.folder)}]
     assert "with one: choose another --output, or --force" in only_line(client.command("pull", NAME, "-o", pulled.folder))
+    with locked(client.folder / "taken"):
+        assert "another command writes to 'taken'" in only_line(client.command("pull", NAME, "-o", "taken"))
 
 
 def test_a_card_of_the_hub_knows_its_data_and_is_called_by_its_place(hub: HubServer, client: Client, tmp_path: Path) -> None:

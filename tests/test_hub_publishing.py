@@ -79,6 +79,25 @@ class TestPush:
         assert client.command("push", "card", "me/net", "--force", HF_TOKEN=TOKEN).status == 0
         assert len(hub.repositories["models", "me/net"].commits) == 2
 
+    def test_nothing_of_a_replaced_card_stays(self, hub: HubServer, client: Client) -> None:
+        make_card(client.folder / "card")
+        assert client.command("push", "mgnet.digits", "me/net", HF_TOKEN=TOKEN).status == 0
+        hub.repositories["models", "me/net"].commit({"notes.txt": b"of the owner"})
+        assert client.command("push", "card", "me/net", "--force", HF_TOKEN=TOKEN).status == 0
+        assert set(published(hub)) == {"README.md", "config.json", "model.safetensors", "notes.txt"}
+
+    def test_a_link_in_a_card_publishes_no_file_of_this_machine(self, hub: HubServer, client: Client) -> None:
+        card = make_card(client.folder / "card")
+        (client.folder / "secret").write_text("of this machine")
+        (card.folder / "training.jsonl").write_text("{}")
+        (card.folder / "training.svg").symlink_to("training.jsonl")  # its own
+        assert client.command("push", "card", "me/net", HF_TOKEN=TOKEN).status == 0
+        (card.folder / "training.svg").unlink()
+        (card.folder / "training.svg").symlink_to("../secret")
+        answer = client.command("push", "card", "me/other", HF_TOKEN=TOKEN)
+        assert (answer.status, "in which 'training.svg' is a link that leads out of it" in answer.err) == (2, True)
+        assert set(hub.repositories) == {("models", "me/net")}
+
     def test_private_means_private(self, hub: HubServer, client: Client) -> None:
         make_card(client.folder / "card")
         assert client.command("push", "card", "me/net", "--private", HF_TOKEN=TOKEN).status == 0

@@ -290,6 +290,26 @@ def test_an_image_that_cannot_be_read_ends_the_run_wherever_it_is_read(tmp_path:
         shared([evaluation(job)], job, tmp_path, engine)
 
 
+def test_what_was_found_at_the_same_time_as_an_error_is_kept(tmp_path: Path) -> None:
+    class Together(ThisProcess):
+        """All portions end before anybody looks; the first with an error."""
+
+        slots = 4
+
+        def submit(self, portion: Portion, given: Outcome) -> Future[Outcome]:
+            if portion.span and portion.span[0] == 0:
+                future = Future[Outcome]()
+                future.set_exception(GlimpseZooError("a bad image"))
+                return future
+            return super().submit(portion, given)
+
+    job = job_of()
+    work = sharing_of([evaluation(job)], tmp_path)
+    with pytest.raises(GlimpseZooError, match="a bad image"):
+        work.run(Together(Doer(work.plan, bench_of(job), CONFIG), lambda *_: None, lambda *_: None))
+    assert len(list(tmp_path.rglob("*.parquet"))) == 3
+
+
 def test_notes_of_a_finding_come_back_with_it(tmp_path: Path) -> None:
     job = job_of()
     bench = bench_of(job)

@@ -20,7 +20,7 @@ import glimpsezoo
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.evaluation.rows import Measured, PaperCosts, Rows, StoredUnit
 from glimpsezoo.evaluation.store import UnitStore
-from glimpsezoo.hashing import module_hash, source_hash, unit_id, weights_hash
+from glimpsezoo.hashing import module_hash, packages_behind, source_hash, unit_id, weights_hash
 
 MEASURED = Measured(
     device="cpu",
@@ -245,6 +245,18 @@ def test_the_hash_of_source_is_of_the_whole_package(tmp_path: Path, monkeypatch:
     assert hash_of({"layers/parts.py": "x = 2"}) != first
     assert hash_of({"layers/parts.py": "x = 1", "readme.md": "not source"}) == first
     assert source_hash(UnitStore) == source_hash(Rows) != source_hash(nn.Linear)
+
+
+def test_the_code_behind_a_class_is_that_of_the_classes_above_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "made_up_parts.py").write_text("import torch\nclass Part(torch.nn.Module): pass")
+    (tmp_path / "made_up_child.py").write_text("import made_up_parts\nclass Model(made_up_parts.Part): pass")
+    child = importlib.import_module("made_up_child").Model
+    first = source_hash(child)
+    (tmp_path / "made_up_parts.py").write_text("import torch\nclass Part(torch.nn.Module): x = 1")
+    module_hash.cache_clear()
+    assert source_hash(child) != first
+    assert packages_behind([child]) == ["made_up_child", "made_up_parts"]
 
 
 def test_a_class_without_a_file_cannot_be_stored() -> None:

@@ -12,7 +12,7 @@ from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.base import ImageData
 from glimpsezoo.data.pixels import most_pixels
 from glimpsezoo.evaluation.environment import package_version
-from glimpsezoo.hashing import core_hash, source_hash, unit_id, weights_hash
+from glimpsezoo.hashing import core_hash, module_hash, packages_behind, source_hash, unit_id, weights_hash
 from glimpsezoo.schema import SCHEMA
 
 UNIT = 1000  # images per unit
@@ -87,10 +87,11 @@ def identity_of(job: Job, seed: int) -> dict[str, Any]:
 
 
 def _libraries(model: GlimpseModel[Any]) -> dict[str, str]:
-    """Versions of the other packages that the model uses, such as a backbone's library. torch is left out, like the device."""
-    tops = {type(module).__module__.partition(".")[0] for module in model.modules()}
-    own = {"torch", "glimpsezoo", type(model).__module__.partition(".")[0]}
-    return {name: package_version(name) or "unknown" for name in tops - own}
+    """The code of the other packages that the model's networks come from, such as a backbone's library, or the version of one without
+    source files. torch is left out, like the device.
+    """
+    names = packages_behind(map(type, model.modules()))
+    return {name: module_hash(name) or package_version(name) or "unknown" for name in names}
 
 
 def _weights_of(model: GlimpseModel[Any]) -> str:

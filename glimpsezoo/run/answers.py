@@ -15,7 +15,7 @@ import site
 import sys
 import sysconfig
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from glimpsezoo.data.digests import SETTLED, local_digests
 from glimpsezoo.evaluation.environment import commit, cpu_name
 from glimpsezoo.files import write_whole
-from glimpsezoo.hashing import content_hash
+from glimpsezoo.hashing import content_hash, sha256_of
 from glimpsezoo.ranks import usable_cores
 from glimpsezoo.zoo.cards import ROWS, card_paths
 
@@ -131,12 +131,12 @@ def remember(question: Question | None, work: "RunWork", outcome: "RunOutcome", 
         return
     comparison = work.folder / "comparison.json" if outcome.comparison else None
     packages, trees = sorted(map(str, _packages())), sorted(map(str, _data_of(work)))
-    cards = {path for choice in work.choices if choice.card for path in _code(choice.card.folder)}
-    inputs = {path for place in packages for path in _code(Path(place))} | cards | set(_loaded_elsewhere())
     rows = [path.with_name(ROWS) for path in outcome.written if path.with_name(ROWS).exists()]
-    files = {*inputs, *outcome.written, *rows, work.folder / "command.toml", *([comparison] if comparison else [])}
     units = sum(result.run.units.done + result.run.units.reused for result in outcome.results)
     try:
+        cards = {path for choice in work.choices if choice.card for path in _code(choice.card.folder)}
+        inputs = {path for place in packages for path in _code(Path(place))} | cards | set(_loaded_elsewhere())
+        files = {*inputs, *outcome.written, *rows, work.folder / "command.toml", *([comparison] if comparison else [])}
         data = _trees(trees)
         if any(_changed(path) > question.asked - SETTLED for path in (*inputs, *map(Path, data))):
             return  # while it ran, or so shortly before that the time stamps do not tell
@@ -193,14 +193,25 @@ def _packages() -> set[Path]:
     """The folders of this package and of all plugins, wherever they are."""
     names = {point.module.partition(".")[0] for point in entry_points(group=PACKAGE)} | {PACKAGE}
     specs = [spec for name in names if (spec := find_spec(name))]
-    return {Path(folder) for spec in specs for folder in spec.submodule_search_locations or [os.path.dirname(spec.origin or "")]}
+    return {Path(place) for spec in specs for place in spec.submodule_search_locations or [spec.origin or ""]}
 
 
-def _code(folder: Path) -> Iterator[Path]:
-    """All files of a package or of a card."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name not in NO_CODE]
-        yield from (Path(place, name) for name in names)
+def _code(place: Path) -> Iterator[Path]:
+    """All files of a package or of a card, or the one file of a module."""
+    yield from [place] if place.is_file() else _files_below(place, NO_CODE)
+
+
+def _files_below(folder: Path, but: Container[str] = (), above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """All files in a folder at any depth, without the folders named in `but`. Links to folders are followed, as where data are read."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return  # by a link that leads back
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir():
+                yield Path(entry.path)
+            elif entry.name not in but:
+                yield from _files_below(Path(entry.path), but, above | {real})
 
 
 def _loaded_elsewhere() -> set[Path]:
@@ -211,12 +222,12 @@ def _loaded_elsewhere() -> set[Path]:
 
 
 def _digests(files: Iterable[Path]) -> dict[str, str]:
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path): sha256_of(path) for path in files}
 
 
 def _trees(folders: Iterable[str]) -> dict[str, str]:
     """All files below these folders, with their digests: those of data, which may be many, are cached by their time stamps."""
-    files = sorted(os.path.join(place, name) for folder in folders for place, _, names in os.walk(folder) for name in names)
+    files = sorted(str(path) for folder in folders for path in _files_below(Path(folder)))
     return dict(zip(files, local_digests(files), strict=True))
 
 

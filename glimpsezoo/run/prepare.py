@@ -86,6 +86,7 @@ def prepare(request: RunRequest) -> RunWork:
         bench.measures = measures = _prepared(measures, bench, notes)
         if any(measure.uses_exits for measure in measures) and any(model.steps > 1 for model in models):
             calibration = _calibration(request, chosen, measures, notes)
+    store = UnitStore(STORE) if data is None else store_of(request)
     return RunWork(
         request=request,
         measures=measures,
@@ -97,8 +98,8 @@ def prepare(request: RunRequest) -> RunWork:
         bench=bench,
         calibration=calibration,
         sets=sets,
-        folder=_output(request),
-        store=UnitStore(STORE) if data is None else store_of(request),
+        folder=_output(request),  # which deletes what --force allows it to, so last
+        store=store,
         notes=notes,
     )
 

@@ -87,7 +87,7 @@ class Scheduler:
                             future = engine.submit(left, self._given(left))
                             flying[future] = turn._replace(claims=claims.pop_all())
                 done = wait(flying, timeout=POLL, return_when=FIRST_COMPLETED).done
-                for future in done:
+                for future in sorted(done, key=lambda future: future.exception() is not None):  # what was found is kept, whatever follows
                     turn = flying.pop(future)
                     if self._landed(turn, future, flying):
                         on_portion(turn.portion)

@@ -21,16 +21,16 @@ MARK = b"glimpsezoo checkpoint, sha256 "  # begins the first line, which the has
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock the folder against other trainings and imports, and remove what a killed one left half-written.
+def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
+    """Lock the folder against other commands that write a card, and remove what a killed one left half-written.
 
-    Raises `GlimpseZooError` at once if one is running in it.
+    waits: until another command is done with the folder; else, that raises `GlimpseZooError` at once.
     """
     with _written(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=-1 if waits else 0)
         except Timeout:
             raise GlimpseZooError(f"another command writes to {str(folder)!r}: choose another --output") from None
         sweep(folder)

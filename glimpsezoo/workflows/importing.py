@@ -14,39 +14,45 @@ from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.loading import task_on
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import file_name, output_to, user_folder
-from glimpsezoo.hashing import module_hash
+from glimpsezoo.hashing import module_hash, sha256_of
 from glimpsezoo.reports.readme import write_card_readme
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import ModelSpec, Task, load_string
 from glimpsezoo.training.folder import locked, sweep_lock
 from glimpsezoo.zoo.arguments import split_argument
-from glimpsezoo.zoo.card_config import CONFIG, UNKNOWN, CardConfig, CardData, CardTask
+from glimpsezoo.zoo.card_config import CONFIG, UNKNOWN, CardConfig, CardData, CardTask, card_name
 from glimpsezoo.zoo.cards import Card, misfits, not_finite, write_card
 from glimpsezoo.zoo.early import importer_of
-from glimpsezoo.zoo.hub import sha256_of
 from glimpsezoo.zoo.names import Assignments, data_spec
 from glimpsezoo.zoo.own_data import changes, fitting
 from glimpsezoo.zoo.plugins import registry, usable
 from glimpsezoo.zoo.public_names import command_line, public_name
 
 
-def import_checkpoint(
-    model: str, checkpoint: Path, folder: Path, data: str | None, sets: tuple[str, ...], *, force: bool = False, trained: bool = True
-) -> Card:
+def import_checkpoint(model: str, checkpoint: Path, folder: Path, data: str | None, sets: tuple[str, ...], *, force: bool = False) -> Card:
     """Convert the checkpoint, check that its tensors fit the model, and write the card.
 
-    data: a data set whose class names the card takes; if `trained`, the one that the weights were trained on. sets: `--set` texts, of the
-    model, and as `data.KEY` of the data. Raises `GlimpseZooError`.
+    data: the data set that the weights were trained on, whose class names the card takes. sets: `--set` texts, of the model, and as
+    `data.KEY` of the data. Raises `GlimpseZooError`.
     """
-    spec = usable(registry().find(ModelSpec, model))
-    convert = load_string(importer_of(model).importer)
-    if not checkpoint.is_file():
-        raise GlimpseZooError(f"expected a checkpoint file, got {str(checkpoint)!r}: give the path of a released checkpoint")
     if (folder / CONFIG).exists() and not force:
         sweep_lock(folder)
         raise GlimpseZooError(
             f"expected an output folder without a card, got {str(folder)!r} with one: choose another --output, or --force"
         )
+    config, built = _converted(model, checkpoint, card_name(folder), data, sets, trained=True)
+    with locked(folder), output_to(folder):
+        return write_card(folder, config, built, beside=write_card_readme)
+
+
+def _converted(
+    model: str, checkpoint: Path, name: str, data: str | None, sets: tuple[str, ...], *, trained: bool
+) -> tuple[CardConfig, GlimpseModel[Any]]:
+    """What the card will say, and the model with the checkpoint's weights. trained: whether the weights were trained on `data`."""
+    spec = usable(registry().find(ModelSpec, model))
+    convert = load_string(importer_of(model).importer)
+    if not checkpoint.is_file():
+        raise GlimpseZooError(f"expected a checkpoint file, got {str(checkpoint)!r}: give the path of a released checkpoint")
     given = Assignments.parse(sets, [model])
     schema = load_string(spec.config)
     given.check_all_declared({model: schema.model_fields})
@@ -61,7 +67,7 @@ def import_checkpoint(
     _load(tensors, built, model, checkpoint)
     assert spec.provenance is not None
     config = CardConfig(
-        name=folder.resolve().name,
+        name=name,
         model=model,
         plugin=spec.provenance.distribution,
         config=settings.model_dump(mode="json"),
@@ -72,8 +78,7 @@ def import_checkpoint(
         trained={"imported_from": checkpoint.name, "command": command_line(), "notes": notes}
         | ({"published": published.model_dump(mode="json")} if published else {}),
     )
-    with locked(folder), output_to(folder):
-        return write_card(folder, config, built, beside=write_card_readme)
+    return config, built
 
 
 def _load(tensors: Mapping[str, Tensor], built: GlimpseModel[Any], model: str, checkpoint: Path) -> None:
@@ -100,8 +105,11 @@ def import_for_models(models: Sequence[str], checkpoint: Path, data: str | None)
     folder = user_folder() / "imported" / "-".join(parts) / checkpoint.stem
     if (folder / CONFIG).is_file():
         return folder, ()
-    card = import_checkpoint(model, checkpoint, folder, data, (), trained=False)
-    return folder, tuple(card.config.trained["notes"])
+    config, built = _converted(model, checkpoint, card_name(folder), data, (), trained=False)
+    with locked(folder, waits=True), output_to(folder):
+        if not (folder / CONFIG).is_file():  # which another command may have written meanwhile
+            write_card(folder, config, built, beside=write_card_readme)
+    return folder, tuple(config.trained["notes"])
 
 
 def _import_id(model: str, checkpoint: Path, data: str | None) -> str:

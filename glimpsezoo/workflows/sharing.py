@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.downloads import in_cache
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.files import check_writable, output_to, user_folder, whole
 from glimpsezoo.reports.readme import card_text, write_card_readme
 from glimpsezoo.specs import ModelSpec, load_string
-from glimpsezoo.zoo.card_config import CONFIG, UNKNOWN, CardConfig, CardData, CardTask
+from glimpsezoo.training.folder import locked, sweep_lock
+from glimpsezoo.zoo.card_config import CONFIG, UNKNOWN, CardConfig, CardData, CardTask, card_name
 from glimpsezoo.zoo.cards import HISTORY, README, RESULT, ROWS, Card, card_paths, file_name, write_card, write_config
 from glimpsezoo.zoo.early import known_card
 from glimpsezoo.zoo.hub import PREFIX, Repository, fetch_if_there, publish
@@ -32,11 +34,13 @@ def pull_card(name: str, output: Path | None, *, force: bool = False) -> Card:
     card = Card.of_hub(place).located()
     assert card.origin is not None
     folder = output or user_folder() / "cards" / file_name(card.name)
+    sweep_lock(folder)
     _check_free(card, folder, named=output is None, force=force)
     check_writable(folder)
     card.weights()
     optional = {file: fetch_if_there(card.origin, file) for file in OPTIONAL}
-    with output_to(folder):
+    with locked(folder), output_to(folder):
+        _check_free(card, folder, named=output is None, force=force)  # another command may have filled it meanwhile
         return _copied(card, optional, folder)
 
 
@@ -101,8 +105,22 @@ def push_card(name: str, repository: str, *, private: bool = False, force: bool 
         card.config.weights.file: card.weights_file(),
     }
     optional = OPTIONAL if result else HISTORY  # a result of other weights is not evidence for this card
-    files |= {file: card.folder / file for file in optional if (card.folder / file).is_file()}
-    return public, publish(place, files, private=private, replacing=force)
+    files |= {file: _own_file(card, file) for file in optional if (card.folder / file).is_file()}
+    return public, publish(place, files, without=[file for file in OPTIONAL if file not in files], private=private, replacing=force)
+
+
+def _own_file(card: Card, name: str) -> Path:
+    """A file of a card, which may come from anybody: a link in its folder must not publish a file of this machine.
+
+    Raises `GlimpseZooError` for a link that leads out of the folder, unless both are in the Hub's cache, which is made of links.
+    """
+    path = card.folder / name
+    if path.resolve().is_relative_to(card.folder.resolve()) or (in_cache(card.folder) and in_cache(path)):
+        return path
+    raise GlimpseZooError(
+        f"expected a card whose files are its own, got {str(card.folder)!r}, in which {name!r} is a link that leads out of it: put a copy "
+        "in its place"
+    )
 
 
 def _check_fits(card: Card) -> None:
@@ -159,7 +177,7 @@ def save_pretrained(self: GlimpseModel[Any], folder: str | Path) -> None:
 def _write(model: GlimpseModel[Any], folder: Path) -> Card:
     check_writable(folder)
     with output_to(folder):
-        card = write_card(folder, _config(model, folder.resolve().name), model)
+        card = write_card(folder, _config(model, card_name(folder)), model)
         if model.card is not None and card.config.weights != model.card.weights:  # the old record does not describe the new weights
             card = write_config(folder, card.config.model_copy(update={"trained": {}}))
         write_card_readme(card)

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.files import LONGEST, file_name
 from glimpsezoo.schema import Version
 from glimpsezoo.specs import Task
@@ -22,6 +24,15 @@ def _one_name(text: str) -> str:
     if len(text.encode()) > LONGEST:
         raise ValueError(f"expected a name of at most {LONGEST} bytes, got {len(text.encode())}")
     return text
+
+
+def card_name(folder: Path) -> str:
+    """The name of a folder as that of a card in it. Raises `GlimpseZooError` if it cannot be one."""
+    try:
+        return _one_name(folder.resolve().name)
+    except ValueError as error:
+        why = f"{error} of a card, not {folder.resolve().name!r}"
+        raise GlimpseZooError(f"{why}: give its folder, or the file of its weights, another one") from None
 
 
 Name = Annotated[str, AfterValidator(_one_name)]

@@ -15,11 +15,12 @@ from pydantic import ValidationError
 from glimpsezoo.downloads import in_cache
 from glimpsezoo.errors import GlimpseZooError, one_line, why_not
 from glimpsezoo.files import file_name, finish_replacing, user_folder, write_whole
+from glimpsezoo.hashing import sha256_of
 from glimpsezoo.schema import why_invalid
 from glimpsezoo.specs import ModelSpec
 from glimpsezoo.untrusted import JSON_SIZE, json_values, parsed, read_regular
 from glimpsezoo.zoo.card_config import CONFIG, WEIGHTS, CardConfig, Weights
-from glimpsezoo.zoo.hub import PREFIX, Blob, Repository, fetch, fetch_blob, fetch_if_there, sha256_of
+from glimpsezoo.zoo.hub import PREFIX, Blob, Repository, fetch, fetch_blob, fetch_if_there
 from glimpsezoo.zoo.plugins import registry
 
 if TYPE_CHECKING:  # cards are also listed without loading result.json's records

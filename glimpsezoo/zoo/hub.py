@@ -4,14 +4,14 @@ Everything goes through huggingface_hub and therefore obeys HF_ENDPOINT, HF_TOKE
 executed: files are JSON, Parquet and safetensors.
 """
 
-import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glimpsezoo.downloads import download, forget
 from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.hashing import sha256_of
 from glimpsezoo.hub import page, publishing_model, reading_model
 
 PREFIX = "hf-hub:"
@@ -104,13 +104,15 @@ def fetch_blob(place: Repository, blob: Blob) -> Path:
     raise GlimpseZooError(f"{place.name} has another {blob.file!r} than its card names (another sha256): name another @revision")
 
 
-def publish(place: Repository, files: Mapping[str, Path | bytes], *, private: bool = False, replacing: bool = False) -> str:
+def publish(
+    place: Repository, files: Mapping[str, Path | bytes], *, without: Iterable[str] = (), private: bool = False, replacing: bool = False
+) -> str:
     """Publish files as one commit, creating the repository if necessary; returns the commit's address.
 
-    replacing: whether an existing card may be replaced (the Hub keeps it as an earlier commit). Raises `GlimpseZooError`, also if
-    `private` is requested and the repository is public.
+    replacing: whether an existing card may be replaced (the Hub keeps it as an earlier commit). without: what that card may have and this
+    one has not. Raises `GlimpseZooError`, also if `private` is requested and the repository is public.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi()
     with publishing_model(place.name):
@@ -121,11 +123,9 @@ def publish(place: Repository, files: Mapping[str, Path | bytes], *, private: bo
             raise GlimpseZooError(
                 f"expected a repository without a card, got {place.name!r} with one: name another, or --force (the old commit stays)"
             )
-        operations = [CommitOperationAdd(name, content if isinstance(content, bytes) else str(content)) for name, content in files.items()]
+        there = api.list_repo_files(place.name) if replacing else []
+        operations = [
+            *(CommitOperationAdd(name, content if isinstance(content, bytes) else str(content)) for name, content in files.items()),
+            *(CommitOperationDelete(name) for name in without if name in there),
+        ]
         return api.create_commit(place.name, operations, commit_message="Upload a card of glimpsezoo").commit_url
-
-
-def sha256_of(path: Path) -> str:
-    """The hash of a file's content."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

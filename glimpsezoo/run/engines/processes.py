@@ -36,10 +36,10 @@ class Processes(Engine):
 
     def __init__(self, doer: Doer, count: int) -> None:
         self.slots = count
+        content = packed(doer)
         self.folder = tempfile.TemporaryDirectory()
         resource_tracker.register(self.folder.name, "folder")  # a process of loky's deletes it if this one is killed
         self.plan = Path(self.folder.name, "plan")
-        content = packed(doer)
         try:
             self.plan.write_bytes(content)
         except OSError as error:

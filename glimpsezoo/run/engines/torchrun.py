@@ -24,7 +24,7 @@ from glimpsezoo.run.engines.base import Engine
 from glimpsezoo.run.engines.shipping import packed, packed_outcome, settle
 from glimpsezoo.run.portions import Doer, Outcome, Portion
 
-CHUNK = 1 << 25  # bytes in a value of the store
+CHUNK = 1 << 22  # bytes in a value of the store, which refuses more than 8 MiB
 POLL = 0.02  # seconds between looks for a value; torchrun ends a process that waits for one that died
 END = b""  # in the place of a plan or a portion
 _plans = count()  # numbers of plans: a command may have several, one after the other
@@ -70,6 +70,8 @@ def serve() -> None:
         place = _next_plan()
         with lost():
             plan = _get(place, "plan")
+            if place.add("read", 1) == here().world - 1:  # nobody else needs it
+                _drop(place, "plan")
         if plan == END:
             return
         _work(place, _on_own_device(pickle.loads(plan)))
@@ -92,6 +94,7 @@ def _work(place: Store, doer: Doer) -> None:
         with lost():
             number = place.add("taken", 1) - 1
             message = _get(place, f"portion{number}")
+            _drop(place, f"portion{number}")
         if message == END:
             return
         portion, given = pickle.loads(message)
@@ -113,6 +116,7 @@ def _await(place: Store, number: int, future: Future[Outcome]) -> None:
     try:
         with lost():
             message = _get(place, f"outcome{number}")
+            _drop(place, f"outcome{number}")
     except ProcessLostError as error:
         future.set_exception(error)
         return
@@ -132,6 +136,12 @@ def _get(place: Store, name: str) -> bytes:
     while not place.check([name]):
         time.sleep(POLL)
     return b"".join(place.get(f"{name}/{number}") for number in range(int(place.get(name))))
+
+
+def _drop(place: Store, name: str) -> None:
+    """Forget a value that everybody who needs it has, so that a command of many plans needs the memory of one."""
+    for number in range(int(place.get(name))):
+        place.delete_key(f"{name}/{number}")
 
 
 def _on_own_device(doer: Doer) -> Doer:

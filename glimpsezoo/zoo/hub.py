@@ -119,11 +119,12 @@ def publish(
         api.create_repo(place.name, private=private or None, exist_ok=True)
         if private and not api.model_info(place.name).private:
             raise GlimpseZooError(f"expected a private repository, got {place.name!r}, which is public: change it at {place.page}/settings")
-        if not replacing and api.file_exists(place.name, "config.json"):
+        has_card = api.file_exists(place.name, "config.json")
+        if has_card and not replacing:
             raise GlimpseZooError(
                 f"expected a repository without a card, got {place.name!r} with one: name another, or --force (the old commit stays)"
             )
-        there = api.list_repo_files(place.name) if replacing else []
+        there = api.list_repo_files(place.name) if has_card else []
         operations = [
             *(CommitOperationAdd(name, content if isinstance(content, bytes) else str(content)) for name, content in files.items()),
             *(CommitOperationDelete(name) for name in without if name in there),

@@ -1,11 +1,12 @@
 """From weights with timm's tensor names to this plugin's models."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import timm
+from timm.layers import Conv2dSame
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
@@ -18,7 +19,8 @@ from glimpsezoo_timm.model import TimmModel, head_layers
 def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[TimmConfig, Task, dict[str, Tensor], list[str]]:
     """Convert a state dict of `timm.create_model(settings["architecture"])`, also of a model that was wrapped for training.
 
-    EfficientNets may also have the names of Melas-Kyriazi's EfficientNet-PyTorch (`_conv_stem`, `_blocks.0._depthwise_conv`).
+    EfficientNets that compute as TensorFlow does (`tf_efficientnet_b0`) may also have the names of Melas-Kyriazi's EfficientNet-PyTorch
+    (`_conv_stem`, `_blocks.0._depthwise_conv`).
 
     Returns the config, the task (classes from the head, channels from the first convolution, image size and normalisation as timm
     publishes the architecture), the tensors under this model's names, and notes on what the file does not say. Raises `GlimpseZooError`
@@ -29,7 +31,7 @@ def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[TimmConfig,
     side = config.image_size or source.input_size[-1]
     like = create_backbone(config, source.input_size[0], (side, side), None)
     names = [name for name, tensor in like.state_dict().items() if tensor.ndim]
-    found = _read(checkpoint, names, like)
+    found = _read(checkpoint, names, like, config.architecture)
     task = _task(found.tensors, like, side)
     own = TimmModel(config, task).state_dict()
     tensors = {f"backbone.{name}": tensor for name, tensor in found.tensors.items()}
@@ -39,22 +41,39 @@ def importer(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[TimmConfig,
     return config, task, tensors, notes
 
 
-def _read(checkpoint: Path, names: Sequence[str], like: nn.Module) -> Released:
+def _read(checkpoint: Path, names: Sequence[str], like: nn.Module, architecture: str) -> Released:
     """The file's tensors by timm's names. Raises `GlimpseZooError`, about timm's names, if it has no names that are known."""
     try:
         return read_checkpoint(checkpoint, names)
-    except GlimpseZooError:
+    except GlimpseZooError as unknown:
         other = _names_of_efficientnet_pytorch(like)
         if not other:
             raise
-        with suppress(GlimpseZooError):
+        try:
             found = read_checkpoint(checkpoint, [other[name] for name in names])
-            back = {theirs: own for own, theirs in other.items()}
-            note = "its tensors have the names of EfficientNet-PyTorch, by which they were mapped to timm's"
-            return replace(
-                found, tensors={back.get(name, name): tensor for name, tensor in found.tensors.items()}, notes=(*found.notes, note)
-            )
-        raise
+        except GlimpseZooError:
+            raise unknown from None
+    _check_computes_as_tensorflow(like, architecture)
+    back = {theirs: own for own, theirs in other.items()}
+    note = "its tensors have the names of EfficientNet-PyTorch, by which they were mapped to timm's"
+    return replace(found, tensors={back.get(name, name): tensor for name, tensor in found.tensors.items()}, notes=(*found.notes, note))
+
+
+def _check_computes_as_tensorflow(like: nn.Module, architecture: str) -> None:
+    """EfficientNet-PyTorch pads as TensorFlow does (SAME), with 1e-3 in batch norms; other models take its tensors but not its outputs.
+
+    Only convolutions with a stride tell: SAME without a stride is the usual symmetric padding.
+    """
+    strided = [each for each in like.modules() if isinstance(each, nn.Conv2d) and max(each.stride) > 1]
+    norms = [each for each in like.modules() if isinstance(each, nn.BatchNorm2d)]
+    if all(isinstance(each, Conv2dSame) for each in strided) and all(each.eps == 1e-3 for each in norms):
+        return
+    name = f"tf_{architecture.partition('.')[0]}"
+    other = f"import it as timm:{name}" if timm.is_model(name) else "choose one of timm's tf_efficientnet models"
+    raise GlimpseZooError(
+        f"a checkpoint with the names of EfficientNet-PyTorch expects SAME padding and batch norms with eps 1e-3, got timm:{architecture}, "
+        f"which has others: {other}"
+    )
 
 
 def _names_of_efficientnet_pytorch(like: nn.Module) -> dict[str, str]:

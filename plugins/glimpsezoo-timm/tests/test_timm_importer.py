@@ -47,8 +47,8 @@ def test_of_raw_and_averaged_weights_the_averaged_ones_are_taken_and_said(tmp_pa
     assert "raw weights ('state_dict.') and averaged weights ('state_dict_ema.')" in notes[0]
 
 
-def test_an_efficientnet_with_the_names_of_efficientnet_pytorch_gives_timms_own_outputs(tmp_path: Path) -> None:
-    own = timm.create_model("efficientnet_b0", num_classes=3).eval()  # with squeeze and excitation
+def named_as_efficientnet_pytorch(own: Any) -> dict[str, Tensor]:
+    """The tensors of timm's EfficientNet with the names of the other project."""
     tops = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
     renamed, number = {}, -1
     for name, tensor in own.state_dict().items():  # the other project's order is timm's, and so are its layers within a block
@@ -71,14 +71,28 @@ def test_an_efficientnet_with_the_names_of_efficientnet_pytorch_gives_timms_own_
         block |= {"se.conv_reduce": "_se_reduce", "se.conv_expand": "_se_expand"}
         inner, _, kind = layer.rpartition(".")
         renamed[f"_blocks.{number}.{block[inner]}.{kind}"] = tensor
+    return renamed
+
+
+def test_an_efficientnet_with_the_names_of_efficientnet_pytorch_gives_timms_own_outputs(tmp_path: Path) -> None:
+    own = timm.create_model("tf_efficientnet_b0", num_classes=3).eval()  # with squeeze and excitation
+    renamed = named_as_efficientnet_pytorch(own)
     torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in renamed.items()}}, tmp_path / "e.pth")
-    config, task, tensors, notes = importer(tmp_path / "e.pth", {"architecture": "efficientnet_b0", "image_size": "64"})
+    config, task, tensors, notes = importer(tmp_path / "e.pth", {"architecture": "tf_efficientnet_b0", "image_size": "64"})
     model = TimmModel(config, task).eval()
     model.load_state_dict(tensors)
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(rollout(model, images).logits, own(model.prepared(images)))
     assert any("EfficientNet-PyTorch" in note for note in notes)
+
+
+def test_names_of_efficientnet_pytorch_are_refused_for_a_model_that_computes_otherwise(tmp_path: Path) -> None:
+    """All tensors fit, but that project pads and normalises as TensorFlow does."""
+    torch.save(named_as_efficientnet_pytorch(timm.create_model("efficientnet_b0", num_classes=3)), tmp_path / "e.pth")
+    with pytest.raises(GlimpseZooError, match=r"EfficientNet-PyTorch.*timm:efficientnet_b0.*timm:tf_efficientnet_b0") as caught:
+        importer(tmp_path / "e.pth", {"architecture": "efficientnet_b0", "image_size": "64"})
+    assert "\n" not in str(caught.value)
 
 
 def test_weights_of_another_model_are_refused_in_one_line(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ What the authors' code (https://github.com/blackfeather-wang/GFNet-Pytorch) deci
 Where it departs from them:
 - Glimpses are normalised after resizing and cropping. Both are linear with weights that sum to one, so the result is the same.
 - The policy and the classifier are GRU cells instead of sequences of one step: the same numbers.
-- Attacks see true gradients: the map is not detached in eval mode, and a crop is differentiated as if it were bilinear at the predicted
-  place (with gradients on; the crop is the same).
+- Attacks see true gradients: map and place are not detached in eval mode, and a crop is differentiated as if it were bilinear at the place
+  (with gradients on; the crop is the same).
 - Under another policy, the policy network does not run. If a decision of the learned policy is overridden by one of another kind, the
   policy's GRU takes the map in `fuse`, as it would have.
 """
@@ -124,7 +124,9 @@ class GFNet(GlimpseModel[GFNetState]):
         self.config, self.task = config, task
         self.steps, chooses, drawn = config.glimpses, config.glimpses > 1, config.decide == "sample"
         self.stochastic = chooses and drawn
-        self.surrogate = "straight-through bilinear crop at the predicted place" if chooses and not drawn else None
+        bilinear = "straight-through bilinear crop"
+        places = f"reparametrised places, {bilinear}" if drawn else f"{bilinear} at the predicted place"
+        self.surrogate = places if chooses else None
         height, width = task.image_size
         if config.patch > min(height, width):
             raise GlimpseZooError(f"gfnet: expected patch to fit into images of {height} x {width} px, got {config.patch}: set it smaller")
@@ -200,12 +202,13 @@ class GFNet(GlimpseModel[GFNetState]):
         """The decision at a place drawn around the predicted one and clamped to [0, 1], with the log-probability of the clamped place."""
         gaussian = torch.distributions.Normal(located.mean, self.config.deviation)
         draw = state.noise.normal(state.step, 2).to(located.mean)
-        place = (located.mean + self.config.deviation * draw).clamp(0, 1).detach()
+        place = (located.mean + self.config.deviation * draw).clamp(0, 1)
+        stopped = self.training or self.training_gradients
         return replace(
             located,
-            regions=self.regions_at(place),
+            regions=self.regions_at(place.detach() if stopped else place),
             made="sampled",
-            log_prob=gaussian.log_prob(place).sum(1),
+            log_prob=gaussian.log_prob(place.detach()).sum(1),
             entropy=gaussian.entropy().sum(1),
         )
 

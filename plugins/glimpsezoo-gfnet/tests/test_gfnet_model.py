@@ -159,6 +159,16 @@ def test_training_passes_no_gradient_from_the_policy_to_the_encoders(small: Make
         assert reached is not training
 
 
+@pytest.mark.parametrize("how", ["attacked", "training gradients", "training"])
+def test_a_gradient_passes_through_drawn_places_for_attacks_alone(how: str, small: Make, images: Tensor) -> None:
+    """A drawn place is its mean plus noise, so that an attack can move it."""
+    model = small(decide="sample").train(how == "training")
+    model.training_gradients = how == "training gradients"
+    trace = rollout(model, images, noise=Noise.of(0, torch.arange(6)))
+    (found,) = torch.autograd.grad(trace.logits.square().sum(), model.locator.actor.weight, allow_unused=True)
+    assert (found is not None and bool(found.abs().sum() > 0)) is (how == "attacked")
+
+
 def test_costs_are_the_sum_of_the_parts_that_ran(small: Make, images: Tensor) -> None:
     model = small()
     parts = parts_of(model)

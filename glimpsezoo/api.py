@@ -113,7 +113,7 @@ def evaluate(
     model: GlimpseModel[Any],
     data: str | ImageData | None = None,
     *,
-    split: str = "test",
+    split: str | None = None,
     data_dir: str | Path | None = None,
     limit: int | None = None,
     exit_rule: ExitRule | None = None,
@@ -124,10 +124,9 @@ def evaluate(
 ) -> EvaluationResult:
     """Measure a model on a data set as `glimpsezoo run` does: accuracy with 95 % intervals and cost, at every step. Nothing is written.
 
-    data: the name of a data set, whose `split` is opened, or a split that is already open (see `open_data`). They may have some of the
-    model's classes only; predictions are among all of them. None takes the data of the
-    model's card, or the digits if it has no card. Data by name have the settings that `run` gives them: the card's own, if the card was
-    trained on these data.
+    data: the name of a data set, whose `split` is opened ('test' by default), or a split that is already open (see `open_data`). They may
+    have some of the model's classes only; predictions are among all of them. None takes the data of the model's card, or the digits if it
+    has no card. Data by name have the settings that `run` gives them: the card's own, if the card was trained on these data.
     data_dir: a folder to read data by name from, as for `--data-dir`. limit: measure a fixed stratified choice of this many images.
     exit_rule: may end the run of an image early; none by default. device: where the model is moved to; None leaves it where it is.
     precision: of convolutions and products, as for `--precision`. compile: measure a copy that is compiled, as for `--compile`.
@@ -171,14 +170,18 @@ def _computing(model: GlimpseModel[Any], computing: Computing) -> Iterator[Glimp
         subject.computing = before
 
 
-def _opened(model: GlimpseModel[Any], data: str | ImageData | None, split: str, data_dir: str | Path | None) -> ImageData:
+def _opened(model: GlimpseModel[Any], data: str | ImageData | None, split: str | None, data_dir: str | Path | None) -> ImageData:
     """The split that is open; or one of the named data, or of the data that the model was trained on."""
     if isinstance(data, ImageData) and data_dir is not None:
         raise GlimpseZooError(f"expected data by name to read from data_dir={str(data_dir)!r}, got data that are open: leave data_dir out")
     if isinstance(data, ImageData):
+        if split not in (None, data.info.split):
+            raise GlimpseZooError(
+                f"expected data by name to open split={split!r}, got the {data.info.split} split, which is open: leave split out"
+            )
         return data
     own = model.card.data.name if model.card and model.card.data.name != UNKNOWN else None
     if data is None and model.card and own is None:
         raise GlimpseZooError(f"card {model.card.name!r} does not say which data it was trained on: name them (data=...)")
     name = data or own or DEFAULT_DATA
-    return open_data(name, split, data_dir=data_dir, **(own_settings(model.card, name) if model.card else {}))
+    return open_data(name, "test" if split is None else split, data_dir=data_dir, **(own_settings(model.card, name) if model.card else {}))

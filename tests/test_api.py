@@ -162,6 +162,9 @@ def test_evaluating_data_that_are_open_and_other_splits(zoo: Path):
     by_name, by_data = gz.evaluate(model, "digits", split="calibration", limit=20), gz.evaluate(model, calibration, limit=20)
     assert by_name.accuracy == by_data.accuracy
     assert by_name.rows.id.tolist() == by_data.rows.id.tolist()
+    assert gz.evaluate(model, calibration, split="calibration", limit=20).accuracy == by_data.accuracy
+    with pytest.raises(GlimpseZooError, match=r"split='test', got the calibration split.*leave split out"):
+        gz.evaluate(model, calibration, split="test", limit=20)
 
 
 def test_an_exit_rule_saves_what_it_skips():

@@ -15,9 +15,9 @@ import glimpsezoo as gz
 from glimpsezoo.core.macs import Meter
 from glimpsezoo.core.policies import cells, contrast_map, quadtree_levels
 from glimpsezoo.core.rollout import Record, Trace, rollout
-from glimpsezoo.specs import PolicySpec
+from glimpsezoo.specs import PolicySpec, Provenance
 from glimpsezoo.testing.suite import check_model
-from glimpsezoo.zoo.plugins import registry
+from glimpsezoo.zoo.plugins import LoadedPlugin, Registry, registry
 
 TASK = gz.Task((24, 20), 1, ("a", "b", "c"))
 IMAGES = F.interpolate(torch.rand(6, 1, 6, 5, generator=torch.Generator().manual_seed(1)), size=(24, 20))
@@ -245,6 +245,15 @@ def test_a_model_that_cannot_follow_a_policy_says_why(name: str, policy: str) ->
 def test_a_name_that_nobody_registered_gets_the_nearest() -> None:
     with pytest.raises(gz.GlimpseZooError, match=r"--set policy=sailency for mgnet: expected the name of a policy.*'saliency'"):
         model_of("mgnet", "sailency")
+
+
+def test_a_policy_with_another_name_than_its_spec_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results would record a name that nobody can ask for."""
+    odd = Provenance("odd", "glimpsezoo-odd", "1")
+    spec = PolicySpec(name="corner", description="", policy="glimpsezoo.core.policies:Scan", provenance=odd)
+    monkeypatch.setattr("glimpsezoo.zoo.policies.registry", lambda: Registry([LoadedPlugin(odd, (spec,))]))
+    with pytest.raises(gz.GlimpseZooError, match=r"the name 'corner', which glimpsezoo-odd 1 registers it by, got 'scan'"):
+        gz.find_policy("corner")
 
 
 class Blind(Peek):

@@ -25,9 +25,18 @@ PolicyName = Annotated[str, AfterValidator(_registered)]
 
 
 def find_policy(name: str) -> "Policy":
-    """The policy of this name, for `GlimpseModel.follow`. Raises `GlimpseZooError` for an unknown name.
+    """The policy of this name, for `GlimpseModel.follow`.
+
+    Raises `GlimpseZooError` for an unknown name, and for a policy that calls itself otherwise: results record its own name.
 
     >>> find_policy("random").stochastic
     True
     """
-    return load_string(registry().find(PolicySpec, name).policy)()
+    spec = registry().find(PolicySpec, name)
+    policy = load_string(spec.policy)()
+    if policy.name != spec.name:
+        raise GlimpseZooError(
+            f"expected {spec.policy} to have the name {spec.name!r}, which {spec.provenance} registers it by, got {policy.name!r}: "
+            "give it that one"
+        )
+    return policy

@@ -14,6 +14,7 @@ from result_files import put, result, rows
 from glimpsezoo.measures.result import Data
 from glimpsezoo.measures.shown import Entry
 from glimpsezoo.measures.threats import masking_text
+from glimpsezoo.reports.paired import pair_texts
 from glimpsezoo.reports.seeds import by_seeds
 from glimpsezoo.reports.table import board, comma_separated, latex, markdown
 from glimpsezoo.workflows.comparing import read_runs
@@ -155,6 +156,20 @@ def test_markdown_has_a_cell_for_every_column_and_a_line_for_every_pair(capsys: 
     assert lines[4] == ""
     assert lines[5].startswith("- cnn4 against mgnet: -50.00 points")
     assert len(lines) == 6
+
+
+def test_two_models_in_the_cells_of_a_grid_are_compared_in_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Unless other noise led to another outcome."""
+    for cell in ("clean", "fog"):
+        for name, hits in (("cnn4", B), ("mgnet", A)):
+            put(tmp_path / cell / name, result(name, run=cell), rows(hits))
+    compared = read_runs([str(tmp_path / cell) for cell in ("clean", "fog")])
+    (said,) = pair_texts(compared.entries, compared.pairs)
+    assert said.startswith("cnn4, clean against mgnet, clean: -50.00 points")
+    assert len(compared.pairs) == 8
+    put(tmp_path / "noisy" / "mgnet", result("mgnet", run="noisy"), rows([1, *A[1:-1], 0]))
+    compared = read_runs([str(tmp_path / cell) for cell in ("clean", "fog", "noisy")])
+    assert len(pair_texts(compared.entries, compared.pairs)) == 2
 
 
 EVIL = "<b>|`a_b*c` & 100% \\ #1 {x}"

@@ -73,6 +73,27 @@ def test_without_a_test_nothing_is_called_significant():
     assert said == "a classifies 90.0 (88.0-92.0) % of the images correctly at 1.000 M MACs per image."
 
 
+def cells(name: str, top1: float, macs: float, *noisy: float) -> list[Entry]:
+    """A model in the cells of a grid: twice with the same clean images, then with the accuracies of other noise."""
+    own = entry(name, top1, macs)
+    others = [entry(name, each, macs) for each in noisy]
+    return [Entry(f"{name}, cell {place}", each.result) for place, each in enumerate([own, own, *others])]
+
+
+def test_a_model_in_several_cells_of_a_grid_counts_once():
+    best, other = cells("a", 0.9, 1e6, 0.89), cells("b", 0.7, 2e6)
+    tests = [pair for pair in paired([*best, *other]) if pair.a[0] != pair.b[0]]
+    (said,) = findings([*best, *other], tests)
+    assert said.startswith("a, cell 0 is significantly more accurate than b, cell 0 (")
+    assert "tested" not in said
+    (said,) = findings([*best, *other, entry("c", 0.6, 1e6)], tests)
+    assert said.endswith("(1 more could not be tested).")
+    (said,) = findings(best, [])
+    assert said == "a, cell 0 classifies 90.0 (88.0-92.0) % of the images correctly at 1.000 M MACs per image."
+    (said,) = findings([*best, *other], [])
+    assert "the most of 2 models" in said
+
+
 def test_models_on_different_data_are_not_compared():
     models = [entry("a", 0.9, 1e6), entry("b", 0.7, 1e6, data="mnist")]
     assert [text.split(":")[0] for text in findings(models, [])] == [f"On {each.data}" for each in models]

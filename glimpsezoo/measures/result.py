@@ -5,6 +5,7 @@ FLOPs are two of them; a cost is per image; steps count from 1; NLL is in nats; 
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -277,6 +278,13 @@ def result_type(sections: Mapping[str, tuple[Any, Any, str]], **options: Any) ->
         ),
     }
     return create_model("Result", __base__=Result, __doc__=Result.__doc__, **(fields | tail))
+
+
+def model_identity(result: Result) -> str:
+    """What results of one model share: the weights, the settings and the way to compute."""
+    model, used = result.model, result.model.checkpoint
+    shared = model.model_dump(mode="json", exclude={"name", "plugin_version", "trained_on", "checkpoint"})
+    return json.dumps([shared, used.sha256 if used else f"untrained {result.run.seed}"], sort_keys=True)
 
 
 def departure(name: str, trained: TrainedOn | None, data: Data) -> str:

@@ -1,10 +1,11 @@
 """What a set of results shows, in a sentence per data set: which model is better or cheaper by the paired tests, or that none is."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from glimpsezoo.errors import counted
 from glimpsezoo.measures.costs import mean_macs
 from glimpsezoo.measures.pairs import SIGNIFICANT, Pair, p_text
+from glimpsezoo.measures.result import model_identity
 from glimpsezoo.measures.seeds import RecipePair
 from glimpsezoo.measures.shown import Entry
 from glimpsezoo.measures.text import macs_text, with_interval
@@ -18,19 +19,28 @@ Tests = Mapping[tuple[str, str], Pair | RecipePair]
 def findings(entries: Sequence[Entry], pairs: Sequence[Pair | RecipePair]) -> list[str]:
     """One sentence per data set whose models have an accuracy. It names the data set if there are several."""
     tests = {(pair.a, pair.b): pair for pair in pairs}
-    measured = [entry for entry in entries if entry.result.accuracy]
+    measured = _each_once([entry for entry in entries if entry.result.accuracy], {name for names in tests for name in names})
     groups = {data: [entry for entry in measured if entry.data == data] for data in dict.fromkeys(entry.data for entry in measured)}
     return [_finding(members, tests, f"On {data}: " if len(groups) > 1 else "") for data, members in groups.items()]
 
 
+def _each_once(entries: Sequence[Entry], tested: Set[str]) -> list[Entry]:
+    """One entry per model and accuracy, because the cells of a grid measure the same clean images again. One that was tested, if any."""
+    found = dict[tuple[str, str, str], Entry]()
+    for entry in sorted(entries, key=lambda entry: entry.name not in tested):
+        found.setdefault((entry.data, model_identity(entry.result), entry.result.accuracy.to_json()), entry)
+    return [entry for entry in entries if any(entry is each for each in found.values())]
+
+
 def _finding(entries: Sequence[Entry], tests: Tests, where: str) -> str:
     best = max(entries, key=_top1)
+    models = {model_identity(entry.result) for entry in entries}
     others = sorted((each for each in entries if (each.name, best.name) in tests), key=_top1, reverse=True)
-    if len(entries) == 1:
+    if len(models) == 1:
         return f"{where}{_alone(best)}."
     if not others:
-        return f"{where}{_alone(best)}, the most of {len(entries)} models; without rows of the same images, no test says whether by chance."
-    untested = len(entries) - 1 - len(others)
+        return f"{where}{_alone(best)}, the most of {len(models)} models; without rows of the same images, no test says whether by chance."
+    untested = len(models - {model_identity(entry.result) for entry in (best, *others)})
     close = [each for each in others if tests[each.name, best.name].p >= SIGNIFICANT]
     said = _close(best, close, tests) if close else _first(best, others, tests)
     return f"{where}{said}{f' ({untested} more could not be tested)' if untested else ''}."

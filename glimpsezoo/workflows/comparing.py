@@ -13,7 +13,7 @@ from glimpsezoo.errors import GlimpseZooError, one_line, why_not
 from glimpsezoo.evaluation.rows import Rows
 from glimpsezoo.files import finish_replacing
 from glimpsezoo.measures.pairs import Comparison, Pair, every_pair
-from glimpsezoo.measures.result import Data, Result
+from glimpsezoo.measures.result import Data, Result, model_identity
 from glimpsezoo.measures.seeds import RecipePair
 from glimpsezoo.measures.shown import Entry
 from glimpsezoo.reports.seeds import recipe_pairs
@@ -186,13 +186,6 @@ def _file_name(folder: Path) -> str:
     return folder.name if (folder / CONFIG).is_file() else folder.parent.name
 
 
-def _same_model(a: Result, b: Result) -> bool:
-    """Whether two results are of one model: the same weights, settings and way to compute."""
-    one, other = (each.model.model_dump(mode="json", exclude={"name", "plugin_version", "trained_on", "checkpoint"}) for each in (a, b))
-    weights = [each.model.checkpoint.sha256 if each.model.checkpoint else f"untrained {each.run.seed}" for each in (a, b)]
-    return one == other and weights[0] == weights[1]
-
-
 def _titled(each: StoredResult, title: str) -> StoredResult:
     return replace(each, entry=replace(each.entry, title=title))
 
@@ -213,11 +206,11 @@ def _tested(measured: Sequence[StoredResult]) -> tuple[list[Comparison], list[st
         if missing and len(members) > 1:
             notes.append(f"without rows beside the result, no paired test: {', '.join(missing)}")
         pairs: list[Pair] = []
-        results = {each.entry.name: each.entry.result for each in members}
+        identities = {each.entry.name: model_identity(each.entry.result) for each in members}
         for a in rows:
             for b in rows:
                 try:
-                    pairs += () if _same_model(results[a], results[b]) else every_pair({a: rows[a], b: rows[b]})[:1]
+                    pairs += () if identities[a] == identities[b] else every_pair({a: rows[a], b: rows[b]})[:1]
                 except GlimpseZooError as error:
                     notes.append(str(error))
         if pairs:

@@ -164,7 +164,7 @@ class ExitRuleSpec(Spec):
     noun = "exit rule"
 
     rule: str
-    """Import string of an `ExitRule`, built from its parameters by name."""
+    """Import string of an `ExitRule`, built from its parameters by name; commands take a `ThresholdRule` only."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ from glimpsezoo import specs
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.rollout import rollout
 from glimpsezoo.data.loading import open_data
+from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.measures.calibration import given_rule
 from glimpsezoo.specs import (
     AttackSpec,
     CorruptionSpec,
@@ -35,6 +37,7 @@ from glimpsezoo.training.job import TrainingPhase
 from glimpsezoo.training.loggers import Loggers
 from glimpsezoo.zoo import hooks
 from glimpsezoo.zoo.models import create_model
+from glimpsezoo.zoo.names import Assignments
 from glimpsezoo.zoo.papers import PrintedTables
 from glimpsezoo.zoo.plugins import HOOKS, Registry, load_plugins, registry
 from glimpsezoo.zoo.recipes import find_recipe
@@ -176,9 +179,15 @@ def test_the_pages_settings_and_defaults_are_accepted(glance: Registry) -> None:
 
 
 def test_the_pages_exit_rule_exits_when_two_steps_agree(glance: Registry) -> None:
-    rule = load_string(glance.find(ExitRuleSpec, "settled").rule)(steps=2)
-    logits = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 2.0]], [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]])
+    """As a command builds it."""
+    rule = given_rule(Assignments.parse(["anytime.rule=settled", "anytime.threshold=0.5"], [], scopes=["anytime"]), glance)
+    assert rule is not None
+    assert rule.name == "settled"
+    one, other = [9.0, 0.0], [0.0, 9.0]
+    logits = torch.tensor([[one, other, other], [other, other, one]])
     assert [rule.exits(logits[:, :steps]).tolist() for steps in (1, 2, 3)] == [[False, False], [False, True], [True, False]]
+    with pytest.raises(GlimpseZooError, match="from 0 to below 1"):
+        load_string(glance.find(ExitRuleSpec, "settled").rule)(1)
 
 
 def test_the_pages_policy_looks_at_the_corner(glance: Registry) -> None:

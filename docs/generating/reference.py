@@ -135,8 +135,8 @@ def exit_rules_page() -> str:
     rows = [(f"`{s.name}`", s.description, (inspect.getdoc(load_string(s.rule)) or "").partition("\n\n")[0]) for s in ours(ExitRuleSpec)]
     return joined(
         "# Exit rules",
-        "What `--set anytime.rule=NAME` takes. Thresholds are found on the calibration split, or given by `anytime.threshold`: "
-        "see [early exits](../exits.md).",
+        "`--set anytime.rule=NAME` takes those with a threshold: all but `fixed`. Thresholds are found on the calibration split, or given "
+        "by `anytime.threshold`: see [early exits](../exits.md). In Python, `exit_rule` takes any rule; without one, it is `fixed`.",
         table(("rule", "what it does", "exactly"), rows),
         "## Settings",
         settings_table(ExitSettings, prefix="anytime."),

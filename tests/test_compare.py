@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from command_line import ask
@@ -13,7 +14,8 @@ from result_files import put, result, rows
 
 from glimpsezoo.measures.result import Data
 from glimpsezoo.measures.shown import Entry
-from glimpsezoo.measures.threats import masking_text
+from glimpsezoo.measures.threats import Convergence, masking_text
+from glimpsezoo.reports.leaderboard import leaderboard
 from glimpsezoo.reports.paired import pair_texts
 from glimpsezoo.reports.seeds import by_seeds
 from glimpsezoo.reports.table import board, comma_separated, latex, markdown
@@ -135,6 +137,25 @@ def test_a_csv_has_the_results_numbers(run: Path):
     assert card.masking is not None
     assert lines[2][f"masking of {card.attacks[0].full_name}"] == masking_text(card, card.attacks[0])
     assert float(lines[1]["MACs"]) == 1e7
+
+
+def test_csv_says_which_attack_has_not_converged(capsys: pytest.CaptureFixture[str], run: Path):
+    """Where other formats mark the number '<='."""
+    assert "converged" not in ask(capsys, "compare", run, "--format", "csv").out
+    taken = {"value": 0.3, "low": 0.2, "high": 0.4, "n": 100, "groups": 100}
+    for name, converged in (("weak", False), ("strong", True)):
+        found = result(name, eps=8 / 255)
+        gain = {**taken, "value": 0.0, "high": 0.05} if converged else taken
+        told = Convergence.model_validate({"converged": converged, "gain": gain})
+        attack = found.attacks[0].model_copy(update={"attack_converged": told})
+        put(run / name, found.model_copy(update={"attacks": (attack,)}), rows(A))
+    lines = {line["model"]: line for line in csv.DictReader(io.StringIO(ask(capsys, "compare", run, "--format", "csv").out))}
+    column = "pgd Linf 8/255, 10 steps converged"
+    assert {name: line[column] for name, line in lines.items()} == {
+        "weak": "no", "strong": "yes", "cnn4": "not checked", "mgnet": "not checked"
+    }  # fmt: skip
+    assert float(lines["weak"]["pgd Linf 8/255, 10 steps %"]) == pytest.approx(31)
+    assert f'"{column}"' in unquote(leaderboard(read_runs([str(run)]).entries))  # what its page saves
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "csv", "latex"])

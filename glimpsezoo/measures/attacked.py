@@ -35,10 +35,9 @@ from glimpsezoo.measures.threats import (
     attack_names,
     attack_table,
     attack_text,
-    cell_of,
+    columns_of,
     curves,
     every_attack,
-    heading,
     is_converged,
     judged_names,
     record_named,
@@ -229,7 +228,7 @@ class AttackedMeasure(Measure):
         names = attack_names(results)
         if layout != "board" and len(names) > INLINE:
             names = judged_names(results)[:1]
-        return [Column(heading(name, results, layout), cell_of(name, layout)) for name in names]
+        return [column for name in names for column in columns_of(name, results, layout)]
 
     @classmethod
     def footnotes(cls, results: Sequence[Result], layout: Layout) -> list[str]:

@@ -1,6 +1,7 @@
 """`run`: it measures, writes what it measured, goes on where it was stopped, and says what it did where it belongs."""
 
 import json
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,16 @@ def test_a_measure_or_a_model_that_breaks_fails_alone(run: Ask, here: Path, monk
     found = result(here / "one", "cnn4")
     assert [(each.measure, each.unit, each.error) for each in found.errors] == [("speed", "speed", "broke")]
     assert (found.run.status, found.accuracy is None, found.speed) == ("failed", False, None)
+
+    with monkeypatch.context() as patch:  # what is made of the measured units at the end
+        patch.setattr("glimpsezoo.measures.speed.SpeedMeasure.section", breaks)
+        answer = run("cnn4", *UNTRAINED, *SMALL, "--measure", "accuracy,speed", "-o", "end")
+    assert (answer.status, "unexpected" in answer.err) == (1, False), answer.err
+    found = result(here / "end", "cnn4")
+    (failure,) = found.errors
+    assert re.search(r"the measure speed of glimpsezoo \S+ gave no section \(ValueError: broke\)", failure.error)
+    assert failure.error in answer.err
+    assert (failure.measure, found.run.status, found.accuracy is None, found.speed) == ("speed", "failed", False, None)
 
     mgnet = type(create_model("mgnet", data="digits"))
     monkeypatch.setattr(mgnet, "fuse", breaks)

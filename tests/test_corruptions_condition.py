@@ -11,7 +11,7 @@ from corruption_references import SPECS, apply, as_images, photograph
 from PIL import Image
 from torch import Tensor
 
-from glimpsezoo.conditions.base import Remembered
+from glimpsezoo.conditions.base import BrokenConditionError, Remembered
 from glimpsezoo.conditions.corruptions import condition as conditions
 from glimpsezoo.conditions.corruptions import frosting
 from glimpsezoo.conditions.corruptions.condition import Corruption
@@ -196,5 +196,5 @@ def test_a_plugins_corruption_is_known_by_its_version_and_source(plugin: Any) ->
 def test_a_plugin_that_changes_the_size_is_told() -> None:
     corruption = of("fog")
     corruption.corrupt = lambda images, *others: images[:, :, 1:]
-    with pytest.raises(GlimpseZooError, match=r"\(1, 3, 45, 61\) from fog, got \(1, 3, 44, 61\)"):
+    with pytest.raises(BrokenConditionError, match=r"\(1, 3, 45, 61\) from fog, got \(1, 3, 44, 61\)"):
         apply(corruption, images_of(1))

@@ -13,7 +13,7 @@ from torch import Tensor
 from toy_evaluation import IMAGES, INFO, Config, Darker, MadeUp, assert_same, job_of, model_of
 from toy_models import TASK, Peek, Tree
 
-from glimpsezoo.conditions.base import Clean
+from glimpsezoo.conditions.base import BrokenConditionError, Clean
 from glimpsezoo.core.exits import Confidence
 from glimpsezoo.core.protocol import PaperMacs
 from glimpsezoo.data.base import BadImageError
@@ -158,8 +158,24 @@ def test_logits_that_are_not_finite_fail_their_unit() -> None:
 
     found = run_job(Job(model_of(Overflows), "toy", MadeUp()))
     assert len(found.failed) == 4
-    assert "finite" in str(found.failed[0].error)
+    assert str(found.failed[0].error) == "the model's logits are not finite"
     assert found.rows.prediction.shape == (0, 4)
+
+
+@dataclass
+class Hollow(Darker):
+    """Divides by zero."""
+
+    def apply(self, images: Tensor, labels: Tensor, ids: Tensor, model: Any) -> Tensor:
+        return images * float("nan")
+
+
+def test_a_condition_that_is_broken_fails_its_units_and_is_named(tmp_path: Path) -> None:
+    found = run_job(job_of(condition=Hollow(3)))
+    assert len(found.failed) == 4
+    assert "the images are not, as darker:3 gave them" in str(found.failed[0].error)
+    found = run_job(job_of(condition=Breaks(BrokenConditionError("another shape"))), EvaluationConfig(batch_size=3), UnitStore(tmp_path))
+    assert [(unit.start, unit.stop, str(unit.error)) for unit in found.failed] == [(10, 20, "another shape")]
 
 
 def test_what_the_user_can_mend_ends_it(tmp_path: Path) -> None:

@@ -10,6 +10,11 @@ from torch import Tensor
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.core.rollout import Choose
+from glimpsezoo.errors import GlimpseZooError
+
+
+class BrokenConditionError(GlimpseZooError):
+    """A condition gave what is no batch of images. It fails the unit that is measured, as other faults of a plugin do."""
 
 
 class Condition(ABC):

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from glimpsezoo.conditions.base import Clean
+from glimpsezoo.conditions.base import BrokenConditionError, Clean, Condition
 from glimpsezoo.core.exits import Fixed
 from glimpsezoo.core.inference import evaluating, inference
 from glimpsezoo.core.macs import MacTable, meter_of
@@ -157,19 +157,22 @@ class _Seen(NamedTuple):
     logits: Float[Tensor, "B T C"]
     regions: Int[Tensor, "B T"]
     macs: MacTable
+    finite: Bool[Tensor, ""]
+    """Whether all pixels are that the model saw."""
 
 
-def _rows_of(seen: Sequence[_Seen], *, rule_reads: bool) -> Rows:
-    """The rows of all batches. rule_reads: as in `Trace`. Raises FloatingPointError if logits are not finite."""
-    ids, groups, labels, logits, regions, tables = zip(*seen, strict=True)
+def _rows_of(seen: Sequence[_Seen], job: Job) -> Rows:
+    """The rows of all batches of a job. Raises FloatingPointError if logits are not finite."""
+    ids, groups, labels, logits, regions, tables, finite = zip(*seen, strict=True)
     macs, label = MacTable.concatenate(tables), torch.cat(labels)
     log_p = torch.cat(logits).float().log_softmax(-1)  # [N, T, C]
     best, order = log_p.topk(min(5, log_p.shape[-1]), -1)  # [N, T, 5]
     target = label[:, None, None].to(order.device)  # [N, 1, 1]
     nll = -log_p.gather(2, target.expand(-1, log_p.shape[1], 1)).squeeze(2)  # [N, T]
     if not nll.isfinite().all():
-        raise FloatingPointError("the model's logits are not finite")
-    ran = macs.stopped_at(log_p.shape[1], classify_every_step=rule_reads)
+        given = "" if all(finite) else f", because the images are not, as {_called(job.condition)} gave them"
+        raise FloatingPointError(f"the model's logits are not finite{given}")
+    ran = macs.stopped_at(log_p.shape[1], classify_every_step=job.exit_rule.reads)
     by_phase = torch.stack([ran[phase] for phase in PHASES], 1)  # [N, 5]
     columns = {
         "id": torch.cat(ids),
@@ -237,9 +240,9 @@ class _RunningJob:
                 return Unit(start, stop, name, content, reused=True)
             try:
                 content = self._measured(start, stop)
-            except GlimpseZooError:
-                raise
             except Exception as error:  # a plugin may fail in any way: only this unit fails
+                if isinstance(error, GlimpseZooError) and not isinstance(error, BrokenConditionError):
+                    raise
                 return Unit(start, stop, name, error=error)
             if self.store:
                 self.store.write(name, content)
@@ -266,7 +269,7 @@ class _RunningJob:
             if len(batch.ids):
                 seen.append(self._batch(batch))
                 self.on_images(self.images + sum(len(each.ids) for each in seen))
-        rows = _rows_of(seen, rule_reads=self.job.exit_rule.reads) if seen else Rows.empty(self.job.budget)
+        rows = _rows_of(seen, self.job) if seen else Rows.empty(self.job.budget)
         rows = dataclasses.replace(rows, tie=self.closest.ties(rows.id))
         measured = Measured(
             device=device_name(self.device),
@@ -308,7 +311,17 @@ class _RunningJob:
         self.closest.add(ids, images, trace.logits)
         # What came from a worker holds a file descriptor as long as it is kept.
         ids, groups, labels = batch.ids.clone(), batch.groups.clone(), batch.labels.clone()
-        return _Seen(ids, groups, labels, trace.logits_by_step(), trace.regions_by_step(), trace.macs)
+        return _Seen(ids, groups, labels, trace.logits_by_step(), trace.regions_by_step(), trace.macs, images.isfinite().all())
+
+
+def _called(condition: Condition) -> str:
+    """A condition in a message.
+
+    >>> _called(Clean())
+    'clean'
+    """
+    severity = condition.parameters.get("severity")
+    return condition.name if severity is None else f"{condition.name}:{severity}"
 
 
 def _nothing(data: ImageData, skipped: list[str]) -> str:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from glimpsezoo.conditions.base import Condition
+from glimpsezoo.conditions.base import BrokenConditionError, Condition
 from glimpsezoo.conditions.corruptions.frosting import frost, made_with
 from glimpsezoo.conditions.corruptions.presets import SEVERITIES, preset_for
 from glimpsezoo.conditions.corruptions.resampling import jpeg_compression
@@ -79,7 +79,7 @@ class Corruption(Condition):
         rgb = images.expand(-1, 3, -1, -1).contiguous() if grey else images.contiguous()
         corrupted = self.corrupt(rgb, self.severity, self.preset, noise)
         if corrupted.shape != rgb.shape:
-            raise GlimpseZooError(f"expected images {tuple(rgb.shape)} from {self.name}, got {tuple(corrupted.shape)}")
+            raise BrokenConditionError(f"expected images {tuple(rgb.shape)} from {self.name}, got {tuple(corrupted.shape)}")
         colour = torch.empty_like(rgb) if grey else levels
         if corrupted.dtype == torch.uint8:
             colour.copy_(corrupted)

@@ -306,6 +306,27 @@ class TestCopies:
         (tmp_path / "README.md").write_text(f"---\ndataset_info:\n  features:\n{features}  splits:\n  - name: test\n---\n")
         assert share(tmp_path) == 1
 
+    @pytest.mark.parametrize("split", ["train", "test"])
+    @pytest.mark.parametrize("place", ["{split}/camera/{k}.png", "train_previews/{k}.png", "{k}.png"])
+    def test_more_pictures_beside_the_tables_are_not_the_data(self, tmp_path: Path, split: str, place: str) -> None:
+        table(tmp_path, {"image": CELLS, "label": pa.array(["dark", "light"] * 10)})
+        before = opened("hf:me/set", split, tmp_path, size=16)
+        for k in range(30):
+            for name in ("train", "test"):
+                save(flat(100), tmp_path / place.format(split=name, k=k))
+        data = opened("hf:me/set", split, tmp_path, size=16)
+        assert (data.task.classes, data.info.fingerprint) == (("dark", "light"), before.info.fingerprint)
+        assert right(data) == 1
+
+    def test_tables_whose_names_say_no_split_are_one_beside_pictures_whose_names_do(self, tmp_path: Path) -> None:
+        columns = {"image": CELLS, "label": pa.array(["dark", "light"] * 10)}
+        pq.write_table(pa.table(columns), tmp_path / "all.parquet")
+        before = opened("hf:me/set", "train", tmp_path, size=16)
+        for k in range(30):
+            save(flat(100), tmp_path / "train" / "camera" / f"{k}.png")
+        data = opened("hf:me/set", "train", tmp_path, size=16)
+        assert (right(data), data.info.fingerprint) == (1, before.info.fingerprint)
+
     def test_a_revision_is_not_satisfied_by_a_folder(self, tmp_path: Path) -> None:
         commit = "0123456789abcdef0123456789abcdef01234567"
         table(tmp_path / "set", {"image": CELLS, "label": pa.array(["dark", "light"] * 10)})

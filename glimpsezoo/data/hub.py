@@ -3,6 +3,7 @@
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,8 @@ def find(source: HubSource, data_dir: Path | None) -> DatasetFiles:
             builder = datasets.load_dataset_builder(str(folder.resolve()), name=subset)
     assert builder is not None
     files = {str(split): tuple(map(str, names)) for split, names in (builder.config.data_files or {}).items()}
+    if data_dir and folder:
+        files = _of_tables(files, folder)
     if not files:
         raise GlimpseZooError(f"expected data files in {source.repository}, got none: name another set, or class folders by folder:PATH")
     commit = source.revision if data_dir else folder.name if folder else _commit(next(iter(files.values()))[0])
@@ -217,6 +220,20 @@ def _parquet_files(folder: Path, depth: int = DEPTH) -> list[Path]:
         elif entry.suffix == ".parquet":
             found.append(entry)
     return found
+
+
+def _of_tables(files: dict[str, tuple[str, ...]], folder: Path) -> dict[str, tuple[str, ...]]:
+    """The files of a local copy by split: its Parquet files, if more pictures beside them made `datasets` read the pictures instead.
+
+    A README that assigns files to configurations decides.
+    """
+    if all(file.endswith(".parquet") for names in files.values() for file in names) or _tells_configurations(folder):
+        return files
+    from datasets.data_files import DataFilesDict, _get_data_files_patterns, resolve_pattern
+
+    where: dict[str, Any] = {"base_path": folder.resolve().as_posix(), "allowed_extensions": [".parquet"]}
+    found = DataFilesDict.from_patterns(_get_data_files_patterns(partial(resolve_pattern, **where)), **where)  # its own rule for splits
+    return {str(split): tuple(map(str, names)) for split, names in found.items()}
 
 
 def local_folder(source: HubSource, data_dir: Path) -> Path:

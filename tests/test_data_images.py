@@ -99,6 +99,12 @@ def test_a_crop_covers_the_share_of_the_image_that_is_asked_for(tmp_path: Path) 
     assert "covers 50.0% of the shorter side" in half.info.transform
 
 
+def test_crops_that_differ_by_less_than_is_said_are_told_apart(tiny: Path) -> None:
+    marks = [measured(tiny, size=300, crop=crop).info.fingerprint for crop in (0.8766, 0.8769, 0.877)]
+    assert len(set(marks)) == 3
+    assert measured(tiny, size=300, crop="0.8770").info.fingerprint == marks[-1]
+
+
 def test_a_changed_file_has_another_fingerprint(tmp_path: Path) -> None:
     before = measured(tiny_imagenet(tmp_path, train=10, valid=10)).info.fingerprint
     content = [encoded(picture(k, 64), "JPEG") for k in range(10)]

@@ -41,7 +41,11 @@ def opened(opening: Opening, task: Task, source: SplitSource) -> NaturalImages:
     config, split = opening.config, opening.split
     if config.size is not None:
         task = replace(task, image_size=(config.size, config.size))
+    unsaid = ""
     if config.crop is not None:
+        # The transform rounds it. Another than the data set's own, of which that is enough, counts exactly.
+        if config.crop not in (source.crop, round(config.crop, 3)):
+            unsaid = f"/crop {config.crop!r}"
         source = replace(source, crop=config.crop)
     transform = _described(task, source, opening.inferred)
     ignored = (
@@ -53,7 +57,7 @@ def opened(opening: Opening, task: Task, source: SplitSource) -> NaturalImages:
         source=opening.source,
         revision=opening.revision,
         fingerprint=fingerprint(
-            f"{content_of(source.images, source.labels)}/{chosen}{_read_as(opening.inferred)}", split, transform, config, ignore=ignored
+            f"{content_of(source.images, source.labels)}/{chosen}{_read_as(opening.inferred)}{unsaid}", split, transform, config, ignore=ignored
         ),
         split=split,
         transform=transform,

@@ -131,6 +131,11 @@ OF_DATA = {
     "read all images of a class together by": Case(
         MADE, (f"{MADE} --set data.layout=classes",), _folders("cat/train", "cat/test", "dog/train", "dog/test")
     ),
+    "if splits, choose by {}; if classes, by": Case(
+        MADE,
+        (f"{MADE} --set data.train=my_train/my_train", f"{MADE} --set data.layout=classes"),
+        _folders("my_train/my_train/a", "my_train/my_train/b", "my_test/my_test"),
+    ),
     "name one by --set data.train={}, or ": Case(
         f"{MADE} --set data.layout=splits", (f"{MADE} --set data.train=new",), _folders("old/a", "old/b", "new/a", "new/b")
     ),

@@ -58,7 +58,7 @@ def test_hidden_and_system_folders_and_files_are_left_out_at_every_depth_and_sai
     }
 
 
-@pytest.mark.parametrize("names", [("bus", "car", "train"), ("test", "exam", "quiz"), ("val", "d'isere")])
+@pytest.mark.parametrize("names", [("bus", "car", "train"), ("test", "exam", "quiz"), ("val", "d'isere"), ("crash test", "road")])
 def test_a_class_may_be_called_like_a_split(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name in names:
         for k in range(5):
@@ -94,6 +94,17 @@ def test_a_class_may_be_called_like_a_split(tmp_path: Path, names: tuple[str, ..
             {"train": "train/train", "test": "test/test"},
         ),
         (("train/all/a/", "train/all/b/", "test/all/"), "the only class, by --set data.train=train", {"train": "train"}),
+        (
+            ("seg_train/seg_train/a/", "seg_train/seg_train/b/", "seg_test/seg_test/a/", "seg_test/seg_test/b/", "seg_pred/seg_pred/"),
+            "by --set data.train=seg_train/seg_train --set data.test=seg_test/seg_test; if",
+            {"train": "seg_train/seg_train", "test": "seg_test/seg_test"},
+        ),
+        # a test split without class folders, or with one alone
+        (("sign_train/sign_train/a/", "sign_train/sign_train/b/", "sign_test/sign_test/"), "sign_train; if", {"train": "sign_train/sign_train"}),
+        (("my_train/a/", "my_train/b/", "my_test/a/"), "by --set data.train=my_train; if", {"train": "my_train"}),
+        (("my_train/a/", "my_train/b/", "test/"), "by --set data.train=my_train; if", {"train": "my_train"}),
+        (("my_val/a/", "my_val/b/", "my_test/a/", "my_test/c/"), "by --set data.test=my_test; if", {"test": "my_test"}),
+        (("bullet train/old/", "bullet train/new/", "bus/old/"), "if classes, by --set data.layout=classes", {"layout": "classes"}),
         (("photos/a/", "photos/b/"), "got the one folder 'photos' with folders in it", {"layout": "classes"}),
         (("Train/a/", "train/a/", "test/a/"), "choose by --set data.train=train", {"train": "train"}),
     ],

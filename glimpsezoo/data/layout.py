@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from glimpsezoo.data.splits import TEST_NAMES, TRAIN_NAMES, named, stem
+from glimpsezoo.data.splits import TEST_NAMES, TRAIN_NAMES, named, stem, told_by
 from glimpsezoo.errors import GlimpseZooError, check_unicode, counted, one_line
 
 Layout = Literal["auto", "classes", "splits"]
@@ -150,6 +150,7 @@ def _has_splits(root: Path, tops: dict[str, _Top]) -> bool:
     others = [name for name in tops if name not in called]
     if not called:
         _refuse_lookalikes(root, tops)
+        _refuse_worded(root, tops)
         return False
     holding = [name for name in called if tops[name].splits]
     plain = [name for name in called if tops[name].images and name not in holding]
@@ -157,6 +158,7 @@ def _has_splits(root: Path, tops: dict[str, _Top]) -> bool:
     if holding and not plain and not busy:
         return True
     if others and not holding:  # classes, one of which has the name of a split
+        _refuse_worded(root, tops)
         return False
     if holding and not busy:
         raise GlimpseZooError(
@@ -207,6 +209,22 @@ def _refuse_lookalikes(root: Path, tops: dict[str, _Top]) -> None:
             f"expected class folders in {root}, got {_some(inner)}, which all have the folders {_some(sorted(shared))}: if splits, "
             f"name them by --set data.train={train} --set data.test={test}; if classes, by --set data.layout=classes"
         )
+
+
+def _refuse_worded(root: Path, tops: dict[str, _Top]) -> None:
+    """Raise `GlimpseZooError` if a folder with the name of a split in its own name contains class folders: it is hardly a class."""
+    inner = {name: _past_lone(root, name) for name in tops if told_by(name)}
+    holding = [name for name in inner if _Top.of(root / inner[name]).splits]
+    if not holding:
+        return
+    chosen = []
+    for key, words in (("train", TRAIN_NAMES), ("test", TEST_NAMES)):
+        first = next((name for word in words for name in holding if told_by(name) == word), None)
+        chosen += [f"--set data.{key}={inner[first]}"] if first else []
+    raise GlimpseZooError(
+        f"expected class folders in {root}, got {_some(holding)} with folders in {'it' if len(holding) == 1 else 'them'}: "
+        f"if splits, choose by {' '.join(chosen)}; if classes, by --set data.layout=classes"
+    )
 
 
 def _past_lone(root: Path, name: str) -> str:

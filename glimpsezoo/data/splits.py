@@ -29,6 +29,15 @@ def named(names: tuple[str, ...], among: Iterable[str]) -> list[str]:
     return sorted(found, key=lambda name: (rank[stem(name)], name != stem(name), name))
 
 
+def told_by(name: str) -> str | None:
+    """The first word in a folder's name that is the name of a split.
+
+    >>> told_by("seg_train"), told_by("val2017"), told_by("my-test 128"), told_by("trains")
+    ('train', 'val', 'test', None)
+    """
+    return next((word for word in re.split(r"[\W\d_]+", name.casefold()) if word in TRAIN_NAMES + TEST_NAMES), None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Division:
     """How one split of a source is divided into several of ours."""

@@ -136,6 +136,19 @@ def test_split_folders_can_be_named(tmp_path: Path) -> None:
         opened(f"folder:{tmp_path}", "test", test="dev")
 
 
+@pytest.mark.parametrize("name", ["Training/", "./Training", "Training//"])
+def test_a_folder_has_one_name_however_it_is_typed(tmp_path: Path, name: str) -> None:
+    dark_and_light(tmp_path / "Training", count=12)
+    dark_and_light(tmp_path / "Testing", count=12)
+    divided = {"train": 18, "calibration": 2, "test": 4}
+    assert sizes(tmp_path, train="Training", test="Training") == divided
+    assert sizes(tmp_path, train=name, test="Training") == sizes(tmp_path, train="Training", test=name) == divided
+    marks = {opened(f"folder:{tmp_path}", "test", size=16, test=each).info.fingerprint for each in ("Training", name)}
+    assert len(marks) == 1
+    with pytest.raises(GlimpseZooError, match=r"--set data.test=. expects a folder in .*, and there are Testing, Training"):
+        opened(f"folder:{tmp_path}", "test", test="./")
+
+
 @pytest.mark.parametrize("on_bad_image", ["fail", "skip"])
 def test_too_few_images_for_a_test_split_are_said_before_anything_is_measured(tmp_path: Path, on_bad_image: str) -> None:
     dark_and_light(tmp_path / "train", count=4)

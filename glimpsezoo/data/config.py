@@ -1,5 +1,6 @@
 """The settings `--set data.KEY=value`. Torch-free: a command line is checked before anything heavy is loaded."""
 
+import os.path
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -144,6 +145,12 @@ class FolderSettings(OpenSettings):
     """The folder in PATH to train and calibrate on; None finds it."""
     test: str | None = None
     """The folder in PATH to measure on; None finds it; the folder of train holds out a part of it."""
+
+    @field_validator("train", "test")
+    @classmethod
+    def _plain(cls, name: str | None) -> str | None:
+        """One folder has one name, also with the slash of a shell's completion: the names are compared."""
+        return os.path.normpath(name) if name else name
 
 
 class HubSettings(OpenSettings):

@@ -103,7 +103,7 @@ def read_layout(root: Path, layout: Layout, train: str | None, test: str | None)
     ignored = IgnoredPaths()
     folders, _ = _entries(root, ignored)
     for key, name in (("train", train), ("test", test)):
-        if name is not None and not (root / name).is_dir():
+        if name is not None and (name == "." or not (root / name).is_dir()):
             raise GlimpseZooError(f"--set data.{key}={name} expects a folder in {root}, and there are {_some(folders)}")
     if layout == "classes" and (train or test):
         raise GlimpseZooError("--set data.layout=classes expects no split folders, got data.train or data.test: leave one out")

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_files import encoded, opened, picture, spec_of, tiny_imagenet, write_parquet
+from data_files import encoded, opened, picture, save, spec_of, tiny_imagenet, write_parquet
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from glimpsezoo.data import BadImageError, ImageData, batches, sources, training_batches
+from glimpsezoo.data import BadImageError, Example, ImageData, batches, sources, training_batches
 from glimpsezoo.data.images import fitted
+from glimpsezoo.data.preprocessing import Preprocessing
 from glimpsezoo.data.sources import Division
 from glimpsezoo.errors import GlimpseZooError
 
@@ -119,6 +120,23 @@ def test_other_sizes_are_resized_by_the_shorter_side_and_cropped_at_the_centre(w
     found = fitted(image, (224, 224), 224 / 256)
     assert found.size == (224, 224)
     assert np.abs(np.array(found).astype(int) - np.array(expected).astype(int)).max() <= 2  # torchvision truncates the longer side
+
+
+def test_a_thin_image_that_would_be_resized_to_too_many_pixels_is_a_bad_one(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for k in range(5):
+            save(picture(k), tmp_path / name / f"{k}.png")
+    thin = tmp_path / "b" / "4.png"
+    Image.new("L", (1, 6000)).save(thin)
+    data = opened(f"folder:{tmp_path}", "test", size=224)
+    good, bad = data.examples(0, 2)
+    assert isinstance(good, Example)
+    words = r"256 x 1536000 pixels once it is resized, and 89,478,485 are the most"
+    with pytest.raises(BadImageError, match=rf"b/4.png: .*{words}"):
+        raise bad  # pyright: ignore[reportGeneralTypeIssues]
+    for given in (thin, np.zeros((6000, 1, 3), dtype=np.uint8)):
+        with pytest.raises(GlimpseZooError, match=words):
+            Preprocessing((224, 224), 3, 224 / 256).fit(given)
 
 
 def test_an_image_of_the_right_size_is_left_as_it_is() -> None:

@@ -15,7 +15,7 @@ from glimpsezoo.data.augment import Augmentation
 from glimpsezoo.data.base import BadImageError, Batch, BulkImageData, DataInfo, Example, collate
 from glimpsezoo.data.encoded import EncodedImage, EncodedImages, ParquetImages
 from glimpsezoo.data.labels import Labels
-from glimpsezoo.data.pixels import AS_STORED, Decoded, Decoding, decoded
+from glimpsezoo.data.pixels import AS_STORED, Decoded, Decoding, check_resized, decoded
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.specs import Task
 
@@ -59,10 +59,13 @@ class Fit(NamedTuple):
         """Resize an image of `stored` (width, height) to just cover `size` / `crop`, then crop its centre to `size` (height, width).
 
         For a square of 224 px and crop 224 / 256, the shorter side becomes 256 px. With crop 1, an image of the right size is not changed.
+        Raises ValueError for one that would have too many pixels.
         """
         height, width = size
         scale = max(width / stored[0], height / stored[1]) / crop
         resized = (max(width, round(stored[0] * scale)), max(height, round(stored[1] * scale)))
+        if resized != stored:
+            check_resized(*resized)
         return cls(resized, ((resized[0] - width) // 2, (resized[1] - height) // 2), (width, height))
 
     def __call__(self, image: Image.Image) -> Image.Image:
@@ -75,6 +78,14 @@ class Fit(NamedTuple):
 def fitted(image: Image.Image, size: tuple[int, int], crop: float) -> Image.Image:
     """An image at `size` (height, width), as `Fit` says."""
     return Fit.of(image.size, size, crop)(image)
+
+
+def _fitted(row: EncodedImage, image: Image.Image, size: tuple[int, int], crop: float) -> Image.Image:
+    """The image of a row at `size`. Raises `BadImageError`, which names the row, for too many pixels."""
+    try:
+        return fitted(image, size, crop)
+    except ValueError as error:
+        raise BadImageError(f"{row.where}: expected an image that can be resized, got {error}") from None
 
 
 class Stored(NamedTuple):
@@ -119,7 +130,7 @@ class NaturalImages(BulkImageData):
         for number, row in zip(numbers, self.source.images.at(numbers), strict=True):
             try:
                 image, conversions = decode(row, self.task.channels, self.source.decoding)
-                pixels = to_tensor(fitted(image, self.task.image_size, self.source.crop))
+                pixels = to_tensor(_fitted(row, image, self.task.image_size, self.source.crop))
                 yield Example(pixels, self.source.labels.checked(row), number, number, conversions)
             except BadImageError as bad:
                 yield BadImageError(f"{self.info.name}, {self.info.split} split: {bad}")

@@ -83,6 +83,13 @@ def opened(content: bytes) -> Image.Image:
     return image
 
 
+def check_resized(width: int, height: int) -> None:
+    """Raise ValueError if an image has more pixels than `most_pixels` once it is resized: a thin one may have few in its file."""
+    most = most_pixels()
+    if width * height > most:
+        raise ValueError(_too_many(f"{width} x {height} pixels once it is resized", most))
+
+
 def _too_many(pixels: str, most: float) -> str:
     return f"{pixels}, and {most:,.0f} are the most: shrink it, or raise {MOST}, which takes about 16 bytes of memory per pixel"
 

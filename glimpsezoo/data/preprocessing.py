@@ -110,7 +110,7 @@ class Preprocessing(nn.Module):
             found = converted(image, self.channels, self.decoding)
         except Exception as error:  # Pillow's decoders raise anything from OSError to struct.error
             raise GlimpseZooError(f"expected an image, got one that cannot be decoded ({one_line(error):.120}): name another") from None
-        fit = Fit.of(found.image.size, self.image_size, self.crop)
+        fit = self._fit(found.image.size)
         said = (*found.conversions, "colours to grey") if greyed else found.conversions
         return FittedImage(to_tensor(fit(found.image)), _window(fit, found.image.size), said)
 
@@ -120,9 +120,15 @@ class Preprocessing(nn.Module):
         if size[::-1] == self.image_size:
             whole = Window(0, 0, *size)
             return FittedImage(_in_unit(planes), whole, ())
-        fit = Fit.of(size, self.image_size, self.crop)
+        fit = self._fit(size)
         resized = [np.asarray(fit(Image.fromarray(np.ascontiguousarray(plane)))) for plane in planes]
         return FittedImage(_in_unit(np.stack(resized)), _window(fit, size), ())
+
+    def _fit(self, stored: tuple[int, int]) -> Fit:
+        try:
+            return Fit.of(stored, self.image_size, self.crop)
+        except ValueError as error:
+            raise GlimpseZooError(f"expected an image that can be resized, got {error}") from None
 
 
 def _is_grey(image: Image.Image) -> bool:

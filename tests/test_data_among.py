@@ -4,12 +4,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from command_line import Answer, photo_card, photos
+from data_files import encoded, flat, opened, write_parquet
 
 import glimpsezoo as gz
 from glimpsezoo.data.among import AmongClasses, among
+from glimpsezoo.data.limited import limited
 from glimpsezoo.errors import GlimpseZooError
 
 MANY = "bird dark fish light"
@@ -31,6 +35,21 @@ def test_labels_are_numbers_of_the_models_classes(card: Path):
     assert [each.label for each in seen.examples_at([0, len(seen) - 1]) if isinstance(each, gz.Example)] == [1, 3]
     assert torch.equal(seen[0].image, data[0].image)
     assert seen.info.fingerprint != data.info.fingerprint
+
+
+def test_a_label_out_of_range_stays_a_wrong_one(tmp_path: Path):
+    for split in ("train", "test"):
+        write_parquet(tmp_path / f"{split}.parquet", [encoded(flat(50))] * 6, [0, 1, 0, 1, 0, -1], ["dark", "light"])
+        table = pq.read_table(tmp_path / f"{split}.parquet")
+        table = table.set_column(1, table.schema.field(1), [pa.array([0, 1, 7, 1, 0, None])])
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    data = opened("hf:me/set", "test", tmp_path, size=16)
+    seen = among(data, ("bird", "dark", "light"))
+    assert seen.labels().tolist() == [1, 2, 3, 2, 1, -1]
+    assert len(limited(seen, 4)) == 4
+    bad = list(seen.examples(2, 3))
+    assert [str(each) for each in bad] == [str(each) for each in data.examples(2, 3)]
+    assert "expected a label in 0..1, got 7" in str(bad[0])
 
 
 def test_other_classes_stay_as_they_are(card: Path):

@@ -33,8 +33,10 @@ class AmongClasses(ImageData):
             yield self._numbered(example) if isinstance(example, Example) else example
 
     def labels(self) -> Int[Tensor, "N"]:
-        own = self.data.labels()
-        return torch.where(own < 0, own, torch.tensor(self.numbers)[own.clamp(min=0)])
+        own, count = self.data.labels(), len(self.numbers)
+        found = torch.tensor(self.numbers)[own.clamp(0, count - 1)]
+        wrong = torch.where(own < 0, own, len(self.task.classes))  # outside the data's classes stays outside
+        return torch.where((0 <= own) & (own < count), found, wrong)
 
     def empty_classes(self) -> tuple[str, ...]:
         return self.data.empty_classes()

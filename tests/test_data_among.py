@@ -70,6 +70,17 @@ def test_run_predicts_among_all_classes_and_says_so(card: Path, say: Callable[..
     assert result["accuracy"]["top1"]["value"] == pytest.approx(sum(right) / len(right))
 
 
+def test_the_same_classes_in_another_order_are_mapped_by_name_and_that_is_said(card: Path, say: Callable[..., Answer]):
+    turned = photo_card(card.parent / "turned", classes="light dark").folder
+    answer = say("run", turned, "--data", "folder:photos", "--measure", "accuracy", "--json")
+    assert answer.status == 0, answer.err
+    assert "folder:photos has the classes in another order: its labels are mapped by name" in answer.err
+    assert "predictions are among all" not in answer.err
+    data = gz.open_data("folder:photos", size=32)
+    right = [gz.load(str(turned)).predict(data[k].image)[0].label == data.task.classes[data[k].label] for k in range(len(data))]
+    assert answer.json["results"][0]["accuracy"]["top1"]["value"] == pytest.approx(sum(right) / len(right))
+
+
 def test_trace_and_check_take_them_too(card: Path, say: Callable[..., Answer]):
     assert "label dark" in say("trace", "card", "--data", "folder:photos", "-o", "t.svg").out
     assert say("check", "card", "--data", "folder:photos").status == 0

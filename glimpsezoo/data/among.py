@@ -1,4 +1,4 @@
-"""Data with only some of a model's classes, such as a folder with five of ImageNet's thousand."""
+"""Data with a model's classes in another order, or with only some of them, such as a folder with five of ImageNet's thousand."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from glimpsezoo.specs import Task
 
 
 class AmongClasses(ImageData):
-    """The images of `data`, with labels that are indices into `classes`, a superset of the data's own classes."""
+    """The images of `data`, with labels that are indices into `classes`, which contain the data's own classes."""
 
     def __init__(self, data: ImageData, classes: tuple[str, ...]) -> None:
         self.data, self.task = data, replace(data.task, classes=classes)
@@ -46,10 +46,10 @@ class AmongClasses(ImageData):
 
 
 def task_among(task: Task, classes: tuple[str, ...] | None) -> Task:
-    """The task with a model's `classes` if they are a superset of its own; otherwise unchanged."""
-    return replace(task, classes=classes) if classes and set(task.classes) < set(classes) else task
+    """The task with a model's `classes` if they contain its own, in any order; otherwise unchanged."""
+    return replace(task, classes=classes) if classes and set(task.classes) <= set(classes) else task
 
 
 def among(data: ImageData, classes: tuple[str, ...] | None) -> ImageData:
-    """The data with a model's `classes` if they are a superset of their own; otherwise unchanged."""
+    """The data with a model's `classes` if they contain their own, in any order; otherwise unchanged."""
     return AmongClasses(data, classes) if classes and task_among(data.task, classes) != data.task else data

@@ -264,10 +264,12 @@ def _open(request: RunRequest, chosen: DataChoice, split: str, limit: int | None
 
 
 def _some_classes(data: ImageData, chosen: DataChoice) -> list[str]:
-    """A note for data that have some of the cards' classes only."""
+    """A note for data that have some of the cards' classes only, or all in another order."""
     whole = data.data if isinstance(data, Limited) else data
     if not isinstance(whole, AmongClasses):
         return []
+    if len(whole.numbers) == len(whole.task.classes):
+        return [f"{chosen.shown} has the classes in another order: its labels are mapped by name"]
     return [f"{chosen.shown} has {len(whole.numbers):,} of the {len(whole.task.classes):,} classes: predictions are among all of them"]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from command_line import TRACES, Answer, make_card
+from command_line import TRACES, Answer, make_card, photo_card, photos
 from hub_server import HubServer
 from torch import Tensor
 
@@ -207,6 +207,17 @@ def test_the_command_says_what_it_wrote(say: Ask, here: Path, tmp_path: Path):
     again = say("export", "cnn4.digits", "-o", str(tmp_path / "cnn4.pt2"))
     assert again.status == 2
     assert "--force" in again.err
+
+
+def test_the_preprocessing_that_is_asked_for_is_described(say: Ask, here: Path, tmp_path: Path):
+    photos(here / "photos", per_class=5)
+    card = photo_card(here / "zoo_cards" / "card").folder
+    asked = ("--set", "data.crop=0.5", "--set", "data.background=white")
+    said = [say("export", card, "-o", str(tmp_path / f"{len(sets)}.pt2"), *sets, "--json").json["preprocessing"] for sets in ((), asked)]
+    assert "over black" in said[0]
+    assert "87.5%" in said[0]
+    assert "over white" in said[1]
+    assert "50.0%" in said[1]
 
 
 @pytest.mark.parametrize(

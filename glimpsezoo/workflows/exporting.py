@@ -26,11 +26,12 @@ from glimpsezoo.core.rollout import Trace, budget_of, rollout
 from glimpsezoo.core.symbolic import symbolic
 from glimpsezoo.core.unrolled import AllSteps, GraphOutputs, OneStep, Stepped, names_of
 from glimpsezoo.data.loading import open_data
+from glimpsezoo.data.preprocessing import Preprocessing
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import output_to, write_whole
 from glimpsezoo.measures.calibration import EXITS, given_rule
 from glimpsezoo.workflows import onnx_files
-from glimpsezoo.workflows.predicting import transform_of
+from glimpsezoo.workflows.predicting import preprocessing_like, transform_of
 from glimpsezoo.zoo.card_config import CardConfig
 from glimpsezoo.zoo.names import Assignments, argument_names, build_model, choose_model, data_folder, declared_settings
 from glimpsezoo.zoo.own_data import choose_data
@@ -87,7 +88,15 @@ def export_card(request: ExportRequest) -> Exported:
     else:
         task = open_data(chosen.spec, chosen.name, "test", chosen.settings, data_folder(request.data_dir)).task
     model = build_model(choice, task, checkpoint=request.checkpoint, seed=request.seed)
-    return export(model, request.output, steps=request.steps, exit_rule=rule, seed=request.seed, force=request.force)
+    return export(
+        model,
+        request.output,
+        steps=request.steps,
+        exit_rule=rule,
+        seed=request.seed,
+        force=request.force,
+        transform=preprocessing_like(chosen.spec, chosen.settings, task),
+    )
 
 
 def export(
@@ -98,13 +107,15 @@ def export(
     exit_rule: ExitRule | None = None,
     seed: int = 0,
     force: bool = False,
+    transform: Preprocessing | None = None,
 ) -> Exported:
     """Write `model` as a graph that runs without glimpsezoo, for batches of any size, and compare it with the model.
 
     path: `NAME.onnx` for ONNX; `NAME.pt2` for a torch.export program; or a folder, which gets an ONNX graph per step and `run.py`, which
     runs them with numpy and onnxruntime only and stops once all images are done. steps: as for `rollout`. exit_rule: lets images exit
     early, and is a part of the graph. seed: that of the images' noise, for a model that draws from it; the ids of the images are then an
-    input. force: overwrite what is there.
+    input. force: overwrite what is there. transform: what brings images to the model, which the graph describes; None is
+    `transform_of(model)`.
 
     ONNX needs the packages onnx, onnxscript and onnxruntime (the extra `export`). Raises `GlimpseZooError` without them,
     for a path that exists, for a model that torch or ONNX cannot express, and if the outputs differ.
@@ -112,7 +123,7 @@ def export(
     path, kind = _checked(path, force=force)
     model = model if model.device.type == "cpu" else copy.deepcopy(model).cpu()  # a graph has no device
     budget, rule = budget_of(model, steps), exit_rule or Fixed()
-    described = describe(model, budget, rule, seed)
+    described = describe(model, budget, rule, seed, transform or transform_of(model))
     before, model.computing = model.computing, Computing()
     try:
         with evaluating(model), torch.no_grad(), output_to(path if kind == "" else path.parent), _quiet(), _one_line(model, kind):
@@ -152,7 +163,7 @@ def _name(model: GlimpseModel[Any]) -> str:
     return model.card.name if model.card else type(model).__name__
 
 
-def describe(model: GlimpseModel[Any], steps: int, rule: ExitRule, seed: int) -> dict[str, Any]:
+def describe(model: GlimpseModel[Any], steps: int, rule: ExitRule, seed: int, transform: Preprocessing) -> dict[str, Any]:
     """What a graph says of itself: everything that whoever runs it must know. Values are text, or JSON as text in the files."""
     card: CardConfig | None = model.card
     height, width = model.task.image_size
@@ -164,7 +175,7 @@ def describe(model: GlimpseModel[Any], steps: int, rule: ExitRule, seed: int) ->
         "image_size": [height, width],
         "channels": model.task.channels,
         "classes": list(model.task.classes),
-        "preprocessing": f"{transform_of(model).extra_repr()}; float32 in [0, 1], [batch, channels, height, width]; the graph normalises",
+        "preprocessing": f"{transform.extra_repr()}; float32 in [0, 1], [batch, channels, height, width]; the graph normalises",
         "steps": steps,
         "exit_rule": {"name": rule.name, **rule.parameters},
         "seed": seed if model.stochastic else None,

@@ -12,6 +12,7 @@ from command_line import Answer, ask, photo_card, photos
 from PIL import Image
 
 import glimpsezoo as gz
+from glimpsezoo.measures.flops import flops_of
 
 Say = Callable[..., Answer]
 
@@ -35,6 +36,12 @@ def test_a_folder_and_files_give_a_line_of_json_per_image(card: Path, say: Say):
     assert [each["image"] for each in found] == [*inside, "photos/dark/0.png"]
     (own,) = gz.load("card").predict("photos/dark/0.png", top=1)
     assert found[-1] == {"image": "photos/dark/0.png", **own.to_json()} == found[0]
+
+
+def test_the_size_that_is_asked_for_is_that_of_the_pixels(card: Path, say: Say):
+    for size, given in ((32, ()), (48, ("--set", "data.size=48"))):
+        (found,) = lines(say("predict", "card", "photos/dark/0.png", "--json", *given))
+        assert found["macs"] == flops_of(gz.create_model("cnn4", task=gz.Task((size, size), 3, ("dark", "light")))).macs.mean
 
 
 def test_csv_has_a_column_for_every_class_that_is_named(card: Path, say: Say):
@@ -81,6 +88,9 @@ def test_a_file_that_is_no_image_does_not_stop_the_others(card: Path, say: Say):
         (("predict", "card", "empty"), ("folder", "empty")),
         (("predict", "card", "photos", "--json", "--csv"), ("--json", "--csv")),
         (("predict", "card", "photos", "--set", "pgd.eps=1"), ("pgd.eps", "leave it out")),
+        (("predict", "card", "photos", "--set", "data.channels=1"), ("data.channels", "does not change predictions", "leave it out")),
+        (("predict", "card", "photos", "--set", "data.train=train"), ("data.train", "does not change predictions", "leave it out")),
+        (("predict", "card", "photos", "--set", "data.sise=16"), ("data.size",)),
         (("predict", "card", "photos", "--set", "anytime.rule=margin"), ("threshold",)),
         (("predict", "cnn4", "photos", "--data", "folder:photos"), ("card",)),
     ],

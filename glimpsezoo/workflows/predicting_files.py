@@ -2,22 +2,26 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from glimpsezoo.core.protocol import GlimpseModel
+from glimpsezoo.data.config import task_of
 from glimpsezoo.data.layout import is_image
 from glimpsezoo.data.preprocessing import FittedImage, Preprocessing
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.measures.calibration import EXITS, given_rule
 from glimpsezoo.run.parse import scopes
+from glimpsezoo.specs import load_string
 from glimpsezoo.workflows.predicting import Prediction, Predictor, preprocessing_like
 from glimpsezoo.zoo.names import Assignments, argument_names, build_model, choose_model, declared_settings
 from glimpsezoo.zoo.own_data import choose_data
 from glimpsezoo.zoo.plugins import registry
+
+OF_IMAGES = ("size", "crop", "orientation", "background")  # the settings of data that say how a file becomes what a model takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +77,26 @@ def predictor_of(request: PredictRequest) -> Predictor:
     sets.check_all_declared({request.model: declared_settings(request.model)})
     for scope, values in sets.scopes.items():
         if values and scope not in {"data", EXITS}:
-            raise GlimpseZooError(f"--set {scope}.{next(iter(values))} does not change predictions: leave it out")
+            raise _useless(scope, next(iter(values)))
     rule = given_rule(sets, registry())
     chosen = choose_data([request.model], request.data, sets.of("data"), request.checkpoint)
     choice = choose_model(request.model, chosen.name, sets, request.checkpoint)
-    task = choice.card.config.task.task() if choice.card else chosen.spec.task
+    task = choice.card.config.task.task() if choice.card else task_of(chosen.spec, chosen.settings)
     if task is None:
         raise GlimpseZooError(f"expected a card, or data whose classes are known, got {chosen.name!r}: train a card on them")
+    config = load_string(chosen.spec.config).parse(chosen.settings, owner="data")
+    for key in sets.of("data"):
+        if key not in OF_IMAGES:
+            raise _useless("data", key)
+    if "size" in sets.of("data") and config.size is not None:
+        task = replace(task, image_size=(config.size, config.size))
     model: GlimpseModel[Any] = build_model(choice, task, checkpoint=request.checkpoint, seed=request.seed).to(request.device)
     transform = preprocessing_like(chosen.spec, chosen.settings, task)
     return Predictor(model, transform, top=request.top, exit_rule=rule, seed=request.seed)
+
+
+def _useless(scope: str, key: str) -> GlimpseZooError:
+    return GlimpseZooError(f"--set {scope}.{key} does not change predictions: leave it out")
 
 
 def _fitted(transform: Preprocessing, name: str) -> FittedImage | GlimpseZooError:

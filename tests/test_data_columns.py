@@ -221,6 +221,16 @@ class TestClassNames:
         assert share(tmp_path, on_bad_image="skip") == 1
         assert share(tmp_path, "train", on_bad_image="skip") == 1
 
+    @pytest.mark.parametrize("named", ["train", "test"])
+    @pytest.mark.parametrize(("names", "kind"), [(["0", "1"], pa.int64()), (["9", "8"], pa.float32())])
+    def test_numbers_are_classes_whose_names_are_digits(self, tmp_path: Path, named: str, names: list[str], kind: pa.DataType) -> None:
+        write_parquet(tmp_path / f"{named}.parquet", IMAGES, [0, 1] * 10, names)
+        plain = pa.array([int(name) for name in names] * 10, kind)
+        table(tmp_path, {"image": CELLS, "label": plain}, split="test" if named == "train" else "train")
+        for split in ("train", "test"):
+            assert share(tmp_path, split, *names) == 1
+            assert opened("hf:me/set", split, tmp_path, size=16).labels().min() == 0
+
     def test_other_classes_are_refused(self, tmp_path: Path) -> None:
         self.two(tmp_path, ["dark", "light"], ["dark", "light", "grey"], ["dark", "light"] * 10)
         assert "expected the classes of train in test, got 'grey', which train does not name" in refused(tmp_path)

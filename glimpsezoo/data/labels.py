@@ -165,7 +165,8 @@ def _named(columns: Sequence[LabelColumn]) -> tuple[tuple[str, ...], dict[str, L
                 "make the names of both agree, or name other splits by --set data.train=NAME and data.test=NAME"
             )
         if not column.names:
-            found[column.split] = Labels(len(classes), dict(place))
+            numbers = {value: place[str(value)] for value in column.values() if isinstance(value, int)}  # of classes called '0', '1', ...
+            found[column.split] = Labels(len(classes), {**place, **numbers})
         elif names == classes:
             found[column.split] = Labels(len(classes))
         else:

@@ -75,7 +75,7 @@ def test_a_class_may_be_called_like_a_split(tmp_path: Path, names: tuple[str, ..
         (("train/", "test/"), "got images of no class in these", {"layout": "classes"}),
         # a split without class folders beside one that has them
         (("train/a/", "train/b/", "val/a/", "val/b/", "test/"), "--set data.test=val", {"test": "val"}),
-        (("train/a/", "train/b/", "test/"), "--set data.test=train", {"test": "train"}),
+        (("train/a/", "train/b/", "test/"), "--set data.train=train", {"train": "train"}),
         # splits with unknown names
         (("old/a/", "old/b/", "new/a/", "new/b/"), "data.train=new --set data.test=old", {"train": "new", "test": "old"}),
         (("old/a/", "old/b/", "new/a/", "new/b/"), "data.layout=classes", {"layout": "classes"}),
@@ -120,6 +120,14 @@ def test_what_can_be_read_in_two_ways_is_asked_and_the_answer_works(
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
     assert len(opened(f"folder:{tmp_path}", "test", size=16, **advised)) > 0
+
+
+def test_beside_test_images_of_no_class_a_part_of_the_training_folder_is_held_out(tmp_path: Path) -> None:
+    dark_and_light(tmp_path / "train", count=20)
+    save(flat(100), tmp_path / "test" / "1.png")
+    with pytest.raises(GlimpseZooError, match=r"held out, by --set data.train=train$"):
+        opened(f"folder:{tmp_path}", "test", size=16)
+    assert sizes(tmp_path, train="train") == {"train": 30, "calibration": 2, "test": 8}
 
 
 def test_split_folders_can_be_named(tmp_path: Path) -> None:

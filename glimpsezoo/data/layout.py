@@ -163,8 +163,7 @@ def _has_splits(root: Path, tops: dict[str, _Top]) -> bool:
     if holding and not busy:
         raise GlimpseZooError(
             f"expected class folders in {root / plain[0]}, as in {root / holding[0]}, got "
-            f"{counted(tops[plain[0]].images, 'image')} beside or without them: "
-            f"choose the split to measure by --set data.test={_other_test(holding)}"
+            f"{counted(tops[plain[0]].images, 'image')} beside or without them: {_other_split(holding)}"
         )
     if not holding:  # then the layout of splits would be refused
         raise GlimpseZooError(
@@ -178,9 +177,11 @@ def _has_splits(root: Path, tops: dict[str, _Top]) -> bool:
     )
 
 
-def _other_test(holding: Sequence[str]) -> str:
-    """A split folder to measure on: one with the name of a test split, or else the training folder, of which a part is held out."""
-    return (named(TEST_NAMES, holding) or list(holding))[0]
+def _other_split(holding: Sequence[str]) -> str:
+    """Advice: a folder with the name of a test split to measure on, or else the training folder, of which a part is held out."""
+    if tests := named(TEST_NAMES, holding):
+        return f"choose the split to measure by --set data.test={tests[0]}"
+    return f"measure on a part of {holding[0]}, which is held out, by --set data.train={holding[0]}"
 
 
 def _refuse_lookalikes(root: Path, tops: dict[str, _Top]) -> None:

@@ -18,12 +18,15 @@ import torch
 from data_files import encoded, mnist, opened, picture, tiny_imagenet, write_parquet
 from datasets.exceptions import DatasetNotFoundError
 
+import glimpsezoo as gz
 from glimpsezoo.data import batches, training_batches
 from glimpsezoo.data.encoded import RECORDS, ParquetImages
 from glimpsezoo.data.fingerprint import file_digest
 from glimpsezoo.data.images import NaturalImages
 from glimpsezoo.data.opening import told
 from glimpsezoo.errors import GlimpseZooError
+from glimpsezoo.training.job import TrainingJob, job_digest
+from glimpsezoo.zoo.recipes import Recipe
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -337,6 +340,21 @@ class TestOrderOfAStream:
         found = torch.cat([batch.ids for batch in training_batches(data, 0, 0, 8, augment=False)])
         assert found.tolist() == data.source.chosen[order].tolist()
         assert len(groups) <= 12 + len(rows.windows())  # a group that is in two windows is read twice
+
+
+    def test_a_training_that_streams_is_not_resumed_without_a_stream(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("glimpsezoo.data.encoded.RECORDS", 4)
+        monkeypatch.setattr("glimpsezoo.data.encoded.WINDOW", 3)
+        write_parquet(tmp_path / "train-0.parquet", [encoded(picture(k, 8)) for k in range(60)], [0, 1] * 30, ("a", "b"), group=10)
+        kept, streamed = (opened("hf:me/set", "train", tmp_path, size=16, streaming=streaming) for streaming in (False, True))
+        assert kept.info.fingerprint == streamed.info.fingerprint
+        model = gz.create_model("cnn4", task=kept.task)
+        recipe = Recipe.from_toml("batch_size = 8\n[[phase]]\nname = 'main'\nsteps = 2\noptimiser = 'sgd'\nlr = 0.1\n", name="toy")
+        jobs = [
+            TrainingJob(model=model, training_step=lambda *_: {}, recipe=recipe, train=data, calibration=data, folder=tmp_path)
+            for data in (kept, streamed)
+        ]
+        assert len({job_digest(each) for each in jobs}) == 2
 
 
 @pytest.mark.parametrize("group", [5, 1000])

@@ -321,6 +321,15 @@ def test_a_job_that_begins_with_other_weights_is_another(tmp_path: Path):
     next(train(job(tmp_path, start=64 * "a")))
 
 
+def test_a_job_that_reads_its_images_in_another_order_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    next(steps := train(job(tmp_path)))
+    steps.close()
+    usual = Blobs.training_order
+    monkeypatch.setattr(Blobs, "training_order", lambda *given: usual(*given).sort().values)
+    with pytest.raises(GlimpseZooError, match=r"checkpoint of another training.*--output.*--fresh"):
+        next(train(job(tmp_path)))
+
+
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path):
     work = job(tmp_path, RECIPE.replace("lr = 0.01", "lr = 1e30"))
     with pytest.raises(GlimpseZooError, match=r"not finite in step \d+ of phase 'first' \(ce (nan|inf)\)"):

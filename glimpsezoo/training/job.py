@@ -99,7 +99,13 @@ class TrainingJob:
 
 
 def job_digest(job: TrainingJob) -> str:
-    """A hash of everything that decides the outcome of a job: recipe, model settings, data and the weights it starts with."""
+    """A hash of everything that decides the outcome of a job: recipe, model settings, data, their order and the weights it starts with."""
     parts = [job.recipe.model_dump(), job.model.config.model_dump(), type(job.model).__qualname__, job.train.info.fingerprint]
-    text = json.dumps([*parts, *([job.start] if job.start else [])], sort_keys=True, default=str)
+    text = json.dumps([*parts, *([job.start] if job.start else []), *_order_of(job)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _order_of(job: TrainingJob) -> list[str]:
+    """A hash of the training order if it is not that of other data: a stream is shuffled in windows, and has the same fingerprint."""
+    order, usual = job.train.training_order(0, job.recipe.seed), ImageData.training_order(job.train, 0, job.recipe.seed)
+    return [] if order.equal(usual) else [hashlib.sha256(order.numpy().tobytes()).hexdigest()]

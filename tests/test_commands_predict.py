@@ -44,6 +44,18 @@ def test_the_size_that_is_asked_for_is_that_of_the_pixels(card: Path, say: Say):
         assert found["macs"] == flops_of(gz.create_model("cnn4", task=gz.Task((size, size), 3, ("dark", "light")))).macs.mean
 
 
+def test_of_a_folder_those_images_are_taken_that_a_class_folder_would_have(card: Path, say: Say):
+    (Path("photos/light/.thumbnails")).mkdir()
+    for hidden in ("photos/dark/._0.png", "photos/light/.thumbnails/0.png"):
+        Path(hidden).write_bytes(Path("photos/dark/0.png").read_bytes())
+    Path("photos").rename("elsewhere")
+    Path("photos").mkdir()
+    Path("photos/linked").symlink_to(Path("elsewhere").absolute())
+    answer = say("predict", "card", "photos", "--json")
+    assert answer.status == 0, answer.err
+    assert [each["image"] for each in lines(answer)] == [f"photos/linked/{name}/{k}.png" for name in ("dark", "light") for k in range(3)]
+
+
 def test_csv_has_a_column_for_every_class_that_is_named(card: Path, say: Say):
     rows = list(csv.DictReader(io.StringIO(say("predict", "card", "photos", "--csv").out)))
     assert len(rows) == 6

@@ -129,7 +129,7 @@ class _Top(NamedTuple):
     @classmethod
     def of(cls, folder: Path) -> "_Top":
         folders, files = _entries(folder, IgnoredPaths())
-        return cls(sum(map(is_image, files)), tuple(name for name in folders if next(_images(folder / name, IgnoredPaths()), None)))
+        return cls(sum(map(is_image, files)), tuple(name for name in folders if next(images_in(folder / name, IgnoredPaths()), None)))
 
     @property
     def splits(self) -> bool:
@@ -283,10 +283,10 @@ def _entries(folder: Path, ignored: IgnoredPaths) -> tuple[list[str], list[str]]
 
 
 def _class_folder(folder: Path, ignored: IgnoredPaths) -> ClassFolder:
-    return ClassFolder(folder.name, tuple(sorted(_images(folder, ignored))))
+    return ClassFolder(folder.name, tuple(sorted(images_in(folder, ignored))))
 
 
-def _images(folder: Path, ignored: IgnoredPaths, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+def images_in(folder: Path, ignored: IgnoredPaths, above: frozenset[str] = frozenset()) -> Iterator[Path]:
     """The image files in a folder at any depth. Links to folders are followed unless they form a cycle."""
     real = os.path.realpath(folder)
     if real in above:
@@ -299,7 +299,7 @@ def _images(folder: Path, ignored: IgnoredPaths, above: frozenset[str] = frozens
         else:
             ignored.add("no image", folder / name)
     for name in folders:
-        yield from _images(folder / name, ignored, above | {real})
+        yield from images_in(folder / name, ignored, above | {real})
 
 
 def _endless(path: Path) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from glimpsezoo.core.protocol import GlimpseModel
 from glimpsezoo.data.config import task_of
-from glimpsezoo.data.layout import is_image
+from glimpsezoo.data.layout import IgnoredPaths, images_in
 from glimpsezoo.data.preprocessing import FittedImage, Preprocessing
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.measures.calibration import EXITS, given_rule
@@ -60,12 +60,12 @@ def predict_files(predictor: Predictor, files: Iterable[str], batch_size: int) -
 
 
 def image_files(given: Iterable[str]) -> Iterator[str]:
-    """Files as they are given; of a folder, the images in it at any depth, sorted. Raises `GlimpseZooError` for a folder without one."""
+    """Files as they are given; of a folder, the images in it that a class folder would have, sorted. Raises `GlimpseZooError` for a folder without one."""
     for name in given:
         if not Path(name).is_dir():
             yield name
             continue
-        inside = [str(path) for path in sorted(Path(name).rglob("*")) if is_image(path) and path.is_file()]
+        inside = [str(path) for path in sorted(images_in(Path(name), IgnoredPaths()))]
         if not inside:
             raise GlimpseZooError(f"expected a folder with images, got {name!r} without one: name another")
         yield from inside

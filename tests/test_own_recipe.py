@@ -86,6 +86,13 @@ def test_the_printed_recipe_is_taken_back_and_trains_the_same_weights(say: Say, 
     assert first.trained["recipe"]["phase"] == second.trained["recipe"]["phase"]
 
 
+def test_classes_too_small_to_calibrate_with_are_told_the_rule(say: Say, here: Path):
+    mixed_photos(here / "few", per_class=9)
+    answer = say("train", "cnn4", "--data", "folder:few")
+    assert answer.status == 2
+    assert "got 16 and 0 (calibration from every 10th of the others of each class): add images" in answer.err
+
+
 def test_a_shipped_recipe_is_printed_too_and_an_option_reaches_it(say: Say):
     found = tomllib.loads(say("train", "ranzato", "--data", "digits", "--epochs", "29", "--lr", "0.02", "--print-recipe").out)
     assert [(phase["epochs"], phase["lr"]) for phase in found["phase"]] == [(17, 0.02), (9, 0.02), (3, 0.02)]  # of 180, 90 and 20 epochs

@@ -112,9 +112,11 @@ def _open(request: TrainingRequest, target: Target, data: CardData, recipe: Reci
         open_data(spec, target.data, split, data.settings, folder, fresh=request.fresh) for split in ("train", "calibration")
     )
     if batches_per_epoch(training_data, recipe.batch_size) == 0 or len(calibration) == 0:
+        facts = calibration.info.inferred
+        rule = f" (calibration from {facts.splits['calibration']})" if facts and "calibration" in facts.splits else ""
         raise GlimpseZooError(
-            f"expected two images of {data.name} to train on and one to calibrate with, got {len(training_data)} and {len(calibration)}: "
-            "add images, or choose other data"
+            f"expected two images of {data.name} to train on and one to calibrate with, got {len(training_data)} and {len(calibration)}"
+            f"{rule}: add images, or choose other data"
         )
     return training_data, calibration
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_files import encoded, mnist, opened, picture, write_parquet
+from data_files import encoded, mnist, opened, picture, save, write_parquet
 from hub_client import Client
 from hub_server import TOKEN, HubServer
 
@@ -110,6 +110,16 @@ def test_a_part_of_a_download_does_not_pass_for_the_whole(hub: HubServer, client
     assert client.call(facts, "hf:me/set", "train", {"size": 16}, **offline) == there
     missing = client.call(facts, "hf:me/set", "test", {"size": 16}, **offline)
     assert missing == "expected all files of the split 'test', got none called test-0.parquet: complete the copy of the data set"
+
+
+def test_other_files_than_parquet_have_one_fingerprint_with_and_without_a_network(hub: HubServer, client: Client, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for k in range(4):
+            save(picture(k), tmp_path / "copy" / split / "ab"[k % 2] / f"{k}.png")
+    hub.repository("me/set", tmp_path / "copy", kind="datasets")
+    there = client.call(facts, "hf:me/set", "test", {"size": 16})
+    assert there["labels"] == [0, 0, 1, 1]
+    assert client.call(facts, "hf:me/set", "test", {"size": 16}, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1") == there
 
 
 def test_a_configuration_of_the_hub_is_chosen_by_name(hub: HubServer, client: Client, tmp_path: Path) -> None:

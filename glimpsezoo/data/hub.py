@@ -70,6 +70,11 @@ class DatasetFiles:
         return self.folder is not None
 
     @property
+    def whole(self) -> bool:
+        """Whether the files are those that the Hub listed at the revision, perhaps in its cache, so that the revision identifies them."""
+        return self.folder is None or (self.listed is not None and self.listed.files(self.folder) is not None)
+
+    @property
     def parquet(self) -> bool:
         """Whether all files are Parquet files."""
         return all(file.endswith(".parquet") for files in self.files.values() for file in files)
@@ -284,7 +289,7 @@ def open_images(dataset: DatasetFiles, split: str, columns: tuple[str, str], *, 
         with dataset.source.failures_explained():
             dataset.builder.download_and_prepare()
             table = dataset.builder.as_dataset(split=split)
-        return TableImages(table, columns, file_digest(files) if dataset.local else f"{dataset.revision}:{split}")
+        return TableImages(table, columns, f"{dataset.revision}:{split}" if dataset.whole else file_digest(files))
     if streaming:
         return ParquetImages(files, *columns, shuffled=shuffled)
     if not dataset.local:

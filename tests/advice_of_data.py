@@ -116,9 +116,7 @@ OF_DATA = {
     "choose the split to measure by --set data.test={}": Case(
         MADE, (f"{MADE} --set data.test=val",), _folders("train/a", "train/b", "val/a", "val/b", "test")
     ),
-    "which is held out, by --set data.train={}": Case(
-        MADE, (f"{MADE} --set data.train=train",), _folders("train/a", "train/b", "test")
-    ),
+    "which is held out, by --set data.train={}": Case(MADE, (f"{MADE} --set data.train=train",), _folders("train/a", "train/b", "test")),
     "choose by --set data.layout=classes or --set data.layout=splits": Case(
         MADE, (f"{MADE} --set data.layout=classes", f"{MADE} --set data.layout=splits"), _folders("train/a", "test/a", "more")
     ),

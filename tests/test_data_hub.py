@@ -341,7 +341,6 @@ class TestOrderOfAStream:
         assert found.tolist() == data.source.chosen[order].tolist()
         assert len(groups) <= 12 + len(rows.windows())  # a group that is in two windows is read twice
 
-
     def test_a_training_that_streams_is_not_resumed_without_a_stream(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("glimpsezoo.data.encoded.RECORDS", 4)
         monkeypatch.setattr("glimpsezoo.data.encoded.WINDOW", 3)

@@ -100,7 +100,11 @@ def test_a_class_may_be_called_like_a_split(tmp_path: Path, names: tuple[str, ..
             {"train": "seg_train/seg_train", "test": "seg_test/seg_test"},
         ),
         # a test split without class folders, or with one alone
-        (("sign_train/sign_train/a/", "sign_train/sign_train/b/", "sign_test/sign_test/"), "sign_train; if", {"train": "sign_train/sign_train"}),
+        (
+            ("sign_train/sign_train/a/", "sign_train/sign_train/b/", "sign_test/sign_test/"),
+            "sign_train; if",
+            {"train": "sign_train/sign_train"},
+        ),
         (("my_train/a/", "my_train/b/", "my_test/a/"), "by --set data.train=my_train; if", {"train": "my_train"}),
         (("my_train/a/", "my_train/b/", "test/"), "by --set data.train=my_train; if", {"train": "my_train"}),
         (("my_val/a/", "my_val/b/", "my_test/a/", "my_test/c/"), "by --set data.test=my_test; if", {"test": "my_test"}),

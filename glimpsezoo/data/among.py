@@ -36,7 +36,7 @@ class AmongClasses(ImageData):
         own, count = self.data.labels(), len(self.numbers)
         found = torch.tensor(self.numbers)[own.clamp(0, count - 1)]
         wrong = torch.where(own < 0, own, len(self.task.classes))  # outside the data's classes stays outside
-        return torch.where((0 <= own) & (own < count), found, wrong)
+        return torch.where((own >= 0) & (own < count), found, wrong)
 
     def empty_classes(self) -> tuple[str, ...]:
         return self.data.empty_classes()

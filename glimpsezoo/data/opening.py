@@ -57,7 +57,11 @@ def opened(opening: Opening, task: Task, source: SplitSource) -> NaturalImages:
         source=opening.source,
         revision=opening.revision,
         fingerprint=fingerprint(
-            f"{content_of(source.images, source.labels)}/{chosen}{_read_as(opening.inferred)}{unsaid}", split, transform, config, ignore=ignored
+            f"{content_of(source.images, source.labels)}/{chosen}{_read_as(opening.inferred)}{unsaid}",
+            split,
+            transform,
+            config,
+            ignore=ignored,
         ),
         split=split,
         transform=transform,

@@ -10,7 +10,6 @@ from glimpsezoo.evaluation.environment import environment_section
 from glimpsezoo.evaluation.rows import StoredUnit, to_parquet
 from glimpsezoo.files import check_inside, file_name, output_to, replace_all, write_whole
 from glimpsezoo.hashing import weights_hash
-from glimpsezoo.measures.base import Measure
 from glimpsezoo.measures.costs import missing_operations
 from glimpsezoo.measures.pairs import Comparison, every_pair
 from glimpsezoo.measures.result import Checkpoint, Failure, Result, Run, Units
@@ -80,27 +79,26 @@ def _result(work: RunWork, index: int) -> Result:
 
 def _sections(work: RunWork, index: int) -> dict[str, Any]:
     """The sections of result.json, by measure. One that fails is left out, and joins the failures of the run."""
-    mine = dict[str, Any]()
-    for measure in work.measures:
-        try:
-            mine[measure.name] = _section(work, measure, index)
-        except GlimpseZooError:
-            raise
-        except Exception as error:  # a measure of a plugin may fail in any way: the others are written
-            work.failed.append((index, _failed_section(work, measure.name, error)))
-    return {spec.name: mine[spec.name] for spec in measure_specs() if spec.name in mine}
-
-
-def _section(work: RunWork, measure: Measure, index: int) -> Any:
+    found = {spec.name: None for spec in measure_specs()}
     if work.bench is None:
-        return measure.section_without_data(work.models[index].to(work.request.device), work.request.config)
-    return measure.section(work.bench, index, work.done.get(measure.name, {}))
+        model = work.models[index].to(work.request.device)
+        mine = {measure.name: measure.section_without_data(model, work.request.config) for measure in work.measures}
+    else:
+        mine = {}
+        for measure in work.measures:
+            try:
+                mine[measure.name] = measure.section(work.bench, index, work.done.get(measure.name, {}))
+            except GlimpseZooError:
+                raise
+            except Exception as error:  # a measure of a plugin may fail in any way: the others are written
+                work.failed.append((index, _without_section(measure.name, error, len(work.bench.data))))
+    return {name: mine[name] for name in found if name in mine}
 
 
-def _failed_section(work: RunWork, name: str, error: Exception) -> Failure:
+def _without_section(name: str, error: Exception, images: int) -> Failure:
     owner = next(spec.provenance for spec in measure_specs() if spec.name == name)
     why = f"the measure {name} of {owner} gave no section ({type(error).__name__}: {one_line(error)})"
-    return Failure(measure=name, unit="section", images=(0, len(work.bench.data) if work.bench else 0), error=why)
+    return Failure(measure=name, unit="section", images=(0, images), error=why)
 
 
 def _evaluations(work: RunWork, index: int) -> Iterator[tuple[str, Any]]:

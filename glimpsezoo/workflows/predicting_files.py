@@ -60,7 +60,7 @@ def predict_files(predictor: Predictor, files: Iterable[str], batch_size: int) -
 
 
 def image_files(given: Iterable[str]) -> Iterator[str]:
-    """Files as they are given; of a folder, the images in it that a class folder would have, sorted. Raises `GlimpseZooError` for a folder without one."""
+    """Files as they are given; of a folder, the images that a class folder would have, sorted. Raises `GlimpseZooError` for one without."""
     for name in given:
         if not Path(name).is_dir():
             yield name

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 

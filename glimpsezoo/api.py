@@ -152,7 +152,7 @@ def evaluate(
         warnings.warn(f"nothing is compiled: {why}", stacklevel=2)
         compile = False
     with _computing(model, Computing(precision, compile)) as subject:
-        found = run_job(Job(subject, type(model).__name__, limited(images, limit), exit_rule=exit_rule or Fixed(), ties=True), config)
+        found = run_job(Job(subject, type(model).__name__, limited(images, limit), exit_rule=exit_rule or Fixed()), config)
     for unit in found.failed:
         if unit.error is not None:
             raise unit.error

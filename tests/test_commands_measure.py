@@ -289,6 +289,16 @@ def test_a_run_follows_the_oracle_where_there_are_labels(run: Ask):
     assert (answer.status, f"check: {refused}" in answer.err) == (2, True)
 
 
+def test_what_the_policies_stored_says_what_rounding_may_change_like_any_unit(run: Ask):
+    few = (*TINY, "--checkpoint", "none", "--limit", "10", "--json")
+    run("mgnet", *few, "--measure", "policies", "--set", "policies.names=centre")
+    answer = run("mgnet", *few, "--measure", "accuracy", "--set", "policy=centre")
+    assert "0 units measured, 1 reused" in answer.err
+    (found,) = results(answer)
+    assert found.accuracy is not None
+    assert found.accuracy.ties is not None
+
+
 def test_policies_are_compared_with_the_learned_one_and_stored_like_any_unit(run: Ask):
     asked = ("--measure", "policies", "--set", "policies.names=random,coarse-to-fine,oracle")
     answer = run("mgnet", "ranzato", "cnn4", *UNTRAINED, "--set", "glimpses=2", "--set", "mgnet.backbone=cnn4", *asked, "--json")

@@ -30,7 +30,7 @@ def digits(count: int) -> Any:
 
 def measured(model: Any, data: Any, **config: Any) -> Rows:
     store = config.pop("store", None)
-    return run_job(Job(model, "it", data, ties=True), EvaluationConfig(**config), store).rows
+    return run_job(Job(model, "it", data), EvaluationConfig(**config), store).rows
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_predictions_differ_between_batches_workers_threads_resumes_and_precisio
     others.append(measured(model, data, batch_size=10))
     threads(1)
     store = UnitStore(tmp_path)
-    run_job(Job(model, "it", limited(data, 10), ties=True), EvaluationConfig(batch_size=5), store)
+    run_job(Job(model, "it", limited(data, 10)), EvaluationConfig(batch_size=5), store)
     others.append(measured(model, data, batch_size=8, store=store))
     assert one.tie.tolist().count(-1) == 0
     for other in others:
@@ -89,7 +89,7 @@ def test_images_whose_two_best_classes_are_as_near_as_rounding_are_counted(name:
 
 def test_what_is_not_a_plain_rollout_says_that_ties_are_unknown() -> None:
     model = gz.load("mgnet.digits").eval()
-    job = Job(model, "it", digits(10), exit_rule=Confidence(0.5), ties=True)
+    job = Job(model, "it", digits(10), exit_rule=Confidence(0.5))
     assert run_job(job).rows.tie.tolist() == [-1] * 10
 
 

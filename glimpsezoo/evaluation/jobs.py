@@ -33,8 +33,6 @@ class Job:
     exit_rule: ExitRule = field(default_factory=Fixed)
     steps: int | None = None
     """Budget of steps; None means all that the model takes."""
-    ties: bool = False
-    """Whether to look for images whose prediction rounding may change (`Rows.tie`), which takes a few rollouts per unit."""
 
     @property
     def budget(self) -> int:

@@ -287,7 +287,7 @@ class _RunningJob:
     def _repeatable(self) -> bool:
         """Whether a plain rollout of the model does what the job does: ties are counted for clean images without exits."""
         job = self.job
-        plain = job.ties and isinstance(job.condition, Clean) and isinstance(job.exit_rule, Fixed)
+        plain = isinstance(job.condition, Clean) and isinstance(job.exit_rule, Fixed)
         return plain and job.model.computing == type(job.model.computing)()
 
     def _batch(self, batch: Batch) -> _Seen:

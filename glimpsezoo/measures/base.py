@@ -98,7 +98,7 @@ class Bench:
 
     def job(self, index: int, data: ImageData, condition: Condition | None = None, rule: ExitRule | None = None) -> Job:
         """A model on some images under a condition and an exit rule."""
-        return Job(self.models[index], self.names[index], data, condition or Clean(), rule or Fixed(), ties=True)
+        return Job(self.models[index], self.names[index], data, condition or Clean(), rule or Fixed())
 
     def exit_rule(self, index: int, sets: Sets) -> ExitRule | None:
         """The exit rule of a model: at the target of `--set anytime.KEY`, else as `rule_without_loss` chooses. None if no image exits.

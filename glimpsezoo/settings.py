@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from types import NoneType, UnionType
-from typing import Any, NamedTuple, Self, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -65,13 +65,18 @@ class Settings(BaseModel):
 
     @classmethod
     def _from_text(cls, key: str, value: Any) -> Any:
-        """Convert text to what pydantic accepts: 'none' to None where the type allows None, and a comma-separated list to a tuple."""
+        """Convert text to what pydantic accepts: 'none' to None where the type allows None, '1' to a literal 1, and a comma-separated list
+        to a tuple.
+        """
         if not isinstance(value, str):
             return value
         annotation = cls.model_fields[key].annotation
         allowed = get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,)
         if NoneType in allowed and value.lower() in {"none", "null"}:
             return None
+        literals = [member for kind in allowed if get_origin(kind) is Literal for member in get_args(kind)]
+        if named := [member for member in literals if str(member) == value]:
+            return named[0]
         tuples = [kind for kind in allowed if get_origin(kind) is tuple]
         others = len(allowed) - len(tuples) - (NoneType in allowed)
         if tuples and ("," in value or not others):

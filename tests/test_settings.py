@@ -20,6 +20,8 @@ class Example(Settings):
     size: tuple[int, int] | int = 8
     depth: int | None = 3
     none: str = "x"
+    restarts: Literal[1] = 1
+    samples: Literal[1, 20] | None = 20
 
     @model_validator(mode="after")
     def _ordered(self) -> "Example":
@@ -56,6 +58,9 @@ def parse(**values: object) -> Example:
         ("depth", "7", 7),
         ("none", "none", "none"),
         ("depth", None, None),
+        ("restarts", "1", 1),
+        ("samples", "1", 1),
+        ("samples", "none", None),
     ],
 )
 def test_text_becomes_the_value_that_the_key_takes(key: str, text: object, value: object) -> None:
@@ -71,6 +76,7 @@ def test_text_becomes_the_value_that_the_key_takes(key: str, text: object, value
         ({"glimpses": "two"}, "--set glimpses=two for mgnet: Input should be a valid integer, unable to parse string as an integer"),
         ({"glimpses": "0"}, "--set glimpses=0 for mgnet: Input should be greater than or equal to 1"),
         ({"glimpses": "2.5"}, "--set glimpses=2.5 for mgnet: Input should be a valid integer, unable to parse string as an integer"),
+        ({"restarts": "2"}, "--set restarts=2 for mgnet: Input should be 1"),
         ({"policy": "rnd"}, "--set policy=rnd for mgnet: Input should be 'learned' or 'random'"),
         ({"scale": "0.1,x"}, "--set scale=0.1,x for mgnet: Input should be a valid number, unable to parse string as a number"),
         ({"scale": "0.1"}, "--set scale=0.1 for mgnet: Field required"),

@@ -6,6 +6,8 @@ from command_line import make_card
 from test_records import RESULT
 from test_tables_robust import estimate, result
 
+from glimpsezoo.measures.corrupted import CorruptedMeasure
+from glimpsezoo.measures.shown import Entry
 from glimpsezoo.reports.readme import card_text
 
 
@@ -34,6 +36,21 @@ def test_a_readme_has_exits_corruptions_and_attacks(tmp_path: Path) -> None:
     assert "Gradient masking: found." in text
     assert "`black_box` found it: eps 0.0314 0.5, only black 12." in text
     assert "`locator`" not in text
+
+
+def test_published_corruptions_are_never_called_others(tmp_path: Path) -> None:
+    found = result("cnn4")
+    read = {"implementation": "published images in ImageNet-C", "preset": "published"}
+    published = found.model_copy(update={"corruptions": found.corruptions.model_copy(update=read)})
+    text = card_text(make_card(tmp_path / "cnn4.digits"), published)
+    assert "published images in ImageNet-C" in text
+    assert "this is not ImageNet-C" not in text
+    captions = {
+        preset: CorruptedMeasure.tables([Entry("cnn4", each)])["Corruptions"][1].caption
+        for preset, each in (("64", found), ("", published))
+    }
+    assert "constants for 64 px" in captions["64"]
+    assert "published images in ImageNet-C)" in captions[""]
 
 
 def test_a_readme_without_robustness_has_none_of_it(tmp_path: Path) -> None:

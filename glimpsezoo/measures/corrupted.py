@@ -212,7 +212,7 @@ class CorruptedMeasure(Measure):
         return ", ".join(dict.fromkeys(parts)), conditions[0].preset
 
     def lost(self, known: Corruptions, update: Update) -> Iterator[str]:
-        if (known.preset == "published") != update.published:
+        if _published(known) != update.published:
             yield f"corruptions by {known.implementation}"
             return
         planned = {each.spec.name: each.severities for each in self.wanted}
@@ -250,8 +250,8 @@ class CorruptedMeasure(Measure):
         text += f", {percent(found.clean)} % as they are" if found.clean else ""
         if found.mce and found.mce.baseline != result.model.name:
             text += f"; mCE {found.mce.value:.1f} against {found.mce.baseline}"
-        table = Table("", headings, rows, frozenset(headings))
-        return ["### Under corruptions", table, markdown(f"{text}. Made by {found.implementation}: this is not ImageNet-C.")]
+        how = f"Measured on {found.implementation}" if _published(found) else f"Made by {found.implementation}: this is not ImageNet-C"
+        return ["### Under corruptions", Table("", headings, rows, frozenset(headings)), markdown(f"{text}. {how}.")]
 
     @classmethod
     def tables(cls, entries: Sequence[Entry]) -> dict[str, list[Table]]:
@@ -317,7 +317,6 @@ def _benchmark(catalogue: Catalogue) -> list[str]:
 
 def _unsuitable(height: int, width: int) -> str:
     """Why there is no preset for images of this size; '' if there is one."""
-
     try:
         preset_for(height, width)
     except GlimpseZooError:
@@ -371,8 +370,16 @@ def _mce_cell(result: Result, _: int) -> Cell:
 
 def _said(found: Corruptions) -> str:
     """How the corruptions of a result were made, in words."""
-    constants = f"; constants for {found.preset} px" if found.preset.isdecimal() else ""
-    return f"{found.n} images under {counted(len(found.table), 'corruption')} ({found.implementation}{constants})"
+    return f"{found.n} images under {counted(len(found.table), 'corruption')} ({_made(found)})"
+
+
+def _made(found: Corruptions) -> str:
+    """What made the corruptions of a result, and the size that its constants are for."""
+    return found.implementation + (f"; constants for {found.preset} px" if found.preset.isdecimal() else "")
+
+
+def _published(found: Corruptions) -> bool:
+    return found.preset == "published"
 
 
 def _severity_mean(entry: Entry, name: str) -> float | None:
@@ -384,7 +391,7 @@ def _heat_map(entry: Entry) -> Table:
     """The heat map of a model: corruptions by severity."""
     found: Corruptions = entry.result.corruptions
     rows = tuple((Cell(name), *(_heat(each.value if each else None) for each in cells)) for name, cells in found.table.items())
-    caption = f"{entry.name}: top-1 % by severity on {found.n} images ({found.implementation}; constants for {found.preset} px)."
+    caption = f"{entry.name}: top-1 % by severity on {found.n} images ({_made(found)})."
     headings = ("corruption", "1", "2", "3", "4", "5")
     return Table(caption, headings, rows, frozenset({"corruption"}), folded=f"{entry.name}: every severity")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from glimpsezoo.conditions.attacks.base import attacker_noise
 from glimpsezoo.conditions.attacks.victim import Victim
 from glimpsezoo.core.noise import Noise
 from glimpsezoo.core.regions import Decision
-from glimpsezoo.measures import masking_checks
+from glimpsezoo.hashing import module_hash
+from glimpsezoo.measures import gradient_masking, looks, masking_checks, statistics
 from glimpsezoo.measures.derivatives import errors, inner_points
 from glimpsezoo.measures.gradient_masking import Masking, masking
 from glimpsezoo.measures.masking_checks import Sign, derivatives, gradient, randomness
@@ -184,6 +186,15 @@ def test_a_model_that_insists_on_float32_is_judged_by_the_other_checks() -> None
     assert not told.found
     assert "margin" not in told.checks
     assert "black_box" in told.checks
+
+
+@pytest.mark.parametrize(("module", "code_of"), [(gradient_masking, gradient_masking._code), (looks, looks.looks_code)])
+def test_what_is_stored_with_intervals_is_measured_again_when_their_code_changes(
+    module: ModuleType, code_of: Callable[[], list[str | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, plain = code_of(), module_hash
+    monkeypatch.setattr(module, "module_hash", lambda name: "other" if name == statistics.__name__ else plain(name))
+    assert code_of() != before
 
 
 def test_nothing_can_be_said_of_a_model_that_is_always_wrong() -> None:

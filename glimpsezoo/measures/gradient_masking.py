@@ -200,7 +200,7 @@ def _comparable(attack: Attack) -> bool:
 
 def _code() -> list[str | None]:
     """Hashes of the code that determines the verdict."""
-    return [module_hash(name) for name in (__name__, derivatives.__name__, masking_checks.__name__)]
+    return [module_hash(name) for name in (__name__, derivatives.__name__, masking_checks.__name__, proportion.__module__)]
 
 
 def masking(

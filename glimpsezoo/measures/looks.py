@@ -64,4 +64,4 @@ def _compared(bench: Bench, model: GlimpseModel[Any], batch: Batch, condition: C
 
 def looks_code() -> list[str | None]:
     """Hashes of the code that determines `Looks`, besides that of the attack."""
-    return [module_hash(name) for name in (__name__, moved.__module__)]
+    return [module_hash(name) for name in (__name__, moved.__module__, mean_share.__module__)]

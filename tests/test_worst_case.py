@@ -15,7 +15,13 @@ from glimpsezoo.conditions.attacks.base import attacker_noise
 from glimpsezoo.conditions.attacks.victim import Victim, cross_entropy, margin_loss, probe
 from glimpsezoo.conditions.attacks.worst_case import members, wrong_in
 from glimpsezoo.core.noise import Noise
+from glimpsezoo.data.limited import limited
+from glimpsezoo.evaluation.measuring import Evaluation
 from glimpsezoo.measures.attacked import convergence
+from glimpsezoo.measures.base import Bench
+from glimpsezoo.run.parse import parse_measures, scopes
+from glimpsezoo.zoo.names import Assignments
+from glimpsezoo.zoo.plugins import registry
 
 EPS = 0.06  # at which single attacks break about half of the images
 
@@ -160,6 +166,28 @@ def test_convergence_is_about_the_images_that_both_rounds_have() -> None:
     told = convergence([[before], [last]])
     assert (told.gain.n, told.gain.value) == (2, 0.5)
     assert convergence([[before], [replace(last, id=np.array([8, 9]))]]) is None
+
+
+def test_on_any_step_a_round_is_judged_by_the_images_that_are_right_at_every_step() -> None:
+    """The second round made half of the first steps wrong, and no last step, so that a third one follows."""
+    (measure, _) = parse_measures(["worst-case"], Assignments.parse(["worst-case.target=any-step"], [], scopes=scopes()))
+    model, data = trained_peek()[0], limited(gz.open_data("digits"), 40)
+    bench = Bench([""], [model], data, data, 0, torch.device("cpu"), "fail", registry())
+    third = next(each for each in measure.plan(bench) if each.key == (0, 2, 0))
+    right = replace(
+        rows([1] * 40),
+        **{name: np.ones((40, 2), int) for name in ("prediction", "macs_by_step", "regions")},
+        **{name: np.ones((40, 2)) for name in ("confidence", "nll")},
+        top5=np.ones((40, 2), bool),
+    )
+    broken = replace(right, prediction=np.array([[0, 1]] * 20 + [[1, 1]] * 20))
+    first, second = (Evaluation(each, (), (), 1, 0) for each in (right, broken))
+    bench.clean[0] = first
+    done = {(0, 0, 0): first, (0, 1, 0): second}
+    assert not third.unless(done)
+    (record,) = measure.section(bench, 0, {0: done})
+    assert (record.top1.value, record.attack_converged.gain.value) == (0.5, 0.5)
+    assert not record.attack_converged.converged
 
 
 def test_the_margin_needs_two_classes_alone() -> None:

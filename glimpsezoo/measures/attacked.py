@@ -175,7 +175,7 @@ class AttackedMeasure(Measure):
                         seed=bench.seed + run,
                         together=(index, place),
                         last_of=tuple(rounds) if last else (),
-                        unless=partial(_has_converged, place, number, attack.evaluations),
+                        unless=partial(_has_converged, attack, place, number),
                     )
             if rule is not None:
                 rules[rule.parameters["threshold"]] = rule
@@ -212,7 +212,7 @@ class AttackedMeasure(Measure):
                 record = attack_record(attack, [rows.at(ids) for rows in rounds[-1]], clean.at(ids), bench.models[index])
                 if len(rounds) > 1:
                     own = {**record.settings, "rounds": len(rounds)}
-                    record = record.model_copy(update={"settings": own, "attack_converged": convergence(rounds)})
+                    record = record.model_copy(update={"settings": own, "attack_converged": convergence(rounds, any_step=attack.any_step)})
                 records.append(record.model_copy(update={"looks": mine.get(("looks", place))}))
         return tuple(records)
 
@@ -273,8 +273,7 @@ def attack_record(attack: Attack, evaluations: Sequence[Rows], clean: Rows, mode
     evaluations: rows of the attacked images, one entry per run with its own noise. clean: of the same images, budget and exit rule
     without the attack. Both have images, and the same.
     """
-    any_step = attack.settings.target == "any-step"
-    shares = np.mean([_right(rows, any_step=any_step) for rows in evaluations], axis=0)  # [n, T]
+    shares = np.mean([_right(rows, any_step=attack.any_step) for rows in evaluations], axis=0)  # [n, T]
     by_step = tuple(share_estimate(shares[:, step], clean.group) for step in range(shares.shape[1]))
     said: dict[str, Any] = {**attack.described(model), "evaluations": len(evaluations)}
     rule = attack.exit_rule if attack.attacks_the_exit else None
@@ -289,32 +288,35 @@ def attack_record(attack: Attack, evaluations: Sequence[Rows], clean: Rows, mode
         macs_mean=float(np.mean([rows.macs.mean() for rows in evaluations])),
         steps_mean=float(np.mean([rows.exit_step.mean() for rows in evaluations])),
         clean=Unattacked(
-            top1=proportion(_right(clean, any_step=any_step)[:, -1], clean.group),
+            top1=proportion(_right(clean, any_step=attack.any_step)[:, -1], clean.group),
             macs_mean=float(clean.macs.mean()),
             steps_mean=float(clean.exit_step.mean()),
         ),
     )
 
 
-def convergence(rounds: Sequence[Sequence[Rows]]) -> Convergence | None:
-    """How far the last round of an attack lowered the accuracy. rounds: rows of every evaluation per round. None for fewer than two."""
+def convergence(rounds: Sequence[Sequence[Rows]], *, any_step: bool = False) -> Convergence | None:
+    """How far the last round of an attack lowered the accuracy; None for fewer than two. rounds: rows of every evaluation per round.
+    any_step: as in `_right`.
+    """
     if len(rounds) < 2 or not all(len(rows) for runs in rounds[-2:] for rows in runs):
         return None
     ids = common_ids([*rounds[-2], *rounds[-1]])
     if not len(ids):
         return None
-    before, after = (np.mean([rows.at(ids).hits[:, -1] for rows in runs], axis=0) for runs in rounds[-2:])
+    before, after = (np.mean([_right(rows.at(ids), any_step=any_step)[:, -1] for rows in runs], axis=0) for runs in rounds[-2:])
     gain = share_estimate(before - after, rounds[-1][0].at(ids).group)
     return Convergence(converged=is_converged(gain.value, gain.high), gain=gain)
 
 
-def _has_converged(place: int, number: int, evaluations: int, done: Mapping[Hashable, Any]) -> bool:
+def _has_converged(attack: Attack, place: int, number: int, done: Mapping[Hashable, Any]) -> bool:
     """Whether an attack has converged before its round `number`, counted from 0."""
     if number < 2:
         return False
     if (place, number - 1, 0) not in done:
         return True  # it had converged before that
-    found = convergence([_runs(done, place, each, evaluations) for each in (number - 2, number - 1)])
+    rounds = [_runs(done, place, each, attack.evaluations) for each in (number - 2, number - 1)]
+    found = convergence(rounds, any_step=attack.any_step)
     return found is not None and found.converged
 
 

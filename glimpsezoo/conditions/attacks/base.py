@@ -48,6 +48,11 @@ class Attack(Condition, Generic[A]):
         return self.settings.target == "exit"
 
     @property
+    def any_step(self) -> bool:
+        """Whether an image counts as right only if it is right at every step."""
+        return self.settings.target == "any-step"
+
+    @property
     def evaluations(self) -> int:
         """The number of measured runs per attacked image: one, unless the settings give another."""
         return self.settings.evaluations or 1

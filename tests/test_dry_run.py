@@ -71,6 +71,11 @@ def test_thresholds_that_are_not_found_yet_are_said(say: Ask, cards: Path):
     assert after["notes"] == []
 
 
+def test_thresholds_are_found_only_for_attacks_on_the_exit(say: Ask, cards: Path):
+    found = {attack: shares(planned(say, "mgnet", "--limit", "20", "--measure", attack)) for attack in ("fgsm", "slowdown")}
+    assert {attack: ("mgnet.digits", "calibration") in plan for attack, plan in found.items()} == {"fgsm": False, "slowdown": True}
+
+
 def test_a_dry_run_deletes_nothing_and_refuses_what_a_run_refuses(say: Ask, cards: Path):
     assert say("run", "cnn4", "--limit", "20", "--measure", "accuracy", "-o", "out").status == 0
     before = tree(cards)

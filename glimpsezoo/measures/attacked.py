@@ -65,6 +65,11 @@ class AttackWanted:
     named: bool
     """Whether the user asked for it by name. If so, it must suit a model of the run; otherwise it need not suit any."""
 
+    @property
+    def at_exit(self) -> bool:
+        """Whether its target is the prediction at the exit, so that it needs an exit rule."""
+        return self.settings.target == "exit"
+
 
 def parse_attack(text: str, sets: Sets, catalogue: Catalogue) -> AttackWanted:
     """`pgd`, `pgd:4/255` for another eps, or `pgd:4/255:100` for a number of steps as well. Raises `GlimpseZooError`."""
@@ -127,11 +132,11 @@ class AttackedMeasure(Measure):
 
     @property
     def uses_exits(self) -> bool:
-        return True
+        return any(each.at_exit for each in self.wanted)
 
     @property
     def insists_on_exits(self) -> str:
-        named = [each.spec.name for each in self.wanted if each.named and each.settings.target == "exit"]
+        named = [each.spec.name for each in self.wanted if each.named and each.at_exit]
         settings, _ = exit_settings(self.asked.sets, self.asked.catalogue)
         return named[0] if named and settings.threshold is None else ""
 
@@ -147,7 +152,8 @@ class AttackedMeasure(Measure):
         misfits: dict[int, GlimpseZooError] = {}
         for index, model in enumerate(bench.models):
             try:
-                self.attacks[index].append(built_attack(wanted, bench.names[index], model, bench.exit_rule(index, self.asked.sets)))
+                rule = bench.exit_rule(index, self.asked.sets) if wanted.at_exit else None
+                self.attacks[index].append(built_attack(wanted, bench.names[index], model, rule))
             except GlimpseZooError as error:
                 misfits[index] = error
         if wanted.named and len(misfits) == len(bench.models):

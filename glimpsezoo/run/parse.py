@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
+from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.measures.attacked import AttackWanted, parse_attack
 from glimpsezoo.measures.base import Asked, Measure
+from glimpsezoo.measures.calibration import EXITS
 from glimpsezoo.measures.catalogue import PRESETS
 from glimpsezoo.measures.corrupted import CorruptionWanted, parse_corruption
 from glimpsezoo.specs import AttackSpec, MeasureSpec
@@ -36,7 +38,17 @@ def parse_measures(texts: Iterable[str] | None, sets: Assignments) -> list[Measu
         measure = measure_class(spec).of(asked)
         if measure is not None:
             found.append(measure)
+    _check_measured(specs, found, sets)
     return found
+
+
+def _check_measured(specs: Sequence[MeasureSpec], measures: Sequence[Measure], sets: Assignments) -> None:
+    """Raise `GlimpseZooError` for a setting of a measure that the run lacks. Any measure that needs exits uses those of exits."""
+    used = {measure.name for measure in measures} | {EXITS for measure in measures if measure.uses_exits}
+    for spec in specs:
+        for scope in measure_class(spec).scopes(spec.name, registry()) if spec.name not in used else ():
+            for key in sets.of(scope):
+                raise GlimpseZooError(f"--set {scope}.{key} expects {spec.follows or spec.name} to be measured: name it in --measure")
 
 
 def _taker(text: str, specs: Sequence[MeasureSpec]) -> str:

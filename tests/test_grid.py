@@ -279,3 +279,17 @@ def test_settings_reach_only_what_declares_them(say: Ask, digits: Path):
         "cnn4,digits,pgd.steps=2,data.seed=1,pgd_4_255,noise-seed=0",
     ]
     assert [cell["error"] for cell in plan["cells"]] == [None] * 4
+
+
+def test_settings_of_exits_reach_no_cell_without_them(say: Ask, digits: Path):
+    (digits / "grid.toml").write_text(
+        'models = ["mgnet"]\ndata = ["digits"]\nconditions = ["clean", "fog:1", "slowdown"]\nlimit = 4\n'
+        'checkpoint = "none"\n[settings]\n"anytime.threshold" = [0.5, 0.9]\n'
+    )
+    plan = say("run", "--grid", "grid.toml", "--dry-run", "--json").json
+    assert [cell["name"] for cell in plan["cells"] if not cell["error"]] == [
+        "mgnet,digits,clean,noise-seed=0",
+        "mgnet,digits,fog_1,noise-seed=0",
+        "mgnet,digits,anytime.threshold=0.5,slowdown,noise-seed=0",
+        "mgnet,digits,anytime.threshold=0.9,slowdown,noise-seed=0",
+    ]

@@ -30,6 +30,7 @@ from glimpsezoo.evaluation.measuring import EvaluationConfig
 from glimpsezoo.evaluation.memory import Parts
 from glimpsezoo.evaluation.plan import PlannedFinding
 from glimpsezoo.hashing import module_hash
+from glimpsezoo.measures.catalogue import EXITS
 from glimpsezoo.schema import Section
 from glimpsezoo.settings import Settings
 from glimpsezoo.specs import ExitRuleSpec, load_string
@@ -37,7 +38,6 @@ from glimpsezoo.specs import ExitRuleSpec, load_string
 if TYPE_CHECKING:  # base imports this module
     from glimpsezoo.measures.base import Catalogue, Measure, Sets
 
-EXITS = "anytime"  # prefix of the keys of `ExitSettings`
 CANDIDATES = 400  # thresholds to try; between neighbours, the share of exits changes by about 1/400
 
 

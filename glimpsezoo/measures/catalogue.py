@@ -8,6 +8,8 @@ PRESETS = {
     "full": ("accuracy", "flops", "anytime", "corruptions", "attacks", "extra-corruptions", "stronger-attacks"),
 }
 
+EXITS = "anytime"  # prefix of the settings of exit rules, whichever measure uses them
+
 _MODULES = "glimpsezoo.measures"
 MEASURES = (
     MeasureSpec(

@@ -16,8 +16,9 @@ from pydantic import Field, ValidationError
 
 from glimpsezoo.errors import GlimpseZooError, counted, did_you_mean
 from glimpsezoo.files import file_name
+from glimpsezoo.measures.catalogue import EXITS
 from glimpsezoo.settings import Settings
-from glimpsezoo.specs import load_string
+from glimpsezoo.specs import CorruptionSpec, load_string
 from glimpsezoo.toml_text import flat, typed
 from glimpsezoo.untrusted import is_number, toml_of
 from glimpsezoo.zoo.arguments import split_argument
@@ -27,6 +28,7 @@ from glimpsezoo.zoo.hub import PREFIX
 from glimpsezoo.zoo.matching import without_auto
 from glimpsezoo.zoo.names import Assignments, argument_names, card_for, data_spec, declared_settings, spec_of
 from glimpsezoo.zoo.own_data import DEFAULT_DATA
+from glimpsezoo.zoo.plugins import registry
 
 CLEAN = "clean"  # the condition of images as they are
 PLAIN = ("accuracy", "flops")  # what cells measure beside their condition, unless `measure` says otherwise
@@ -204,6 +206,8 @@ def _applies(key: str, axes: Axes, model: str, data: str | None, measures: Seque
     if scope == "data":
         return data is None or inner in load_string(data_spec(data).config).model_fields
     named = {text.partition(":")[0] for text in measures or ()}
+    if scope == EXITS:  # attacks may be on the exit
+        return measures is None or not named <= {*PLAIN, *(spec.name for spec in registry().all(CorruptionSpec))}
     return scope not in condition_names() or measures is None or scope in named or not named <= {*PLAIN, *condition_names()}
 
 

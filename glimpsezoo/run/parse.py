@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.measures.attacked import AttackWanted, parse_attack
 from glimpsezoo.measures.base import Asked, Measure
-from glimpsezoo.measures.calibration import EXITS
-from glimpsezoo.measures.catalogue import PRESETS
+from glimpsezoo.measures.catalogue import EXITS, PRESETS
 from glimpsezoo.measures.corrupted import CorruptionWanted, parse_corruption
 from glimpsezoo.specs import AttackSpec, MeasureSpec
 from glimpsezoo.zoo.early import check_condition, unknown_measure

@@ -29,7 +29,8 @@ from glimpsezoo.data.loading import open_data
 from glimpsezoo.data.preprocessing import Preprocessing
 from glimpsezoo.errors import GlimpseZooError, one_line
 from glimpsezoo.files import output_to, write_whole
-from glimpsezoo.measures.calibration import EXITS, given_rule
+from glimpsezoo.measures.calibration import given_rule
+from glimpsezoo.measures.catalogue import EXITS
 from glimpsezoo.workflows import onnx_files
 from glimpsezoo.workflows.predicting import preprocessing_like, transform_of
 from glimpsezoo.zoo.card_config import CardConfig

@@ -13,7 +13,8 @@ from glimpsezoo.data.config import task_of
 from glimpsezoo.data.layout import IgnoredPaths, images_in
 from glimpsezoo.data.preprocessing import FittedImage, Preprocessing
 from glimpsezoo.errors import GlimpseZooError
-from glimpsezoo.measures.calibration import EXITS, given_rule
+from glimpsezoo.measures.calibration import given_rule
+from glimpsezoo.measures.catalogue import EXITS
 from glimpsezoo.run.parse import scopes
 from glimpsezoo.specs import load_string
 from glimpsezoo.workflows.predicting import Prediction, Predictor, preprocessing_like

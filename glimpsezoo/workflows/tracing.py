@@ -16,7 +16,8 @@ from glimpsezoo.data.preprocessing import Preprocessing
 from glimpsezoo.errors import GlimpseZooError, did_you_mean
 from glimpsezoo.files import file_name, output_to, write_whole
 from glimpsezoo.measures.attacked import AttackWanted, built_attack
-from glimpsezoo.measures.calibration import EXITS, given_rule
+from glimpsezoo.measures.calibration import given_rule
+from glimpsezoo.measures.catalogue import EXITS
 from glimpsezoo.measures.corrupted import CorruptionWanted
 from glimpsezoo.measures.result import departure, policy_marks
 from glimpsezoo.measures.sections import declared_data_section

@@ -9,12 +9,16 @@ import pytest
 from command_line import Answer, make_card, photo_card, photos, rewrite, sha256, tree
 from row_files import read_rows
 
+import glimpsezoo as gz
+from glimpsezoo.measures.base import Update
 from glimpsezoo.measures.result import Result
 from glimpsezoo.reports.readme import card_text
+from glimpsezoo.run.parse import parse_measures, scopes
 from glimpsezoo.workflows.comparing import read_runs
 from glimpsezoo.zoo.cards import Card, find_card
+from glimpsezoo.zoo.names import Assignments
 from glimpsezoo.zoo.public_names import published_word
-from glimpsezoo.zoo.results import read_result
+from glimpsezoo.zoo.results import evidence, read_result
 
 Say = Callable[..., Answer]
 ACCURACY = ("--measure", "accuracy")
@@ -192,6 +196,31 @@ def test_fewer_measures_than_the_evidence_has_are_refused_and_named(say: Say, ca
     assert say("run", "net", "--measure", "accuracy", "--update-card", "--force").status == 0
     left = read_result((card.folder / "result.json").read_bytes())
     assert (left.flops, left.corruptions, left.attacks) == (None, None, ())
+
+
+def test_the_attacks_of_the_evidence_are_kept_by_the_same_command_and_by_no_weaker_one():
+    """The model is stochastic, so its evidence has more samples per gradient than the setting says."""
+    card = find_card(str(ZOO / "pyramid-m3.digits"))
+    assert card is not None
+    known = evidence(card)
+    assert known is not None
+
+    def lost(*sets: str) -> list[str]:
+        measure, *_ = parse_measures(["attacks"], Assignments.parse(sets, [], scopes=scopes()))
+        return list(measure.lost(known.attacks, Update(gz.load(str(card.folder)), baseline=False, published=False)))
+
+    assert (known.attacks[0].n, known.attacks[0].settings["rounds"]) == (64, 3)
+    for same in ((), ("worst-case.images=64", "worst-case.rounds=3"), ("worst-case.eps=8/255",)):
+        assert lost(*same) == []
+    for weaker in (
+        "worst-case.images=63",
+        "worst-case.rounds=2",
+        "worst-case.rounds=1",
+        "worst-case.eps=7/255",
+        "worst-case.evaluations=1",
+    ):
+        (said,) = lost(weaker)
+        assert said.startswith("worst-case (Linf 8/255 in pixels, worst of 7 attacks of 32 + 64 + 128 steps, 64 images")
 
 
 def test_a_table_never_prints_the_images_of_another_run(say: Say, here: Path):

@@ -223,9 +223,9 @@ class AttackedMeasure(Measure):
         return tuple(records)
 
     def lost(self, known: tuple[AttackRecord, ...], update: Update) -> Iterator[str]:
-        planned = [_threat(each, update.model) for each in self.wanted]
+        planned = [_unchecked(each, update.model, None) for each in self.wanted]
         for record in known:
-            if _threat_of(record) not in planned:
+            if not any(record.is_kept_by(each.described(update.model), each.settings.images, len(each.rounds())) for each in planned):
                 yield f"{record.name} ({attack_text(record)})"
 
     @classmethod
@@ -373,8 +373,7 @@ def _check_used(asked: Asked, attacks: Sequence[AttackWanted]) -> None:
 
 def built_attack(wanted: AttackWanted, name: str, model: GlimpseModel[Any], rule: ExitRule | None) -> Attack:
     """The attack for a model. Raises `GlimpseZooError` if it does not suit it."""
-    settings = wanted.settings.model_copy(update={"evaluations": evaluations_of(wanted.settings, model)})
-    attack = load_string(wanted.spec.attack)(settings, rule)
+    attack = _unchecked(wanted, model, rule)
     try:
         attack.check(model)
     except GlimpseZooError as error:
@@ -382,18 +381,7 @@ def built_attack(wanted: AttackWanted, name: str, model: GlimpseModel[Any], rule
     return attack
 
 
-def evaluations_of(settings: AttackSettings, model: GlimpseModel[Any]) -> int:
-    """How many runs of each attacked image are measured: a stochastic model has `EVALUATIONS`, unless the settings say otherwise."""
-    return settings.evaluations or (EVALUATIONS if model.stochastic else 1)
-
-
-def _threat(wanted: AttackWanted, model: GlimpseModel[Any]) -> tuple[Any, ...]:
-    """What makes two attacks the same."""
-    s = wanted.settings
-    numbers = (round(s.eps, 9), round(s.step, 9), s.steps, s.restarts, s.eot, evaluations_of(s, model))
-    return (wanted.spec.name, s.norm, s.target, s.path, *numbers)
-
-
-def _threat_of(record: AttackRecord) -> tuple[Any, ...]:
-    numbers = (round(record.eps, 9), round(record.step_size, 9), record.steps, record.restarts, record.eot, record.evaluations)
-    return (record.name, record.norm, record.target, record.path, *numbers)
+def _unchecked(wanted: AttackWanted, model: GlimpseModel[Any], rule: ExitRule | None) -> Attack:
+    """The attack for a model, whether it suits it or not. A stochastic model has `EVALUATIONS`, unless the settings say otherwise."""
+    evaluations = wanted.settings.evaluations or (EVALUATIONS if model.stochastic else 1)
+    return load_string(wanted.spec.attack)(wanted.settings.model_copy(update={"evaluations": evaluations}), rule)

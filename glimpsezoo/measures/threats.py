@@ -1,7 +1,7 @@
 """What a result says of attacks: the record of each, its names and threat model in words, its tables and plots."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from glimpsezoo.errors import counted
@@ -14,6 +14,7 @@ from glimpsezoo.schema import Amount, Count, Positive, Section
 
 INLINE = 2  # columns of attacks in a table with a row per step; more of them have a table of their own
 JUDGED = ("Linf", "pixels", "final")  # norm, space and target of the attacks that a verdict can be about; their glimpses are not frozen
+SAME = ("name", "norm", "eps", "step_size", "steps", "restarts", "eot", "evaluations", "target", "path")  # in records of one attack
 UNCHECKED = "not checked"
 CONVERGED, EXCLUDED = 0.03, 0.1  # what the last round of a converged attack takes at most, and what its interval excludes
 
@@ -103,6 +104,11 @@ class AttackRecord(Section):
     def can_be_judged(self) -> bool:
         """Whether it is of the kind that gradient masking can judge."""
         return (self.norm, self.space, self.target) == JUDGED and self.path != "frozen"
+
+    def is_kept_by(self, said: Mapping[str, Any], images: int | None, rounds: int) -> bool:
+        """Whether an attack would lose nothing of this record. said: `Attack.described`. images: None for all. rounds: the most."""
+        same = all(said[key] == getattr(self, key) for key in SAME)
+        return same and (images is None or images >= self.n) and rounds >= self.settings.get("rounds", 1)
 
     @property
     def full_name(self) -> str:

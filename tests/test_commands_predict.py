@@ -102,7 +102,7 @@ def test_a_file_that_is_no_image_does_not_stop_the_others(card: Path, say: Say):
         (("predict", "card", "photos", "--set", "pgd.eps=1"), ("pgd.eps", "leave it out")),
         (("predict", "card", "photos", "--set", "data.channels=1"), ("data.channels", "does not change predictions", "leave it out")),
         (("predict", "card", "photos", "--set", "data.train=train"), ("data.train", "does not change predictions", "leave it out")),
-        (("predict", "card", "photos", "--set", "data.sise=16"), ("data.size",)),
+        (("predict", "card", "photos", "--set", "data.sise=16"), ("sise", "size")),
         (("predict", "card", "photos", "--set", "anytime.rule=margin"), ("threshold",)),
         (("predict", "cnn4", "photos", "--data", "folder:photos"), ("card",)),
     ],

@@ -145,7 +145,7 @@ def test_csv_says_which_attack_has_not_converged(capsys: pytest.CaptureFixture[s
     taken = {"value": 0.3, "low": 0.2, "high": 0.4, "n": 100, "groups": 100}
     for name, converged in (("weak", False), ("strong", True)):
         found = result(name, eps=8 / 255)
-        gain = {**taken, "value": 0.0, "high": 0.05} if converged else taken
+        gain = {**taken, "value": 0.01, "low": 0.0, "high": 0.05} if converged else taken
         told = Convergence.model_validate({"converged": converged, "gain": gain})
         attack = found.attacks[0].model_copy(update={"attack_converged": told})
         put(run / name, found.model_copy(update={"attacks": (attack,)}), rows(A))

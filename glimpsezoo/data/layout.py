@@ -218,13 +218,12 @@ def _refuse_worded(root: Path, tops: dict[str, _Top]) -> None:
     holding = [name for name in inner if _Top.of(root / inner[name]).splits]
     if not holding:
         return
-    chosen = []
-    for key, words in (("train", TRAIN_NAMES), ("test", TEST_NAMES)):
-        first = next((name for word in words for name in holding if told_by(name) == word), None)
-        chosen += [f"--set data.{key}={inner[first]}"] if first else []
+    splits = {"train": TRAIN_NAMES, "test": TEST_NAMES}
+    found = {key: [inner[name] for word in words for name in holding if told_by(name) == word] for key, words in splits.items()}
     raise GlimpseZooError(
         f"expected class folders in {root}, got {_some(holding)} with folders in {'it' if len(holding) == 1 else 'them'}: "
-        f"if splits, choose by {' '.join(chosen)}; if classes, by --set data.layout=classes"
+        f"if splits, choose by {' '.join(f'--set data.{key}={names[0]}' for key, names in found.items() if names)}; if classes, by --set "
+        "data.layout=classes"
     )
 
 

@@ -35,9 +35,10 @@ from glimpsezoo.measures.threats import (
     attack_names,
     attack_table,
     attack_text,
-    columns_of,
+    cell_of,
     curves,
     every_attack,
+    heading,
     is_converged,
     judged_names,
     record_named,
@@ -234,7 +235,7 @@ class AttackedMeasure(Measure):
         names = attack_names(results)
         if layout != "board" and len(names) > INLINE:
             names = judged_names(results)[:1]
-        return [column for name in names for column in columns_of(name, results, layout)]
+        return [Column(heading(name, results, layout), cell_of(name, layout)) for name in names]
 
     @classmethod
     def footnotes(cls, results: Sequence[Result], layout: Layout) -> list[str]:

@@ -27,6 +27,8 @@ class Cell:
     """Upper end of that interval."""
     heat: bool = False
     """Whether it is shaded by its value, a share in per cent."""
+    at_most: bool = False
+    """Whether the value is only an upper bound, which the text marks by '<='."""
 
 
 @dataclass(frozen=True)

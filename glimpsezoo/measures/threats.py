@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from glimpsezoo.errors import counted
 from glimpsezoo.measures.looks import Looks, looks_text
 from glimpsezoo.measures.result import Result
-from glimpsezoo.measures.shown import ACCURACY_AXIS, Axis, Cell, Column, Entry, Figure, Layout, Line, Point, Table, percent_cell
+from glimpsezoo.measures.shown import ACCURACY_AXIS, Axis, Cell, Entry, Figure, Layout, Line, Point, Table, percent_cell
 from glimpsezoo.measures.statistics import Estimate, Rate
 from glimpsezoo.measures.text import budget_text, eps_text, interval, macs_text, percent, with_interval
 from glimpsezoo.schema import Amount, Count, Positive, Section
@@ -231,30 +231,15 @@ def attack_table(results: Sequence[Result]) -> Table | None:
     return Table("", ("attack %", *(result.model.name for result in results)), tuple(rows), frozenset({"attack %"}))
 
 
-def columns_of(name: str, results: Sequence[Result], layout: Layout) -> Iterator[Column]:
-    """The column of the attack of that full name; on a board, also whether it has converged, unless no model is known where it has not.
-
-    CSV has numbers, which cannot be marked '<='.
-    """
-
-    def converged(result: Result, step: int) -> Cell:
-        record = record_named(result, name)
-        return Cell("" if record is None else converged_text(result, record).partition(":")[0])
-
-    yield Column(heading(name, results, layout), cell_of(name, layout))
-    if layout == "board" and unconverged(name, results):
-        yield Column(f"{name} converged", converged, words=True, minor=True)
-
-
 def cell_of(name: str, layout: Layout) -> Callable[[Result, int], Cell]:
     def cell(result: Result, step: int) -> Cell:
         record = record_named(result, name)
         if record is None:
             return Cell("")
         found, known = percent_cell(record.by_step[step]), convergence_of(result, record)
-        mark = "<=" if known is not None and not known.converged else ""
+        at_most = known is not None and not known.converged
         text = found.text if layout == "board" else with_interval(record.by_step[step], 0)
-        return Cell(f"{mark}{text}", found.value, found.low, found.high)
+        return Cell(f"<={text}" if at_most else text, found.value, found.low, found.high, at_most=at_most)
 
     return cell
 

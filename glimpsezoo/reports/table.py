@@ -187,18 +187,23 @@ def _in_a_cell(text: str) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """CSV with unrounded numbers; the ends of 95 % intervals have separate columns."""
+    """CSV with unrounded numbers; the ends of 95 % intervals, and whether a number is only an upper bound, have separate columns."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     places = range(len(table.headings))
     bounded = {place for place in places if any(row[place].low is not None for row in table.rows)}
-    headings = [[heading, f"{heading} low", f"{heading} high"] if k in bounded else [heading] for k, heading in enumerate(table.headings)]
-    writer.writerow([escaping.cell(name) for names in headings for name in names])
+    marked = {place for place in places if any(row[place].at_most for row in table.rows)}
+    headings = list[str]()
+    for place, heading in enumerate(table.headings):
+        headings += [heading, *([f"{heading} low", f"{heading} high"] if place in bounded else [])]
+        headings += [f"{heading} is an upper bound"] if place in marked else []
+    writer.writerow(map(escaping.cell, headings))
     for row in table.rows:
         line: list[object] = []
         for place, cell in enumerate(row):
             line.append(escaping.cell(cell.text) if table.headings[place] in table.words else cell.value)
             line += [cell.low, cell.high] if place in bounded else []
+            line += ["yes" if cell.at_most else "no" if cell.text else ""] if place in marked else []
         writer.writerow(line)
     return file.getvalue()
 

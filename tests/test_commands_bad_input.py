@@ -178,6 +178,8 @@ def test_an_output_folder_of_another_run(refused: Refuse, here: Path):
         (("--set", "train.epochs=none_at_all"), ("epochs", "integer")),
         (("--set", "train.lr=-1"), ("lr", "greater than 0")),
         (("--set", f"train.seed={10**30}"), ("seed", "less than")),
+        (("--seed", "1", "--set", "train.seed=2"), ("either --seed or --set train.seed, got both: leave one out",)),
+        (("--epochs", "1", "--set", "train.steps=2"), ("either --epochs or --set train.steps, got both: leave one out",)),
         (("--set", "glimpse=1"), ("--set glimpse expects a setting of mgnet", "did you mean 'glimpses'?")),
         (("--set", "data.sed=1"), ("data has no setting 'sed'",)),
         (("--data", "imagenet"), ("imagenet",)),

@@ -6,15 +6,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import BuiltinFunctionType
+from types import BuiltinFunctionType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from command_line import TRACES, Answer, make_card, photo_card, photos
+from command_line import TRACES, Answer, make_card, photo_card, photos, tree
 from hub_server import HubServer
 from torch import Tensor
 
@@ -22,6 +22,7 @@ import glimpsezoo as gz
 from glimpsezoo.core.decompositions import decompositions, ndtri, repeat_interleave, repeated_places, stable_argsort
 from glimpsezoo.core.symbolic import exporting, symbolic
 from glimpsezoo.workflows import exporting as workflow
+from glimpsezoo.workflows import onnx_files
 from glimpsezoo.workflows.onnx_files import runner
 
 pytestmark = pytest.mark.skipif(not TRACES, reason="torch is too old to export")
@@ -91,6 +92,25 @@ def test_a_folder_runs_step_by_step_until_all_images_are_done(tmp_path: Path):
     assert [file.name for file in done.files] == [*(f"step-{n}.onnx" for n in (1, 2, 3)), "weights.bin", "glimpsezoo.json", "run.py"]
     weights = sum(parameter.nbytes for parameter in model.parameters())
     assert (tmp_path / "mgnet" / "weights.bin").stat().st_size < 1.1 * weights  # once, though three graphs use them
+
+
+def test_an_export_that_is_stopped_leaves_the_earlier_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from onnx import ModelProto
+
+    def steps(count: int, *, stopped: bool = False) -> Iterator[Any]:
+        yield from [SimpleNamespace(program=None, inputs=[], outputs=[])] * count
+        if stopped:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(onnx_files, "converted", lambda *given: ModelProto())
+    folder = tmp_path / "mgnet"
+    onnx_files.write_steps(folder, steps(3), {"card": "old"})
+    before = tree(folder)
+    with pytest.raises(KeyboardInterrupt):
+        onnx_files.write_steps(folder, steps(2, stopped=True), {"card": "new"})
+    assert tree(folder) == before
+    onnx_files.write_steps(folder, steps(2), {"card": "new"})
+    assert sorted(tree(folder)) == ["glimpsezoo.json", "run.py", "step-1.onnx", "step-2.onnx", "weights.bin"]
 
 
 def test_the_program_of_a_folder_needs_numpy_and_onnxruntime_only():

@@ -63,6 +63,7 @@ def test_override_takes_tuples_and_none_as_settings_do():
         ({"clip": "-1"}, "^--set clip=-1 for train: "),
         ({"batch_size": "1"}, "^--set batch_size=1 for train: "),
         ({"settings": "x"}, "^expected a key .*, got 'train.settings': "),
+        ({"adversarial": "none", "adversarial.eps": "0.1"}, "either .*adversarial=none or .*adversarial.eps, got both: leave one out"),
     ],
 )
 def test_what_override_refuses_is_named_as_it_was_typed(values: dict[str, str], message: str):
@@ -79,6 +80,10 @@ def test_one_cycle_moves_the_momentum_and_takes_none():
     with pytest.raises(GlimpseZooError, match=refused):
         recipe.override({"momentum": "0.8"})
     assert recipe.override({"lr": "0.5"}).phase[0].lr == 0.5
+    own = Recipe.from_toml(TEXT + "momentum = 0.8", name="x")
+    assert own.override({"schedule": "one-cycle"}).phase[0] == recipe.phase[0]  # the recipe's own momentum goes
+    with pytest.raises(GlimpseZooError, match=refused):
+        own.override({"schedule": "one-cycle", "momentum": "0.8"})
     assert Recipe.parse(recipe.model_dump(mode="json", exclude_defaults=True), owner="a card's") == recipe
 
 

@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from glimpsezoo.training import loop
 from glimpsezoo.training.folder import CHECKPOINT, load_checkpoint
 from glimpsezoo.training.job import TrainingJob
 from glimpsezoo.training.loop import Progress, train
-from glimpsezoo.training.optimisers import make_optimiser
+from glimpsezoo.training.optimisers import make_optimiser, unmatched
 from glimpsezoo.zoo.cards import LOG
 from glimpsezoo.zoo.models import create_model
 from glimpsezoo.zoo.recipes import Recipe
@@ -342,9 +344,28 @@ def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path):
         finish(job(tmp_path, RECIPE.replace("head.*", "tail.*")))
 
 
+def test_a_pattern_that_matches_nothing_beside_others_is_a_warning(tmp_path: Path):
+    work = job(tmp_path, RECIPE.replace('["head.*"]', '["head.*", "haed.*"]'))
+    assert unmatched(work.model, work.recipe) == ["warning: no parameter matches 'haed.*', which phase 'second' trains"]
+    assert unmatched(work.model, job(tmp_path).recipe) == []
+
+
 def test_progress_counts_over_all_phases(tmp_path: Path):
     lines: list[Progress] = list(train(job(tmp_path)))
     assert [line.done for line in lines] == list(range(1, 2 * 4 + 5 + 1))
+
+
+def test_in_bfloat16_a_weight_that_was_used_without_gradients_gets_one(tmp_path: Path):
+    """As when a model first looks for the best places: torch below 2.11 keeps the cast of a weight, graph or not."""
+
+    def looks_first(*given: Any) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            cross_entropy(*given)
+        return cross_entropy(*given)
+
+    work = replace(job(tmp_path, 'precision = "bfloat16"' + RECIPE), training_step=looks_first)
+    next(train(work))
+    assert [name for name, parameter in work.model.named_parameters() if parameter.grad is None] == []
 
 
 def test_bfloat16_is_a_choice_of_the_recipe_and_leaves_float32_weights(tmp_path: Path):

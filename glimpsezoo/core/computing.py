@@ -26,8 +26,13 @@ class PhaseCalls(NamedTuple):
 
 
 def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[Any]:
-    """A context with convolutions and matrix products in bfloat16 if `bf16`. Its range is that of float32, so training scales no loss."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+    """A context with convolutions and matrix products in bfloat16 if `bf16`. Its range is that of float32, so training scales no loss.
+
+    With gradients on, no weight that was cast is kept: older torch also uses one that was cast without gradients, and the weight gets none.
+    """
+    if not bf16:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=not torch.is_grad_enabled())
 
 
 @contextmanager

@@ -50,5 +50,12 @@ def check_trainable(model: nn.Module, recipe: Recipe) -> None:
             )
 
 
+def unmatched(model: nn.Module, recipe: Recipe) -> list[str]:
+    """A warning per pattern of 'trainable' that is the name of no parameter: it may be misspelt, or of a network that is switched off."""
+    names = [name for name, _ in model.named_parameters()]
+    patterns = [(phase.name, pattern) for phase in recipe.phase for pattern in phase.trainable if not fnmatch.filter(names, pattern)]
+    return [f"warning: no parameter matches {pattern!r}, which phase {phase!r} trains" for phase, pattern in patterns]
+
+
 def _trains(phase: PhaseRecipe, name: str) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in phase.trainable)

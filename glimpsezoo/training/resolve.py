@@ -90,10 +90,11 @@ def _recipe(request: TrainingRequest, target: Target, given: Mapping[str, Any]) 
 
 def _with_options(recipe: Recipe, request: TrainingRequest, sets: Mapping[str, Any]) -> Recipe:
     """The recipe with `--epochs`, `--lr`, `--batch-size` and `--seed`, then `--set train.KEY`."""
-    options = {"epochs": request.epochs, "lr": request.lr, "batch_size": request.batch_size}
-    if twice := next((key for key, value in options.items() if value is not None and key in sets), None):
-        option = f"--{twice.replace('_', '-')}"
-        raise GlimpseZooError(f"expected either {option} or --set train.{twice}, got both: leave one out")
+    options = {"epochs": request.epochs, "lr": request.lr, "batch_size": request.batch_size, "seed": request.seed}
+    for key, value in options.items():
+        twice = next((each for each in (key, *(("steps",) if key == "epochs" else ())) if each in sets), None)
+        if value is not None and twice:
+            raise GlimpseZooError(f"expected either --{key.replace('_', '-')} or --set train.{twice}, got both: leave one out")
     recipe = recipe.scaled(epochs=request.epochs, lr=request.lr)
     whole = {"batch_size": request.batch_size, "seed": request.seed}
     return recipe.override({**sets, **{key: str(value) for key, value in whole.items() if value is not None}})

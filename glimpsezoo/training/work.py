@@ -23,6 +23,7 @@ from glimpsezoo.training.folder import CHECKPOINT, locked
 from glimpsezoo.training.job import TrainingJob
 from glimpsezoo.training.loggers import Loggers
 from glimpsezoo.training.loop import Progress, train
+from glimpsezoo.training.optimisers import unmatched
 from glimpsezoo.training.target import Target
 from glimpsezoo.zoo.card_config import CardConfig, CardData, CardTask
 from glimpsezoo.zoo.cards import CURVE, Card, training_log, write_card
@@ -67,7 +68,7 @@ class TrainingWork:
     @property
     def notes(self) -> list[str]:
         """What was chosen for the user, what was inferred about the data, and whether they are held in memory."""
-        data, lines = self.job.train, [*self.said, told(self.job.train), crowding()]
+        data, lines = self.job.train, [*self.said, *unmatched(self.job.model, self.job.recipe), told(self.job.train), crowding()]
         if isinstance(data, InMemory):
             lines.append(f"{len(data):,} training images are decoded once and held in memory, about {data.expected / 1e9:.2g} GB")
         return [line for line in lines if line]

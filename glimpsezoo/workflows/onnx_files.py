@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 
 from glimpsezoo.core.decompositions import decompositions
 from glimpsezoo.core.unrolled import GraphOutputs
-from glimpsezoo.files import write_whole
+from glimpsezoo.files import replace_all, write_whole
 
 DESCRIPTION = "glimpsezoo.json"
 """Of a folder, the file that says what a single graph says in its metadata."""
@@ -64,18 +64,19 @@ def write_one(path: Path, program: ExportedProgram, described: dict[str, Any]) -
 
 def write_steps(folder: Path, steps: Iterable[Step], described: dict[str, Any]) -> tuple[Path, ...]:
     """A file per step, their weights, each stored once, and the program that runs them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files, places, content = [], {}, bytearray()
+    files: dict[str, bytes] = {}
+    places, content = dict[bytes, int](), bytearray()
     for number, step in enumerate(steps, 1):
         proto = converted(step.program, step.inputs, step.outputs)
         describe(proto, described)
         _move_weights(proto, places, content)
-        files.append(folder / f"step-{number}.onnx")
-        write_whole(files[-1], proto.SerializeToString())
-    write_whole(folder / WEIGHTS, bytes(content))
-    write_whole(folder / DESCRIPTION, json.dumps(described, indent=2).encode())
-    write_whole(folder / RUNNER, Path(__file__).with_name("exported_runner.py").read_bytes())
-    return (*files, folder / WEIGHTS, folder / DESCRIPTION, folder / RUNNER)
+        files[f"step-{number}.onnx"] = proto.SerializeToString()
+    files[WEIGHTS] = bytes(content)
+    files[DESCRIPTION] = json.dumps(described, indent=2).encode()
+    files[RUNNER] = Path(__file__).with_name("exported_runner.py").read_bytes()
+    older = {path.name: None for path in folder.glob("step-*.onnx") if path.name not in files}  # of a model with more steps
+    replace_all(folder, {**files, **older})
+    return tuple(folder / name for name in files)
 
 
 def _move_weights(proto: Any, places: dict[bytes, int], content: bytearray) -> None:

@@ -129,6 +129,12 @@ class PhaseRecipe(Settings):
         """Optimiser steps per batch: one, except in adversarial training for free."""
         return self.adversarial.replays if self.adversarial and self.adversarial.method == "free" else 1
 
+    def without_momentum(self, values: Mapping[str, Any]) -> Self:
+        """The phase without its own momentum if these `values` choose the schedule that changes it, and no momentum."""
+        if values.get("schedule") != "one-cycle" or "momentum" in values:
+            return self
+        return type(self).model_validate(self.model_dump(exclude_unset=True, exclude={"momentum"}))
+
     def changed(self, values: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> Self:
         """The phase with other `values`, and with other values in its `tables`; text is parsed."""
         known = {**self.model_dump(exclude_unset=True), **values}
@@ -225,12 +231,15 @@ class Recipe(Settings):
                 raise GlimpseZooError(f"expected train.{name}=none, or a key of this table as in train.{name}.KEY, got {value!r}")
             elif key in PhaseRecipe.model_fields:
                 every[key] = value
+        if both := next((name for name in tables if name in every), None):
+            key = f"train.{both}.{next(iter(tables[both]))}"
+            raise GlimpseZooError(f"expected either --set train.{both}=none or --set {key}, got both: leave one out")
         if not self.phase and (every or tables):
             raise GlimpseZooError(f"expected a recipe that trains, to set train.{next(iter(every or tables))} in, got {NOTHING}")
         # `epochs` replaces `steps` and vice versa. Only keys that were set are parsed again, because a default is not a choice.
         every = {other: None for key, other in (("epochs", "steps"), ("steps", "epochs")) if key in every} | every
         # Every phase is parsed separately: text becomes values, and errors name the key that the user typed.
-        phases = tuple(phase.changed(every, tables) for phase in self.phase)
+        phases = tuple(phase.without_momentum(every).changed(every, tables) for phase in self.phase)
         whole = {**self.model_dump(exclude_unset=True), **{key: value for key, value in values.items() if key in own}}
         return type(self).parse({**whole, "phase": phases}, owner="train")
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from command_line import COMMANDS, Answer, ask
+from command_line import COMMANDS, Answer, ask, photo_card
 from PIL import Image
 
 from glimpsezoo.commands.tracing import _numbers
@@ -152,3 +152,11 @@ def test_the_commands_of_the_how_to_exist_with_their_options():
         assert {word for word in words if word.startswith("-")} <= options, line
     options = {option for name in ("trace", "report") for parameter in COMMANDS[name].params for option in parameter.opts}
     assert set(re.findall(r"`(--?[a-z-]+)", page)) <= options | {"--format"}
+
+
+def test_a_file_is_looked_at_in_the_size_that_is_asked_for(capsys: pytest.CaptureFixture[str], here: Path):
+    photo_card(here / "card")
+    Image.new("RGB", (80, 80)).save(here / "one.png")
+    for size, given in (("32 x 32", ()), ("48 x 48", ("--set", "data.size=48"))):
+        assert ask(capsys, "trace", "card", "--image", "one.png", *given, "-o", f"{len(given)}.svg").status == 0
+        assert size in (here / f"{len(given)}.svg").read_text()

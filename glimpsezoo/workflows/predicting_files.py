@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ from glimpsezoo.errors import GlimpseZooError
 from glimpsezoo.measures.calibration import given_rule
 from glimpsezoo.measures.catalogue import EXITS
 from glimpsezoo.run.parse import scopes
-from glimpsezoo.specs import load_string
 from glimpsezoo.workflows.predicting import Prediction, Predictor, preprocessing_like
 from glimpsezoo.zoo.names import Assignments, argument_names, build_model, choose_model, declared_settings
 from glimpsezoo.zoo.own_data import choose_data
@@ -85,12 +84,10 @@ def predictor_of(request: PredictRequest) -> Predictor:
     task = choice.card.config.task.task() if choice.card else task_of(chosen.spec, chosen.settings)
     if task is None:
         raise GlimpseZooError(f"expected a card, or data whose classes are known, got {chosen.name!r}: train a card on them")
-    config = load_string(chosen.spec.config).parse(chosen.settings, owner="data")
+    task = chosen.sized(task)
     for key in sets.of("data"):
         if key not in OF_IMAGES:
             raise _useless("data", key)
-    if "size" in sets.of("data") and config.size is not None:
-        task = replace(task, image_size=(config.size, config.size))
     model: GlimpseModel[Any] = build_model(choice, task, checkpoint=request.checkpoint, seed=request.seed).to(request.device)
     transform = preprocessing_like(chosen.spec, chosen.settings, task)
     return Predictor(model, transform, top=request.top, exit_rule=rule, seed=request.seed)

@@ -100,7 +100,8 @@ def draw_traces(request: TraceRequest) -> DrawnTraces:
     card_task = choice.card.config.task.task() if choice.card else chosen.spec.task
     note, other = None, ""
     if request.files and card_task is not None:
-        subjects, task = _from_files(request.files, preprocessing_like(chosen.spec, chosen.settings, card_task)), card_task
+        task = chosen.sized(card_task)
+        subjects = _from_files(request.files, preprocessing_like(chosen.spec, chosen.settings, task))
     else:
         subjects, task, note = _from_data(request, chosen)
         about = declared_data_section(chosen.shown, task, chosen.recorded)

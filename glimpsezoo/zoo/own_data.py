@@ -1,7 +1,7 @@
 """The data of a card: which data a command opens if the user names none, and with which settings."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from glimpsezoo.data.config import DataSettings
@@ -40,6 +40,11 @@ class DataChoice:
     def recorded(self) -> dict[str, Any]:
         """The settings that change the images, as results record them."""
         return _recorded(_schema(self.spec), self.settings)
+
+    def sized(self, task: Task) -> Task:
+        """A card's task at the image size of these settings, if they have one. Raises `GlimpseZooError` for a size that cannot be."""
+        size = getattr(_schema(self.spec).parse(self.settings, owner="data"), "size", None)
+        return task if size is None else replace(task, image_size=(size, size))
 
 
 def choose_data(arguments: Iterable[str], data: str | None, given: Mapping[str, Any], checkpoint: str | None = None) -> DataChoice:

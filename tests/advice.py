@@ -233,9 +233,13 @@ OF_COMMANDS = {
     "--epochs expects a recipe with all phases in epochs": Case(
         "train cnn4 --recipe mixed.toml --epochs 4 --print-recipe", ("train cnn4 --recipe mixed.toml --print-recipe",), _mixed_recipe
     ),
-    "expected either {} or --set train.{}, got both": Case(
+    "expected either --{} or --set train.{}, got both": Case(
         "train cnn4 --epochs 1 --set train.epochs=2",
         ("train cnn4 --epochs 1 --print-recipe", "train cnn4 --set train.epochs=2 --print-recipe"),
+    ),
+    "expected either --set train.{}=none or --set {}, got both": Case(
+        "train cnn4.digits.augmix --set train.augmix=none --set train.augmix.width=2 --print-recipe",
+        tuple(f"train cnn4.digits.augmix --set train.augmix{rest} --print-recipe" for rest in ("=none", ".width=2")),
     ),
     "expected a recipe ('glimpsezoo list recipes')": Case("show recipe cnn4.digit", ("{quoted}", "show recipe cnn4.digits")),
     "name a card by --checkpoint, or measure it untrained (--checkpoint none)": Case(

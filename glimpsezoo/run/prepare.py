@@ -86,7 +86,6 @@ def prepare(request: RunRequest) -> RunWork:
         bench.measures = measures = _prepared(measures, bench, notes)
         if any(measure.uses_exits for measure in measures) and any(model.steps > 1 for model in models):
             calibration = _calibration(request, chosen, measures, notes)
-    store = UnitStore(STORE) if data is None else store_of(request)
     return RunWork(
         request=request,
         measures=measures,
@@ -98,8 +97,8 @@ def prepare(request: RunRequest) -> RunWork:
         bench=bench,
         calibration=calibration,
         sets=sets,
-        folder=_output(request),  # which deletes what --force allows it to, so last
-        store=store,
+        store=UnitStore(STORE) if data is None else store_of(request),
+        folder=_output(request),  # which deletes what --force allows it to: after the store is known to answer
         notes=notes,
     )
 

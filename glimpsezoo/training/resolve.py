@@ -90,11 +90,9 @@ def _recipe(request: TrainingRequest, target: Target, given: Mapping[str, Any]) 
 
 def _with_options(recipe: Recipe, request: TrainingRequest, sets: Mapping[str, Any]) -> Recipe:
     """The recipe with `--epochs`, `--lr`, `--batch-size` and `--seed`, then `--set train.KEY`."""
-    options = {"epochs": request.epochs, "lr": request.lr, "batch_size": request.batch_size, "seed": request.seed}
-    for key, value in options.items():
-        twice = next((each for each in (key, *(("steps",) if key == "epochs" else ())) if each in sets), None)
-        if value is not None and twice:
-            raise GlimpseZooError(f"expected either --{key.replace('_', '-')} or --set train.{twice}, got both: leave one out")
+    for option, key in (("epochs", "epochs"), ("epochs", "steps"), ("lr", "lr"), ("batch_size", "batch_size"), ("seed", "seed")):
+        if getattr(request, option) is not None and key in sets:
+            raise GlimpseZooError(f"expected either --{option.replace('_', '-')} or --set train.{key}, got both: leave one out")
     recipe = recipe.scaled(epochs=request.epochs, lr=request.lr)
     whole = {"batch_size": request.batch_size, "seed": request.seed}
     return recipe.override({**sets, **{key: str(value) for key, value in whole.items() if value is not None}})
